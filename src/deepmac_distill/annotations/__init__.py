@@ -1,0 +1,1 @@
+"""Tables, no images: what the annotation file says, what the teacher wrote, and the file for the student."""

@@ -1,0 +1,112 @@
+"""Which classes a file has, and of which of them the masks may be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from deepmac_distill.annotations.problems import category_problems
+from deepmac_distill.errors import DataError
+
+SeenSpec = str | Sequence[str]
+
+# The 20 classes of PASCAL VOC by their COCO names: the paper's split (section 4).
+VOC_NAMES = (
+    *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "boat", "bird", "cat", "dog"),
+    *("horse", "sheep", "cow", "bottle", "chair", "couch", "potted plant", "dining table", "tv"),
+)
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The K classes of a file in the order of their category ids; a label is a position here.
+
+    >>> classes = Classes.from_categories([{"id": 7, "name": "fox"}, {"id": 3, "name": "owl"}], "fox")
+    >>> classes.names, classes.label_of, classes.unseen_names
+    (('owl', 'fox'), {3: 0, 7: 1}, ('owl',))
+    """
+
+    names: tuple[str, ...]  # K
+    category_ids: tuple[int, ...]  # K, ascending
+    seen: tuple[bool, ...]  # K, True where masks may be used
+
+    @classmethod
+    def from_categories(
+        cls, categories: list[dict[str, Any]], seen: SeenSpec, where: str = "categories"
+    ) -> Classes:
+        """The classes of COCO's `categories`, matched by name with `seen` (see `seen_names_of`).
+
+        Raises:
+            DataError: an id or a name is missing or used twice, or `seen` does not fit the names.
+        """
+        for problem in category_problems(categories, where):
+            raise DataError(str(problem))
+        ordered = sorted(categories, key=lambda category: category["id"])
+        names = tuple(category["name"] for category in ordered)
+        chosen = seen_names_of(seen, names, where)
+        ids = tuple(category["id"] for category in ordered)
+        return cls(names, ids, tuple(name in chosen for name in names))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def label_of(self) -> dict[int, int]:
+        """Category id -> label."""
+        return {category_id: label for label, category_id in enumerate(self.category_ids)}
+
+    @property
+    def seen_names(self) -> tuple[str, ...]:
+        """Names of the classes whose masks may be used."""
+        return tuple(name for name, seen in zip(self.names, self.seen, strict=True) if seen)
+
+    @property
+    def unseen_names(self) -> tuple[str, ...]:
+        """Names of the classes whose masks are hidden."""
+        return tuple(name for name, seen in zip(self.names, self.seen, strict=True) if not seen)
+
+
+def seen_names_of(seen: SeenSpec, names: Sequence[str], where: str = "categories") -> frozenset[str]:
+    """The names that `seen` picks out of the file's `names`.
+
+    `seen` is a preset (`voc`, `non-voc`, `all`), names between commas, a list of names, or a text file
+    (ending in .txt) with a name on each line. A preset takes what the file has; a name must exist.
+
+    Raises:
+        DataError: nothing is picked, a name is not in the file, or the text file cannot be read.
+
+    >>> sorted(seen_names_of("non-voc", ["cat", "zebra"])), sorted(seen_names_of("cat, tv", ["cat", "tv"]))
+    (['zebra'], ['cat', 'tv'])
+    """
+    match seen:
+        case "all":
+            chosen = frozenset(names)
+        case "voc":
+            chosen = frozenset(names) & frozenset(VOC_NAMES)
+        case "non-voc":
+            chosen = frozenset(names) - frozenset(VOC_NAMES)
+        case _:
+            chosen = frozenset(_listed(seen))
+    for name in sorted(chosen.difference(names)):
+        close = get_close_matches(name, names, n=3) or list(names[:3])
+        raise DataError(
+            f'{where}: seen class "{name}": no such class; expected one such as {", ".join(close)}'
+        )
+    if not chosen:
+        raise DataError(f"{where}: seen classes {seen!r}: none is in the file; expected at least one")
+    return chosen
+
+
+def _listed(seen: SeenSpec) -> list[str]:
+    if isinstance(seen, str) and seen.endswith(".txt"):
+        try:
+            seen = Path(seen).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{seen}: list of seen classes: {error}; expected a text file") from error
+    elif isinstance(seen, str):
+        seen = seen.split(",")
+    return [name.strip() for name in seen if name.strip()]

@@ -1,0 +1,147 @@
+"""instances.json for the student: human masks as they were, the teacher's for the rest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pycocotools import mask as coco_mask
+
+from deepmac_distill.annotations.coco import source_of
+from deepmac_distill.annotations.problems import file_name_of
+from deepmac_distill.annotations.select import OnRejected, SelectRules, accepted_rows
+from deepmac_distill.errors import DataError
+from deepmac_distill.files import written_whole
+from deepmac_distill.geometry.boxes import xywh_to_xyxy
+from deepmac_distill.geometry.rle import encode_boxes
+
+Annotation = dict[str, Any]
+
+
+def write_instances_json(
+    source: dict[str, Any], labels: pa.Table, rules: SelectRules, path: Path
+) -> dict[str, int]:
+    """Write a COCO file with every key of the source, and say how many annotations had which end.
+
+    Human masks, crowds included, are copied as they are. Every annotation gets `iscrowd`, `area` (of the
+    mask in pixels; of the box where there is no mask), `source` (human | teacher | none) and `mask_score`
+    (null where the teacher drew nothing). An annotation that ends without a mask follows
+    `rules.on_rejected`, whether its mask was rejected or never drawn (a crowd, an unreadable image).
+    Masks that an earlier teacher left in the source give way to those in `labels`.
+
+    Args:
+        source: as `load_coco_json` gives it, hidden masks gone, its annotations valid; left as it is.
+        labels: rows of LABELS_SCHEMA, one for each annotation of the source.
+
+    Returns:
+        counts of `human`, `teacher`, `rejected` and `unlabelled` (which add up to the source's annotations),
+        and of `written`.
+
+    Raises:
+        DataError: the labels are of other annotations or other images than the source's.
+    """
+    sizes = {image["id"]: (image["height"], image["width"]) for image in source["images"]}
+    rows = _rows_by_annotation(source["annotations"], sizes, labels)
+    accepted = accepted_rows(labels, rules)
+    drawn = labels["rle_counts"].to_pylist()
+    areas, scores = labels["mask_area"].to_pylist(), labels["mask_score"].to_pylist()
+    counts = dict.fromkeys(("human", "teacher", "rejected", "unlabelled", "written"), 0)
+    annotations = []
+    for annotation in source["annotations"]:
+        size, row = sizes[annotation["image_id"]], rows[annotation["id"]]
+        score = None if scores[row] is None else float(str(np.float32(scores[row])))
+        end: Annotation | None
+        if source_of(annotation) == "human":
+            kind, end = "human", _human(annotation, size)
+        elif accepted[row]:
+            kind, end = "teacher", _teacher(annotation, size, drawn[row], areas[row], score)
+        else:
+            kind = "unlabelled" if drawn[row] is None else "rejected"
+            end = _without_mask(annotation, size, score, rules.on_rejected)
+        counts[kind] += 1
+        annotations += [end] if end is not None else []
+    counts["written"] = len(annotations)
+    images = [image | {"file_name": file_name_of(image)} for image in source["images"]]
+    document = source | {"images": images, "annotations": annotations}
+    with written_whole(path) as aside, aside.open("w", encoding="utf-8") as file:
+        json.dump(document, file, separators=(",", ":"))
+    return counts
+
+
+def _rows_by_annotation(
+    annotations: list[Annotation], sizes: dict[int, tuple[int, int]], labels: pa.Table
+) -> dict[int, int]:
+    """Annotation id -> its row in `labels`, of which there is exactly one."""
+    columns = (labels[name].to_pylist() for name in ("annotation_id", "image_id", "height", "width"))
+    labelled = list(zip(*columns, strict=True))
+    rows = {key[0]: row for row, key in enumerate(labelled)}
+    for annotation in annotations:
+        annotation_id, image_id = annotation["id"], annotation["image_id"]
+        if annotation_id not in rows:
+            raise DataError(f"labels: annotation {annotation_id}: no row; expected one for every annotation")
+        _, *got = labelled[rows[annotation_id]]
+        if got != (expected := [image_id, *sizes[image_id]]):
+            where = f"labels: annotation {annotation_id}: [image_id, height, width]"
+            raise DataError(f"{where}: got {got}, expected the source's {expected}")
+    if len(labelled) != len(annotations):
+        raise DataError(f"labels: got {len(labelled)} rows, expected the source's {len(annotations)}")
+    return rows
+
+
+def _human(annotation: Annotation, size: tuple[int, int]) -> Annotation:
+    area = annotation.get("area")
+    return annotation | {
+        "iscrowd": int(annotation.get("iscrowd", 0)),
+        "area": _drawn_area(annotation["segmentation"], size) if area is None else area,
+        "source": "human",
+        "mask_score": None,
+    }
+
+
+def _drawn_area(segmentation: Any, size: tuple[int, int]) -> int:
+    codes = coco_mask.frPyObjects(segmentation, *size) if _is_plain(segmentation) else segmentation
+    return int(coco_mask.area(coco_mask.merge(codes) if isinstance(codes, list) else codes))
+
+
+def _is_plain(segmentation: Any) -> bool:
+    return isinstance(segmentation, list) or isinstance(segmentation["counts"], list)
+
+
+def _teacher(
+    annotation: Annotation, size: tuple[int, int], counts: bytes, area: int, score: float | None
+) -> Annotation:
+    return annotation | {
+        "iscrowd": int(annotation.get("iscrowd", 0)),
+        "segmentation": _rle(counts, size),
+        "area": area,
+        "source": "teacher",
+        "mask_score": score,
+    }
+
+
+def _without_mask(
+    annotation: Annotation, size: tuple[int, int], score: float | None, on_rejected: OnRejected
+) -> Annotation | None:
+    """COCO has no good form for a box without a mask; each of the three costs something."""
+    _, _, box_width, box_height = annotation["bbox"]
+    kept = {key: value for key, value in annotation.items() if key != "segmentation"} | {
+        "iscrowd": int(annotation.get("iscrowd", 0)),
+        "area": max(box_width, 0) * max(box_height, 0),
+        "source": "none",
+        "mask_score": score,
+    }
+    match on_rejected:
+        case "keep_box":
+            return kept
+        case "drop":
+            return None
+        case "ignore":
+            [counts] = encode_boxes(xywh_to_xyxy([annotation["bbox"]]), *size)
+            return kept | {"iscrowd": 1, "segmentation": _rle(counts, size)}
+
+
+def _rle(counts: bytes, size: tuple[int, int]) -> dict[str, Any]:
+    return {"size": list(size), "counts": counts.decode("ascii")}

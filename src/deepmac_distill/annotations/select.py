@@ -1,0 +1,51 @@
+"""Which of the teacher's masks are good enough: pure rules, applied when the labels are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+OnRejected = Literal["keep_box", "drop", "ignore"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectRules:
+    """The least a mask must reach, and what becomes of a box whose mask does not.
+
+    Raises:
+        ValueError: a threshold outside [0, 1], or an unknown `on_rejected`.
+    """
+
+    min_mask_score: float = 0.0  # mean probability inside the mask
+    min_box_fill_iou: float = 0.0  # the mask's tight box against the given box
+    on_rejected: OnRejected = "keep_box"  # keep the box without a mask | drop it | ignore its region (crowd)
+
+    def __post_init__(self) -> None:
+        for name in ("min_mask_score", "min_box_fill_iou"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected 0 to 1")
+        if self.on_rejected not in get_args(OnRejected):
+            raise ValueError(f"on_rejected: got {self.on_rejected!r}, expected one of {get_args(OnRejected)}")
+
+
+def accepted_rows(labels: pa.Table, rules: SelectRules) -> NDArray[np.bool_]:
+    """Rows of a label table whose mask is the teacher's, has a pixel, and reaches every threshold: (N,) bool.
+
+    A score that is missing counts as zero.
+    """
+    scores = {
+        name: pc.fill_null(labels[name], 0).to_numpy() for name in ("mask_score", "box_fill_iou", "mask_area")
+    }
+    return (
+        pc.equal(labels["source"], "teacher").to_numpy()
+        & pc.equal(labels["status"], "labelled").to_numpy()
+        & pc.is_valid(labels["rle_counts"]).to_numpy()
+        & (scores["mask_area"] > 0)
+        & (scores["mask_score"] >= np.float32(rules.min_mask_score))
+        & (scores["box_fill_iou"] >= np.float32(rules.min_box_fill_iou))
+    )

@@ -1,0 +1,364 @@
+"""Commands and flags. Each command calls one function of `stages` and prints what it returns."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import click
+import typer
+from rich.console import Console
+
+from deepmac_distill import __version__
+from deepmac_distill.cli.terminal import Terminal
+from deepmac_distill.config import Pipeline, load_pipeline
+from deepmac_distill.errors import ConfigError, DistillError
+
+if TYPE_CHECKING:
+    from deepmac_distill.stages import Job
+
+app = typer.Typer(
+    help="Masks for all your boxes, and a fast detector-segmenter for every class.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+DATA = "Data"
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="Pipeline file; default: the run's own, else built-in values."),
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Run directory; default: runs/NAME of the pipeline.")
+]
+Root = Annotated[
+    str | None,
+    typer.Option("--data", help="Folder that the data paths are relative to.", rich_help_panel=DATA),
+]
+TrainFile = Annotated[
+    str | None,
+    typer.Option("--annotations", help="COCO JSON to train on and to label.", rich_help_panel=DATA),
+]
+TrainImages = Annotated[
+    str | None, typer.Option("--images", help="Folder of its images.", rich_help_panel=DATA)
+]
+ValFile = Annotated[
+    str | None, typer.Option("--val-annotations", help="COCO JSON to evaluate on.", rich_help_panel=DATA)
+]
+ValImages = Annotated[
+    str | None,
+    typer.Option("--val-images", help="Folder of its images; default: --images.", rich_help_panel=DATA),
+]
+Seen = Annotated[
+    str | None,
+    typer.Option(
+        "--seen",
+        help="Classes whose masks may be used: voc, non-voc, all, names, or a file.",
+        rich_help_panel=DATA,
+    ),
+]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Override any key: --set teacher.train.lr=1e-4.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Redo what was done before, also with other inputs.")]
+
+
+@app.command()
+def run(
+    pipeline: Annotated[Path, typer.Argument(help="Pipeline file, such as pipelines/demo.toml.")],
+    out: Out = None,
+    data: Root = None,
+    annotations: TrainFile = None,
+    images: TrainImages = None,
+    val_annotations: ValFile = None,
+    val_images: ValImages = None,
+    seen: Seen = None,
+    device: Device = None,
+    seed: Seed = None,
+    set_: Set = None,
+    force: Force = False,
+) -> None:
+    """The whole chain: teach, evaluate, pseudolabel, student, evaluate, report.
+
+    What is done is skipped, what was stopped goes on, changed inputs are refused by name.
+    """
+    from deepmac_distill import stages
+
+    flags = _flags(data, annotations, images, val_annotations, val_images, seen, device, seed)
+    job = _job(pipeline, out, flags, set_, force)
+    report = stages.run(job)
+    if report:
+        _print_report(report)
+        print(f"report: {job.run.path / 'report'}")
+
+
+@app.command()
+def teach(
+    config: ConfigFile = None,
+    out: Out = None,
+    data: Root = None,
+    annotations: TrainFile = None,
+    images: TrainImages = None,
+    seen: Seen = None,
+    device: Device = None,
+    seed: Seed = None,
+    set_: Set = None,
+    force: Force = False,
+) -> None:
+    """Train the teacher: boxes of all classes, masks of the seen ones."""
+    from deepmac_distill import stages
+
+    flags = _flags(data, annotations, images, None, None, seen, device, seed)
+    print(stages.teach(_job(config, out, flags, set_, force)))
+
+
+@app.command()
+def pseudolabel(
+    teacher: Annotated[Path | None, typer.Option(help="Weights of the teacher; default: the run's.")] = None,
+    config: ConfigFile = None,
+    out: Out = None,
+    data: Root = None,
+    annotations: TrainFile = None,
+    images: TrainImages = None,
+    seen: Seen = None,
+    device: Device = None,
+    seed: Seed = None,
+    set_: Set = None,
+    force: Force = False,
+) -> None:
+    """Masks for every box that has none: masks.parquet (facts) and instances.json (COCO)."""
+    from deepmac_distill import stages
+
+    flags = _flags(data, annotations, images, None, None, seen, device, seed)
+    print(stages.pseudolabel(_job(config, out, flags, set_, force), teacher))
+
+
+@app.command()
+def student(
+    labels: Annotated[
+        Path | None, typer.Option(help="instances.json to learn from; default: the run's.")
+    ] = None,
+    config: ConfigFile = None,
+    out: Out = None,
+    data: Root = None,
+    images: TrainImages = None,
+    seen: Seen = None,
+    device: Device = None,
+    seed: Seed = None,
+    set_: Set = None,
+    force: Force = False,
+) -> None:
+    """Train the student on human masks of seen classes and the teacher's of the rest."""
+    from deepmac_distill import stages
+
+    flags = _flags(data, None, images, None, None, seen, device, seed)
+    print(stages.student(_job(config, out, flags, set_, force), labels))
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="teacher, student, or a weights file.")] = "teacher",
+    config: ConfigFile = None,
+    out: Out = None,
+    data: Root = None,
+    val_annotations: ValFile = None,
+    val_images: ValImages = None,
+    seen: Seen = None,
+    reference: Annotated[bool, typer.Option("--reference", help="Average precision by pycocotools.")] = False,
+    device: Device = None,
+    seed: Seed = None,
+    set_: Set = None,
+    force: Force = False,
+) -> None:
+    """Mask IoU in given boxes and COCO AP of detections, for all, seen and unseen classes."""
+    from deepmac_distill import stages
+
+    flags = _flags(data, None, None, val_annotations, val_images, seen, device, seed)
+    overrides = [*(set_ or []), *(["evaluation.reference=true"] if reference else [])]
+    folder = stages.evaluate(_job(config, out, flags, overrides, force), _role_or_path(model))
+    _print_summary(stages.read_summary(folder))
+    print(f"figures: {folder}")
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="An evaluation folder, such as runs/x/evaluate-student.")],
+    b: Annotated[Path, typer.Argument(help="Another one, on the same validation set.")],
+    resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of the images.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Paired differences of two evaluations, a minus b, with 95 % intervals."""
+    from deepmac_distill import stages
+
+    found = stages.compare(a, b, resamples, seed)
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        _print_comparison(found, str(a), str(b))
+
+
+@app.command()
+def check(
+    annotations: Annotated[Path, typer.Argument(help="COCO, LVIS or boxes-only JSON.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of its images; they are opened and measured.")
+    ] = None,
+    seen: Annotated[str, typer.Option(help="As for teach.")] = "voc",
+    against: Annotated[
+        Path | None, typer.Option(help="A file that must share no image, such as validation.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
+) -> None:
+    """Everything that is wrong with a data set, before any training. Exit code 2 if there is an error."""
+    from deepmac_distill import stages
+
+    problems = list(stages.check(annotations, images, tuple(seen.split(",")), against))
+    for problem in problems:
+        print(problem)
+    levels = [problem.level for problem in problems]
+    errors = levels.count("error") + (levels.count("warning") if strict else 0)
+    print(f"{annotations}: {levels.count('error')} errors, {levels.count('warning')} warnings")
+    if errors:
+        raise typer.Exit(2)
+
+
+@app.command()
+def predict(
+    image: Annotated[Path, typer.Argument(help="JPEG or PNG.")],
+    box: Annotated[list[str], typer.Option("--box", help="x,y,w,h in pixels; once per object.")],
+    model: Annotated[Path, typer.Option("--model", help="Weights, or a run directory (its teacher).")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Path without suffix; default: IMAGE-masks.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Masks for boxes you give: an overlay PNG and a COCO JSON."""
+    import numpy as np
+
+    from deepmac_distill import stages
+    from deepmac_distill.devices import pick_device
+
+    weights = model / "teacher" / "weights.safetensors" if model.is_dir() else model
+    out = out or image.with_name(f"{image.stem}-masks")
+    boxes_xywh = np.array([_box(text) for text in box], dtype=np.float64)
+    for annotation in stages.predict(weights, pick_device(device), image, boxes_xywh, out)["annotations"]:
+        print(f"box {annotation['bbox']}: mask of {annotation['area']} px")
+    print(f"{out}.png {out}.json")
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and end the process: 0 done, 1 a bug, 2 the user must fix something, 3 a gate failed."""
+    sys.exit(_run(lambda: app(args=arguments, standalone_mode=False)))
+
+
+def _run(command: Callable[[], object]) -> int:
+    try:
+        result = command()
+    except DistillError as error:
+        print(f"deepmac: {error}", file=sys.stderr)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        print("deepmac: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return result if isinstance(result, int) else 0
+
+
+def _flags(
+    data: str | None,
+    annotations: str | None,
+    images: str | None,
+    val_annotations: str | None,
+    val_images: str | None,
+    seen: str | None,
+    device: str | None,
+    seed: int | None,
+) -> list[str]:
+    """Flags as overrides; a flag that was not given overrides nothing."""
+    values = {
+        "data.root": data,
+        "data.train_annotations": annotations,
+        "data.train_images": images,
+        "data.val_annotations": val_annotations,
+        "data.val_images": val_images,
+        "data.seen": None if seen is None else seen.split(","),
+        "device": device,
+        "seed": seed,
+    }
+    given = [f"{key}={json.dumps(value)}" for key, value in values.items() if value is not None]
+    named = [key for key in ("data.root", "data.train_annotations") if values[key] is not None]
+    return ([f"data.source={json.dumps('coco')}"] if named else []) + given
+
+
+def _job(
+    config: Path | None, out: Path | None, flags: list[str], overrides: list[str] | None, force: bool
+) -> Job:
+    from deepmac_distill.rundir import RunDir
+    from deepmac_distill.stages import Job
+
+    kept = out / "config.json" if out is not None and (out / "config.json").exists() else None
+    pipeline: Pipeline = load_pipeline(config or kept, flags + (overrides or []))
+    if config is not None and pipeline.name == "run":
+        pipeline = dataclasses.replace(pipeline, name=config.stem)
+    directory = RunDir(out or Path("runs") / pipeline.name)
+    return Job(pipeline=pipeline, source=config, run=directory, progress=Terminal(), force=force)
+
+
+def _role_or_path(model: str) -> str | Path:
+    return model if model in ("teacher", "student") else Path(model)
+
+
+def _box(text: str) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 4:
+        raise ConfigError(f"--box {text}: expected four numbers x,y,w,h in pixels")
+    return numbers
+
+
+def _print_report(report: dict) -> None:
+    for role in ("teacher", "student"):
+        _console().rule(role)
+        _print_summary(report[role])
+    _print_comparison(report["student_minus_teacher"], "student", "teacher")
+
+
+def _print_summary(summary: dict) -> None:
+    from deepmac_distill.report import tables
+
+    console = _console()
+    console.print(tables.given_boxes_table(summary["given_boxes"]))
+    if summary["detected"]["segm"]:
+        console.print(tables.detected_table(summary["detected"]))
+
+
+def _print_comparison(comparison: dict, a: str, b: str) -> None:
+    from deepmac_distill.report import tables
+
+    _console().print(tables.comparison_table(comparison["given_boxes"], a, b))
+
+
+def _console() -> Console:
+    """Results go to stdout, wide enough for a table also where there is no terminal."""
+    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)

@@ -1,0 +1,116 @@
+"""An image of an annotation set as the network sees it: a canvas, boxes, and masks that live in the boxes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from deepmac_distill.annotations.coco import AnnotationSet
+from deepmac_distill.data.augment import ViewOf
+from deepmac_distill.data.images import read_sized_image, resolve_image
+from deepmac_distill.geometry.boxes import has_area
+from deepmac_distill.geometry.rasterise import rasterise_polygons, rasterise_rle
+
+Key = tuple[int, int]  # position of the image in its set, number of the draw
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image on its canvas and its N visible boxes, in table order."""
+
+    image: Tensor  # (3, S, S) uint8 RGB
+    image_size: tuple[int, int]  # (height, width) of the image on the canvas
+    image_id: int
+    annotation_ids: NDArray[np.int64]  # (N,)
+    boxes: NDArray[np.float64]  # (N, 4) xyxy in canvas pixels, clipped to what is visible
+    labels: NDArray[np.int64]  # (N,)
+    masks: NDArray[np.uint8]  # (N, M, M) coverage over the clipped box; zero where has_mask is False
+    has_mask: NDArray[np.bool_]  # (N,)
+
+
+class BoxDataset(Dataset[Sample]):
+    """The images of an annotation set, each under a view that depends on (`seed`, position, draw) alone.
+
+    Crowds, boxes without area and boxes that the view leaves out are not among a sample's boxes. A box is
+    clipped to what is visible first and its mask is rasterised over the clipped box then.
+    """
+
+    def __init__(
+        self,
+        annotations: AnnotationSet,
+        folder: Path,
+        *,
+        mask_size: int,
+        view_of: ViewOf,
+        seed: int = 0,
+        with_masks: bool = True,
+    ) -> None:
+        """
+        Args:
+            folder: where the images lie.
+            mask_size: cells a side of a mask grid.
+            view_of: draws the view of an image, such as `training_views(...)` or `evaluation_views(size_px)`.
+            with_masks: False leaves every mask out, for work that needs only boxes.
+        """
+        table = annotations.annotations
+        self.annotations, self.folder = annotations, folder
+        self.mask_size, self.view_of, self.seed = mask_size, view_of, seed
+        self._offsets = annotations.rows_by_image()
+        self._ids = table["annotation_id"].to_numpy()
+        self._boxes = annotations.boxes_xyxy()
+        self._labels = annotations.labels()
+        self._usable = pc.equal(table["status"], "ok").to_numpy()
+        self._has_mask = annotations.has_mask() & with_masks
+        self._polygons = table["polygons"].combine_chunks()
+        self._rle_counts = table["rle_counts"].combine_chunks()
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.annotations.images)
+
+    def __getitem__(self, key: Key) -> Sample:
+        """The image at a position, in one of its draws.
+
+        Raises:
+            DataError: the image is missing, cannot be decoded, or has another size than the annotations say.
+        """
+        position, draw = key
+        image_id, name, height, width = (
+            column[position].as_py() for column in self.annotations.images.columns
+        )
+        view = self.view_of(np.random.default_rng([self.seed, position, draw]), height, width)
+        rows = np.arange(self._offsets[position], self._offsets[position + 1])
+        visible = view.clip(self._boxes[rows])  # (R, 4) source pixels
+        kept = self._usable[rows] & has_area(visible)
+        rows, visible = rows[kept], visible[kept]
+        image = read_sized_image(resolve_image(self.folder, name), height, width)
+        return Sample(
+            image=view.image(image),
+            image_size=view.fit,
+            image_id=image_id,
+            annotation_ids=self._ids[rows],
+            boxes=view.to_canvas(visible),
+            labels=self._labels[rows],
+            masks=view.grids(self._grids(rows, visible, height, width)),
+            has_mask=self._has_mask[rows],
+        )
+
+    def _grids(self, rows: NDArray[np.int64], boxes: NDArray[np.float64], height: int, width: int) -> NDArray:
+        """(R, M, M) uint8: the masks of table rows over boxes in source pixels."""
+        grids = np.zeros((len(rows), self.mask_size, self.mask_size), dtype=np.uint8)
+        for grid, row, box in zip(grids, rows, boxes, strict=True):
+            if not self._has_mask[row]:
+                continue
+            counts, polygons = self._rle_counts[row], self._polygons[row]
+            if counts.is_valid:
+                grid[:] = rasterise_rle(counts.as_py(), height, width, box, self.mask_size)
+            else:
+                parts = [part.values.to_numpy() for part in polygons]
+                grid[:] = rasterise_polygons(parts, box, self.mask_size)
+        return grids

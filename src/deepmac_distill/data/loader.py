@@ -1,0 +1,142 @@
+"""Samples become batches, in an order that no number of workers and no restart changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from deepmac_distill.data.dataset import BoxDataset, Key, Sample
+from deepmac_distill.errors import DataError
+from deepmac_distill.structures import Batch, Instances
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """One batch of at least one sample; instances stay in the samples' order."""
+    boxes = torch.from_numpy(np.concatenate([s.boxes for s in samples])).float()
+    lengths = torch.tensor([len(s.boxes) for s in samples])
+    instances = Instances(
+        image_index=torch.arange(len(samples)).repeat_interleave(lengths),
+        annotation_ids=torch.from_numpy(np.concatenate([s.annotation_ids for s in samples])),
+        boxes=boxes,
+        labels=torch.from_numpy(np.concatenate([s.labels for s in samples])),
+        masks=torch.from_numpy(np.concatenate([s.masks for s in samples])),
+        has_mask=torch.from_numpy(np.concatenate([s.has_mask for s in samples])),
+        mask_weight=torch.ones(len(boxes)),
+    )
+    return Batch(
+        images=torch.stack([s.image for s in samples]),
+        image_sizes=torch.tensor([s.image_size for s in samples]),
+        image_ids=tuple(s.image_id for s in samples),
+        instances=instances,
+    )
+
+
+def training_keys(images: int, batch_size: int, seed: int, step: int) -> list[Key]:
+    """Which images make up batch `step`, and which draw of each: a pure function.
+
+    The stream is one shuffle of all images after another; a batch may reach over the end of one. The draw of
+    an image is the number of the shuffle, so no view of an image comes twice.
+
+    >>> [training_keys(3, 2, seed=0, step=s) for s in range(3)]
+    [[(2, 0), (0, 0)], [(1, 0), (2, 1)], [(0, 1), (1, 1)]]
+    """
+    places = range(step * batch_size, (step + 1) * batch_size)
+    return [
+        (int(_shuffle(images, seed, place // images)[place % images]), place // images) for place in places
+    ]
+
+
+def training_batches(
+    dataset: BoxDataset, batch_size: int, seed: int, first_step: int = 0, workers: int = 0
+) -> Iterator[Batch]:
+    """Batches without end from `first_step` on: those of a run that never stopped, for any `workers`.
+
+    Raises:
+        DataError: the set has no images, or one of them cannot be read.
+    """
+    if len(dataset) == 0:
+        raise DataError(f"{dataset.annotations.path}: no images; expected at least one to train on")
+    keys = (training_keys(len(dataset), batch_size, seed, step) for step in count(first_step))
+    return _batches(dataset, keys, workers, _refuse)
+
+
+def evaluation_batches(
+    dataset: BoxDataset,
+    batch_size: int,
+    positions: Sequence[int] | None = None,
+    workers: int = 0,
+    on_unreadable: Callable[[int, DataError], None] | None = None,
+) -> Iterator[Batch]:
+    """Draw 0 of the images at `positions` (all of them by default), once each, in their order.
+
+    Args:
+        on_unreadable: told the image id and what is wrong; that image is then left out of its batch, and a
+            batch without images is left out. None: the error is raised.
+
+    Raises:
+        DataError: an image cannot be read, and nobody is told.
+    """
+    positions = range(len(dataset)) if positions is None else positions
+    starts = range(0, len(positions), batch_size)
+    keys = ([(int(p), 0) for p in positions[start : start + batch_size]] for start in starts)
+    return _batches(dataset, keys, workers, on_unreadable or _refuse)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """An image that failed. It leaves a worker as a value: raised there, its message would be a traceback."""
+
+    image_id: int
+    error: DataError
+
+
+class _Guarded(Dataset[Sample | _Unreadable]):
+    def __init__(self, dataset: BoxDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, key: Key) -> Sample | _Unreadable:
+        try:
+            return self.dataset[key]
+        except DataError as error:
+            return _Unreadable(self.dataset.annotations.images["image_id"][key[0]].as_py(), error)
+
+
+def _batches(
+    dataset: BoxDataset,
+    keys: Iterable[list[Key]],
+    workers: int,
+    on_unreadable: Callable[[int, DataError], None],
+) -> Iterator[Batch]:
+    loader = DataLoader(
+        _Guarded(dataset),
+        batch_sampler=keys,
+        num_workers=workers,
+        collate_fn=_collate_readable,
+        generator=torch.Generator(),  # or the loader would draw from the global one and disturb training
+    )
+    for batch, unreadable in loader:
+        for failure in unreadable:
+            on_unreadable(failure.image_id, failure.error)
+        if batch is not None:
+            yield batch
+
+
+def _collate_readable(samples: list[Sample | _Unreadable]) -> tuple[Batch | None, list[_Unreadable]]:
+    readable = [s for s in samples if isinstance(s, Sample)]
+    return collate(readable) if readable else None, [s for s in samples if isinstance(s, _Unreadable)]
+
+
+def _refuse(_image_id: int, error: DataError) -> None:
+    raise error
+
+
+@lru_cache(maxsize=2)
+def _shuffle(images: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, epoch]).permutation(images)

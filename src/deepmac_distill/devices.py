@@ -1,0 +1,39 @@
+"""Which device does the work, and with how many threads."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from deepmac_distill.errors import ConfigError, DeviceError
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called `name`: auto (a GPU if there is one), cpu, cuda or cuda:N.
+
+    Raises:
+        ConfigError: no such name.
+        DeviceError: a GPU was asked for and is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ConfigError(f"device: got {name!r}, expected auto, cpu, cuda or cuda:N")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(
+            f"device: got {name}, but torch sees {torch.cuda.device_count()} GPUs; expected cpu or auto"
+        )
+    return device
+
+
+def use_threads(threads: int) -> None:
+    """Fix torch's CPU threads; 0 leaves torch's choice. The same number gives the same bits."""
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def autocast_allowed(device: torch.device, choice: str) -> bool:
+    """bfloat16 where it is faster: on GPUs that have it, unless switched off. On CPUs it is slower."""
+    return choice == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()

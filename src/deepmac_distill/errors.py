@@ -1,0 +1,41 @@
+"""What can go wrong, in words for the person at the keyboard.
+
+A message says where, what is wrong, what was got and what was expected, on one line:
+``instances.json: annotation 17: bbox [4, 5, "3", 3]: expected four numbers``.
+"""
+
+
+class DistillError(Exception):
+    """Something the user must fix. The command line prints it on one line and ends with `exit_code`."""
+
+    exit_code = 2
+
+
+class ConfigError(DistillError):
+    """A pipeline file, a flag or an override that cannot be used."""
+
+
+class DataError(DistillError):
+    """An annotation file or an image that cannot be used."""
+
+
+class CheckpointError(DistillError):
+    """Weights that do not fit: another architecture, another class list, or no weights at all."""
+
+
+class RunError(DistillError):
+    """A run directory that belongs to other inputs, or lacks what a stage needs."""
+
+
+class DeviceError(DistillError):
+    """A device that was asked for and is not there."""
+
+
+class DivergedError(DistillError):
+    """A training loss is not finite; the message names each term."""
+
+
+class GateError(DistillError):
+    """The work ran to its end, but a check the user asked for failed."""
+
+    exit_code = 3

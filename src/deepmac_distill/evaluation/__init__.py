@@ -1,0 +1,1 @@
+"""What a result is worth: mask IoU for given boxes, COCO average precision for detections, one summary."""

@@ -1,0 +1,1 @@
+"""Pure functions on boxes, feature crops, centre heatmaps and masks that live in their boxes."""

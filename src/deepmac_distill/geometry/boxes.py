@@ -1,0 +1,62 @@
+"""Boxes as numpy arrays: xyxy, half-open, float64, in pixels whose centres lie at i + 0.5."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Boxes = NDArray[np.float64]
+
+
+def xywh_to_xyxy(boxes_xywh: ArrayLike) -> Boxes:
+    """(N, 4) COCO left, top, width, height to (N, 4) left, top, right, bottom.
+
+    >>> xywh_to_xyxy([[10, 20, 3, 4]]).tolist()
+    [[10.0, 20.0, 13.0, 24.0]]
+    """
+    boxes = np.array(boxes_xywh, dtype=np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
+
+
+def xyxy_to_xywh(boxes: ArrayLike) -> Boxes:
+    """(N, 4) left, top, right, bottom to (N, 4) COCO left, top, width, height.
+
+    >>> xyxy_to_xywh([[10, 20, 13, 24]]).tolist()
+    [[10.0, 20.0, 3.0, 4.0]]
+    """
+    boxes_xywh = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
+    return boxes_xywh
+
+
+def clip_boxes(boxes: ArrayLike, height: ArrayLike, width: ArrayLike) -> Boxes:
+    """The part of each box inside its image; a box that lies outside ends without area, on the border.
+
+    Args:
+        boxes: (N, 4) xyxy.
+        height, width: of the image in pixels, one for all or (N,).
+    """
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    height, width = np.asarray(height, dtype=np.float64), np.asarray(width, dtype=np.float64)
+    limits = np.stack(np.broadcast_arrays(width, height, width, height), axis=-1)  # (4,) or (N, 4)
+    return np.clip(boxes, 0.0, limits)
+
+
+def scale(boxes: ArrayLike, factor_y: ArrayLike, factor_x: ArrayLike) -> Boxes:
+    """(N, 4) boxes in an image resized by `factor_y` and `factor_x`, each one for all or (N,)."""
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    factors = np.broadcast_arrays(*np.atleast_1d(factor_x, factor_y, factor_x, factor_y))
+    return boxes * np.stack(factors, axis=-1)
+
+
+def box_area(boxes: ArrayLike) -> NDArray[np.float64]:
+    """(N,) areas in square pixels; zero for a box without area, turned-over ones included."""
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    return np.clip(boxes[:, 2] - boxes[:, 0], 0.0, None) * np.clip(boxes[:, 3] - boxes[:, 1], 0.0, None)
+
+
+def has_area(boxes: ArrayLike) -> NDArray[np.bool_]:
+    """(N,) whether both sides of the box are longer than zero."""
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    return (boxes[:, 2:] > boxes[:, :2]).all(axis=1)

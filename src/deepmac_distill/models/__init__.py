@@ -1,0 +1,1 @@
+"""Networks: the mask heads, the backbones, CenterNet, and Deep-MAC, which is made of them."""

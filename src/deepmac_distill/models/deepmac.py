@@ -1,0 +1,227 @@
+"""Deep-MAC: a CenterNet detector with a deep class-agnostic mask head (arXiv:2104.00613, section 4).
+
+For each box the mask head sees a crop of a pixel embedding, the embedding of the box's centre and the
+coordinates of the cells; it never sees the class. It trains on given boxes only, and only those with a
+mask enter it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deepmac_distill.geometry.crop import cell_coordinates, crop_features
+from deepmac_distill.geometry.heatmap import centers
+from deepmac_distill.models.backbones import STRIDE_PX, Backbone
+from deepmac_distill.models.centernet import (
+    CenterHeads,
+    PredictionHead,
+    boxes_of,
+    cells_inside,
+    center_targets,
+    find_peaks,
+    patches_at,
+)
+from deepmac_distill.models.mask_heads import MaskHead
+from deepmac_distill.structures import Batch, Detections, Instances
+
+LOSS_WEIGHTS = {"center": 1.0, "size": 0.1, "offset": 1.0, "mask": 5.0}
+_CROPS_AT_ONCE = 64  # in inference: bounds memory, and keeps a CPU's caches warm
+
+
+class StackHeads(nn.Module):
+    """The heads on one stack's map. The mask head is not among them: all stacks share it."""
+
+    def __init__(self, in_channels: int, hidden: int, num_classes: int, pixel: int, instance: int) -> None:
+        super().__init__()
+        self.center = CenterHeads(in_channels, hidden, num_classes) if num_classes else None
+        self.pixel = PredictionHead(in_channels, hidden, pixel)
+        self.instance = PredictionHead(in_channels, hidden, instance) if instance else None
+
+
+class DeepMac(nn.Module):
+    """Boxes to masks, and images to boxes with masks.
+
+    Args:
+        backbone: stride-4 maps of the images.
+        num_classes: classes of the detector.
+        mask_head: (N, C, S, S) crops to (N, S, S) logits, for `mask_input_channels(...)` channels.
+        head_channels: hidden channels of every prediction head.
+        pixel_embedding: channels of the map that is cropped.
+        instance_embedding: channels of the box centre's embedding; 0 switches it off.
+        coordinates: whether the mask head sees the cells' coordinates.
+        crop_size: cells a side of crop and mask.
+        detection: without it there are no detection heads and losses (paper, section 6).
+        loss_weights: of `center`, `size`, `offset` and `mask`.
+        mask_instances_per_image: masks trained on per image at most, first come; None for all.
+
+    Raises:
+        ValueError: the crop size is not a multiple of the mask head's `size_multiple`.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        mask_head: MaskHead,
+        *,
+        head_channels: int = 256,
+        pixel_embedding: int = 16,
+        instance_embedding: int = 32,
+        coordinates: bool = True,
+        crop_size: int = 32,
+        detection: bool = True,
+        loss_weights: Mapping[str, float] = LOSS_WEIGHTS,
+        mask_instances_per_image: int | None = None,
+    ) -> None:
+        super().__init__()
+        if crop_size % mask_head.size_multiple:
+            raise ValueError(f"crop_size: got {crop_size}, expected a multiple of {mask_head.size_multiple}")
+        self.backbone, self.mask_head = backbone, mask_head
+        self.num_classes, self.crop_size, self.detection = num_classes, crop_size, detection
+        self.coordinates, self.loss_weights = coordinates, dict(loss_weights)
+        self.mask_instances_per_image = mask_instances_per_image
+        self.heads = nn.ModuleList(
+            StackHeads(
+                backbone.out_channels,
+                head_channels,
+                num_classes if detection else 0,
+                pixel_embedding,
+                instance_embedding,
+            )
+            for _ in range(backbone.stacks)
+        )
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Weighted scalar losses: `mask`, and with detection `center`, `size` and `offset`.
+
+        Each is the mean over the stacks. Boxes without a mask count in detection only: the content of
+        their `masks` is never read.
+        """
+        instances = masked_instances(batch, self.crop_size, self.mask_instances_per_image)
+        targets = center_targets(batch, self.num_classes) if self.detection else None
+        stacks = []
+        for heads, features in zip(self.heads, self.backbone(batch.images), strict=True):
+            logits = self.mask_head(self._crops(heads, features, instances.boxes, instances.image_index))
+            losses = {"mask": mask_loss(logits, instances, len(batch.images))}
+            if targets is not None:
+                losses |= heads.center.losses(features, targets)
+            stacks.append(losses)
+        return {
+            name: self.loss_weights[name] * torch.stack([losses[name] for losses in stacks]).mean()
+            for name in stacks[0]
+        }
+
+    @torch.no_grad()
+    def segment(self, images: Tensor, instances: Instances) -> Tensor:
+        """Mask probabilities for given boxes, by the last stack.
+
+        Args:
+            images: (B, 3, H, W) uint8.
+            instances: N boxes; their labels and masks are not looked at.
+
+        Returns:
+            (N, S, S) float32, in the order of `instances`.
+        """
+        features = self.backbone(images)[-1]
+        return self._mask_probs(features, instances.boxes, instances.image_index)
+
+    @torch.no_grad()
+    def detect(self, images: Tensor, image_sizes: Tensor, max_detections: int = 100) -> Detections:
+        """Boxes of all classes with their masks, by the last stack; no score threshold and no NMS.
+
+        Args:
+            images: (B, 3, H, W) uint8.
+            image_sizes: (B, 2) int64 height and width of each image on the canvas.
+            max_detections: per image.
+
+        Raises:
+            ValueError: the model was built without detection.
+        """
+        if not self.detection:
+            raise ValueError("DeepMac.detect: this model has no detection heads")
+        features, center = self.backbone(images)[-1], self.heads[-1].center
+        inside = cells_inside(image_sizes, *features.shape[-2:])
+        peaks = find_peaks(center.heatmap(features).float().sigmoid() * inside, max_detections)
+        patches = patches_at(features, peaks.image_index, peaks.cells)
+        sizes, offsets = center.size.at(patches).float(), center.offset.at(patches).float()
+        boxes = boxes_of(peaks.cells, sizes, offsets, image_sizes[peaks.image_index])
+        masks = self._mask_probs(features, boxes, peaks.image_index)
+        return Detections(peaks.image_index, boxes, peaks.labels, peaks.scores, masks)
+
+    def _mask_probs(self, features: Tensor, boxes: Tensor, image_index: Tensor) -> Tensor:
+        crops = self._crops(self.heads[-1], features, boxes, image_index)
+        logits = torch.cat([self.mask_head(some) for some in crops.split(_CROPS_AT_ONCE)])
+        return logits.float().sigmoid()
+
+    def _crops(self, heads: StackHeads, features: Tensor, boxes: Tensor, image_index: Tensor) -> Tensor:
+        """(N, C, S, S) input of the mask head: coordinates, pixel embedding, instance embedding."""
+        boxes, size = boxes / STRIDE_PX, self.crop_size
+        everywhere = (len(boxes), -1, size, size)
+        parts = [crop_features(heads.pixel(features), boxes, image_index, size)]
+        if self.coordinates:
+            parts.insert(0, cell_coordinates(size, device=boxes.device).expand(everywhere))
+        if heads.instance is not None:
+            cells = centers(boxes, *features.shape[-2:])
+            embedding = heads.instance.at(patches_at(features, image_index, cells))  # (N, E)
+            parts.append(embedding[:, :, None, None].expand(everywhere))
+        return torch.cat(parts, dim=1)
+
+
+def mask_input_channels(pixel_embedding: int, instance_embedding: int, coordinates: bool) -> int:
+    """Channels of a crop as the mask head sees it."""
+    return pixel_embedding + instance_embedding + 2 * coordinates
+
+
+def masked_instances(batch: Batch, mask_size: int, limit_per_image: int | None = None) -> Instances:
+    """The instances that have a mask, the first `limit_per_image` of each image; never none.
+
+    A batch without masks gives one instance of weight zero, the canvas of the first image, so that every
+    parameter has a gradient and processes that train together stay in step.
+
+    Raises:
+        ValueError: the masks are not `mask_size` cells a side.
+    """
+    instances = batch.instances.select(batch.instances.has_mask)
+    if limit_per_image is not None:
+        same_image = instances.image_index[:, None] == instances.image_index  # (N, N)
+        instances = instances.select(same_image.tril().sum(1) <= limit_per_image)
+    if len(instances) == 0:
+        return _placeholder(batch.images, mask_size)
+    if instances.masks.shape[-1] != mask_size:
+        raise ValueError(f"masks: got {instances.masks.shape[-1]} cells a side, expected {mask_size}")
+    return instances
+
+
+def mask_loss(logits: Tensor, instances: Instances, num_images: int) -> Tensor:
+    """Sigmoid cross-entropy against coverage: mean over cells, then an image's instances, then images.
+
+    Images without masks count as zero, as in the paper's code. Targets are soft, in [0, 1].
+
+    Args:
+        logits: (N, S, S).
+        instances: the same N, all with a mask; each is multiplied by its `mask_weight`.
+        num_images: of the batch.
+    """
+    target = instances.masks.float() / 255
+    per_cell = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
+    per_instance = per_cell.mean(dim=(1, 2)) * instances.mask_weight  # (N,)
+    in_image = torch.bincount(instances.image_index, minlength=num_images)[instances.image_index]  # (N,)
+    return (per_instance / in_image).sum() / num_images
+
+
+def _placeholder(images: Tensor, mask_size: int) -> Instances:
+    height, width = images.shape[-2:]
+    zero = torch.zeros(1, dtype=torch.int64)
+    return Instances(
+        image_index=zero,
+        annotation_ids=zero,
+        boxes=torch.tensor([[0.0, 0.0, width, height]]),
+        labels=zero,
+        masks=torch.zeros(1, mask_size, mask_size, dtype=torch.uint8),
+        has_mask=torch.ones(1, dtype=torch.bool),
+        mask_weight=torch.zeros(1),
+    ).to(images.device)

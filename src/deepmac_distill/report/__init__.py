@@ -1,0 +1,1 @@
+"""A run for the eye: tables from the summary, pictures from the masks."""

@@ -1,0 +1,118 @@
+"""One picture that shows what the numbers mean: a row an object or image, a column a way of seeing it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from deepmac_distill.files import written_whole
+from deepmac_distill.report.drawing import Overlay, draw_overlays, draw_window, font
+
+PANEL_PX = 260  # the longest side of a picture on the sheet
+GAP_PX = 12
+MARGIN_PX = 24
+TITLE_PX, CAPTION_PX, NOTE_PX = 26, 17, 15  # font sizes
+INK, FAINT, PAPER = (24, 28, 36), (104, 112, 124), (255, 255, 255)
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One picture of a row: what is drawn over the image, and a note under it ("IoU 0.83")."""
+
+    overlays: Sequence[Overlay]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SheetRow:
+    """One image seen in several ways. All rows of a sheet have the same columns."""
+
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    columns: Mapping[str, Panel]  # heading: panel, left to right
+    caption: str = ""
+    window: tuple[float, float, float, float] | None = None  # xyxy px, the part that is shown; all by default
+
+
+def contact_sheet(rows: Sequence[SheetRow], path: Path, title: str = "") -> None:
+    """Write the rows under their column headings as one PNG, whole or not at all.
+
+    Raises:
+        ValueError: no rows, or rows with other columns than the first.
+    """
+    headings = list(rows[0].columns) if rows else []
+    if not headings or any(list(row.columns) != headings for row in rows):
+        raise ValueError(
+            "contact_sheet: expected at least one row and one column, the same columns in each row"
+        )
+    strips = [_row_strip(row) for row in rows]
+    width = 2 * MARGIN_PX + max(strip.width for strip in strips)
+    header = _header(headings, title, width)
+    height = header.height + sum(strip.height + GAP_PX for strip in strips) + MARGIN_PX
+    sheet = Image.new("RGB", (width, height), PAPER)
+    sheet.paste(header, (0, 0))
+    top = header.height
+    for strip in strips:
+        sheet.paste(strip, (MARGIN_PX, top))
+        top += strip.height + GAP_PX
+    _save(sheet, path)
+
+
+def overlay_png(image: np.ndarray, overlays: Sequence[Overlay], path: Path) -> None:
+    """Write an image (H, W, 3) uint8 with its masks and boxes as a PNG of the same size."""
+    _save(draw_overlays(image, overlays), path)
+
+
+def around(
+    box: Sequence[float], height: int, width: int, context: float = 0.35
+) -> tuple[float, float, float, float]:
+    """A square window around a box, wider by `context` of its longer side, moved to lie in the image.
+
+    >>> around((10, 10, 30, 20), height=100, width=100, context=0.5)
+    (5.0, 0.0, 35.0, 30.0)
+    """
+    x1, y1, x2, y2 = (float(v) for v in box)
+    side = max(x2 - x1, y2 - y1, 16.0) * (1 + context)
+    left, top = (x1 + x2 - side) / 2, (y1 + y2 - side) / 2
+    left, top = max(0.0, min(left, width - side)), max(0.0, min(top, height - side))
+    return left, top, min(width, left + side), min(height, top + side)
+
+
+def _row_strip(row: SheetRow) -> Image.Image:
+    height, width = row.image.shape[:2]
+    panels = list(row.columns.values())
+    window = row.window or (0, 0, width, height)
+    pictures = [draw_window(row.image, panel.overlays, window, PANEL_PX) for panel in panels]
+    caption = round(1.6 * CAPTION_PX) if row.caption else 0
+    notes = round(1.6 * NOTE_PX) if any(panel.note for panel in panels) else 0
+    tall = max(picture.height for picture in pictures)
+    strip = Image.new("RGB", (len(pictures) * (PANEL_PX + GAP_PX) - GAP_PX, caption + tall + notes), PAPER)
+    pen = ImageDraw.Draw(strip)
+    pen.text((0, 0), row.caption, fill=INK, font=font(CAPTION_PX))
+    for column, (picture, panel) in enumerate(zip(pictures, panels, strict=True)):
+        left = column * (PANEL_PX + GAP_PX)
+        strip.paste(picture, (left + (PANEL_PX - picture.width) // 2, caption))
+        pen.text((left, caption + tall + 3), panel.note, fill=FAINT, font=font(NOTE_PX))
+    return strip
+
+
+def _header(headings: Sequence[str], title: str, width: int) -> Image.Image:
+    title_height = round(1.8 * TITLE_PX) if title else 0
+    header = Image.new("RGB", (width, MARGIN_PX + title_height + round(2.2 * CAPTION_PX)), PAPER)
+    pen = ImageDraw.Draw(header)
+    pen.text((MARGIN_PX, MARGIN_PX), title, fill=INK, font=font(TITLE_PX))
+    below = MARGIN_PX + title_height
+    for column, heading in enumerate(headings):
+        left = MARGIN_PX + column * (PANEL_PX + GAP_PX)
+        pen.text((left, below), heading, fill=FAINT, font=font(CAPTION_PX))
+    line = below + round(1.6 * CAPTION_PX)
+    pen.line((MARGIN_PX, line, width - MARGIN_PX, line), fill=FAINT)
+    return header
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    with written_whole(path) as aside:
+        picture.save(aside, format="PNG", optimize=True)

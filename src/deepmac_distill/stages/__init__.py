@@ -1,0 +1,50 @@
+"""One function per stage, and the only place where the rooms meet: read this first.
+
+    teach -> evaluate teacher -> pseudolabel -> student -> evaluate student -> report
+
+Each stage takes a `Job`, works in its own folder of the run and returns what the next one needs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deepmac_distill.stages.checking import check
+from deepmac_distill.stages.evaluating import compare, evaluate, read_summary, report, require_lead
+from deepmac_distill.stages.job import Job, validation_split
+from deepmac_distill.stages.predicting import predict
+from deepmac_distill.stages.pseudolabelling import pseudolabel
+from deepmac_distill.stages.training import student, teach
+
+__all__ = [
+    "Job",
+    "check",
+    "compare",
+    "evaluate",
+    "predict",
+    "pseudolabel",
+    "read_summary",
+    "report",
+    "run",
+    "student",
+    "teach",
+]
+
+
+def run(job: Job) -> dict[str, Any]:
+    """The whole chain; returns the report. Stages that are done are skipped, a stopped one goes on.
+
+    Raises:
+        GateError: the teacher's lead over the box is below `evaluation.min_lead_over_box`.
+    """
+    teach(job)
+    judged = validation_split(job) is not None
+    if judged:
+        require_lead(job, evaluate(job, "teacher"))
+    pseudolabel(job)
+    student(job)
+    if not judged:
+        job.progress.note("no data.val_annotations: nothing was evaluated")
+        return {}
+    evaluate(job, "student")
+    return report(job)

@@ -1,0 +1,27 @@
+"""Stage `check`: everything wrong with a data set, before any training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from deepmac_distill.annotations.check import find_problems
+from deepmac_distill.annotations.classes import SeenSpec
+from deepmac_distill.annotations.coco import read_coco
+from deepmac_distill.annotations.problems import Problem
+from deepmac_distill.data.images import find_image_problems
+
+
+def check(
+    annotations: Path, images: Path | None, seen: SeenSpec, strict: bool = False, against: Path | None = None
+) -> Iterator[Problem]:
+    """All problems, not the first: of the file, then (where the file is sound) of each image.
+
+    Args:
+        images: folder of the images; None leaves them unopened.
+        against: another annotation file that should share no image with this one.
+    """
+    problems = list(find_problems(annotations, seen, against, strict=strict))
+    yield from problems
+    if images is not None and not any(problem.level == "error" for problem in problems):
+        yield from find_image_problems(read_coco(annotations, seen, strict=strict), images)

@@ -1,0 +1,181 @@
+"""Stages `evaluate` and `report`: the only readers of the validation set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from deepmac_distill import config
+from deepmac_distill.annotations.coco import AnnotationSet, read_coco
+from deepmac_distill.data.augment import evaluation_views
+from deepmac_distill.data.dataset import BoxDataset
+from deepmac_distill.data.images import images_sha256
+from deepmac_distill.data.loader import evaluation_batches
+from deepmac_distill.errors import ConfigError, DataError, GateError, RunError
+from deepmac_distill.evaluation.average_precision import coco_average_precision, compare_average_precision
+from deepmac_distill.evaluation.mask_iou import given_box_ious
+from deepmac_distill.evaluation.summary import compare_given_boxes, summarise
+from deepmac_distill.files import sha256_of_file, write_json
+from deepmac_distill.inference import detect_objects, segment_boxes
+from deepmac_distill.labelling import coco_results, given_box_masks
+from deepmac_distill.report.contact_sheet import contact_sheet
+from deepmac_distill.stages.job import Job, Role, validation_split
+from deepmac_distill.stages.loading import load_model
+from deepmac_distill.stages.sheet import sheet_rows
+from deepmac_distill.structures import Batch
+
+
+def evaluate(job: Job, model: Role | Path) -> Path:
+    """Judge a role's model, or any weights file, on the validation set; returns the folder of results.
+
+    ``summary.json`` holds every figure, ``ious.parquet`` each instance's, ``detections.json`` COCO results.
+    """
+    data = validation_split(job)
+    if data is None:
+        raise ConfigError("data.val_annotations: got nothing, expected a COCO file to evaluate on")
+    role = model if isinstance(model, str) else model.stem
+    weights = job.run.output(model, "weights.safetensors") if isinstance(model, str) else model
+    truth = job.read(data.annotations, hide_unseen=False)
+    stage = f"evaluate-{role}"
+
+    def work(folder: Path) -> None:
+        job.run.log_validation_reading(stage, data.annotations)
+        _judge(job, truth, data.images, weights, folder)
+
+    inputs = config.flatten(job.pipeline.evaluation, "evaluation.") | {
+        "weights": sha256_of_file(weights),
+        "data.val_annotations": truth.content_sha256,
+        "data.val_images": images_sha256(truth, data.images),
+        "seed": job.pipeline.seed,
+    }
+    return job.do(stage, inputs, work)
+
+
+def require_lead(job: Job, evaluation: Path) -> None:
+    """Stop before labelling when the teacher is not worth it: the gate of `evaluation.min_lead_over_box`.
+
+    Raises:
+        GateError: the lead on unseen classes is below the gate.
+    """
+    gate = job.pipeline.evaluation.min_lead_over_box
+    lead = read_summary(evaluation)["given_boxes"]["unseen"]["model_minus_box"]["value"]
+    if gate and (lead is None or lead < gate):
+        got = "no unseen masks to judge by" if lead is None else f"{100 * lead:.1f} points over the box"
+        raise GateError(f"{evaluation}: teacher: {got} on unseen classes, expected at least {100 * gate:.1f}")
+
+
+def report(job: Job) -> dict[str, Any]:
+    """Teacher and student side by side: ``report/summary.json`` and ``report/contact_sheet.png``."""
+    data = validation_split(job)
+    folders = {role: job.run.path / f"evaluate-{role}" for role in ("teacher", "student")}
+    settings = job.pipeline.evaluation
+
+    def work(folder: Path) -> None:
+        job.run.log_validation_reading("report", data.annotations)
+        summaries = {role: read_summary(where) for role, where in folders.items()}
+        comparison = compare(folders["student"], folders["teacher"], settings.bootstrap, job.pipeline.seed)
+        write_json(folder / "summary.json", {**summaries, "student_minus_teacher": comparison})
+        truth = job.read(data.annotations, hide_unseen=False)
+        masks = {role: _masks_by_id(where) for role, where in folders.items()}
+        rows = sheet_rows(truth, data.images, masks, settings.sheet_images)
+        contact_sheet(rows, folder / "contact_sheet.png", job.pipeline.name)
+
+    inputs = {f"{role} evaluation": sha256_of_file(where / "summary.json") for role, where in folders.items()}
+    inputs |= {"evaluation.sheet_images": settings.sheet_images}
+    return read_summary(job.do("report", inputs, work, derived=True))
+
+
+def compare(a: Path, b: Path, resamples: int, seed: int) -> dict[str, Any]:
+    """Paired differences, a minus b, of two evaluation folders on the same validation set.
+
+    Raises:
+        RunError: a folder holds no evaluation.
+        DataError: the two were judged on other instances, or the set has changed since.
+    """
+    records = [_read_record(folder) for folder in (a, b)]
+    truth = read_coco(Path(records[0]["annotations"]), tuple(records[0]["seen"]), hide_unseen=False)
+    for folder, record in zip((a, b), records, strict=True):
+        if record["annotations_sha256"] != truth.content_sha256:
+            raise DataError(
+                f"{folder}: judged on other annotations or seen classes than {truth.path} holds now"
+            )
+    ious = [pq.read_table(folder / "ious.parquet") for folder in (a, b)]
+    found: dict[str, Any] = {"given_boxes": compare_given_boxes(*ious, truth.classes, resamples, seed)}
+    if all((folder / "detections.json").exists() for folder in (a, b)):
+        results = [json.loads((folder / "detections.json").read_text(encoding="utf-8")) for folder in (a, b)]
+        found["detected"] = {
+            kind: compare_average_precision(truth, *results, kind, resamples=resamples, seed=seed)
+            for kind in ("segm", "bbox")
+        }
+    return found
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    """What an evaluation was of."""
+    try:
+        return json.loads((folder / "judged.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunError(f"{folder}: no evaluation; expected a folder that deepmac evaluate wrote") from None
+
+
+def _masks_by_id(folder: Path) -> dict[int, bytes]:
+    table = pq.read_table(folder / "masks.parquet")
+    return dict(zip(table["annotation_id"].to_pylist(), table["rle_counts"].to_pylist(), strict=True))
+
+
+def _judge(job: Job, truth: AnnotationSet, images: Path, weights: Path, folder: Path) -> None:
+    """Masks in given boxes, then detections, then every figure of both."""
+    model, card = load_model(weights, job.device, truth.classes.names)
+    settings = job.pipeline.evaluation
+    dataset = BoxDataset(
+        truth,
+        images,
+        mask_size=card.model["mask_size"],
+        view_of=evaluation_views(card.image_size_px),
+        with_masks=False,
+    )
+
+    def batches(title: str) -> Iterator[Batch]:
+        with job.progress.bar(title, len(dataset), unit="image") as bar:
+            for batch in evaluation_batches(dataset, settings.batch_size, workers=job.pipeline.data.workers):
+                yield batch
+                bar.advance(len(batch.image_ids))
+
+    segmented = segment_boxes(model, batches("masks in given boxes"), job.device, job.autocast)
+    masks = given_box_masks(truth, segmented)
+    ious = given_box_ious(truth, masks)
+    pq.write_table(masks, folder / "masks.parquet")
+    pq.write_table(ious, folder / "ious.parquet")
+    precision: dict[str, Any] = {}
+    if card.model["detection"]:
+        detected = detect_objects(
+            model, batches("detection"), job.device, job.autocast, settings.max_detections
+        )
+        results = coco_results(truth, detected)
+        (folder / "detections.json").write_text(json.dumps(results), encoding="utf-8")
+        precision = {
+            kind: coco_average_precision(truth, results, kind, reference=settings.reference)
+            for kind in ("segm", "bbox")
+        }
+    write_json(
+        folder / "judged.json",
+        {
+            "annotations": str(truth.path.resolve()),
+            "annotations_sha256": truth.content_sha256,
+            "seen": truth.classes.seen_names,
+            "weights": str(weights),
+        },
+    )
+    summary = summarise(
+        truth.classes, ious=ious, **precision, resamples=settings.bootstrap, seed=job.pipeline.seed
+    )
+    write_json(folder / "summary.json", summary)
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The figures that `evaluate` or `report` wrote."""
+    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))

@@ -1,0 +1,100 @@
+"""What a stage is given: the pipeline, the run, whom to tell, and where the data are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from deepmac_distill import devices
+from deepmac_distill.annotations.coco import AnnotationSet, read_coco
+from deepmac_distill.config import Pipeline
+from deepmac_distill.data.synthetic import write_scenes
+from deepmac_distill.errors import ConfigError
+from deepmac_distill.progress import Progress
+from deepmac_distill.rundir import RunDir
+
+Role = Literal["teacher", "student"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to do, where, and whom to tell."""
+
+    pipeline: Pipeline
+    source: Path | None  # the pipeline file, kept verbatim in the run
+    run: RunDir
+    progress: Progress
+    force: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where tensors live."""
+        return devices.pick_device(self.pipeline.device)
+
+    @property
+    def autocast(self) -> bool:
+        """Whether inference runs in bfloat16."""
+        return devices.autocast_allowed(self.device, "auto")
+
+    def read(self, path: Path, hide_unseen: bool = True) -> AnnotationSet:
+        """An annotation file; `hide_unseen` False is for judging alone."""
+        data = self.pipeline.data
+        return read_coco(path, data.seen, strict=data.strict, hide_unseen=hide_unseen)
+
+    def do(
+        self, stage: str, inputs: dict[str, Any], work: Callable[[Path], None], *, derived: bool = False
+    ) -> Path:
+        """Run one stage in its folder; the run keeps the configuration of the stage done last."""
+        folder = self.run.run_stage(stage, inputs, work, self.progress, force=self.force, derived=derived)
+        self.run.record_config(dataclasses.asdict(self.pipeline), self.source)
+        return folder
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """An annotation file and the folder of its images."""
+
+    annotations: Path
+    images: Path
+
+
+def training_split(job: Job) -> Split:
+    """Where the training data are; generated scenes are made first."""
+    data = job.pipeline.data
+    if data.source == "scenes":
+        return _scenes(job, "train", data.scenes.train_images)
+    root = Path(data.root)
+    return Split(root / data.train_annotations, root / data.train_images)
+
+
+def validation_split(job: Job) -> Split | None:
+    """Where the validation data are, if anywhere."""
+    data = job.pipeline.data
+    if data.source == "scenes":
+        return _scenes(job, "val", data.scenes.val_images)
+    if not data.val_annotations:
+        return None
+    root = Path(data.root)
+    return Split(root / data.val_annotations, root / (data.val_images or data.train_images))
+
+
+def _scenes(job: Job, split: Literal["train", "val"], images: int) -> Split:
+    """Generated scenes of one split; the two never share a seed."""
+    size_px, seed = job.pipeline.data.scenes.size_px, 2 * job.pipeline.seed + (split == "val")
+
+    def work(folder: Path) -> None:
+        job.progress.note(f"generating {images} scenes to {folder}")
+        write_scenes(folder, images=images, seed=seed, size_px=size_px)
+
+    inputs = {
+        f"data.scenes.{split}_images": images,
+        "data.scenes.size_px": size_px,
+        "seed": job.pipeline.seed,
+    }
+    folder = job.run.run_stage(f"scenes-{split}", inputs, work, job.progress, derived=True)
+    return Split(folder / "instances.json", folder / "images")

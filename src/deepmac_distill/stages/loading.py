@@ -1,0 +1,32 @@
+"""A trained model from its weights file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from deepmac_distill import config
+from deepmac_distill.config import ModelConfig
+from deepmac_distill.models.build import build_model
+from deepmac_distill.training.checkpoint import ModelCard, load_weights, read_card, require_classes
+
+
+def load_model(
+    weights: Path, device: torch.device, class_names: tuple[str, ...] | None = None
+) -> tuple[nn.Module, ModelCard]:
+    """The model in a weights file, ready to use, and its card.
+
+    Raises:
+        CheckpointError: not weights of ours, weights that do not fit the card, or (where `class_names` are
+            given) a model of other classes.
+    """
+    card = read_card(weights)
+    if class_names is not None:
+        require_classes(weights, card, class_names)
+    model = build_model(
+        config.build(ModelConfig, card.model, str(weights)), len(card.class_names), load_weights=False
+    )
+    load_weights(weights, model)
+    return model.to(device).eval(), card

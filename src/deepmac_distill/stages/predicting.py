@@ -1,0 +1,94 @@
+"""Stage `predict`: masks for boxes that a person gives (paper, figure 6)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+
+from deepmac_distill.data.augment import evaluation_view
+from deepmac_distill.data.images import read_image
+from deepmac_distill.errors import DataError
+from deepmac_distill.files import write_json
+from deepmac_distill.geometry.boxes import clip_boxes, has_area, xywh_to_xyxy
+from deepmac_distill.geometry.rle import encode_grids
+from deepmac_distill.inference import segment_boxes
+from deepmac_distill.report.contact_sheet import overlay_png
+from deepmac_distill.report.drawing import Overlay, color_of
+from deepmac_distill.stages.loading import load_model
+from deepmac_distill.structures import Batch, Instances
+
+
+def predict(
+    weights: Path, device: torch.device, image_path: Path, boxes_xywh: np.ndarray, out: Path
+) -> dict[str, Any]:
+    """Write ``<out>.png``, the image with boxes and masks, and ``<out>.json``, COCO; returns the latter.
+
+    Args:
+        boxes_xywh: (N, 4) in pixels of the image as stored; the part over the edge is cut off.
+
+    Raises:
+        DataError: the image cannot be read, or a box has no area in it.
+    """
+    image = read_image(image_path)
+    height, width = image.shape[1:]
+    boxes = clip_boxes(xywh_to_xyxy(boxes_xywh), height, width)
+    for bbox, sound in zip(boxes_xywh.tolist(), has_area(boxes), strict=True):
+        if not sound:
+            raise DataError(f"{image_path}: box {bbox}: no area in the {width} x {height} image (x, y, w, h)")
+    model, card = load_model(weights, device)
+    view = evaluation_view(height, width, card.image_size_px)
+    batch = Batch(
+        images=view.image(image)[None],
+        image_sizes=torch.tensor([view.fit]),
+        image_ids=(1,),
+        instances=_instances(torch.from_numpy(view.to_canvas(boxes)).float(), card.model["mask_size"]),
+    )
+    (segmented,) = segment_boxes(model, [batch], device, autocast=False)
+    codes = encode_grids(segmented.grids, boxes, height, width)
+    document = _coco(image_path.name, height, width, boxes_xywh, codes)
+    overlays = [
+        Overlay(color=color_of(row), counts=code, box=tuple(box))
+        for row, (code, box) in enumerate(zip(codes, boxes))
+    ]
+    overlay_png(image.permute(1, 2, 0).numpy(), overlays, out.with_suffix(".png"))
+    write_json(out.with_suffix(".json"), document)
+    return document
+
+
+def _instances(boxes: torch.Tensor, mask_size: int) -> Instances:
+    n = len(boxes)
+    return Instances(
+        image_index=torch.zeros(n, dtype=torch.int64),
+        annotation_ids=torch.arange(1, n + 1),
+        boxes=boxes,
+        labels=torch.zeros(n, dtype=torch.int64),
+        masks=torch.zeros(n, mask_size, mask_size, dtype=torch.uint8),
+        has_mask=torch.zeros(n, dtype=torch.bool),
+        mask_weight=torch.zeros(n),
+    )
+
+
+def _coco(name: str, height: int, width: int, boxes_xywh: np.ndarray, codes: list[bytes]) -> dict[str, Any]:
+    """The masks as a COCO file of one class, `object`: the mask head knows no classes."""
+    annotations = [
+        {
+            "id": row,
+            "image_id": 1,
+            "category_id": 1,
+            "bbox": bbox,
+            "area": int(coco_mask.area({"size": [height, width], "counts": code})),
+            "iscrowd": 0,
+            "source": "teacher",
+            "segmentation": {"size": [height, width], "counts": code.decode("ascii")},
+        }
+        for row, (bbox, code) in enumerate(zip(boxes_xywh.tolist(), codes, strict=True), start=1)
+    ]
+    return {
+        "images": [{"id": 1, "file_name": name, "height": height, "width": width}],
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "object"}],
+    }

@@ -1,0 +1,123 @@
+"""Stage `pseudolabel`: facts first (``masks.parquet``), then the rules (``instances.json``)."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from deepmac_distill import __version__
+from deepmac_distill.annotations.coco import AnnotationSet, load_coco_json
+from deepmac_distill.annotations.export import write_instances_json
+from deepmac_distill.annotations.pseudolabels import assemble, finished_units, read_labels, write_unit
+from deepmac_distill.annotations.select import SelectRules
+from deepmac_distill.data.augment import evaluation_views
+from deepmac_distill.data.dataset import BoxDataset
+from deepmac_distill.data.images import images_sha256
+from deepmac_distill.data.loader import evaluation_batches
+from deepmac_distill.errors import DataError
+from deepmac_distill.files import sha256_of_file, write_json
+from deepmac_distill.inference import segment_boxes
+from deepmac_distill.labelling import STORED_THRESHOLD, BoxMasks, label_unit, rethresholded
+from deepmac_distill.stages.job import Job, training_split
+from deepmac_distill.stages.loading import load_model
+
+
+def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
+    """A mask for every box that has none; returns the COCO file the student learns from.
+
+    Two folders: ``pseudolabel/masks.parquet`` holds facts, ``select/instances.json`` what the rules of
+    `[labels]` make of them; changing a rule redoes only the latter.
+    """
+    data = training_split(job)
+    annotations = job.read(data.annotations)
+    weights = teacher or job.run.output("teacher", "weights.safetensors")
+    masks = _label_facts(job, annotations, data.images, weights)
+    labels = job.pipeline.labels
+    rules = SelectRules(
+        min_mask_score=labels.min_mask_score,
+        min_box_fill_iou=labels.min_box_fill_iou,
+        on_rejected=labels.on_rejected,
+    )
+
+    def work(folder: Path) -> None:
+        rows = read_labels(masks)
+        if labels.threshold != STORED_THRESHOLD:
+            rows = rethresholded(rows, labels.threshold)
+        raw = load_coco_json(data.annotations, job.pipeline.data.seen)
+        counts = write_instances_json(raw, rows, rules, folder / "instances.json")
+        write_json(folder / "counts.json", counts)
+        job.progress.note("labels: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+
+    inputs = {f"labels.{name}": value for name, value in dataclasses.asdict(rules).items()} | {
+        "labels.threshold": labels.threshold,
+        "masks.parquet": sha256_of_file(masks),
+        "data.train_annotations": annotations.content_sha256,
+    }
+    return job.do("select", inputs, work, derived=True) / "instances.json"
+
+
+def _label_facts(job: Job, annotations: AnnotationSet, images: Path, weights: Path) -> Path:
+    """The teacher's masks as facts: ``pseudolabel/masks.parquet``, in units that a stopped run keeps."""
+    labels = job.pipeline.labels
+    inputs = {
+        "teacher": sha256_of_file(weights),
+        "data.train_annotations": annotations.content_sha256,
+        "data.train_images": images_sha256(annotations, images),
+        "labels.soft": labels.soft,
+        "labels.unit_images": labels.unit_images,
+        "labels.on_unreadable": labels.on_unreadable,
+    }
+
+    def work(folder: Path) -> None:
+        units = _label_units(job, annotations, images, weights, folder / "units")
+        provenance = {
+            **inputs,
+            "classes seen": annotations.classes.seen_names,
+            "deepmac-distill": __version__,
+        }
+        assemble(folder / "units", units, folder / "masks.parquet", provenance)
+        shutil.rmtree(folder / "units")
+
+    return job.do("pseudolabel", inputs, work) / "masks.parquet"
+
+
+def _label_units(job: Job, annotations: AnnotationSet, images: Path, weights: Path, parts: Path) -> int:
+    """Write the part of every unit that is not there yet; returns the number of units."""
+    model, card = load_model(weights, job.device, annotations.classes.names)
+    dataset = BoxDataset(
+        annotations,
+        images,
+        mask_size=card.model["mask_size"],
+        view_of=evaluation_views(card.image_size_px),
+        with_masks=False,
+    )
+    labels, offsets = job.pipeline.labels, annotations.rows_by_image()
+    starts = range(0, len(dataset), labels.unit_images)
+    finished = finished_units(parts)
+    with job.progress.bar("labelling", len(starts), done=len(finished), unit="unit") as bar:
+        for unit, start in enumerate(starts):
+            if unit in finished:
+                continue
+            positions = range(start, min(start + labels.unit_images, len(dataset)))
+            unreadable: dict[int, str] = {}
+            batches = evaluation_batches(
+                dataset,
+                labels.batch_size,
+                positions,
+                job.pipeline.data.workers,
+                on_unreadable=None if labels.on_unreadable == "error" else _note_reason(unreadable),
+            )
+            masks = BoxMasks.of(segment_boxes(model, batches, job.device, job.autocast))
+            rows = range(int(offsets[positions.start]), int(offsets[positions.stop]))
+            write_unit(parts, unit, label_unit(annotations, rows, masks, unreadable, labels.soft))
+            bar.advance()
+    return len(starts)
+
+
+def _note_reason(reasons: dict[int, str]) -> Callable[[int, DataError], None]:
+    def note(image_id: int, error: DataError) -> None:
+        reasons[image_id] = str(error)
+
+    return note

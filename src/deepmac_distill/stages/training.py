@@ -1,0 +1,103 @@
+"""Stages `teach` and `student`: the same loop, other annotations."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deepmac_distill import config, devices
+from deepmac_distill.annotations.coco import AnnotationSet, require_seen_masks
+from deepmac_distill.config import RoleConfig
+from deepmac_distill.data.augment import training_views
+from deepmac_distill.data.dataset import BoxDataset
+from deepmac_distill.data.images import images_sha256
+from deepmac_distill.data.loader import training_batches
+from deepmac_distill.models.build import build_model
+from deepmac_distill.stages.job import Job, Role, training_split
+from deepmac_distill.training.checkpoint import ModelCard, save_weights
+from deepmac_distill.training.loop import LoopSettings, make_optimizer, train
+from deepmac_distill.training.schedule import make_schedule
+
+
+def teach(job: Job) -> Path:
+    """Train the teacher on boxes of all classes and masks of the seen ones; returns its weights."""
+    data = training_split(job)
+    annotations = job.read(data.annotations)
+    require_seen_masks(annotations)
+    return _train_role(job, "teacher", annotations, data.images)
+
+
+def student(job: Job, labels: Path | None = None) -> Path:
+    """Train the student on human masks of seen classes and the teacher's of the rest; returns its weights."""
+    labels = labels or job.run.output("select", "instances.json")
+    annotations = job.read(labels)
+    return _train_role(job, "student", annotations, training_split(job).images)
+
+
+def _train_role(job: Job, role: Role, annotations: AnnotationSet, images: Path) -> Path:
+    recipe: RoleConfig = getattr(job.pipeline, role)
+    inputs = config.flatten(recipe, f"{role}.") | {
+        "seed": job.pipeline.seed,
+        f"{role} annotations": annotations.content_sha256,
+        "data.train_images": images_sha256(annotations, images),
+    }
+
+    def work(folder: Path) -> None:
+        state = _fit(job, recipe, annotations, images, folder)
+        save_weights(folder / "weights.safetensors", state, _card(role, recipe, annotations))
+
+    return job.do(role, inputs, work) / "weights.safetensors"
+
+
+def _fit(
+    job: Job, recipe: RoleConfig, annotations: AnnotationSet, images: Path, folder: Path
+) -> dict[str, Any]:
+    devices.use_threads(job.pipeline.threads)
+    torch.manual_seed(job.pipeline.seed)
+    model = build_model(recipe.model, len(annotations.classes), load_weights=True)
+    settings, seed = recipe.train, job.pipeline.seed
+    views = training_views(
+        settings.image_size_px, settings.scale_range, settings.flip_fraction, settings.colour_jitter
+    )
+    dataset = BoxDataset(annotations, images, mask_size=recipe.model.mask_size, view_of=views, seed=seed)
+    optimizer = make_optimizer(
+        model,
+        settings.optimizer,
+        settings.lr,
+        settings.weight_decay,
+        settings.momentum,
+        settings.backbone_lr_factor,
+    )
+    return train(
+        model,
+        lambda first: training_batches(dataset, settings.batch_size, seed, first, job.pipeline.data.workers),
+        optimizer,
+        make_schedule(settings.schedule, settings.steps, settings.warmup_steps, settings.decay_steps),
+        LoopSettings(
+            steps=settings.steps,
+            accumulate=settings.accumulate,
+            clip_norm=settings.clip_norm,
+            ema_decay=settings.ema_decay,
+            checkpoint_every=settings.checkpoint_every,
+            autocast=devices.autocast_allowed(job.device, settings.autocast),
+        ),
+        job.device,
+        folder,
+        job.progress,
+    )
+
+
+def _card(role: Role, recipe: RoleConfig, annotations: AnnotationSet) -> ModelCard:
+    return ModelCard(
+        role=role,
+        model=dataclasses.asdict(recipe.model),
+        class_names=annotations.classes.names,
+        category_ids=annotations.classes.category_ids,
+        seen=annotations.classes.seen,
+        image_size_px=recipe.train.image_size_px,
+        steps=recipe.train.steps,
+        data_sha256=annotations.content_sha256,
+    )

@@ -1,0 +1,137 @@
+"""Weights that say what they are (safetensors), and the state from which a run resumes exactly."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from deepmac_distill.errors import CheckpointError
+from deepmac_distill.files import written_whole
+
+FORMAT = "deepmac-distill weights 1"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What weights are: enough to build the model again, and to refuse a use they do not fit."""
+
+    role: str  # teacher | student
+    model: dict[str, Any]  # the model's config
+    class_names: tuple[str, ...]  # in label order
+    category_ids: tuple[int, ...]
+    seen: tuple[bool, ...]  # classes whose masks were trained on
+    image_size_px: int  # canvas the model was trained at
+    steps: int
+    data_sha256: str  # of the annotations after the seen-class filter
+
+
+def save_weights(path: Path, state: dict[str, Tensor], card: ModelCard) -> None:
+    """Write weights and card as one safetensors file, whole or not at all.
+
+    The bytes depend on the weights and the card alone.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    with written_whole(path) as aside:
+        save_file(
+            tensors, aside, metadata={"format": FORMAT, "card": json.dumps(asdict(card), sort_keys=True)}
+        )
+
+
+def read_card(path: Path) -> ModelCard:
+    """The card of a weights file.
+
+    Raises:
+        CheckpointError: no such file, or not one of ours.
+    """
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: format {metadata.get('format')!r}, expected {FORMAT!r}")
+    card = json.loads(metadata["card"])
+    return ModelCard(**{key: tuple(v) if isinstance(v, list) else v for key, v in card.items()})
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Load weights into `model`; every tensor must be there and fit.
+
+    Raises:
+        CheckpointError: names the first tensor that is missing, unknown or of another shape.
+    """
+    with _opened(path) as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    expected = model.state_dict()
+    for name in sorted(expected.keys() | state.keys()):
+        got = tuple(state[name].shape) if name in state else "nothing"
+        want = tuple(expected[name].shape) if name in expected else "nothing"
+        if got != want:
+            raise CheckpointError(f"{path}: weight {name}: got {got}, expected {want}; another architecture?")
+    model.load_state_dict(state)
+
+
+def require_classes(path: Path, card: ModelCard, class_names: tuple[str, ...]) -> None:
+    """Raise CheckpointError, naming a class, unless the weights were trained on this class list."""
+    if card.class_names == class_names:
+        return
+    for kind, names in (
+        ("lacks", sorted(set(class_names) - set(card.class_names))),
+        ("adds", sorted(set(card.class_names) - set(class_names))),
+    ):
+        if names:
+            raise CheckpointError(
+                f"{path}: trained on {len(card.class_names)} classes, the data has {len(class_names)}; "
+                f"the model {kind} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
+            )
+    raise CheckpointError(f"{path}: trained on the same classes in another order; expected the data's order")
+
+
+class TrainingState:
+    """Everything a loop needs to go on as if it had not been stopped, in one file."""
+
+    def __init__(self, path: Path, parts: dict[str, Any]) -> None:
+        """`parts`: name -> object with ``state_dict`` and ``load_state_dict``."""
+        self._path, self._parts = path, parts
+
+    def save(self, step: int) -> None:
+        """Write the state after `step` optimizer steps, whole or not at all."""
+        parts = {name: part.state_dict() for name, part in self._parts.items()}
+        with written_whole(self._path) as aside:
+            torch.save({"step": step, "rng": torch.get_rng_state(), "parts": parts}, aside)
+
+    def restore(self) -> int:
+        """Load the state if there is one; returns the number of steps done (0: a fresh start).
+
+        Raises:
+            CheckpointError: the file cannot be read or belongs to another model.
+        """
+        if not self._path.exists():
+            return 0
+        try:
+            saved = torch.load(self._path, map_location="cpu", weights_only=True)
+            for name, part in self._parts.items():
+                part.load_state_dict(saved["parts"][name])
+        except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(
+                f"{self._path}: cannot resume: {reason}; expected this run's state"
+            ) from None
+        torch.set_rng_state(saved["rng"])
+        return saved["step"]
+
+
+def _opened(path: Path) -> Any:
+    opener: Callable[..., Any] = safe_open
+    try:
+        return opener(path, framework="pt", device="cpu")
+    except (FileNotFoundError, IsADirectoryError):
+        raise CheckpointError(f"{path}: no such weights file") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a safetensors file ({error})") from None

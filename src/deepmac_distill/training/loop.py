@@ -1,0 +1,131 @@
+"""The training loop: one screen, no hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from deepmac_distill.errors import DivergedError
+from deepmac_distill.progress import Progress
+from deepmac_distill.structures import Batch
+from deepmac_distill.training.checkpoint import TrainingState
+from deepmac_distill.training.ema import averaged
+from deepmac_distill.training.metrics_log import MetricsLog
+from deepmac_distill.training.schedule import Schedule
+
+LOG_EVERY_STEPS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopSettings:
+    """Plain values of one training run; `config.TrainConfig` says what each means."""
+
+    steps: int
+    accumulate: int
+    clip_norm: float
+    ema_decay: float
+    checkpoint_every: int
+    autocast: bool
+
+
+def train(
+    model: nn.Module,
+    batches_from: Callable[[int], Iterator[Batch]],
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule,
+    settings: LoopSettings,
+    device: torch.device,
+    folder: Path,
+    progress: Progress,
+) -> dict[str, Tensor]:
+    """Train `model` in place and return the weights to report: the average if there is one, else the last.
+
+    `model(batch)` gives a dict of scalar losses, already weighted. `batches_from(k)` iterates from the k-th
+    forward pass on. State goes to `folder`/state.pt every `checkpoint_every` steps; when it is there, training
+    goes on from it and ends with the same bits (CPU, same threads) as a run that was not stopped.
+
+    Raises:
+        DivergedError: a loss is not finite; names each term and the step.
+    """
+    model.to(device).train()
+    average = averaged(model, settings.ema_decay) if settings.ema_decay else None
+    parts = {"model": model, "optimizer": optimizer} | ({"average": average} if average else {})
+    state = TrainingState(folder / "state.pt", parts)
+    first_step = state.restore()
+    base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+    batches = batches_from(first_step * settings.accumulate)
+    with (
+        MetricsLog(folder / "metrics.jsonl", first_step) as log,
+        progress.bar("training", settings.steps, done=first_step, unit="step") as bar,
+    ):
+        for step in range(first_step, settings.steps):
+            for group, base_lr in zip(optimizer.param_groups, base_lrs, strict=True):
+                group["lr"] = base_lr * schedule(step)
+            optimizer.zero_grad(set_to_none=True)
+            losses = _accumulate_gradients(model, batches, settings, device, step)
+            if settings.clip_norm:
+                nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+            optimizer.step()
+            if average:
+                average.update_parameters(model)
+            figures = {name: value / settings.accumulate for name, value in losses.items()}
+            if step % LOG_EVERY_STEPS == 0 or step == settings.steps - 1:
+                log.write(step, lr=optimizer.param_groups[0]["lr"], **figures)
+            bar.advance(1, loss=sum(figures.values()))
+            if (step + 1) % settings.checkpoint_every == 0:
+                state.save(step + 1)
+    return (average.module if average else model).state_dict()
+
+
+def make_optimizer(
+    model: nn.Module,
+    kind: Literal["adamw", "adam", "sgd"],
+    lr: float,
+    weight_decay: float = 0.0,
+    momentum: float = 0.9,
+    backbone_lr_factor: float = 1.0,
+) -> torch.optim.Optimizer:
+    """An optimizer over `model`: weight decay on tensors of two or more dimensions only, and a
+    learning rate of its own for the parameters under ``backbone.``"""
+    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        groups.setdefault((name.startswith("backbone."), parameter.ndim >= 2), []).append(parameter)
+    param_groups = [
+        {
+            "params": parameters,
+            "lr": lr * (backbone_lr_factor if in_backbone else 1.0),
+            "initial_lr": lr * (backbone_lr_factor if in_backbone else 1.0),
+            "weight_decay": weight_decay if decays else 0.0,
+        }
+        for (in_backbone, decays), parameters in groups.items()
+    ]
+    match kind:
+        case "adamw":
+            return torch.optim.AdamW(param_groups)
+        case "adam":
+            return torch.optim.Adam(param_groups)
+        case "sgd":
+            return torch.optim.SGD(param_groups, momentum=momentum)
+
+
+def _accumulate_gradients(
+    model: nn.Module, batches: Iterator[Batch], settings: LoopSettings, device: torch.device, step: int
+) -> dict[str, float]:
+    """Gradients of the mean loss over `accumulate` batches; returns each term's sum."""
+    sums: dict[str, float] = {}
+    for _ in range(settings.accumulate):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.autocast):
+            losses: dict[str, Tensor] = model(next(batches).to(device))
+        total = torch.stack(list(losses.values())).sum()
+        values = {name: float(loss.detach()) for name, loss in losses.items()}
+        if not total.isfinite():
+            terms = ", ".join(f"{name} {value:g}" for name, value in values.items())
+            raise DivergedError(f"step {step}: loss is not finite: {terms}; expected finite; try a lower lr")
+        (total / settings.accumulate).backward()
+        sums = {name: sums.get(name, 0.0) + value for name, value in values.items()}
+    return sums

@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from deepmac_distill.annotations.coco import read_coco
+from deepmac_distill.errors import DataError
+from deepmac_distill.evaluation.average_precision import (
+    STATS,
+    coco_average_precision,
+    compare_average_precision,
+)
+from deepmac_distill.evaluation.mask_iou import given_box_ious
+
+# pycocotools 2.0.11 decodes through an array protocol that numpy 2 deprecates
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "coco-tiny" / "instances.json"
+HEIGHT, WIDTH = 90, 120
+SEEN = [2, 4]
+
+
+def polygon(rng: np.random.Generator, box: list[float]) -> list[float]:
+    angles = np.sort(rng.uniform(0, 2 * np.pi, 9))
+    radii = rng.uniform(0.5, 1, 9)
+    x = box[0] + box[2] * (0.5 + 0.5 * radii * np.cos(angles))
+    y = box[1] + box[3] * (0.5 + 0.5 * radii * np.sin(angles))
+    return np.stack([x, y], axis=1).ravel().tolist()
+
+
+def uncompressed(mask: np.ndarray) -> list[int]:
+    pixels = mask.ravel("F")
+    changes = np.flatnonzero(np.diff(pixels)) + 1
+    return [0] * int(pixels[0]) + np.diff(np.r_[0, changes, pixels.size]).tolist()
+
+
+def write_truth(path: Path) -> dict[str, Any]:
+    """Polygons, both kinds of RLE, crowds, objects of all sizes, an empty image, a class without truth."""
+    rng = np.random.default_rng(0)
+    annotations = []
+    for number in range(120):
+        w, h = rng.uniform(8, 110), rng.uniform(8, 85)
+        box = [rng.uniform(0, WIDTH - w), rng.uniform(0, HEIGHT - h), w, h]
+        shape: Any = [polygon(rng, box)]
+        rle = coco_mask.frPyObjects(shape, HEIGHT, WIDTH)[0]
+        crowd = number % 17 == 0
+        if crowd:
+            shape = {"size": [HEIGHT, WIDTH], "counts": uncompressed(coco_mask.decode(rle))}
+        elif number % 5 == 0:
+            shape = {"size": [HEIGHT, WIDTH], "counts": rle["counts"].decode()}
+        entry = {
+            "id": 1000 - number,
+            "image_id": int(rng.integers(1, 12)),
+            "category_id": int(rng.integers(2, 6)),
+        }
+        entry |= {
+            "bbox": box,
+            "area": float(coco_mask.area(rle)),
+            "iscrowd": int(crowd),
+            "segmentation": shape,
+        }
+        annotations.append(entry)
+    data = {
+        "images": [
+            {"id": i, "file_name": f"{i}.jpg", "height": HEIGHT, "width": WIDTH} for i in range(1, 14)
+        ],
+        "categories": [{"id": i, "name": f"class {i}"} for i in (6, 5, 4, 3, 2)],
+        "annotations": annotations,
+    }
+    path.write_text(json.dumps(data))
+    return data
+
+
+def detections_of(data: dict[str, Any], seed: int) -> list[dict[str, Any]]:
+    """Jittered truth with errors of class and place, tied scores, and both a box and a mask."""
+    rng = np.random.default_rng(seed)
+    sizes = {i["id"]: (i["height"], i["width"]) for i in data["images"]}
+    found = []
+    for a in data["annotations"]:
+        height, width = sizes[a["image_id"]]
+        for _ in range(rng.integers(0, 3)):
+            x, y, w, h = np.array(a["bbox"]) * rng.uniform(0.9, 1.1, 4)
+            box = [min(x, width - 2), min(y, height - 2), max(w, 1.0), max(h, 1.0)]
+            rle = coco_mask.frPyObjects([polygon(rng, box)], height, width)[0]
+            wrong = rng.random() < 0.15
+            category = int(rng.choice([c["id"] for c in data["categories"]])) if wrong else a["category_id"]
+            entry = {"image_id": a["image_id"], "category_id": category, "bbox": [float(v) for v in box]}
+            shape = {"size": [height, width], "counts": rle["counts"].decode()}
+            found.append(entry | {"score": round(float(rng.random()), 1), "segmentation": shape})
+    return found
+
+
+def pycocotools_stats(
+    path: Path, detections: list[dict[str, Any]], iou_type: str, categories: list[int] | None = None
+) -> list[float]:
+    other = "bbox" if iou_type == "segm" else "segmentation"
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(path))
+        found = truth.loadRes([{k: v for k, v in d.items() if k != other} for d in detections])
+        evaluation = COCOeval(truth, found, iou_type)
+        if categories:
+            evaluation.params.catIds = categories
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats.tolist()
+
+
+def numbers(split: dict[str, Any]) -> list[float]:
+    return [-1.0 if split[stat] is None else split[stat] for stat in STATS]
+
+
+@pytest.fixture
+def truth_path(tmp_path: Path) -> Path:
+    write_truth(tmp_path / "truth.json")
+    return tmp_path / "truth.json"
+
+
+@pytest.mark.parametrize("iou_type", ["segm", "bbox"])
+def test_splits_are_what_pycocotools_gives_for_their_classes(truth_path: Path, iou_type: str) -> None:
+    truth = read_coco(truth_path, ["class 2", "class 4"], hide_unseen=False)
+    detections = detections_of(json.loads(truth_path.read_text()), 1)
+    result = coco_average_precision(truth, detections, iou_type)
+    for split, categories in {"all": None, "seen": SEEN, "unseen": [3, 5, 6]}.items():
+        expected = pycocotools_stats(truth_path, detections, iou_type, categories)
+        assert numbers(result[split]) == pytest.approx(expected, abs=1e-12), split
+    assert result["per_class"][6] is None  # detected now and then, and never there
+    found = [ap for ap in result["per_class"].values() if ap is not None]
+    assert np.mean(found) == pytest.approx(result["all"]["AP"], abs=1e-12)
+    assert result["all"]["instances"] + result["all"]["ignored"] == 120
+
+
+@pytest.mark.parametrize("iou_type", ["segm", "bbox"])
+@pytest.mark.parametrize("count", [0, 1, None])
+def test_reference_and_hotcoco_agree(truth_path: Path, iou_type: str, count: int | None) -> None:
+    truth = read_coco(truth_path, ["class 2", "class 4"], hide_unseen=False)
+    detections = detections_of(json.loads(truth_path.read_text()), 2)[:count]
+    fast, slow = (coco_average_precision(truth, detections, iou_type, reference=r) for r in (False, True))
+    for split in ("all", "seen", "unseen"):
+        assert numbers(fast[split]) == pytest.approx(numbers(slow[split]), abs=1e-12)
+    assert fast["per_class"] == pytest.approx(slow["per_class"], abs=1e-12)
+
+
+def test_evaluation_says_nothing(truth_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    truth = read_coco(truth_path, "all", hide_unseen=False)
+    detections = detections_of(json.loads(truth_path.read_text()), 3)
+    coco_average_precision(truth, detections, "segm")
+    coco_average_precision(truth, detections, "segm", reference=True)
+    compare_average_precision(truth, detections, detections, "bbox", resamples=2)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_truth_without_a_mask_is_neither_right_nor_wrong(truth_path: Path) -> None:
+    data = json.loads(truth_path.read_text())
+    detections = detections_of(data, 4)
+    hidden = read_coco(truth_path, ["class 2", "class 4"], hide_unseen=True)
+    result = coco_average_precision(hidden, detections, "segm")
+    for annotation in data["annotations"]:
+        if annotation["category_id"] not in SEEN:
+            x, y, w, h = annotation["bbox"]
+            centres = [np.arange(n) + 0.5 for n in (HEIGHT, WIDTH)]
+            rows, columns = (c >= a for c, a in zip(centres, (y, x), strict=True))
+            rows, columns = rows & (centres[0] < y + h), columns & (centres[1] < x + w)
+            rle = coco_mask.encode(np.asfortranarray(np.outer(rows, columns).astype(np.uint8)))
+            annotation |= {"iscrowd": 1, "segmentation": {**rle, "counts": rle["counts"].decode()}}
+    crowds = truth_path.with_name("crowds.json")
+    crowds.write_text(json.dumps(data))
+    assert numbers(result["all"]) == pytest.approx(pycocotools_stats(crowds, detections, "segm"), abs=1e-12)
+    assert result["unseen"]["instances"] == 0 and result["unseen"]["AP"] is None
+
+
+def test_size_without_an_area_is_that_of_the_mask_or_box(truth_path: Path) -> None:
+    data = json.loads(truth_path.read_text())
+    detections = detections_of(data, 5)
+    with_area = coco_average_precision(read_coco(truth_path, "all", hide_unseen=False), detections, "segm")
+    for annotation in data["annotations"]:
+        del annotation["area"]
+    truth_path.write_text(json.dumps(data))
+    assert coco_average_precision(read_coco(truth_path, "all"), detections, "segm") == with_area
+    for annotation in data["annotations"]:
+        annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
+    boxes = truth_path.with_name("boxes.json")
+    boxes.write_text(json.dumps(data))
+    result = coco_average_precision(read_coco(truth_path, "all"), detections, "bbox")
+    assert numbers(result["all"]) == pytest.approx(pycocotools_stats(boxes, detections, "bbox"), abs=1e-12)
+
+
+def test_paired_difference_is_that_of_the_two_results(truth_path: Path) -> None:
+    truth = read_coco(truth_path, ["class 2", "class 4"], hide_unseen=False)
+    a = detections_of(json.loads(truth_path.read_text()), 6)
+    b = a[::3]
+    result = compare_average_precision(truth, a, b, "segm", resamples=50, seed=1)
+    for split, stats in result.items():
+        apart = [coco_average_precision(truth, d, "segm")[split]["AP"] for d in (a, b)]
+        assert [stats["AP"]["a"], stats["AP"]["b"]] == pytest.approx(apart, abs=1e-12)
+        difference = stats["AP"]["a_minus_b"]
+        assert difference["value"] == pytest.approx(apart[0] - apart[1], abs=1e-12)
+        assert difference["low"] < difference["value"] < difference["high"]
+    same = compare_average_precision(truth, a, a, "segm", resamples=5)
+    assert same["seen"]["AP50"]["a_minus_b"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    everything_seen = read_coco(truth_path, "all", hide_unseen=False)
+    assert compare_average_precision(everything_seen, a, b, "segm", resamples=2)["unseen"] is None
+
+
+def test_detection_in_an_unknown_image_is_refused_by_its_place(truth_path: Path) -> None:
+    truth = read_coco(truth_path, "all", hide_unseen=False)
+    detections = detections_of(json.loads(truth_path.read_text()), 7)[:3]
+    with pytest.raises(DataError, match=r"detection 1: image_id 404: expected one of those in .*truth\.json"):
+        coco_average_precision(truth, [detections[0], {**detections[1], "image_id": 404}], "bbox")
+
+
+def naive_iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+def check_ious(path: Path) -> None:
+    """Every IoU of `given_box_ious` against full-size arrays decoded by pycocotools."""
+    truth = read_coco(path, "all", hide_unseen=False)
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(str(path))
+    boxes = dict(zip(truth.annotations["annotation_id"].to_pylist(), truth.boxes_xyxy(), strict=True))
+    rng = np.random.default_rng(1)
+    masks = {}
+    for i, annotation in coco.anns.items():
+        size = [coco.imgs[annotation["image_id"]][key] for key in ("height", "width")]
+        masks[i] = coco_mask.frPyObjects([polygon(rng, annotation["bbox"])], *size)[0]["counts"]
+    predicted = pa.table({"annotation_id": list(masks), "rle_counts": pa.array(masks.values(), pa.binary())})
+    ious = given_box_ious(truth, predicted).to_pylist()
+    judged = [i for i, a in coco.anns.items() if not a["iscrowd"] and coco.annToMask(a).any()]
+    assert sorted(row["annotation_id"] for row in ious) == sorted(judged)
+    for row in ious:
+        annotation = coco.anns[row["annotation_id"]]
+        expected = coco.annToMask(annotation).astype(bool)
+        mask = coco_mask.decode({"size": expected.shape, "counts": masks[annotation["id"]]}).astype(bool)
+        x1, y1, x2, y2 = boxes[annotation["id"]]
+        y, x = (np.arange(n) + 0.5 for n in expected.shape)
+        y, x = y[:, None], x[None]
+        box = (x1 <= x) & (x < x2) & (y1 <= y) & (y < y2)
+        ellipse = ((2 * x - x1 - x2) / (x2 - x1)) ** 2 + ((2 * y - y1 - y2) / (y2 - y1)) ** 2 < 1
+        found = [row[key] for key in ("iou", "box_iou", "ellipse_iou")]
+        assert found == [naive_iou(m, expected) for m in (mask, box, ellipse)]
+        assert row["area"] == expected.sum()
+
+
+def test_given_box_ious_are_those_of_decoded_masks(truth_path: Path) -> None:
+    check_ious(truth_path)
+
+
+@pytest.mark.photos
+@pytest.mark.skipif(not PHOTOS.exists(), reason="no photographs beside the repository")
+def test_both_measures_hold_on_real_annotations() -> None:
+    check_ious(PHOTOS)
+    truth = read_coco(PHOTOS, "voc", hide_unseen=False)
+    detections = detections_of(json.loads(PHOTOS.read_text()), 8)
+    for iou_type in ("segm", "bbox"):
+        result = coco_average_precision(truth, detections, iou_type)
+        expected = pycocotools_stats(PHOTOS, detections, iou_type)
+        assert numbers(result["all"]) == pytest.approx(expected, abs=1e-12)

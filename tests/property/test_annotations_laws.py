@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deepmac_distill.annotations.check import find_problems
+from deepmac_distill.annotations.coco import AnnotationSet, read_coco
+from deepmac_distill.errors import DataError
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=6) | st.dictionaries(st.sampled_from(["size", "counts", "x"]), inner)
+    ),
+    max_leaves=8,
+)
+sides = st.floats(-80, 80) | st.just(0.0)
+
+
+def document(annotations: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "images": [{"id": i, "file_name": f"{i}.jpg", "height": 30, "width": 50} for i in range(3)],
+        "categories": [{"id": 4, "name": "yak"}, {"id": 9, "name": "cat"}],
+        "annotations": annotations,
+    }
+
+
+def read(value: Any, seen: str = "cat") -> AnnotationSet:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.json"
+        path.write_text(json.dumps(value))
+        return read_coco(path, seen)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.builds(
+            lambda image_id, category_id, bbox: {
+                "image_id": image_id,
+                "category_id": category_id,
+                "bbox": bbox,
+            },
+            st.integers(0, 2),
+            st.sampled_from([4, 9]),
+            st.tuples(sides, sides, sides, sides),
+        ),
+        max_size=8,
+    )
+)
+def test_rows_out_are_boxes_in_and_ok_boxes_have_area_inside_the_image(boxes: list[dict[str, Any]]) -> None:
+    found = read(document([box | {"id": 100 - i} for i, box in enumerate(boxes)]))
+    assert sorted(found.annotations["annotation_id"].to_pylist()) == sorted(
+        100 - i for i in range(len(boxes))
+    )
+    offsets = found.rows_by_image()
+    for image_id, start, end in zip(range(3), offsets, offsets[1:], strict=False):
+        assert set(found.annotations["image_id"].to_pylist()[start:end]) <= {image_id}
+    xyxy = found.boxes_xyxy()
+    assert ((xyxy >= 0) & (xyxy <= [50, 30, 50, 30])).all()
+    usable = np.array([status == "ok" for status in found.annotations["status"].to_pylist()], dtype=bool)
+    assert np.array_equal(usable, (xyxy[:, 2:] > xyxy[:, :2]).all(axis=1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(json_values, json_values)
+def test_unseen_masks_cannot_leak_whatever_they_hold(segmentation: Any, area: Any) -> None:
+    box = {"id": 1, "image_id": 0, "category_id": 4, "bbox": [1, 2, 3, 4]}
+    garbage = read(document([box | {"segmentation": segmentation, "area": area}]))
+    assert garbage.content_sha256 == read(document([box])).content_sha256
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(["images", "categories", "annotations"]),
+    st.sampled_from(
+        ["id", "image_id", "category_id", "bbox", "segmentation", "area", "iscrowd", "name", "height"]
+    ),
+    json_values,
+)
+def test_any_value_anywhere_is_read_or_refused_and_check_agrees(table: str, key: str, value: Any) -> None:
+    full = document([{"id": 1, "image_id": 0, "category_id": 9, "bbox": [1, 2, 3, 4]}])
+    full[table][0][key] = value
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.json"
+        path.write_text(json.dumps(full))
+        errors = [str(problem) for problem in find_problems(path, "cat") if problem.level == "error"]
+        try:
+            read_coco(path, "cat")
+            assert not errors
+        except DataError as error:
+            assert str(error) in errors
+            assert "\n" not in str(error)

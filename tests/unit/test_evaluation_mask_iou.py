@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pycocotools import mask as coco_mask
+
+from deepmac_distill.annotations.coco import AnnotationSet, read_coco
+from deepmac_distill.errors import DataError
+from deepmac_distill.evaluation import mask_iou
+from deepmac_distill.evaluation.mask_iou import IOU_SCHEMA, given_box_ious
+
+HEIGHT, WIDTH = 20, 30
+
+
+def square(x: float, y: float, side: float) -> list[list[float]]:
+    return [[x, y, x + side, y, x + side, y + side, x, y + side]]
+
+
+def rle(rows: slice, columns: slice) -> bytes:
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8, order="F")
+    mask[rows, columns] = 1
+    return coco_mask.encode(mask)["counts"]
+
+
+@pytest.fixture
+def truth(tmp_path: Path) -> AnnotationSet:
+    box = [4.0, 4.0, 10.0, 10.0]
+    annotations = [
+        {"id": 1, "image_id": 1, "category_id": 1, "bbox": box, "segmentation": square(4, 4, 10)},
+        {"id": 2, "image_id": 1, "category_id": 2, "bbox": box, "segmentation": square(4, 4, 5)},
+        {
+            "id": 3,
+            "image_id": 2,
+            "category_id": 2,
+            "bbox": box,
+            "segmentation": square(4, 4, 10),
+            "iscrowd": 0,
+        },
+        {"id": 4, "image_id": 2, "category_id": 1, "bbox": box},
+        {
+            "id": 5,
+            "image_id": 2,
+            "category_id": 1,
+            "bbox": box,
+            "iscrowd": 1,
+            "segmentation": {"size": [HEIGHT, WIDTH], "counts": rle(slice(4, 14), slice(4, 14)).decode()},
+        },
+    ]
+    images = [{"id": i, "file_name": f"{i}.jpg", "height": HEIGHT, "width": WIDTH} for i in (1, 2)]
+    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    for annotation in annotations:
+        annotation.setdefault("iscrowd", 0)
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps({"images": images, "categories": categories, "annotations": annotations}))
+    return read_coco(path, "cat", hide_unseen=False)
+
+
+def predictions(counts: dict[int, bytes | None]) -> pa.Table:
+    ids, values = pa.array(list(counts), pa.int64()), pa.array(list(counts.values()), pa.binary())
+    return pa.table({"annotation_id": ids, "rle_counts": values})
+
+
+def test_iou_is_intersection_over_union_in_image_pixels(truth: AnnotationSet) -> None:
+    left_half = rle(slice(4, 14), slice(4, 9))
+    ious = given_box_ious(truth, predictions({1: left_half, 2: left_half, 3: left_half}))
+    assert ious.schema == IOU_SCHEMA
+    assert ious["annotation_id"].to_pylist() == [1, 2, 3]  # not the one without a mask, not the crowd
+    assert ious["area"].to_pylist() == [100, 25, 100]
+    assert ious["iou"].to_pylist() == [50 / 100, 25 / 50, 50 / 100]
+    assert ious["box_iou"].to_pylist() == [1.0, 0.25, 1.0]
+
+
+def test_missing_prediction_counts_zero_and_keeps_its_baselines(truth: AnnotationSet) -> None:
+    ious = given_box_ious(truth, predictions({2: None}))
+    assert ious["iou"].to_pylist() == [0.0, 0.0, 0.0]
+    assert ious["box_iou"].to_pylist() == [1.0, 0.25, 1.0]
+    assert 0.74 < ious["ellipse_iou"][0].as_py() < 0.82  # a disk fills pi / 4 of its square
+
+
+def test_no_predictions_at_all_is_ordinary(truth: AnnotationSet) -> None:
+    assert given_box_ious(truth, predictions({}))["iou"].to_pylist() == [0.0, 0.0, 0.0]
+
+
+def test_order_of_predictions_and_chunking_do_not_matter(
+    truth: AnnotationSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks = {i: rle(slice(4, 4 + i), slice(4, 9)) for i in (3, 1, 5, 2, 4)}
+    whole = given_box_ious(truth, predictions(masks))
+    monkeypatch.setattr(mask_iou, "ROWS_AT_ONCE", 2)
+    assert given_box_ious(truth, predictions(dict(sorted(masks.items())))).equals(whole)
+
+
+def test_mask_of_an_unknown_annotation_is_refused_by_its_id(truth: AnnotationSet) -> None:
+    with pytest.raises(DataError, match=r"truth\.json: annotation 77"):
+        given_box_ious(truth, predictions({77: None}))
+
+
+def test_two_masks_for_one_annotation_are_refused_by_its_id(truth: AnnotationSet) -> None:
+    twice = pa.concat_tables([predictions({1: None, 2: None}), predictions({2: None})])
+    with pytest.raises(DataError, match=r"annotation 2: got more than one mask, expected one"):
+        given_box_ious(truth, twice)

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from deepmac_distill.annotations.classes import Classes
+from deepmac_distill.errors import DataError
+from deepmac_distill.evaluation import summary
+from deepmac_distill.evaluation.mask_iou import IOU_SCHEMA
+from deepmac_distill.evaluation.summary import compare_given_boxes, summarise, summarise_given_boxes
+
+CLASSES = Classes(("cat", "dog", "fox", "owl"), (3, 5, 8, 9), (True, False, False, True))
+NOTHING = {"value": None, "low": None, "high": None}
+
+
+def table(rows: list[tuple[int, int, float]]) -> pa.Table:
+    """Rows of (image, category, IoU); the box scores 0.5 and the ellipse 0.6 throughout."""
+    images, categories, ious = zip(*rows, strict=True) if rows else ((), (), ())
+    n = len(rows)
+    columns = [range(n), images, categories, [100] * n, ious, [0.5] * n, [0.6] * n]
+    return pa.table([pa.array(list(c), f.type) for c, f in zip(columns, IOU_SCHEMA, strict=True)], IOU_SCHEMA)
+
+
+def random_table(seed: int, instances: int = 60, images: int = 9) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    draws = zip(rng.integers(0, images, instances), rng.choice([3, 5, 8], instances), strict=True)
+    return table([(int(i) * 7, int(c), float(rng.random())) for i, c in draws])
+
+
+def test_a_class_counts_once_however_many_instances_it_has() -> None:
+    result = summarise_given_boxes(table([(1, 3, 0.9), (1, 5, 0.2), (2, 5, 0.4), (3, 5, 0.6)]), CLASSES)
+    assert result["all"]["class_mean_iou"]["model"] == pytest.approx((0.9 + 0.4) / 2)
+    assert result["all"]["instance_mean_iou"]["model"] == pytest.approx(2.1 / 4)
+    assert result["seen"]["class_mean_iou"]["model"] == pytest.approx(0.9)
+    assert result["unseen"]["class_mean_iou"]["model"] == pytest.approx(0.4)
+    assert result["unseen"]["model_minus_box"]["value"] == pytest.approx(-0.1)
+    assert result["unseen"]["model_minus_ellipse"]["value"] == pytest.approx(-0.2)
+    assert (result["unseen"]["instances"], result["unseen"]["classes"]) == (3, 1)  # fox has no instance
+
+
+def test_sizes_are_those_of_coco() -> None:
+    ious = table([(1, 3, 0.1), (1, 3, 0.2), (1, 3, 0.3), (1, 3, 0.4)])
+    ious = ious.set_column(3, "area", pa.array([32**2 - 1, 32**2, 96**2 - 1, 96**2]))
+    sizes = summarise_given_boxes(ious, CLASSES)["all"]["by_size"]
+    assert {name: size["instances"] for name, size in sizes.items()} == {"small": 1, "medium": 2, "large": 1}
+    assert sizes["medium"]["class_mean_iou"]["model"] == pytest.approx(0.25)
+
+
+def test_interval_is_that_of_a_naive_bootstrap_over_images() -> None:
+    ious, resamples, seed = random_table(0), 100, 4
+    result = summarise_given_boxes(ious, CLASSES, resamples, seed)["unseen"]
+    rows, images = ious.to_pylist(), sorted(set(ious["image_id"].to_pylist()))
+    drawn = np.random.default_rng(seed).multinomial(
+        len(images), [1 / len(images)] * len(images), 1 + resamples
+    )
+    values = []
+    for times in drawn[1:]:
+        again = [
+            row
+            for i, n in zip(images, times, strict=True)
+            for row in rows
+            if row["image_id"] == i
+            for _ in range(n)
+        ]
+        means = []
+        for category_id in (5, 8):
+            leads = [row["iou"] - row["box_iou"] for row in again if row["category_id"] == category_id]
+            if leads:
+                means.append(sum(leads) / len(leads))
+        values.append(sum(means) / len(means))
+    low, high = np.quantile(values, [0.025, 0.975])
+    assert result["model_minus_box"]["low"] == pytest.approx(low)
+    assert result["model_minus_box"]["high"] == pytest.approx(high)
+
+
+def test_chunks_of_resamples_do_not_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = summarise_given_boxes(random_table(1), CLASSES, 100, 0)
+    monkeypatch.setattr(summary, "RESAMPLES_AT_ONCE", 7)
+    assert summarise_given_boxes(random_table(1), CLASSES, 100, 0) == whole
+
+
+def test_an_interval_covers_what_it_should_about_as_often_as_it_says() -> None:
+    covered = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        effect = np.repeat(rng.normal(0.5, 0.1, 60), 3)  # instances of one image are alike
+        ious = table([(i // 3, 3, float(e)) for i, e in enumerate(effect)])
+        found = summarise_given_boxes(ious, CLASSES, 200, seed)["all"]["model"]
+        covered += found["low"] <= 0.5 <= found["high"]
+    assert 88 <= covered <= 99
+
+
+def test_paired_difference_is_sharper_than_either_value() -> None:
+    ious = random_table(2)
+    better = ious.set_column(4, "iou", pa.array(ious["iou"].to_numpy() + 0.01))
+    found = compare_given_boxes(better, ious, CLASSES)["all"]["a_minus_b"]
+    assert [found[key] for key in ("value", "low", "high")] == pytest.approx([0.01] * 3)
+
+
+def test_pairs_are_matched_by_annotation_not_by_place() -> None:
+    ious = random_table(3)
+    found = compare_given_boxes(ious, ious.take(list(reversed(range(len(ious))))), CLASSES)
+    assert found["unseen"]["a_minus_b"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert found["unseen"]["class_mean_iou"]["a"] == found["unseen"]["class_mean_iou"]["b"]
+
+
+def test_runs_judged_on_other_instances_are_refused() -> None:
+    with pytest.raises(DataError, match="got 60 and 59"):
+        compare_given_boxes(random_table(0), random_table(0).slice(1), CLASSES)
+
+
+def test_nothing_to_average_is_none_not_nan() -> None:
+    result = summarise_given_boxes(table([]), CLASSES)["all"]
+    assert result["model_minus_box"] == NOTHING
+    assert result["class_mean_iou"] == {"model": None, "box": None, "ellipse": None}
+    assert (result["instances"], result["classes"]) == (0, 0)
+
+
+def test_summary_is_plain_json_with_a_row_for_every_class() -> None:
+    stats = {"AP": 0.3}
+    segm = {"all": stats, "seen": stats, "unseen": stats, "per_class": {3: 0.1, 5: 0.2, 8: None, 9: None}}
+    result = summarise(CLASSES, ious=table([(1, 3, 0.9)]), segm=segm)
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert result["detected"] == {"segm": {"all": stats, "seen": stats, "unseen": stats}, "bbox": None}
+    assert [row["name"] for row in result["per_class"]] == list(CLASSES.names)
+    assert result["per_class"][0] == {
+        **{"name": "cat", "category_id": 3, "seen": True, "instances": 1},
+        **{"model": 0.9, "box": 0.5, "ellipse": 0.6, "segm_AP": 0.1, "bbox_AP": None},
+    }
+    assert result["per_class"][1]["model"] is None and result["per_class"][1]["segm_AP"] == 0.2
+
+
+def test_an_unmeasured_part_is_none() -> None:
+    result = summarise(CLASSES)
+    assert result["given_boxes"] is None and result["detected"] == {"segm": None, "bbox": None}
+    assert result["per_class"][0]["instances"] == 0

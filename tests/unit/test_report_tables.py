@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pyarrow as pa
+from rich.table import Table
+
+from deepmac_distill.annotations.classes import Classes
+from deepmac_distill.evaluation.average_precision import STATS
+from deepmac_distill.evaluation.mask_iou import IOU_SCHEMA
+from deepmac_distill.evaluation.summary import compare_given_boxes, summarise
+from deepmac_distill.report import tables
+
+CLASSES = Classes(("cat", "dog"), (1, 2), (True, False))
+ROWS = [
+    [1, 2, 3],
+    [1, 1, 2],
+    [1, 2, 2],
+    [100, 5000, 20000],
+    [0.9, 0.8, 0.7],
+    [0.5, 0.4, 0.6],
+    [0.6, 0.6, 0.6],
+]
+IOUS = pa.table([pa.array(c, f.type) for c, f in zip(ROWS, IOU_SCHEMA, strict=True)], IOU_SCHEMA)
+AP = dict.fromkeys(STATS, 0.25) | {"APl": None, "instances": 3, "ignored": 0}
+FOUND = {"all": AP, "seen": AP, "unseen": AP, "per_class": {1: 0.125, 2: None}}
+SUMMARY = summarise(CLASSES, ious=IOUS, segm=FOUND)
+
+
+def cells(table: Table) -> list[list[str]]:
+    return [list(row) for row in zip(*(column.cells for column in table.columns), strict=True)]
+
+
+def test_given_boxes_are_shown_in_percent_with_the_lead_in_points() -> None:
+    table = tables.given_boxes_table(SUMMARY["given_boxes"])
+    rows = cells(table)
+    assert [row[0] for row in rows] == ["all", "seen", "unseen"]
+    assert rows[1][1:6] == ["1", "1", "90.0", "50.0", "60.0"]
+    assert rows[2][1:6] == ["1", "2", "75.0", "50.0", "60.0"]
+    assert rows[2][6].startswith("+25.0 [+") and rows[2][7].startswith("+15.0 [+")
+
+
+def test_what_was_not_measured_is_a_dash_or_absent() -> None:
+    rows = cells(tables.detected_table(SUMMARY["detected"]))
+    assert [row[:2] for row in rows] == [["masks", "all"], ["masks", "seen"], ["masks", "unseen"]]
+    assert rows[0][2] == "25.0" and rows[0][7] == "–"
+    assert cells(tables.per_class_table(SUMMARY["per_class"]))[1] == [
+        *("dog", "unseen", "2", "75.0", "50.0", "60.0", "–", "–"),
+    ]
+
+
+def test_sizes_have_a_row_each_in_each_split() -> None:
+    rows = cells(tables.sizes_table(SUMMARY["given_boxes"]))
+    assert [row[:3] for row in rows[:3]] == [
+        ["all", "small", "1"],
+        ["all", "medium", "1"],
+        ["all", "large", "1"],
+    ]
+    assert rows[3] == ["seen", "small", "1", "90.0", "50.0", "60.0"]
+    assert rows[4] == ["seen", "medium", "0", "–", "–", "–"]
+
+
+def test_two_runs_stand_side_by_side_under_their_names() -> None:
+    other = IOUS.set_column(4, "iou", IOUS["box_iou"])
+    table = tables.comparison_table(compare_given_boxes(IOUS, other, CLASSES), "student", "teacher")
+    assert [column.header for column in table.columns][3:] == ["student", "teacher", "student − teacher"]
+    assert cells(table)[1][3:5] == ["90.0", "50.0"] and cells(table)[1][5].startswith("+40.0 [")
+
+
+def test_markdown_is_a_table_of_the_same_cells() -> None:
+    lines = tables.markdown(tables.detected_table(SUMMARY["detected"])).splitlines()
+    split = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert split[0][:3] == ["of", "split", "AP"]
+    assert set("".join(split[1])) <= {"-", ":"}
+    assert split[2][:3] == ["masks", "all", "25.0"] and len(lines) == 5
+    assert all(line.startswith("|") and line.endswith("|") for line in lines)
