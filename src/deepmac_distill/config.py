@@ -98,7 +98,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """How long, how fast and on which views one model is trained. Defaults: method of the paper's 512 runs."""
+    """How long, how fast and on which views one model is trained."""
 
     steps: int = 50_000  # optimizer steps
     batch_size: int = 8  # images per forward pass

@@ -26,7 +26,11 @@ NOT_COMPARED = {"metrics.jsonl", "state.pt", "done.json", "inputs.json"}  # time
 
 @dataclass(frozen=True, slots=True)
 class RunDir:
-    """The folder of one run. Any folder that exists and is neither empty nor a run is refused."""
+    """The folder of one run; nothing is written before its first stage begins.
+
+    Raises:
+        RunError: the path is a file, or a folder that holds something else than a run.
+    """
 
     path: Path
 
@@ -37,9 +41,6 @@ class RunDir:
             raise RunError(
                 f"{self.path}: holds files but no run; expected an empty or new directory, or a run's"
             )
-        self.path.mkdir(parents=True, exist_ok=True)
-        if not (self.path / "environment.json").exists():
-            write_json(self.path / "environment.json", environment())
 
     def record_config(self, resolved: dict[str, Any], source: Path | None) -> None:
         """Keep the pipeline file verbatim and the resolved values beside it."""
@@ -95,10 +96,12 @@ class RunDir:
             _refuse_edits(whole, record["outputs"])
             progress.note(f"{stage}: done before, skipped")
             return whole
-        if (part / "inputs.json").exists():
+        if _holds_work(part):
             _refuse_changes(self.path, stage, _read_record(part / "inputs.json"), inputs)
             progress.note(f"{stage}: goes on where it was stopped")
         part.mkdir(parents=True, exist_ok=True)
+        if not (self.path / "environment.json").exists():
+            write_json(self.path / "environment.json", environment())
         write_json(part / "inputs.json", inputs)
         started = time.perf_counter()
         work(part)
@@ -143,6 +146,11 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _holds_work(part: Path) -> bool:
+    """Does a stopped stage hold anything to go on from?"""
+    return any(path.name not in ("inputs.json", "metrics.jsonl") for path in part.rglob("*") if path.is_file())
 
 
 def _read_record(path: Path) -> dict[str, Any]:

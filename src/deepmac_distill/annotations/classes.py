@@ -82,6 +82,8 @@ def seen_names_of(seen: SeenSpec, names: Sequence[str], where: str = "categories
     >>> sorted(seen_names_of("non-voc", ["cat", "zebra"])), sorted(seen_names_of("cat, tv", ["cat", "tv"]))
     (['zebra'], ['cat', 'tv'])
     """
+    if not isinstance(seen, str) and len(seen) == 1:
+        (seen,) = seen  # a list of one may hold a preset or a file too
     match seen:
         case "all":
             chosen = frozenset(names)

@@ -312,6 +312,7 @@ def _flags(
 def _job(
     config: Path | None, out: Path | None, flags: list[str], overrides: list[str] | None, force: bool
 ) -> Job:
+    from deepmac_distill.devices import pick_device
     from deepmac_distill.rundir import RunDir
     from deepmac_distill.stages import Job
 
@@ -319,6 +320,7 @@ def _job(
     pipeline: Pipeline = load_pipeline(config or kept, flags + (overrides or []))
     if config is not None and pipeline.name == "run":
         pipeline = dataclasses.replace(pipeline, name=config.stem)
+    pick_device(pipeline.device)  # before anything is written
     directory = RunDir(out or Path("runs") / pipeline.name)
     return Job(pipeline=pipeline, source=config, run=directory, progress=Terminal(), force=force)
 

@@ -14,8 +14,8 @@ import hotcoco
 import numpy as np
 
 from deepmac_distill.annotations.coco import AnnotationSet
+from deepmac_distill.annotations.masks import mask_rle
 from deepmac_distill.errors import DataError
-from deepmac_distill.evaluation.mask_iou import row_sizes, truth_rle
 from deepmac_distill.evaluation.splits import split_labels
 from deepmac_distill.geometry.rle import encode_boxes
 
@@ -190,11 +190,11 @@ def _coco_dict(truth: AnnotationSet, iou_type: IouType) -> dict[str, Any]:
 
 def _segmentations(truth: AnnotationSet) -> list[dict[str, Any]]:
     """Each annotation's mask as RLE; its box where it has none."""
-    sizes = row_sizes(truth)
+    sizes = truth.image_sizes()
     boxes = encode_boxes(truth.boxes_xyxy(), *sizes.T)
     polygons, counts = (truth.annotations[name].to_pylist() for name in ("polygons", "rle_counts"))
-    shapes = zip(polygons, counts, truth.has_mask(), boxes, sizes, strict=True)
-    return [truth_rle(p, c if known else box, size) for p, c, known, box, size in shapes]
+    shapes = zip(polygons, counts, truth.has_mask(), boxes, sizes.tolist(), strict=True)
+    return [mask_rle(p, c if known else box, *size) for p, c, known, box, size in shapes]
 
 
 def _check_detections(truth: AnnotationSet, detections: Sequence[Detection]) -> None:

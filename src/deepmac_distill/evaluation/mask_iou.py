@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deepmac_distill.annotations.coco import AnnotationSet
+from deepmac_distill.annotations.masks import mask_rle
 from deepmac_distill.errors import DataError
 from deepmac_distill.geometry.rle import encode_boxes, encode_ellipses
 
@@ -52,7 +53,7 @@ def given_box_ious(truth: AnnotationSet, predicted: pa.Table) -> pa.Table:
     judged = np.flatnonzero(truth.has_mask() & ~annotations["iscrowd"].to_numpy())
     positions = pc.index_in(annotations["annotation_id"].take(judged), predicted["annotation_id"])
     masks = predicted["rle_counts"].take(positions)  # null where there is no prediction
-    boxes, sizes = truth.boxes_xyxy()[judged], row_sizes(truth)[judged]
+    boxes, sizes = truth.boxes_xyxy()[judged], truth.image_sizes()[judged]
     tables = [
         _judge(annotations.take(judged[part]), masks[part.start : part.stop], boxes[part], sizes[part])
         for part in (slice(i, i + ROWS_AT_ONCE) for i in range(0, len(judged), ROWS_AT_ONCE))
@@ -60,25 +61,10 @@ def given_box_ious(truth: AnnotationSet, predicted: pa.Table) -> pa.Table:
     return pa.concat_tables([IOU_SCHEMA.empty_table(), *tables]).combine_chunks()
 
 
-def row_sizes(truth: AnnotationSet) -> np.ndarray:
-    """(height, width) of the image each annotation lies in: (N, 2) int64."""
-    images = truth.images
-    rows = np.searchsorted(images["image_id"].to_numpy(), truth.annotations["image_id"].to_numpy())
-    return np.stack([images[side].to_numpy()[rows] for side in ("height", "width")], axis=1).astype(np.int64)
-
-
-def truth_rle(polygons: Sequence[Sequence[float]] | None, counts: bytes | None, size: Any) -> dict[str, Any]:
-    """COCO RLE at image size (height, width) of a mask given as polygons, else as compressed counts."""
-    height, width = (int(side) for side in size)
-    if polygons is None:
-        return {"size": [height, width], "counts": counts}
-    return hotcoco.mask.merge(hotcoco.mask.frPyObjects(polygons, height, width))
-
-
 def _judge(rows: pa.Table, masks: pa.ChunkedArray, boxes: np.ndarray, sizes: np.ndarray) -> pa.Table:
     heights, widths = sizes.T
-    shapes = zip(rows["polygons"].to_pylist(), rows["rle_counts"].to_pylist(), sizes, strict=True)
-    truths = [truth_rle(*shape) for shape in shapes]
+    shapes = zip(rows["polygons"].to_pylist(), rows["rle_counts"].to_pylist(), sizes.tolist(), strict=True)
+    truths = [mask_rle(polygons, counts, *size) for polygons, counts, size in shapes]
     candidates = zip(
         masks.to_pylist(),
         encode_boxes(boxes, heights, widths),

@@ -9,7 +9,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from deepmac_distill import config
 from deepmac_distill.annotations.coco import AnnotationSet, read_coco
 from deepmac_distill.data.augment import evaluation_views
 from deepmac_distill.data.dataset import BoxDataset
@@ -27,6 +26,10 @@ from deepmac_distill.stages.job import Job, Role, validation_split
 from deepmac_distill.stages.loading import load_model
 from deepmac_distill.stages.sheet import sheet_rows
 from deepmac_distill.structures import Batch
+
+MOST_AP_RESAMPLES = (
+    200  # each repeats the accumulation over all detections; IoU resamples cost next to nothing
+)
 
 
 def evaluate(job: Job, model: Role | Path) -> Path:
@@ -46,10 +49,14 @@ def evaluate(job: Job, model: Role | Path) -> Path:
         job.run.log_validation_reading(stage, data.annotations)
         _judge(job, truth, data.images, weights, folder)
 
-    inputs = config.flatten(job.pipeline.evaluation, "evaluation.") | {
+    settings = job.pipeline.evaluation
+    inputs = {
         "weights": sha256_of_file(weights),
         "data.val_annotations": truth.content_sha256,
         "data.val_images": images_sha256(truth, data.images),
+        "evaluation.max_detections": settings.max_detections,
+        "evaluation.bootstrap": settings.bootstrap,
+        "evaluation.reference": settings.reference,
         "seed": job.pipeline.seed,
     }
     return job.do(stage, inputs, work)
@@ -108,7 +115,9 @@ def compare(a: Path, b: Path, resamples: int, seed: int) -> dict[str, Any]:
     if all((folder / "detections.json").exists() for folder in (a, b)):
         results = [json.loads((folder / "detections.json").read_text(encoding="utf-8")) for folder in (a, b)]
         found["detected"] = {
-            kind: compare_average_precision(truth, *results, kind, resamples=resamples, seed=seed)
+            kind: compare_average_precision(
+                truth, *results, kind, resamples=min(resamples, MOST_AP_RESAMPLES), seed=seed
+            )
             for kind in ("segm", "bbox")
         }
     return found

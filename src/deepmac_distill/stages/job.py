@@ -14,7 +14,6 @@ from deepmac_distill import devices
 from deepmac_distill.annotations.coco import AnnotationSet, read_coco
 from deepmac_distill.config import Pipeline
 from deepmac_distill.data.synthetic import write_scenes
-from deepmac_distill.errors import ConfigError
 from deepmac_distill.progress import Progress
 from deepmac_distill.rundir import RunDir
 

@@ -52,7 +52,7 @@ def predict(
     document = _coco(image_path.name, height, width, boxes_xywh, codes)
     overlays = [
         Overlay(color=color_of(row), counts=code, box=tuple(box))
-        for row, (code, box) in enumerate(zip(codes, boxes))
+        for row, (code, box) in enumerate(zip(codes, boxes, strict=True))
     ]
     overlay_png(image.permute(1, 2, 0).numpy(), overlays, out.with_suffix(".png"))
     write_json(out.with_suffix(".json"), document)

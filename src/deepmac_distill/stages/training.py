@@ -15,6 +15,7 @@ from deepmac_distill.data.augment import training_views
 from deepmac_distill.data.dataset import BoxDataset
 from deepmac_distill.data.images import images_sha256
 from deepmac_distill.data.loader import training_batches
+from deepmac_distill.errors import ConfigError
 from deepmac_distill.models.build import build_model
 from deepmac_distill.stages.job import Job, Role, training_split
 from deepmac_distill.training.checkpoint import ModelCard, save_weights
@@ -59,6 +60,7 @@ def _fit(
     torch.manual_seed(job.pipeline.seed)
     model = build_model(recipe.model, len(annotations.classes), load_weights=True)
     settings, seed = recipe.train, job.pipeline.seed
+    _require_canvas(settings.image_size_px, model.backbone.canvas_multiple)
     views = training_views(
         settings.image_size_px, settings.scale_range, settings.flip_fraction, settings.colour_jitter
     )
@@ -101,3 +103,10 @@ def _card(role: Role, recipe: RoleConfig, annotations: AnnotationSet) -> ModelCa
         steps=recipe.train.steps,
         data_sha256=annotations.content_sha256,
     )
+
+
+def _require_canvas(size_px: int, multiple: int) -> None:
+    if size_px % multiple:
+        raise ConfigError(
+            f"train.image_size_px: got {size_px}, expected a multiple of {multiple} for this backbone"
+        )

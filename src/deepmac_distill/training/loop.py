@@ -46,8 +46,8 @@ def train(
     """Train `model` in place and return the weights to report: the average if there is one, else the last.
 
     `model(batch)` gives a dict of scalar losses, already weighted. `batches_from(k)` iterates from the k-th
-    forward pass on. State goes to `folder`/state.pt every `checkpoint_every` steps; when it is there, training
-    goes on from it and ends with the same bits (CPU, same threads) as a run that was not stopped.
+    forward pass on. State goes to `folder`/state.pt every `checkpoint_every` steps; when it is there,
+    training goes on from it and ends with the same bits (CPU, same threads) as if it had not been stopped.
 
     Raises:
         DivergedError: a loss is not finite; names each term and the step.

@@ -1,0 +1,235 @@
+"""What training and inference of a narrow Deep-MAC must and must not do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from deepmac_distill.config import ModelConfig
+from deepmac_distill.models.build import build_model
+from deepmac_distill.models.deepmac import DeepMac, mask_loss, masked_instances
+from deepmac_distill.models.hourglass import BatchNorm
+from deepmac_distill.structures import Batch, Instances
+
+NARROW = {
+    "backbone": "tiny",
+    "backbone_width": 8,
+    "head_channels": 8,
+    "mask_head": "hourglass-10",
+    "mask_width": 8,
+    "mask_size": 16,
+    "pixel_embedding": 4,
+    "instance_embedding": 4,
+}
+
+
+def narrow(**changes: object) -> DeepMac:
+    torch.manual_seed(0)
+    return build_model(ModelConfig(**(NARROW | changes)), num_classes=3, load_weights=False)
+
+
+def make_batch(has_mask: list[list[bool]], size: int = 64, cells: int = 16) -> Batch:
+    """One image per row, one box per entry."""
+    g = torch.Generator().manual_seed(1)
+    known = torch.tensor([known for row in has_mask for known in row], dtype=torch.bool)
+    n, images = len(known), len(has_mask)
+    sides = 12 + torch.rand(n, 2, generator=g) * 20
+    corners = torch.rand(n, 2, generator=g) * (size - sides)
+    masks = torch.randint(0, 256, (n, cells, cells), generator=g, dtype=torch.uint8)
+    instances = Instances(
+        image_index=torch.repeat_interleave(torch.arange(images), torch.tensor([len(r) for r in has_mask])),
+        annotation_ids=torch.arange(n),
+        boxes=torch.cat((corners, corners + sides), dim=1),
+        labels=torch.randint(0, 3, (n,), generator=g),
+        masks=masks * known[:, None, None],
+        has_mask=known,
+        mask_weight=torch.ones(n),
+    )
+    pixels = torch.randint(0, 256, (images, 3, size, size), generator=g, dtype=torch.uint8)
+    return Batch(pixels, torch.full((images, 2), size), tuple(range(images)), instances)
+
+
+def gradients(model: DeepMac, batch: Batch) -> dict[str, torch.Tensor | None]:
+    model.zero_grad(set_to_none=True)
+    torch.stack(list(model(batch).values())).sum().backward()
+    return {name: p.grad for name, p in model.named_parameters()}
+
+
+def test_unseen_masks_cannot_leak() -> None:
+    """Garbage in the masks and weights of boxes without one: same losses, gradients and statistics."""
+    batch = make_batch([[True, False, False], [False, True]])
+    hidden = ~batch.instances.has_mask
+    garbage = replace(
+        batch.instances,
+        masks=torch.where(hidden[:, None, None], 255 - batch.instances.masks // 3, batch.instances.masks),
+        mask_weight=torch.where(hidden, 1e9, batch.instances.mask_weight),
+    )
+    clean, dirty = narrow(), narrow()
+    clean_gradients = gradients(clean, batch)
+    dirty_gradients = gradients(dirty, replace(batch, instances=garbage))
+    assert all(torch.equal(clean_gradients[name], dirty_gradients[name]) for name in clean_gradients)
+    buffers = dict(dirty.named_buffers())
+    assert all(torch.equal(buffer, buffers[name]) for name, buffer in clean.named_buffers())
+
+
+@pytest.mark.parametrize(
+    "has_mask", [[[True, False], [True]], [[True], []], [[False], [False]], [[], []]], ids=str
+)
+@pytest.mark.parametrize("detection", [True, False])
+def test_every_parameter_has_a_finite_gradient_whatever_the_batch(has_mask, detection) -> None:
+    for name, gradient in gradients(narrow(detection=detection), make_batch(has_mask)).items():
+        assert gradient is not None, name
+        assert gradient.isfinite().all(), name
+
+
+def test_a_batch_without_masks_teaches_the_mask_head_nothing() -> None:
+    model = narrow()
+    assert model(make_batch([[False, False]]))["mask"] == 0
+    for name, gradient in gradients(model, make_batch([[False, False]])).items():
+        assert not ("mask_head" in name and gradient.any()), name
+
+
+def test_every_stack_is_supervised_and_the_mask_head_is_shared() -> None:
+    model = narrow(backbone="hourglass-104")
+    found = gradients(model, make_batch([[True, True]], size=128))
+    assert len(model.heads) == 2
+    for stack in range(2):
+        for head in ("center.heatmap", "center.size", "center.offset", "pixel", "instance"):
+            assert found[f"heads.{stack}.{head}.output.weight"].any()
+
+
+@pytest.mark.parametrize("backbone", ["tiny", "hourglass-104", "resnet18"])
+def test_two_images_together_give_what_each_gives_alone(backbone: str) -> None:
+    model = narrow(backbone=backbone, pyramid_channels=(16, 8, 8)).eval()
+    batch = make_batch([[True, True], [False, True, False]], size=128)
+    order = torch.tensor([4, 0, 3, 1, 2])  # not grouped by image
+    together = model.segment(batch.images, batch.instances.select(order))
+    detections = model.detect(batch.images, batch.image_sizes, max_detections=5)
+    for i in range(2):
+        mine = batch.instances.image_index[order] == i
+        alone = replace(batch.instances.select(order[mine]), image_index=torch.zeros_like(order[mine]))
+        picture = batch.images[i : i + 1]
+        torch.testing.assert_close(together[mine], model.segment(picture, alone), rtol=0, atol=1e-5)
+        found = model.detect(picture, batch.image_sizes[i : i + 1], max_detections=5)
+        here = detections.image_index == i
+        torch.testing.assert_close(detections.boxes[here], found.boxes, rtol=0, atol=1e-3)
+        torch.testing.assert_close(detections.masks[here], found.masks, rtol=0, atol=1e-4)
+
+
+def test_segment_does_not_look_at_labels_or_masks() -> None:
+    model, batch = narrow().eval(), make_batch([[True, False]])
+    blind = replace(
+        batch.instances,
+        labels=batch.instances.labels.flip(0),
+        masks=255 - batch.instances.masks,
+        has_mask=~batch.instances.has_mask,
+    )
+    assert torch.equal(model.segment(batch.images, batch.instances), model.segment(batch.images, blind))
+
+
+def test_no_boxes_give_no_masks() -> None:
+    batch = make_batch([[]])
+    assert narrow().eval().segment(batch.images, batch.instances).shape == (0, 16, 16)
+
+
+def test_detections_lie_in_the_image_best_first() -> None:
+    model, batch = narrow().eval(), make_batch([[], []])
+    sizes = torch.tensor([[40, 64], [64, 23]])
+    found = model.detect(batch.images, sizes, max_detections=20)
+    limits = sizes[found.image_index].flip(1)
+    assert len(found.scores) > 0
+    assert (found.boxes >= 0).all() and (found.boxes[:, 2:] <= limits).all()
+    assert (found.boxes[:, :2] <= found.boxes[:, 2:]).all()
+    for i in range(2):
+        scores = found.scores[found.image_index == i]
+        assert len(scores) <= 20 and (scores.diff() <= 0).all()
+    assert ((found.masks >= 0) & (found.masks <= 1)).all()
+
+
+def test_a_model_without_detection_refuses_to_detect() -> None:
+    model, batch = narrow(detection=False).eval(), make_batch([[True]])
+    assert model(batch).keys() == {"mask"}
+    with pytest.raises(ValueError, match="no detection heads"):
+        model.detect(batch.images, batch.image_sizes)
+
+
+def test_the_cap_takes_the_first_masks_of_each_image() -> None:
+    batch = make_batch([[True, False, True, True], [True]])
+    assert masked_instances(batch, 16, limit_per_image=2).annotation_ids.tolist() == [0, 2, 4]
+    assert masked_instances(batch, 16).annotation_ids.tolist() == [0, 2, 3, 4]
+
+
+def test_masks_of_another_size_are_refused() -> None:
+    with pytest.raises(ValueError, match="8 cells a side, expected 16"):
+        narrow()(make_batch([[True]], cells=8))
+
+
+def test_mask_loss_is_a_mean_over_cells_then_instances_then_images() -> None:
+    """Against a loop over cells in float64, with weights, soft targets and an image without masks."""
+    instances = masked_instances(make_batch([[True, True, False], [], [True]], cells=4), 4)
+    instances = replace(instances, mask_weight=torch.tensor([1.0, 0.25, 3.0]))
+    logits = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0))
+    means = []
+    for n in range(3):
+        cells = zip(
+            logits[n].double().sigmoid().flatten(), instances.masks[n].double().flatten() / 255, strict=True
+        )
+        costs = [-(t * p.log() + (1 - t) * (1 - p).log()) for p, t in cells]
+        means.append(float(instances.mask_weight[n]) * float(sum(costs)) / 16)
+    expected = ((means[0] + means[1]) / 2 + 0 + means[2]) / 3
+    assert float(mask_loss(logits, instances, 3)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_loss_weights_multiply_their_terms() -> None:
+    batch = make_batch([[True, False]])
+    plain = narrow(center_weight=1.0, size_weight=1.0, offset_weight=1.0, mask_weight=1.0)(batch)
+    default = narrow()(batch)
+    for name, weight in {"center": 1.0, "size": 0.1, "offset": 1.0, "mask": 5.0}.items():
+        torch.testing.assert_close(default[name], weight * plain[name])
+
+
+def test_losses_stay_in_float32_under_autocast() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = narrow()(make_batch([[True, False], [True]]))
+    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
+
+
+def test_one_value_per_channel_is_normalised_by_running_statistics() -> None:
+    norm = BatchNorm(2)
+    norm.running_mean.copy_(torch.tensor([1.0, 2.0]))
+    norm.running_var.fill_(4.0)
+    x = torch.tensor([3.0, 2.0]).view(1, 2, 1, 1)
+    torch.testing.assert_close(norm(x).flatten(), torch.tensor([1.0, 0.0]))
+    assert norm.running_mean.tolist() == [1.0, 2.0]
+
+
+def test_a_single_instance_passes_a_head_with_a_one_by_one_bottom() -> None:
+    model = narrow(mask_head="hourglass-52", mask_size=32, mask_width=4)
+    found = gradients(model, make_batch([[True]], cells=32))
+    assert all(gradient.isfinite().all() for gradient in found.values())
+
+
+def test_a_batch_can_be_learned_by_heart() -> None:
+    """Masks to within a few percent of cells and boxes found: every part that must learn does."""
+    model, batch = narrow(), make_batch([[True, True], [True, False]])
+    y, x = torch.meshgrid(torch.arange(16), torch.arange(16), indexing="ij")
+    shapes = torch.stack([x > y, (x - 8) ** 2 + (y - 8) ** 2 < 40, x < 6, x < 0]).to(torch.uint8) * 255
+    labels = torch.tensor([0, 1, 2, 0])  # two boxes of one class and one centre cell are one peak
+    batch = replace(batch, instances=replace(batch.instances, masks=shapes, labels=labels))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(150):
+        losses = model(batch)
+        optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step()
+    model.eval()
+    known = batch.instances.has_mask
+    predicted = model.segment(batch.images, batch.instances)[known] > 0.5
+    assert (predicted == (shapes[known] > 0)).float().mean() > 0.97
+    found = model.detect(batch.images, batch.image_sizes, max_detections=2)
+    order = torch.argsort(batch.instances.image_index * 4096 + batch.instances.boxes.sum(1))
+    by_place = torch.argsort(found.image_index * 4096 + found.boxes.sum(1))
+    torch.testing.assert_close(found.boxes[by_place], batch.instances.boxes[order], rtol=0, atol=3.0)
+    assert torch.equal(found.labels[by_place], batch.instances.labels[order])
