@@ -26,6 +26,7 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from deepmac_distill.geometry.rasterise import rasterise_polygons
 from deepmac_distill.geometry.rle import encode_grids
+from deepmac_distill.rundir import environment
 
 HEIGHT, WIDTH, SIZE, PER_CALL = 480, 640, 32, 50
 
@@ -199,6 +200,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     result = {
+        "environment": environment(),
         "masks": args.masks,
         "rounds": args.rounds,
         "encode": compare_encoders(rng, args.masks, args.rounds),

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from deepmac_distill.errors import ConfigError
 
+_LOSS_WEIGHTS = ("center_weight", "size_weight", "offset_weight", "mask_weight")
 MASK_HEADS = Literal[
     "hourglass-10",
     "hourglass-20",
@@ -91,9 +92,11 @@ class ModelConfig:
         _require(
             self.mask_width % 4 == 0 and self.mask_width > 0, "mask_width", self.mask_width, "a multiple of 4"
         )
+        for name in ("backbone_width", "head_channels", "pixel_embedding"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
+        for name in ("instance_embedding", "mask_instances_per_image", *_LOSS_WEIGHTS):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         _require(self.mask_size >= 4, "mask_size", self.mask_size, "at least 4")
-        _require(self.pixel_embedding > 0, "pixel_embedding", self.pixel_embedding, "at least 1")
-        _require(self.instance_embedding >= 0, "instance_embedding", self.instance_embedding, "at least 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +126,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulate", "checkpoint_every", "image_size_px"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
+        for name in ("backbone_lr_factor", "weight_decay", "clip_norm"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         _require(self.lr > 0, "lr", self.lr, "> 0")
+        _require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
         _require(0 <= self.warmup_steps <= self.steps, "warmup_steps", self.warmup_steps, "0 to steps")
         _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "in [0, 1)")
         _require(0 <= self.flip_fraction <= 1, "flip_fraction", self.flip_fraction, "in [0, 1]")
@@ -197,6 +203,10 @@ class Pipeline:
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     student: RoleConfig = field(default_factory=_default_student)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("seed", "threads"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
 
 
 def load_pipeline(path: Path | None, overrides: list[str] | None = None) -> Pipeline:

@@ -26,6 +26,12 @@ def written_whole(path: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove, under `folder`, what writers that were killed had begun."""
+    for aside in folder.rglob(".*.part"):
+        aside.unlink()
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON with a closing newline, whole or not at all."""
     with written_whole(path) as aside:

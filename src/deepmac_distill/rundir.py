@@ -7,6 +7,7 @@ A stage works in ``<stage>.part`` and is renamed to ``<stage>`` when it is whole
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import time
@@ -16,8 +17,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from deepmac_distill.errors import RunError
-from deepmac_distill.files import sha256_of_file, write_json
+from deepmac_distill.files import remove_leftovers, sha256_of_file, write_json
 from deepmac_distill.progress import Progress
 
 Inputs = Mapping[str, Any]  # name a user knows ("teacher.train.lr", "labels") -> JSON value
@@ -42,11 +45,11 @@ class RunDir:
                 f"{self.path}: holds files but no run; expected an empty or new directory, or a run's"
             )
 
-    def record_config(self, resolved: dict[str, Any], source: Path | None) -> None:
-        """Keep the pipeline file verbatim and the resolved values beside it."""
+    def record_config(self, resolved: dict[str, Any], source: str | None) -> None:
+        """Keep the pipeline file's text verbatim and the resolved values beside it."""
         write_json(self.path / "config.json", resolved)
         if source is not None:
-            (self.path / "config.toml").write_bytes(source.read_bytes())
+            (self.path / "config.toml").write_text(source, encoding="utf-8")
 
     def done(self, stage: str) -> bool:
         """Is the stage whole?"""
@@ -96,6 +99,7 @@ class RunDir:
             _refuse_edits(whole, record["outputs"])
             progress.note(f"{stage}: done before, skipped")
             return whole
+        remove_leftovers(part)
         if _holds_work(part):
             _refuse_changes(self.path, stage, _read_record(part / "inputs.json"), inputs)
             progress.note(f"{stage}: goes on where it was stopped")
@@ -115,8 +119,8 @@ class RunDir:
         write_json(
             part / "done.json", {"inputs": inputs, "outputs": outputs, "seconds_since_last_start": seconds}
         )
-        (part / "inputs.json").unlink()
         part.rename(whole)
+        (whole / "inputs.json").unlink()
         return whole
 
     def _inputs_of(self, stage: str) -> Inputs | None:
@@ -131,14 +135,26 @@ class RunDir:
 
 
 def environment() -> dict[str, Any]:
-    """Versions and hardware kind, for whoever compares figures."""
+    """Versions and hardware, for whoever compares figures."""
     names = ("deepmac-distill", "torch", "torchvision", "numpy", "pyarrow", "pycocotools", "hotcoco", "timm")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": platform.machine(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "packages": {name: _version(name) for name in names},
     }
+
+
+def _processor() -> str:
+    """The processor's own name where the system tells it, else its kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def _version(package: str) -> str | None:
@@ -150,7 +166,9 @@ def _version(package: str) -> str | None:
 
 def _holds_work(part: Path) -> bool:
     """Does a stopped stage hold anything to go on from?"""
-    return any(path.name not in ("inputs.json", "metrics.jsonl") for path in part.rglob("*") if path.is_file())
+    return any(
+        path.name not in ("inputs.json", "metrics.jsonl") for path in part.rglob("*") if path.is_file()
+    )
 
 
 def _read_record(path: Path) -> dict[str, Any]:

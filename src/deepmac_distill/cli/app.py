@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import click
 import typer
 from rich.console import Console
 
@@ -220,9 +219,9 @@ def check(
     """Everything that is wrong with a data set, before any training. Exit code 2 if there is an error."""
     from deepmac_distill import stages
 
-    problems = list(stages.check(annotations, images, tuple(seen.split(",")), against))
+    problems = list(stages.check(annotations, images, tuple(seen.split(",")), strict, against))
     for problem in problems:
-        print(problem)
+        print(f"{problem.level}: {problem}")
     levels = [problem.level for problem in problems]
     errors = levels.count("error") + (levels.count("warning") if strict else 0)
     print(f"{annotations}: {levels.count('error')} errors, {levels.count('warning')} warnings")
@@ -265,22 +264,11 @@ def _version(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and end the process: 0 done, 1 a bug, 2 the user must fix something, 3 a gate failed."""
-    sys.exit(_run(lambda: app(args=arguments, standalone_mode=False)))
-
-
-def _run(command: Callable[[], object]) -> int:
     try:
-        result = command()
+        app(args=arguments)
     except DistillError as error:
         print(f"deepmac: {error}", file=sys.stderr)
-        return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except (click.Abort, KeyboardInterrupt):
-        print("deepmac: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    return result if isinstance(result, int) else 0
+        sys.exit(error.exit_code)
 
 
 def _flags(
@@ -322,7 +310,8 @@ def _job(
         pipeline = dataclasses.replace(pipeline, name=config.stem)
     pick_device(pipeline.device)  # before anything is written
     directory = RunDir(out or Path("runs") / pipeline.name)
-    return Job(pipeline=pipeline, source=config, run=directory, progress=Terminal(), force=force)
+    source = None if config is None else config.read_text(encoding="utf-8")
+    return Job(pipeline=pipeline, source=source, run=directory, progress=Terminal(), force=force)
 
 
 def _role_or_path(model: str) -> str | Path:

@@ -14,7 +14,7 @@ from deepmac_distill.stages.evaluating import compare, evaluate, read_summary, r
 from deepmac_distill.stages.job import Job, validation_split
 from deepmac_distill.stages.predicting import predict
 from deepmac_distill.stages.pseudolabelling import pseudolabel
-from deepmac_distill.stages.training import student, teach
+from deepmac_distill.stages.training import require_buildable, student, teach
 
 __all__ = [
     "Job",
@@ -37,6 +37,8 @@ def run(job: Job) -> dict[str, Any]:
     Raises:
         GateError: the teacher's lead over the box is below `evaluation.min_lead_over_box`.
     """
+    require_buildable(job, "teacher")
+    require_buildable(job, "student")
     teach(job)
     judged = validation_split(job) is not None
     if judged:

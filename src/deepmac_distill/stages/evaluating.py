@@ -23,7 +23,7 @@ from deepmac_distill.inference import detect_objects, segment_boxes
 from deepmac_distill.labelling import coco_results, given_box_masks
 from deepmac_distill.report.contact_sheet import contact_sheet
 from deepmac_distill.stages.job import Job, Role, validation_split
-from deepmac_distill.stages.loading import load_model
+from deepmac_distill.stages.loading import load_model, sha256_of_weights
 from deepmac_distill.stages.sheet import sheet_rows
 from deepmac_distill.structures import Batch
 
@@ -51,7 +51,7 @@ def evaluate(job: Job, model: Role | Path) -> Path:
 
     settings = job.pipeline.evaluation
     inputs = {
-        "weights": sha256_of_file(weights),
+        "weights": sha256_of_weights(weights),
         "data.val_annotations": truth.content_sha256,
         "data.val_images": images_sha256(truth, data.images),
         "evaluation.max_detections": settings.max_detections,

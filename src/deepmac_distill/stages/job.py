@@ -25,7 +25,7 @@ class Job:
     """What to do, where, and whom to tell."""
 
     pipeline: Pipeline
-    source: Path | None  # the pipeline file, kept verbatim in the run
+    source: str | None  # the pipeline file's text, kept verbatim in the run
     run: RunDir
     progress: Progress
     force: bool = False
@@ -49,9 +49,12 @@ class Job:
         self, stage: str, inputs: dict[str, Any], work: Callable[[Path], None], *, derived: bool = False
     ) -> Path:
         """Run one stage in its folder; the run keeps the configuration of the stage done last."""
-        folder = self.run.run_stage(stage, inputs, work, self.progress, force=self.force, derived=derived)
-        self.run.record_config(dataclasses.asdict(self.pipeline), self.source)
-        return folder
+
+        def recorded(folder: Path) -> None:
+            work(folder)
+            self.run.record_config(dataclasses.asdict(self.pipeline), self.source)
+
+        return self.run.run_stage(stage, inputs, recorded, self.progress, force=self.force, derived=derived)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,5 +98,6 @@ def _scenes(job: Job, split: Literal["train", "val"], images: int) -> Split:
         "data.scenes.size_px": size_px,
         "seed": job.pipeline.seed,
     }
-    folder = job.run.run_stage(f"scenes-{split}", inputs, work, job.progress, derived=True)
+    # Forced, only other inputs redo them: every stage asks for the scenes.
+    folder = job.run.run_stage(f"scenes-{split}", inputs, work, job.progress, derived=job.force)
     return Split(folder / "instances.json", folder / "images")

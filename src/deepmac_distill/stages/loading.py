@@ -9,8 +9,19 @@ from torch import nn
 
 from deepmac_distill import config
 from deepmac_distill.config import ModelConfig
+from deepmac_distill.files import sha256_of_file
 from deepmac_distill.models.build import build_model
 from deepmac_distill.training.checkpoint import ModelCard, load_weights, read_card, require_classes
+
+
+def sha256_of_weights(weights: Path) -> str:
+    """Hash of a weights file.
+
+    Raises:
+        CheckpointError: no such file, or not weights of ours.
+    """
+    read_card(weights)
+    return sha256_of_file(weights)
 
 
 def load_model(

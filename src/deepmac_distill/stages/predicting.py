@@ -54,8 +54,8 @@ def predict(
         Overlay(color=color_of(row), counts=code, box=tuple(box))
         for row, (code, box) in enumerate(zip(codes, boxes, strict=True))
     ]
-    overlay_png(image.permute(1, 2, 0).numpy(), overlays, out.with_suffix(".png"))
-    write_json(out.with_suffix(".json"), document)
+    overlay_png(image.permute(1, 2, 0).numpy(), overlays, out.with_name(f"{out.name}.png"))
+    write_json(out.with_name(f"{out.name}.json"), document)
     return document
 
 

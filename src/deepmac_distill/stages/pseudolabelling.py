@@ -21,7 +21,7 @@ from deepmac_distill.files import sha256_of_file, write_json
 from deepmac_distill.inference import segment_boxes
 from deepmac_distill.labelling import STORED_THRESHOLD, BoxMasks, label_unit, rethresholded
 from deepmac_distill.stages.job import Job, training_split
-from deepmac_distill.stages.loading import load_model
+from deepmac_distill.stages.loading import load_model, sha256_of_weights
 
 
 def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
@@ -62,7 +62,7 @@ def _label_facts(job: Job, annotations: AnnotationSet, images: Path, weights: Pa
     """The teacher's masks as facts: ``pseudolabel/masks.parquet``, in units that a stopped run keeps."""
     labels = job.pipeline.labels
     inputs = {
-        "teacher": sha256_of_file(weights),
+        "teacher": sha256_of_weights(weights),
         "data.train_annotations": annotations.content_sha256,
         "data.train_images": images_sha256(annotations, images),
         "labels.soft": labels.soft,

@@ -38,7 +38,27 @@ def student(job: Job, labels: Path | None = None) -> Path:
     return _train_role(job, "student", annotations, training_split(job).images)
 
 
+def require_buildable(job: Job, role: Role) -> None:
+    """Refuse a model that cannot be built, or a canvas that does not fit it, before any work.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    recipe: RoleConfig = getattr(job.pipeline, role)
+    try:
+        with torch.device("meta"):  # shapes alone: no memory, no time
+            model = build_model(recipe.model, num_classes=1, load_weights=False)
+    except ConfigError as error:
+        raise ConfigError(f"{role}.{error}") from None
+    multiple, size_px = model.backbone.canvas_multiple, recipe.train.image_size_px
+    if size_px % multiple:
+        raise ConfigError(
+            f"{role}.train.image_size_px: got {size_px}, expected a multiple of {multiple} for this backbone"
+        )
+
+
 def _train_role(job: Job, role: Role, annotations: AnnotationSet, images: Path) -> Path:
+    require_buildable(job, role)
     recipe: RoleConfig = getattr(job.pipeline, role)
     inputs = config.flatten(recipe, f"{role}.") | {
         "seed": job.pipeline.seed,
@@ -60,7 +80,6 @@ def _fit(
     torch.manual_seed(job.pipeline.seed)
     model = build_model(recipe.model, len(annotations.classes), load_weights=True)
     settings, seed = recipe.train, job.pipeline.seed
-    _require_canvas(settings.image_size_px, model.backbone.canvas_multiple)
     views = training_views(
         settings.image_size_px, settings.scale_range, settings.flip_fraction, settings.colour_jitter
     )
@@ -103,10 +122,3 @@ def _card(role: Role, recipe: RoleConfig, annotations: AnnotationSet) -> ModelCa
         steps=recipe.train.steps,
         data_sha256=annotations.content_sha256,
     )
-
-
-def _require_canvas(size_px: int, multiple: int) -> None:
-    if size_px % multiple:
-        raise ConfigError(
-            f"train.image_size_px: got {size_px}, expected a multiple of {multiple} for this backbone"
-        )

@@ -1,0 +1,93 @@
+"""The structure the design describes is the structure of the tree."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "deepmac_distill"
+LAYERS = [
+    {"errors"},
+    {"config", "structures", "files", "progress", "devices"},
+    {"geometry"},
+    {"annotations"},
+    {"data", "models"},
+    {"training", "inference", "evaluation", "report", "rundir"},
+    {"labelling"},
+    {"stages"},
+    {"cli"},
+    {"__main__"},
+]
+LEVEL_OF = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+CONFIG_READERS = {"models/build.py", "stages", "cli"}
+BANNED_NAMES = {"utils", "misc", "common", "helpers", "core", "base"}
+MOST_LINES, MOST_FUNCTION_LINES = 400, 60
+
+
+def sources() -> Iterator[Path]:
+    return (path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py")
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """Rooms of ours that a file imports, those inside functions and type checks included."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "deepmac_distill":
+            rooms |= {alias.name for alias in node.names} - {"__version__"}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("deepmac_distill."):
+            rooms.add(node.module.split(".")[1])
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import; expected absolute ones"
+    return rooms
+
+
+@pytest.mark.parametrize("path", list(sources()), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down_and_never_to_a_sibling(path: Path) -> None:
+    here = room_of(path)
+    for there in imported_rooms(path) - {here}:
+        assert LEVEL_OF[there] < LEVEL_OF[here], f"{path}: {here} imports {there}"
+
+
+def test_only_model_building_stages_and_the_command_line_read_config() -> None:
+    readers = {str(path.relative_to(PACKAGE)) for path in sources() if "config" in imported_rooms(path)}
+    assert {
+        name for name in readers if name not in CONFIG_READERS and name.split("/")[0] not in CONFIG_READERS
+    } == set()
+
+
+def test_no_file_is_a_drawer_for_everything() -> None:
+    names = {path.stem for path in PACKAGE.rglob("*")}
+    assert not names & BANNED_NAMES
+
+
+def test_files_and_functions_stay_short() -> None:
+    for path in sources():
+        text = path.read_text(encoding="utf-8")
+        assert text.count("\n") <= MOST_LINES, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < MOST_FUNCTION_LINES, f"{path}: {node.name}"
+
+
+def test_the_command_line_starts_without_torch() -> None:
+    program = "import sys, deepmac_distill.cli; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_the_library_neither_prints_nor_exits() -> None:
+    for path in sources():
+        if room_of(path) in ("cli", "__main__"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                assert ast.unparse(node.func) not in ("print", "exit", "sys.exit"), path
