@@ -239,21 +239,31 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 Built = TypeVar("Built")
 
 
-def build(cls: type[Built], tree: Any, where: str, prefix: str = "") -> Built:
-    """Make the config dataclass `cls` from nested dicts, strictly.
+def build(cls: type[Built], tree: Any, where: str) -> Built:
+    """Make the config dataclass `cls` from nested dicts, strictly; what they leave out is the default.
 
     Raises:
         ConfigError: names `where`, the full key, what was got and what was expected.
     """
+    return _changed(cls(), tree, where, "")
+
+
+def _changed(default: Built, tree: Any, where: str, prefix: str) -> Built:
+    """`default` with the values of `tree`: a table that names one key leaves its neighbours alone."""
     if not isinstance(tree, dict):
         raise ConfigError(f"{where}: {prefix.rstrip('.')}: got {tree!r}, expected a table")
-    hints = get_type_hints(cls)
+    hints = get_type_hints(type(default))
     for key in tree:
         if key not in hints:
             raise ConfigError(f"{where}: {prefix}{key}: unknown key{_did_you_mean(key, hints)}")
-    values = {key: _convert(hints[key], value, where, f"{prefix}{key}") for key, value in tree.items()}
+    values = {
+        key: _changed(getattr(default, key), value, where, f"{prefix}{key}.")
+        if dataclasses.is_dataclass(hints[key])
+        else _convert(hints[key], value, where, f"{prefix}{key}")
+        for key, value in tree.items()
+    }
     try:
-        return cls(**values)
+        return dataclasses.replace(default, **values)
     except _Refused as refused:
         raise ConfigError(f"{where}: {prefix}{refused}") from None
 
@@ -278,8 +288,6 @@ def _require(holds: bool, name: str, got: Any = None, expected: str = "") -> Non
 
 
 def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return build(hint, value, where, f"{key}.")
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             options = ", ".join(map(str, get_args(hint)))

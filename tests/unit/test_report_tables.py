@@ -72,3 +72,12 @@ def test_markdown_is_a_table_of_the_same_cells() -> None:
     assert set("".join(split[1])) <= {"-", ":"}
     assert split[2][:3] == ["masks", "all", "25.0"] and len(lines) == 5
     assert all(line.startswith("|") and line.endswith("|") for line in lines)
+
+
+def test_a_comparison_of_detections_names_both_runs_and_their_difference() -> None:
+    row = {"AP": {"a": 0.25, "b": 0.2, "a_minus_b": {"value": 0.05, "low": 0.01, "high": 0.09}}}
+    comparison = {kind: {"all": row, "unseen": None} for kind in ("segm", "bbox")}
+    lines = tables.markdown(tables.detection_comparison_table(comparison, "student", "teacher")).splitlines()
+    assert "student − teacher" in lines[0]
+    assert [line.strip("| ").split("|")[0].strip() for line in lines[2:]] == ["masks", "boxes"]
+    assert "+5.0 [+1.0, +9.0]" in lines[2]

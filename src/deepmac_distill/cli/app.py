@@ -201,7 +201,8 @@ def compare(
     if as_json:
         print(json.dumps(found, indent=2))
     else:
-        _print_comparison(found, str(a), str(b))
+        print(f"a: {a}\nb: {b}")
+        _print_comparison(found, "a", "b")
 
 
 @app.command()
@@ -347,7 +348,10 @@ def _print_summary(summary: dict) -> None:
 def _print_comparison(comparison: dict, a: str, b: str) -> None:
     from deepmac_distill.report import tables
 
-    _console().print(tables.comparison_table(comparison["given_boxes"], a, b))
+    console = _console()
+    console.print(tables.comparison_table(comparison["given_boxes"], a, b))
+    if comparison.get("detected"):
+        console.print(tables.detection_comparison_table(comparison["detected"], a, b))
 
 
 def _console() -> Console:

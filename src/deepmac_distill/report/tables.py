@@ -74,6 +74,21 @@ def comparison_table(comparison: Mapping[str, Any], a: str, b: str) -> Table:
     return table
 
 
+def detection_comparison_table(comparison: Mapping[str, Any], a: str, b: str) -> Table:
+    """Two runs' COCO AP of masks and boxes, from `compare_average_precision` of each kind."""
+    table = _table("COCO average precision (%)", left=2)
+    table.columns[0].header, table.columns[1].header = "of", "split"
+    for heading in (a, b, f"{a} − {b}"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for kind, heading in (("segm", "masks"), ("bbox", "boxes")):
+        for split, row in comparison[kind].items():
+            if row is not None:
+                found = row["AP"]
+                values = [percent(found[name]) for name in ("a", "b")]
+                table.add_row(heading, split, *values, points(found["a_minus_b"]))
+    return table
+
+
 def markdown(table: Table) -> str:
     """The same table for a Markdown page, without its title."""
     table.box, table.title = box.MARKDOWN, None

@@ -10,8 +10,6 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from deepmac_distill.annotations.coco import AnnotationSet, read_coco
-from deepmac_distill.data.augment import evaluation_views
-from deepmac_distill.data.dataset import BoxDataset
 from deepmac_distill.data.images import images_sha256
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.errors import ConfigError, DataError, GateError, RunError
@@ -23,7 +21,7 @@ from deepmac_distill.inference import detect_objects, segment_boxes
 from deepmac_distill.labelling import coco_results, given_box_masks
 from deepmac_distill.report.contact_sheet import contact_sheet
 from deepmac_distill.stages.job import Job, Role, validation_split
-from deepmac_distill.stages.loading import load_model, sha256_of_weights
+from deepmac_distill.stages.loading import boxes_for, load_model, sha256_of_weights
 from deepmac_distill.stages.sheet import sheet_rows
 from deepmac_distill.structures import Batch
 
@@ -140,13 +138,7 @@ def _judge(job: Job, truth: AnnotationSet, images: Path, weights: Path, folder: 
     """Masks in given boxes, then detections, then every figure of both."""
     model, card = load_model(weights, job.device, truth.classes.names)
     settings = job.pipeline.evaluation
-    dataset = BoxDataset(
-        truth,
-        images,
-        mask_size=card.model["mask_size"],
-        view_of=evaluation_views(card.image_size_px),
-        with_masks=False,
-    )
+    dataset = boxes_for(card, truth, images)
 
     def batches(title: str) -> Iterator[Batch]:
         with job.progress.bar(title, len(dataset), unit="image") as bar:

@@ -1,4 +1,4 @@
-"""A trained model from its weights file."""
+"""A trained model from its weights file, and a data set as that model wants to see it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import torch
 from torch import nn
 
 from deepmac_distill import config
+from deepmac_distill.annotations.coco import AnnotationSet
 from deepmac_distill.config import ModelConfig
+from deepmac_distill.data.augment import evaluation_views
+from deepmac_distill.data.dataset import BoxDataset
 from deepmac_distill.files import sha256_of_file
 from deepmac_distill.models.build import build_model
 from deepmac_distill.training.checkpoint import ModelCard, load_weights, read_card, require_classes
@@ -41,3 +44,14 @@ def load_model(
     )
     load_weights(weights, model)
     return model.to(device).eval(), card
+
+
+def boxes_for(card: ModelCard, annotations: AnnotationSet, images: Path) -> BoxDataset:
+    """Whole images with all usable boxes, at the size the model was trained at; no masks are loaded."""
+    return BoxDataset(
+        annotations,
+        images,
+        mask_size=card.model["mask_size"],
+        view_of=evaluation_views(card.image_size_px),
+        with_masks=False,
+    )

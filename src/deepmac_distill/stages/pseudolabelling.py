@@ -12,8 +12,6 @@ from deepmac_distill.annotations.coco import AnnotationSet, load_coco_json
 from deepmac_distill.annotations.export import write_instances_json
 from deepmac_distill.annotations.pseudolabels import assemble, finished_units, read_labels, write_unit
 from deepmac_distill.annotations.select import SelectRules
-from deepmac_distill.data.augment import evaluation_views
-from deepmac_distill.data.dataset import BoxDataset
 from deepmac_distill.data.images import images_sha256
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.errors import DataError
@@ -21,7 +19,7 @@ from deepmac_distill.files import sha256_of_file, write_json
 from deepmac_distill.inference import segment_boxes
 from deepmac_distill.labelling import STORED_THRESHOLD, BoxMasks, label_unit, rethresholded
 from deepmac_distill.stages.job import Job, training_split
-from deepmac_distill.stages.loading import load_model, sha256_of_weights
+from deepmac_distill.stages.loading import boxes_for, load_model, sha256_of_weights
 
 
 def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
@@ -86,13 +84,7 @@ def _label_facts(job: Job, annotations: AnnotationSet, images: Path, weights: Pa
 def _label_units(job: Job, annotations: AnnotationSet, images: Path, weights: Path, parts: Path) -> int:
     """Write the part of every unit that is not there yet; returns the number of units."""
     model, card = load_model(weights, job.device, annotations.classes.names)
-    dataset = BoxDataset(
-        annotations,
-        images,
-        mask_size=card.model["mask_size"],
-        view_of=evaluation_views(card.image_size_px),
-        with_masks=False,
-    )
+    dataset = boxes_for(card, annotations, images)
     labels, offsets = job.pipeline.labels, annotations.rows_by_image()
     starts = range(0, len(dataset), labels.unit_images)
     finished = finished_units(parts)
