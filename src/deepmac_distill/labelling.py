@@ -53,10 +53,10 @@ def label_unit(
     boxes = annotations.boxes_xyxy()[rows.start : rows.stop]  # (R, 4)
     ids = table["annotation_id"].to_pylist()
     human = pc.equal(table["source"], "human").to_pylist()
-    drawn = [row for row, id in enumerate(ids) if not human[row] and id in masks.rows]
-    grids = masks.grids[[masks.rows[ids[row]] for row in drawn]]  # (D, S, S)
-    teacher = _described(grids, boxes[drawn], sizes[drawn], table["bbox"].take(drawn), keep_soft)
-    by_row = dict(zip(drawn, teacher, strict=True))
+    drawn = np.array([not human[row] and id in masks.rows for row, id in enumerate(ids)], bool)  # (R,)
+    grids = masks.grids[[masks.rows[ids[row]] for row in np.flatnonzero(drawn)]]  # (D, S, S)
+    teacher = _described(grids, boxes[drawn], sizes[drawn], table["bbox"].filter(drawn), keep_soft)
+    by_row = dict(zip(np.flatnonzero(drawn).tolist(), teacher, strict=True))
     records = []
     for row, record in enumerate(
         table.select(["annotation_id", "image_id", "category_id", "bbox"]).to_pylist()

@@ -134,7 +134,8 @@ def test_a_stopped_stage_goes_on_in_its_folder_with_the_same_inputs_only(run: Ru
         do(run, refuse_to_work, {"lr": 2})
     notes, found = Notes(), []
     do(run, lambda folder: found.extend(p.name for p in folder.iterdir()), {"lr": 1}, progress=notes)
-    assert sorted(found) == ["inputs.json", "unit-0"] and notes.lines == ["stage: goes on where it was stopped"]
+    assert sorted(found) == ["inputs.json", "unit-0"]
+    assert notes.lines == ["stage: goes on where it was stopped"]
 
 
 @pytest.mark.parametrize("left", [(), ("metrics.jsonl",), (".weights.safetensors.17.part",)])

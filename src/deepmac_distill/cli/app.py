@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -293,9 +294,12 @@ def _flags(
         "device": device,
         "seed": seed,
     }
-    given = [f"{key}={json.dumps(value)}" for key, value in values.items() if value is not None]
-    named = [key for key in ("data.root", "data.train_annotations") if values[key] is not None]
-    return ([f"data.source={json.dumps('coco')}"] if named else []) + given
+    given = {key: value for key, value in values.items() if value is not None}
+    if any(key.startswith("data.") and key != "data.seen" for key in given):
+        given["data.source"] = "coco"
+    if annotations is not None:
+        given.setdefault("data.val_annotations", "")  # a pipeline file's own would belong to other data
+    return [f"{key}={json.dumps(value)}" for key, value in given.items()]
 
 
 def _job(
@@ -324,7 +328,7 @@ def _box(text: str) -> list[float]:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         numbers = []
-    if len(numbers) != 4:
+    if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
         raise ConfigError(f"--box {text}: expected four numbers x,y,w,h in pixels")
     return numbers
 

@@ -83,10 +83,13 @@ def load_fitting(module: nn.Module, weights: Mapping[str, Tensor], where: str) -
     Raises:
         CheckpointError: a tensor is missing or has another shape; the first one is named.
     """
-    for name, tensor in module.state_dict().items():
+    own = module.state_dict()
+    # torchvision's published files predate this counter, which nothing here uses.
+    weights = {name: own[name] for name in own if name.endswith("num_batches_tracked")} | dict(weights)
+    for name, tensor in own.items():
         if name not in weights:
             raise CheckpointError(f"{where}: no tensor {name}; expected {tuple(tensor.shape)}")
         if weights[name].shape != tensor.shape:
             got, expected = tuple(weights[name].shape), tuple(tensor.shape)
             raise CheckpointError(f"{where}: {name}: got {got}, expected {expected}")
-    module.load_state_dict({name: weights[name] for name in module.state_dict()})
+    module.load_state_dict({name: weights[name] for name in own})

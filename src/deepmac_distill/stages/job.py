@@ -51,6 +51,7 @@ class Job:
         """Run one stage in its folder; the run keeps the configuration of the stage done last."""
 
         def recorded(folder: Path) -> None:
+            devices.use_threads(self.pipeline.threads)
             work(folder)
             self.run.record_config(dataclasses.asdict(self.pipeline), self.source)
 

@@ -12,6 +12,7 @@ from deepmac_distill.annotations.coco import AnnotationSet
 from deepmac_distill.config import ModelConfig
 from deepmac_distill.data.augment import evaluation_views
 from deepmac_distill.data.dataset import BoxDataset
+from deepmac_distill.errors import CheckpointError, ConfigError
 from deepmac_distill.files import sha256_of_file
 from deepmac_distill.models.build import build_model
 from deepmac_distill.training.checkpoint import ModelCard, load_weights, read_card, require_classes
@@ -39,9 +40,11 @@ def load_model(
     card = read_card(weights)
     if class_names is not None:
         require_classes(weights, card, class_names)
-    model = build_model(
-        config.build(ModelConfig, card.model, str(weights)), len(card.class_names), load_weights=False
-    )
+    recipe = config.build(ModelConfig, card.model, str(weights))
+    try:
+        model = build_model(recipe, len(card.class_names), load_weights=False)
+    except ConfigError as error:
+        raise CheckpointError(f"{weights}: {error}") from None
     load_weights(weights, model)
     return model.to(device).eval(), card
 

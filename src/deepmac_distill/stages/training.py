@@ -76,7 +76,6 @@ def _train_role(job: Job, role: Role, annotations: AnnotationSet, images: Path) 
 def _fit(
     job: Job, recipe: RoleConfig, annotations: AnnotationSet, images: Path, folder: Path
 ) -> dict[str, Any]:
-    devices.use_threads(job.pipeline.threads)
     torch.manual_seed(job.pipeline.seed)
     model = build_model(recipe.model, len(annotations.classes), load_weights=True)
     settings, seed = recipe.train, job.pipeline.seed

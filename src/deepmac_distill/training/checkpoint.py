@@ -40,10 +40,11 @@ def save_weights(path: Path, state: dict[str, Tensor], card: ModelCard) -> None:
     The bytes depend on the weights and the card alone.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    words = json.dumps({"format": FORMAT, **asdict(card)}, sort_keys=True)
     with written_whole(path) as aside:
         save_file(
-            tensors, aside, metadata={"format": FORMAT, "card": json.dumps(asdict(card), sort_keys=True)}
-        )
+            tensors, aside, metadata={"card": words}
+        )  # one key: the library writes several in any order
 
 
 def read_card(path: Path) -> ModelCard:
@@ -54,9 +55,9 @@ def read_card(path: Path) -> ModelCard:
     """
     with _opened(path) as file:
         metadata = file.metadata() or {}
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: format {metadata.get('format')!r}, expected {FORMAT!r}")
-    card = json.loads(metadata["card"])
+    card = json.loads(metadata.get("card", "{}"))
+    if (found := card.pop("format", metadata.get("format"))) != FORMAT:
+        raise CheckpointError(f"{path}: format {found!r}, expected {FORMAT!r}")
     return ModelCard(**{key: tuple(v) if isinstance(v, list) else v for key, v in card.items()})
 
 
@@ -118,8 +119,8 @@ class TrainingState:
             saved = torch.load(self._path, map_location="cpu", weights_only=True)
             for name, part in self._parts.items():
                 part.load_state_dict(saved["parts"][name])
-        except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            reason = str(error).splitlines()[0]
+        except (OSError, RuntimeError, LookupError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
             raise CheckpointError(
                 f"{self._path}: cannot resume: {reason}; expected this run's state"
             ) from None
@@ -129,9 +130,9 @@ class TrainingState:
 
 def _opened(path: Path) -> Any:
     opener: Callable[..., Any] = safe_open
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; expected weights")
     try:
         return opener(path, framework="pt", device="cpu")
-    except (FileNotFoundError, IsADirectoryError):
-        raise CheckpointError(f"{path}: no such weights file") from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a safetensors file ({error})") from None

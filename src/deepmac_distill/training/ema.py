@@ -9,7 +9,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
     """A copy of `model` that follows it by ``average += (1 - d) * (weights - average)`` at each update.
 
-    d rises from 0.1 to `decay` as min(decay, (1 + n) / (10 + n)) over n updates (as in TensorFlow's
+    The first update copies. After n of them d is min(decay, (1 + n) / (10 + n)) (as in TensorFlow's
     ExponentialMovingAverage), so that a short run is not an average with its own random start.
     Batch-norm statistics are averaged like weights.
     """

@@ -1,0 +1,120 @@
+"""The command line in this process, and one run of the whole chain that many tests look at."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from deepmac_distill.cli import main
+from deepmac_distill.data.synthetic import SEEN_SHAPES
+
+MODEL = """
+backbone = "tiny"
+backbone_width = 8
+head_channels = 8
+mask_width = 8
+mask_size = 8
+"""
+TRAIN = """
+steps = 12
+batch_size = 4
+image_size_px = 64
+ema_decay = 0.9
+checkpoint_every = 4
+"""
+SMALL = f"""
+threads = 1
+device = "cpu"
+
+[teacher.model]{MODEL}mask_head = "hourglass-10"
+[teacher.train]{TRAIN}
+[student.model]{MODEL}
+[student.train]{TRAIN}
+[labels]
+unit_images = 4
+batch_size = 3
+
+[evaluation]
+bootstrap = 20
+max_detections = 10
+sheet_images = 2
+"""
+SCENES = f"""
+purpose = "Every stage once, in seconds; what it reaches is not looked at."
+{SMALL}
+[data]
+source = "scenes"
+seen = {list(SEEN_SHAPES)}
+
+[data.scenes]
+train_images = 24
+val_images = 8
+size_px = 64
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run_command(*arguments: str | Path) -> Ended:
+    """`deepmac` with these arguments, without the seconds that a process of its own takes to start."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main([str(argument) for argument in arguments])
+    return Ended(ended.value.code or 0, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def deepmac() -> Callable[..., Ended]:
+    return run_command
+
+
+@pytest.fixture(scope="session")
+def small_toml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small models and few steps, no data."""
+    path = tmp_path_factory.mktemp("pipelines") / "small.toml"
+    path.write_text(SMALL)
+    return path
+
+
+@pytest.fixture(scope="session")
+def scenes_toml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same on generated scenes."""
+    path = tmp_path_factory.mktemp("pipelines") / "scenes.toml"
+    path.write_text(SCENES)
+    return path
+
+
+@pytest.fixture(scope="session")
+def chain(scenes_toml: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
+    """A run of the whole chain, and how it ended. To be looked at: tests that change it take a copy."""
+    folder = tmp_path_factory.mktemp("runs") / "chain"
+    return folder, run_command("run", scenes_toml, "--out", folder)
+
+
+@pytest.fixture
+def run_copy(chain: tuple[Path, Ended], tmp_path: Path) -> Callable[..., Path]:
+    """Copies of the run, without the stages that are named."""
+
+    def copy(*without: str) -> Path:
+        folder = tmp_path / "copy"
+        shutil.copytree(chain[0], folder, ignore=shutil.ignore_patterns(*without))
+        return folder
+
+    return copy

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepmac_distill.inference import detect_objects, segment_boxes
+from deepmac_distill.structures import Batch, Detections, Instances
+
+CPU = torch.device("cpu")
+
+
+def batch(ids: list[int], image_ids: tuple[int, ...] = (7, 9)) -> Batch:
+    n = len(ids)
+    instances = Instances(
+        image_index=torch.zeros(n, dtype=torch.int64),
+        annotation_ids=torch.tensor(ids, dtype=torch.int64),
+        boxes=torch.zeros(n, 4),
+        labels=torch.zeros(n, dtype=torch.int64),
+        masks=torch.zeros(n, 2, 2, dtype=torch.uint8),
+        has_mask=torch.zeros(n, dtype=torch.bool),
+        mask_weight=torch.zeros(n),
+    )
+    sizes = torch.tensor([[8, 16], [16, 4]])  # (height, width) on a canvas of 16
+    images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    return Batch(images=images, image_sizes=sizes, image_ids=image_ids, instances=instances)
+
+
+class Model:
+    """Says of each box its own id; counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def segment(self, images: Tensor, instances: Instances) -> Tensor:
+        assert torch.is_inference_mode_enabled() and not torch.is_autocast_enabled("cpu")
+        self.asked += 1
+        return (instances.annotation_ids.float() / 255).view(-1, 1, 1).expand(-1, 2, 2)
+
+    def detect(self, images: Tensor, image_sizes: Tensor, max_detections: int) -> Detections:
+        assert torch.is_inference_mode_enabled()
+        boxes = torch.tensor([[4.0, 2, 12, 8], [0, 0, 4, 16], [1, 4, 2, 8]])[:max_detections]
+        n = len(boxes)
+        return Detections(
+            image_index=torch.tensor([0, 1, 1])[:n],
+            boxes=boxes,
+            labels=torch.tensor([5, 0, 1])[:n],
+            scores=torch.tensor([0.9, 0.8, 0.7])[:n],
+            masks=torch.tensor([0.0, 1.0, 0.5]).view(3, 1, 1).expand(3, 2, 2)[:n],
+        )
+
+
+def test_every_box_has_its_own_grid_in_the_order_of_the_batches() -> None:
+    found = list(segment_boxes(Model(), [batch([3, 1]), batch([]), batch([255])], CPU, autocast=False))
+    assert [f.annotation_ids.tolist() for f in found] == [[3, 1], [], [255]]
+    assert [f.grids.dtype for f in found] == [np.uint8] * 3
+    assert [f.grids[:, 0, 0].tolist() for f in found] == [[3, 1], [], [255]]
+
+
+def test_probabilities_are_rounded_to_the_nearest_of_256_steps() -> None:
+    class Given(Model):
+        def segment(self, images: Tensor, instances: Instances) -> Tensor:
+            return torch.tensor([0.0, 0.4 / 255, 0.6 / 255, 1.0]).view(1, 2, 2)
+
+    (found,) = segment_boxes(Given(), [batch([1])], CPU, autocast=False)
+    assert found.grids.tolist() == [[[0, 0], [1, 255]]]
+
+
+def test_one_batch_is_held_at_a_time() -> None:
+    drawn = 0
+
+    def batches() -> Iterator[Batch]:
+        nonlocal drawn
+        for id in range(3):
+            drawn += 1
+            yield batch([id])
+
+    model = Model()
+    for done, _ in enumerate(segment_boxes(model, batches(), CPU, autocast=False), start=1):
+        assert (drawn, model.asked) == (done, done)
+    assert drawn == 3
+
+
+def test_detections_leave_as_fractions_of_their_own_image() -> None:
+    (found,) = detect_objects(Model(), [batch([])], CPU, autocast=False, max_detections=10)
+    assert found.image_ids.tolist() == [7, 9, 9]
+    expected = [[0.25, 0.25, 0.75, 1], [0, 0, 1, 1], [0.25, 0.25, 0.5, 0.5]]
+    assert found.boxes_fraction.tolist() == expected
+    assert found.labels.tolist() == [5, 0, 1] and found.grids[:, 0, 0].tolist() == [0, 255, 128]
+    assert found.scores.tolist() == [np.float32(s) for s in (0.9, 0.8, 0.7)]
+
+
+def test_no_more_detections_are_asked_for_than_wanted() -> None:
+    (found,) = detect_objects(Model(), [batch([])], CPU, autocast=False, max_detections=1)
+    assert found.image_ids.tolist() == [7]

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from deepmac_distill.errors import DivergedError
+from deepmac_distill.progress import Silent
+from deepmac_distill.structures import Batch, Instances
+from deepmac_distill.training.loop import LoopSettings, make_optimizer, train
+from deepmac_distill.training.schedule import make_schedule
+
+CPU = torch.device("cpu")
+
+
+def batch(number: int, size: int = 4) -> Batch:
+    """Random pixels, the same for the same number."""
+    pixels = np.random.default_rng(number).integers(0, 256, (size, 3, 4, 4), dtype=np.uint8)
+    return Batch(
+        images=torch.from_numpy(pixels),
+        image_sizes=torch.full((size, 2), 4),
+        image_ids=tuple(range(size)),
+        instances=Instances.empty(2),
+    )
+
+
+def batches_from(first: int) -> Iterator[Batch]:
+    number = first
+    while True:
+        yield batch(number)
+        number += 1
+
+
+def stopping_at(stop: int) -> Callable[[int], Iterator[Batch]]:
+    def batches(first: int) -> Iterator[Batch]:
+        for number in range(first, stop):
+            yield batch(number)
+        raise KeyboardInterrupt
+
+    return batches
+
+
+class Net(nn.Module):
+    """Everything a resume could lose: weights, running statistics, random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Conv2d(4, 1, 2))
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        out = self.body(batch.images / 255)
+        return {"mask": out.square().mean(), "center": (out - 1).abs().mean()}
+
+
+def settings(**changed: Any) -> LoopSettings:
+    plain = {"steps": 12, "accumulate": 1, "clip_norm": 0.0, "ema_decay": 0.0, "checkpoint_every": 5}
+    return LoopSettings(**{**plain, "autocast": False, **changed})
+
+
+def fit(
+    folder: Path,
+    model: nn.Module | None = None,
+    batches: Callable[[int], Iterator[Batch]] = batches_from,
+    optimizer: str = "adamw",
+    **changed: Any,
+) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    model = model or Net()
+    return train(
+        model,
+        batches,
+        make_optimizer(model, optimizer, lr=0.05),
+        make_schedule("cosine", changed.get("steps", 12), warmup_steps=2),
+        settings(**changed),
+        CPU,
+        folder,
+        Silent(),
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("changed", [{}, {"accumulate": 2}, {"ema_decay": 0.9, "clip_norm": 0.1}])
+def test_a_killed_run_started_again_ends_with_the_bits_of_one_that_was_not(
+    tmp_path: Path, optimizer: str, changed: dict[str, Any]
+) -> None:
+    unbroken = fit(_folder(tmp_path / "a"), optimizer=optimizer, **changed)
+    killed = _folder(tmp_path / "b")
+    for stop in (8, 11):  # forward passes: once after the first checkpoint, once more
+        with pytest.raises(KeyboardInterrupt):
+            fit(
+                killed,
+                batches=stopping_at(stop * changed.get("accumulate", 1)),
+                optimizer=optimizer,
+                **changed,
+            )
+        assert (killed / "state.pt").exists()
+    resumed = fit(killed, optimizer=optimizer, **changed)
+    assert resumed.keys() == unbroken.keys()
+    assert all(torch.equal(resumed[name], unbroken[name]) for name in unbroken)
+    assert (killed / "metrics.jsonl").read_text() == (tmp_path / "a" / "metrics.jsonl").read_text()
+
+
+def test_steps_are_logged_with_every_loss_and_the_rate_they_were_made_with(tmp_path: Path) -> None:
+    fit(tmp_path)
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [0, 10, 11]
+    assert all(record.keys() == {"step", "lr", "mask", "center"} for record in records)
+    assert records[0]["lr"] == pytest.approx(0.05 / 2)  # step 0 of a warm-up of two
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_each_term(tmp_path: Path) -> None:
+    class Diverging(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(()))
+
+        def forward(self, batch: Batch) -> dict[str, Tensor]:
+            return {"mask": self.weight * 2, "size": self.weight / 0.0, "offset": self.weight * float("nan")}
+
+    with pytest.raises(DivergedError) as caught:
+        fit(tmp_path, Diverging())
+    assert "step 0: " in str(caught.value) and "mask 2, size inf, offset nan" in str(caught.value)
+
+
+class Slope(nn.Module):
+    """A line through the mean pixel of each image; the loss is a mean over images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        x = batch.images.double().mean(dim=(1, 2, 3)) / 255  # (B,)
+        return {"mask": (self.slope * x - 1).square().mean()}
+
+
+def slope_gradient(numbers: list[int]) -> float:
+    """d/ds of the mean of (s x - 1)^2 at s = 0, by hand: the mean of -2 x."""
+    x = np.concatenate(
+        [batch(n).images.numpy().mean(axis=(1, 2, 3), dtype=np.float64) / 255 for n in numbers]
+    )
+    return float(np.mean(-2 * x))
+
+
+def one_step(folder: Path, **changed: Any) -> float:
+    model = Slope()
+    optimizer = torch.optim.SGD([{"params": model.parameters(), "lr": 1.0, "initial_lr": 1.0}])
+    schedule = make_schedule("constant", 1, 0)
+    train(model, batches_from, optimizer, schedule, settings(steps=1, **changed), CPU, folder, Silent())
+    return model.slope.item()
+
+
+def test_two_batches_of_four_have_the_gradient_of_the_mean_over_eight(tmp_path: Path) -> None:
+    assert one_step(_folder(tmp_path / "1")) == pytest.approx(-slope_gradient([0]), rel=1e-12)
+    two = one_step(_folder(tmp_path / "2"), accumulate=2)
+    assert two == pytest.approx(-slope_gradient([0, 1]), rel=1e-12)
+    record = json.loads((tmp_path / "2" / "metrics.jsonl").read_text())
+    assert record["mask"] == pytest.approx(1.0)  # the mean of the two, not their sum
+
+
+def test_a_gradient_is_clipped_to_the_norm_that_was_asked_for(tmp_path: Path) -> None:
+    assert one_step(tmp_path, clip_norm=0.125) == pytest.approx(0.125, rel=1e-5)
+
+
+def test_the_average_is_what_is_reported_where_there_is_one(tmp_path: Path) -> None:
+    last = fit(_folder(tmp_path / "last"))
+    average = fit(_folder(tmp_path / "average"), ema_decay=0.9)
+    assert last.keys() == average.keys()
+    assert not torch.equal(last["body.0.weight"], average["body.0.weight"])
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
