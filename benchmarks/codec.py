@@ -12,7 +12,6 @@ The truth is the same at 64x, averaged. Rates are of process CPU time, the media
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
+from deepmac_distill.files import write_json
 from deepmac_distill.geometry.rasterise import rasterise_polygons
 from deepmac_distill.geometry.rle import encode_grids
 from deepmac_distill.rundir import environment
@@ -211,7 +211,7 @@ def main() -> None:
     )
     print_table(f"rasterise {args.masks} polygons to {SIZE} x {SIZE}", result["rasterise"])
     if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(args.json, result)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Masks for all your boxes, and a fast detector-segmenter for every class.
 
-Start reading at ``stages.py``: one function per stage, and the only place where the parts meet.
+Start reading at ``stages/``: one function per stage, and the only place where the parts meet.
 """
 
 __version__ = "0.1.0"

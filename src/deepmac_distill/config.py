@@ -18,18 +18,6 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from deepmac_distill.errors import ConfigError
 
 _LOSS_WEIGHTS = ("center_weight", "size_weight", "offset_weight", "mask_weight")
-MASK_HEADS = Literal[
-    "hourglass-10",
-    "hourglass-20",
-    "hourglass-32",
-    "hourglass-52",
-    "hourglass-100",
-    "resnet-4",
-    "resnet-8",
-    "resnet-12",
-    "resnet-16",
-    "resnet-20",
-]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +63,7 @@ class ModelConfig:
     backbone_width: int = 256  # channels of the tiny and hourglass backbones
     pyramid_channels: tuple[int, ...] = (256, 128, 64)  # top-down path of resnet and timm backbones
     head_channels: int = 256  # hidden channels of every prediction head
-    mask_head: MASK_HEADS = "hourglass-52"
+    mask_head: str = "hourglass-52"  # hourglass-10|20|32|52|100 | resnet-4|8|12|16|20
     mask_width: int = 64  # channels after the mask head's first convolution; 64 in the paper
     mask_size: int = 32  # cells a side of crop and mask
     pixel_embedding: int = 16
@@ -155,9 +143,8 @@ class LabelsConfig:
     soft: bool = True  # keep the teacher's probabilities beside the mask
     unit_images: int = 64  # images per resumable unit and Parquet row group; batches never cross one
     batch_size: int = 8  # images per forward pass
-    on_unreadable: Literal["error", "skip"] = (
-        "error"  # an image that cannot be read: stop | a row that says so
-    )
+    # An image that cannot be read stops labelling, or gets rows that say so. Training always stops.
+    on_unreadable: Literal["error", "skip"] = "error"
     min_mask_score: float = 0.0  # below: rejected
     min_box_fill_iou: float = 0.0  # below: rejected
     on_rejected: Literal["keep_box", "drop", "ignore"] = "keep_box"
@@ -167,6 +154,7 @@ class LabelsConfig:
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
         for name in ("unit_images", "batch_size"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
+        _require(self.soft or self.threshold == 0.5, "soft", self.soft, "true for a threshold other than 0.5")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

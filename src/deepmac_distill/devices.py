@@ -36,4 +36,6 @@ def use_threads(threads: int) -> None:
 
 def autocast_allowed(device: torch.device, choice: str) -> bool:
     """bfloat16 where it is faster: on GPUs that have it, unless switched off. On CPUs it is slower."""
-    return choice == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return (
+        choice == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    )

@@ -6,12 +6,14 @@ A stage works in ``<stage>.part`` and is renamed to ``<stage>`` when it is whole
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -40,7 +42,8 @@ class RunDir:
     def __post_init__(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path}: is a file; expected a run directory")
-        if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / "environment.json").exists():
+        entries = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
+        if entries - {".lock"} and "environment.json" not in entries:
             raise RunError(
                 f"{self.path}: holds files but no run; expected an empty or new directory, or a run's"
             )
@@ -88,6 +91,18 @@ class RunDir:
             RunError: the stage was done or begun with other inputs, named with old and new value, or an
                 output was changed since; `force` starts the stage afresh instead.
         """
+        with self._held():
+            return self._run_stage(stage, inputs, work, progress, force, derived)
+
+    def _run_stage(
+        self,
+        stage: str,
+        inputs: Inputs,
+        work: Callable[[Path], None],
+        progress: Progress,
+        force: bool,
+        derived: bool,
+    ) -> Path:
         whole, part = self.path / stage, self.path / f"{stage}.part"
         inputs = json.loads(json.dumps(inputs))  # as they will be read back
         if force or (derived and self._inputs_of(stage) != inputs):
@@ -122,6 +137,23 @@ class RunDir:
         part.rename(whole)
         (whole / "inputs.json").unlink()
         return whole
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Nobody else works in this run meanwhile; the system lets go when a process dies.
+
+        Raises:
+            RunError: another process works in it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(
+                    f"{self.path}: another process works in this run; expected one at a time"
+                ) from None
+            yield
 
     def _inputs_of(self, stage: str) -> Inputs | None:
         path = self.path / stage / "done.json"

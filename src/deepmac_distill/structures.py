@@ -71,7 +71,7 @@ class Batch:
     """Images on one canvas and what is known about them.
 
     Raises:
-        ValueError: shapes or dtypes differ from those stated here, or an instance points past the batch.
+        ValueError: shapes or dtypes differ from those stated here.
     """
 
     images: Tensor  # (B, 3, H, W) uint8 RGB; each image lies at the top left, zero elsewhere

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from deepmac_distill.config import ModelConfig
+from deepmac_distill.data.synthetic import SEEN_SHAPES
 from deepmac_distill.training.checkpoint import read_card, save_weights
 
 Raw = dict[str, Any]
@@ -185,6 +186,7 @@ def test_an_image_that_cannot_be_read_is_refused_by_name(teach, data: Path, tmp_
         (["--device", "foo"], "device: got 'foo', expected auto, cpu, cuda or cuda:N"),
         (["--seed", "-1"], "seed: got -1, expected at least 0"),
         (["--set", "teacher.train.image_size_px=60"], "teacher.train.image_size_px: got 60, expected a mult"),
+        (["--set", "teacher.model.mask_head=unet"], "teacher.model.mask_head: got 'unet', expected one of"),
         (["--set", "teacher.model.mask_size=7"], "teacher.model.mask_size: got 7, expected a multiple of 2"),
         (["--set", "teacher.model.backbone=tinny"], "teacher.model.backbone: got 'tinny', expected tiny, "),
         (["--set", "teacher.model.backbone_width=6"], "teacher.model.backbone_width: got 6, expected a mu"),
@@ -331,10 +333,10 @@ def test_weights_that_cannot_be_used_are_refused_by_name(
     weights = tmp_path / "w.bin"
     weights_of_another_kind(kind, chain[0] / "teacher" / "weights.safetensors", weights)
     scenes = chain[0] / "scenes-val"
-    data = [scenes / "instances.json", scenes / "images"]
+    data, seen = [scenes / "instances.json", scenes / "images"], ["--seen", ",".join(SEEN_SHAPES)]
     given = {
-        "pseudolabel": ["--teacher", weights, "--annotations", data[0], "--images", data[1], "--seen", "bar"],
-        "evaluate": [weights, "--val-annotations", data[0], "--val-images", data[1], "--seen", "bar"],
+        "pseudolabel": ["--teacher", weights, "--annotations", data[0], "--images", data[1], *seen],
+        "evaluate": [weights, "--val-annotations", data[0], "--val-images", data[1], *seen],
         "predict": [scenes / "images" / "000001.png", "--box", "1,1,9,9", "--model", weights],
     }[command]
     ended = deepmac(command, *given, "--out", tmp_path / "run")
@@ -342,6 +344,20 @@ def test_weights_that_cannot_be_used_are_refused_by_name(
     last = ended.err.splitlines()[-1]
     assert last.startswith("deepmac: ") and "w.bin" in last and says in last
     assert list(tmp_path.rglob("done.json")) == [] and ended.out == ""
+
+
+def test_weights_that_were_shown_other_masks_are_refused(chain, deepmac, tmp_path: Path) -> None:
+    weights, scenes = chain[0] / "teacher" / "weights.safetensors", chain[0] / "scenes-val"
+    given = [
+        "--val-annotations",
+        scenes / "instances.json",
+        "--val-images",
+        scenes / "images",
+        "--seen",
+        "bar",
+    ]
+    ended = deepmac("evaluate", weights, *given, "--out", tmp_path / "run")
+    assert_refused(ended, "trained with the masks of chevron seen, data.seen says unseen", tmp_path)
 
 
 def test_weights_of_other_classes_are_refused_with_a_class_that_differs(chain, teach, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ few = settings(max_examples=40, deadline=None)
 
 
 def table(drawn: list[tuple]) -> pa.Table:
-    columns = [range(len(drawn)), *zip(*drawn, strict=True)]
+    columns = [range(len(drawn)), *zip(*drawn, strict=True), [0] * len(drawn)]
     return pa.table([pa.array(list(c), f.type) for c, f in zip(columns, IOU_SCHEMA, strict=True)], IOU_SCHEMA)
 
 

@@ -70,6 +70,7 @@ def test_iou_is_intersection_over_union_in_image_pixels(truth: AnnotationSet) ->
     assert ious.schema == IOU_SCHEMA
     assert ious["annotation_id"].to_pylist() == [1, 2, 3]  # not the one without a mask, not the crowd
     assert ious["area"].to_pylist() == [100, 25, 100]
+    assert ious["outside_box"].to_pylist() == [0, 0, 0]
     assert ious["iou"].to_pylist() == [50 / 100, 25 / 50, 50 / 100]
     assert ious["box_iou"].to_pylist() == [1.0, 0.25, 1.0]
 
@@ -103,3 +104,26 @@ def test_two_masks_for_one_annotation_are_refused_by_its_id(truth: AnnotationSet
     twice = pa.concat_tables([predictions({1: None, 2: None}), predictions({2: None})])
     with pytest.raises(DataError, match=r"annotation 2: got more than one mask, expected one"):
         given_box_ious(truth, twice)
+
+
+def test_truth_outside_the_given_box_is_counted(tmp_path: Path) -> None:
+    square = [[2, 2, 12, 2, 12, 12, 2, 12]]  # 10 x 10 px, of which the box below holds the left half
+    raw = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 20, "width": 20}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [
+            {
+                "id": i,
+                "image_id": 1,
+                "category_id": 1,
+                "bbox": [2, 2, 5, 10],
+                "segmentation": square,
+                "source": who,
+            }
+            for i, who in ((1, "human"), (2, "teacher"))
+        ],
+    }
+    (tmp_path / "loose.json").write_text(json.dumps(raw), encoding="utf-8")
+    ious = given_box_ious(read_coco(tmp_path / "loose.json", "all"), predictions({}))
+    assert ious["annotation_id"].to_pylist() == [1]  # a teacher's mask is no truth
+    assert ious["outside_box"].to_pylist() == [50]

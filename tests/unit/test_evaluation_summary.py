@@ -20,7 +20,7 @@ def table(rows: list[tuple[int, int, float]]) -> pa.Table:
     """Rows of (image, category, IoU); the box scores 0.5 and the ellipse 0.6 throughout."""
     images, categories, ious = zip(*rows, strict=True) if rows else ((), (), ())
     n = len(rows)
-    columns = [range(n), images, categories, [100] * n, ious, [0.5] * n, [0.6] * n]
+    columns = [range(n), images, categories, [100] * n, ious, [0.5] * n, [0.6] * n, [0] * n]
     return pa.table([pa.array(list(c), f.type) for c, f in zip(columns, IOU_SCHEMA, strict=True)], IOU_SCHEMA)
 
 

@@ -18,6 +18,7 @@ ROWS = [
     [0.9, 0.8, 0.7],
     [0.5, 0.4, 0.6],
     [0.6, 0.6, 0.6],
+    [0, 50, 0],
 ]
 IOUS = pa.table([pa.array(c, f.type) for c, f in zip(ROWS, IOU_SCHEMA, strict=True)], IOU_SCHEMA)
 AP = dict.fromkeys(STATS, 0.25) | {"APl": None, "instances": 3, "ignored": 0}

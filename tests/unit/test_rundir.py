@@ -207,3 +207,11 @@ def test_every_reading_of_a_validation_set_is_logged(run: RunDir) -> None:
         ("evaluate-teacher", "val.json"),
         ("report", "val.json"),
     ]
+
+
+def test_a_second_process_is_kept_out_while_one_works(run: RunDir) -> None:
+    def meanwhile(folder: Path) -> None:
+        with pytest.raises(RunError, match="another process works in this run"):
+            run.run_stage("other", {}, lambda folder: None, Silent())
+
+    do(run, meanwhile, {})

@@ -86,11 +86,13 @@ def test_a_truncated_weights_file_is_refused_by_name(weights: Path) -> None:
 
 
 def test_weights_of_other_classes_are_refused_with_the_class_that_differs(weights: Path) -> None:
-    require_classes(weights, CARD, ("cat", "kite"))
-    says = refusal(lambda: require_classes(weights, CARD, ("cat", "kite", "owl")))
+    require_classes(weights, CARD, ("cat", "kite"), (True, False))
+    says = refusal(lambda: require_classes(weights, CARD, ("cat", "kite", "owl"), (True, False, False)))
     assert "trained on 2 classes, the data has 3; the model lacks owl" in says
-    assert "the model adds kite" in refusal(lambda: require_classes(weights, CARD, ("cat",)))
-    assert "in another order" in refusal(lambda: require_classes(weights, CARD, ("kite", "cat")))
+    assert "the model adds kite" in refusal(lambda: require_classes(weights, CARD, ("cat",), (True,)))
+    assert "in another order" in refusal(
+        lambda: require_classes(weights, CARD, ("kite", "cat"), (False, True))
+    )
 
 
 def test_a_training_state_comes_back_with_the_random_numbers_that_follow(tmp_path: Path) -> None:
@@ -121,3 +123,8 @@ def test_a_state_of_another_model_or_a_broken_file_is_refused_by_name(tmp_path: 
     for broken in (path.read_bytes()[:-100], b"", b"no state"):
         path.write_bytes(broken)
         assert refusal(other.restore).startswith(f"{path}: cannot resume: ")
+
+
+def test_weights_that_were_shown_other_masks_are_refused(weights: Path) -> None:
+    says = refusal(lambda: require_classes(weights, CARD, ("cat", "kite"), (False, False)))
+    assert "trained with the masks of cat seen, data.seen says unseen" in says

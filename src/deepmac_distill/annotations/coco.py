@@ -79,6 +79,10 @@ class AnnotationSet:
         drawn = [pc.is_valid(self.annotations[name]).to_numpy() for name in ("polygons", "rle_counts")]
         return drawn[0] | drawn[1]
 
+    def has_human_mask(self) -> NDArray[np.bool_]:
+        """Where a person drew a mask: (N,) bool. Only these are truth."""
+        return pc.equal(self.annotations["source"], "human").to_numpy()
+
     def rows_by_image(self) -> NDArray[np.int64]:
         """Offsets (I + 1,): image i has the annotation rows [offsets[i], offsets[i + 1])."""
         ids = self.annotations["image_id"].to_numpy()

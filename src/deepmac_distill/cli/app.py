@@ -62,6 +62,10 @@ Seen = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+Strict = Annotated[
+    bool | None,
+    typer.Option("--strict", help="Refuse boxes without area or over the edge.", rich_help_panel=DATA),
+]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
 Set = Annotated[
@@ -80,6 +84,7 @@ def run(
     val_annotations: ValFile = None,
     val_images: ValImages = None,
     seen: Seen = None,
+    strict: Strict = None,
     device: Device = None,
     seed: Seed = None,
     set_: Set = None,
@@ -91,7 +96,7 @@ def run(
     """
     from deepmac_distill import stages
 
-    flags = _flags(data, annotations, images, val_annotations, val_images, seen, device, seed)
+    flags = _flags(data, annotations, images, val_annotations, val_images, seen, device, seed, strict)
     job = _job(pipeline, out, flags, set_, force)
     report = stages.run(job)
     if report:
@@ -107,6 +112,7 @@ def teach(
     annotations: TrainFile = None,
     images: TrainImages = None,
     seen: Seen = None,
+    strict: Strict = None,
     device: Device = None,
     seed: Seed = None,
     set_: Set = None,
@@ -115,7 +121,7 @@ def teach(
     """Train the teacher: boxes of all classes, masks of the seen ones."""
     from deepmac_distill import stages
 
-    flags = _flags(data, annotations, images, None, None, seen, device, seed)
+    flags = _flags(data, annotations, images, None, None, seen, device, seed, strict)
     print(stages.teach(_job(config, out, flags, set_, force)))
 
 
@@ -128,6 +134,7 @@ def pseudolabel(
     annotations: TrainFile = None,
     images: TrainImages = None,
     seen: Seen = None,
+    strict: Strict = None,
     device: Device = None,
     seed: Seed = None,
     set_: Set = None,
@@ -136,7 +143,7 @@ def pseudolabel(
     """Masks for every box that has none: masks.parquet (facts) and instances.json (COCO)."""
     from deepmac_distill import stages
 
-    flags = _flags(data, annotations, images, None, None, seen, device, seed)
+    flags = _flags(data, annotations, images, None, None, seen, device, seed, strict)
     print(stages.pseudolabel(_job(config, out, flags, set_, force), teacher))
 
 
@@ -150,6 +157,7 @@ def student(
     data: Root = None,
     images: TrainImages = None,
     seen: Seen = None,
+    strict: Strict = None,
     device: Device = None,
     seed: Seed = None,
     set_: Set = None,
@@ -158,7 +166,7 @@ def student(
     """Train the student on human masks of seen classes and the teacher's of the rest."""
     from deepmac_distill import stages
 
-    flags = _flags(data, None, images, None, None, seen, device, seed)
+    flags = _flags(data, None, images, None, None, seen, device, seed, strict)
     print(stages.student(_job(config, out, flags, set_, force), labels))
 
 
@@ -171,6 +179,7 @@ def evaluate(
     val_annotations: ValFile = None,
     val_images: ValImages = None,
     seen: Seen = None,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Print a row for each class too.")] = False,
     reference: Annotated[bool, typer.Option("--reference", help="Average precision by pycocotools.")] = False,
     device: Device = None,
     seed: Seed = None,
@@ -183,7 +192,7 @@ def evaluate(
     flags = _flags(data, None, None, val_annotations, val_images, seen, device, seed)
     overrides = [*(set_ or []), *(["evaluation.reference=true"] if reference else [])]
     folder = stages.evaluate(_job(config, out, flags, overrides, force), _role_or_path(model))
-    _print_summary(stages.read_summary(folder))
+    _print_summary(stages.read_summary(folder), per_class)
     print(f"figures: {folder}")
 
 
@@ -271,6 +280,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except DistillError as error:
         print(f"deepmac: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+        print(
+            f"deepmac: {error.filename}: {error.strerror}; expected a path that can be used", file=sys.stderr
+        )
+        sys.exit(2)
 
 
 def _flags(
@@ -282,6 +296,7 @@ def _flags(
     seen: str | None,
     device: str | None,
     seed: int | None,
+    strict: bool | None = None,
 ) -> list[str]:
     """Flags as overrides; a flag that was not given overrides nothing."""
     values = {
@@ -291,11 +306,12 @@ def _flags(
         "data.val_annotations": val_annotations,
         "data.val_images": val_images,
         "data.seen": None if seen is None else seen.split(","),
+        "data.strict": strict,
         "device": device,
         "seed": seed,
     }
     given = {key: value for key, value in values.items() if value is not None}
-    if any(key.startswith("data.") and key != "data.seen" for key in given):
+    if any(key.startswith("data.") and key not in ("data.seen", "data.strict") for key in given):
         given["data.source"] = "coco"
     if annotations is not None:
         given.setdefault("data.val_annotations", "")  # a pipeline file's own would belong to other data
@@ -340,13 +356,16 @@ def _print_report(report: dict) -> None:
     _print_comparison(report["student_minus_teacher"], "student", "teacher")
 
 
-def _print_summary(summary: dict) -> None:
+def _print_summary(summary: dict, per_class: bool = False) -> None:
     from deepmac_distill.report import tables
 
     console = _console()
     console.print(tables.given_boxes_table(summary["given_boxes"]))
+    console.print(tables.sizes_table(summary["given_boxes"]))
     if summary["detected"]["segm"]:
         console.print(tables.detected_table(summary["detected"]))
+    if per_class:
+        console.print(tables.per_class_table(summary["per_class"]))
 
 
 def _print_comparison(comparison: dict, a: str, b: str) -> None:

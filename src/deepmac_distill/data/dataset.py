@@ -50,6 +50,7 @@ class BoxDataset(Dataset[Sample]):
         view_of: ViewOf,
         seed: int = 0,
         with_masks: bool = True,
+        wanted: NDArray[np.bool_] | None = None,
     ) -> None:
         """
         Args:
@@ -57,6 +58,7 @@ class BoxDataset(Dataset[Sample]):
             mask_size: cells a side of a mask grid.
             view_of: draws the view of an image, such as `training_views(...)` or `evaluation_views(size_px)`.
             with_masks: False leaves every mask out, for work that needs only boxes.
+            wanted: (N,) which annotations to show; all by default.
         """
         table = annotations.annotations
         self.annotations, self.folder = annotations, folder
@@ -65,7 +67,7 @@ class BoxDataset(Dataset[Sample]):
         self._ids = table["annotation_id"].to_numpy()
         self._boxes = annotations.boxes_xyxy()
         self._labels = annotations.labels()
-        self._usable = pc.equal(table["status"], "ok").to_numpy()
+        self._usable = pc.equal(table["status"], "ok").to_numpy() & (True if wanted is None else wanted)
         self._has_mask = annotations.has_mask() & with_masks
         self._polygons = table["polygons"].combine_chunks()
         self._rle_counts = table["rle_counts"].combine_chunks()

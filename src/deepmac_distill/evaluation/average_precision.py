@@ -162,7 +162,7 @@ def _only(detections: Sequence[Detection], iou_type: IouType) -> list[Detection]
 def _ignored(truth: AnnotationSet, iou_type: IouType) -> np.ndarray:
     """(N,) bool: truths that may be found or not without effect."""
     crowd = truth.annotations["iscrowd"].to_numpy()
-    return crowd | ~truth.has_mask() if iou_type == "segm" else crowd
+    return crowd | ~truth.has_human_mask() if iou_type == "segm" else crowd
 
 
 def _coco_dict(truth: AnnotationSet, iou_type: IouType) -> dict[str, Any]:
@@ -170,15 +170,17 @@ def _coco_dict(truth: AnnotationSet, iou_type: IouType) -> dict[str, Any]:
     images = zip(*(truth.images[name].to_pylist() for name in ("image_id", "height", "width")), strict=True)
     names = zip(truth.classes.category_ids, truth.classes.names, strict=True)
     with_masks = iou_type == "segm"
-    columns = ["annotation_id", "image_id", "category_id", "bbox", "area"]
+    columns = ["image_id", "category_id", "bbox", "area"]
     rows = truth.annotations.select(columns).to_pylist()
     shapes = _segmentations(truth) if with_masks else [None] * len(rows)
     annotations = []
-    for row, ignored, shape in zip(rows, _ignored(truth, iou_type).tolist(), shapes, strict=True):
+    # Ids of our own: pycocotools takes a match with id 0 for no match.
+    judged = zip(rows, _ignored(truth, iou_type).tolist(), shapes, strict=True)
+    for number, (row, ignored, shape) in enumerate(judged, start=1):
         area = row["area"]
         if area is None:
             area = int(hotcoco.mask.area(shape)) if with_masks else row["bbox"][2] * row["bbox"][3]
-        entry = {"id": row["annotation_id"], "image_id": row["image_id"], "category_id": row["category_id"]}
+        entry = {"id": number, "image_id": row["image_id"], "category_id": row["category_id"]}
         entry |= {"bbox": row["bbox"], "area": area, "iscrowd": int(ignored)}
         annotations.append(entry | ({"segmentation": shape} if with_masks else {}))
     return {
@@ -193,8 +195,8 @@ def _segmentations(truth: AnnotationSet) -> list[dict[str, Any]]:
     sizes = truth.image_sizes()
     boxes = encode_boxes(truth.boxes_xyxy(), *sizes.T)
     polygons, counts = (truth.annotations[name].to_pylist() for name in ("polygons", "rle_counts"))
-    shapes = zip(polygons, counts, truth.has_mask(), boxes, sizes.tolist(), strict=True)
-    return [mask_rle(p, c if known else box, *size) for p, c, known, box, size in shapes]
+    shapes = zip(polygons, counts, truth.has_human_mask(), boxes, sizes.tolist(), strict=True)
+    return [mask_rle(*((p, c) if known else (None, box)), *size) for p, c, known, box, size in shapes]
 
 
 def _check_detections(truth: AnnotationSet, detections: Sequence[Detection]) -> None:

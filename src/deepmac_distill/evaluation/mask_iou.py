@@ -24,6 +24,7 @@ IOU_SCHEMA = pa.schema(
         ("iou", pa.float64()),
         ("box_iou", pa.float64()),
         ("ellipse_iou", pa.float64()),
+        ("outside_box", pa.int64()),  # pixels of the truth that no mask inside the given box can reach
     ]
 )
 ROWS_AT_ONCE = 1024  # bounds the masks held as Python objects
@@ -32,8 +33,9 @@ ROWS_AT_ONCE = 1024  # bounds the masks held as Python objects
 def given_box_ious(truth: AnnotationSet, predicted: pa.Table) -> pa.Table:
     """IoU in [0, 1] at original resolution of each predicted mask with its truth, in the order of `truth`.
 
-    Judged is every non-crowd instance with a truth mask of at least one pixel (an empty truth would make
-    the IoU of an empty prediction 0/0). A missing or null prediction counts 0. `box_iou` and `ellipse_iou`
+    Judged is every non-crowd instance with a human's mask of at least one pixel (an empty truth would make
+    the IoU of an empty prediction 0/0; a teacher's mask is no truth). A missing or null prediction counts 0.
+    `box_iou` and `ellipse_iou`
     are what the annotated box, and the ellipse inscribed in it, score as masks: the floor that a model has
     to leave. Deep-MAC (arXiv:2104.00613) gives the measure's name and no evaluator; the reading
     is ours, as is the averaging (see `summary`).
@@ -50,7 +52,7 @@ def given_box_ious(truth: AnnotationSet, predicted: pa.Table) -> pa.Table:
     """
     annotations = truth.annotations
     _check_ids(truth, predicted["annotation_id"])
-    judged = np.flatnonzero(truth.has_mask() & ~annotations["iscrowd"].to_numpy())
+    judged = np.flatnonzero(truth.has_human_mask() & ~annotations["iscrowd"].to_numpy())
     positions = pc.index_in(annotations["annotation_id"].take(judged), predicted["annotation_id"])
     masks = predicted["rle_counts"].take(positions)  # null where there is no prediction
     boxes, sizes = truth.boxes_xyxy()[judged], truth.image_sizes()[judged]
@@ -65,16 +67,13 @@ def _judge(rows: pa.Table, masks: pa.ChunkedArray, boxes: np.ndarray, sizes: np.
     heights, widths = sizes.T
     shapes = zip(rows["polygons"].to_pylist(), rows["rle_counts"].to_pylist(), sizes.tolist(), strict=True)
     truths = [mask_rle(polygons, counts, *size) for polygons, counts, size in shapes]
-    candidates = zip(
-        masks.to_pylist(),
-        encode_boxes(boxes, heights, widths),
-        encode_ellipses(boxes, heights, widths),
-        strict=True,
-    )
+    boxes_rle = encode_boxes(boxes, heights, widths)
+    candidates = zip(masks.to_pylist(), boxes_rle, encode_ellipses(boxes, heights, widths), strict=True)
     ious = np.array([_ious(*pair) for pair in zip(candidates, truths, strict=True)]).reshape(-1, 3)
     areas = np.array([hotcoco.mask.area(rle) for rle in truths], dtype=np.int64)
+    outside = [_pixels_outside(*pair) for pair in zip(truths, boxes_rle, strict=True)]
     columns = [rows[name] for name in ("annotation_id", "image_id", "category_id")]
-    return pa.table([*columns, areas, *ious.T], schema=IOU_SCHEMA).filter(pa.array(areas > 0))
+    return pa.table([*columns, areas, *ious.T, outside], schema=IOU_SCHEMA).filter(pa.array(areas > 0))
 
 
 def _ious(candidates: Sequence[bytes | None], truth: dict[str, Any]) -> np.ndarray:
@@ -83,6 +82,12 @@ def _ious(candidates: Sequence[bytes | None], truth: dict[str, Any]) -> np.ndarr
     rles = [{"size": truth["size"], "counts": candidates[i]} for i in given]
     ious[given] = hotcoco.mask.iou(rles, [truth], [False])[:, 0]
     return ious
+
+
+def _pixels_outside(truth: dict[str, Any], box: bytes) -> int:
+    box_rle = {"size": truth["size"], "counts": box}
+    inside = hotcoco.mask.merge([truth, box_rle], intersect=True)
+    return int(hotcoco.mask.area(truth) - hotcoco.mask.area(inside))
 
 
 def _check_ids(truth: AnnotationSet, ids: pa.ChunkedArray) -> None:

@@ -65,6 +65,7 @@ def summarise_given_boxes(
     Returns:
         {split: {"class_mean_iou" | "instance_mean_iou": {"model", "box", "ellipse"},
                  "model", "model_minus_box", "model_minus_ellipse": {"value", "low", "high"},
+                 "truth_outside_boxes": share of the truth's pixels that lie outside the given boxes,
                  "instances", "classes",
                  "by_size": {"small" | "medium" | "large": {the two means, "instances", "classes"}}}}
         "model", "model_minus_*" are class means; low and high bound 95 % of the resampled values.
@@ -76,6 +77,7 @@ def summarise_given_boxes(
         model, box, ellipse = whole.class_means[split].T
         result[split] = {
             **whole.point(split, MASKS),
+            "truth_outside_boxes": _outside_fraction(ious, classes, split),
             "model": _interval(model),
             "model_minus_box": _interval(model - box),
             "model_minus_ellipse": _interval(model - ellipse),
@@ -180,6 +182,13 @@ def _interval(values: np.ndarray) -> dict[str, float | None]:
     drawn = values[1:][np.isfinite(values[1:])]  # a resampling may hold no instance of a small split
     low, high = np.quantile(drawn, (0.025, 0.975)) if drawn.size else (np.nan, np.nan)
     return {"value": _known(values[0]), "low": _known(low), "high": _known(high)}
+
+
+def _outside_fraction(ious: pa.Table, classes: Classes, split: str) -> float | None:
+    ids = [classes.category_ids[label] for label in split_labels(classes)[split]]
+    inside = ious.filter(pc.is_in(ious["category_id"], pa.array(ids, pa.int32())))
+    area = pc.sum(inside["area"]).as_py()
+    return pc.sum(inside["outside_box"]).as_py() / area if area else None
 
 
 def _known(value: float) -> float | None:

@@ -16,7 +16,7 @@ from deepmac_distill.models.backbones import (
     tiny_backbone,
 )
 from deepmac_distill.models.deepmac import DeepMac, mask_input_channels
-from deepmac_distill.models.mask_heads import build_mask_head
+from deepmac_distill.models.mask_heads import MASK_HEADS, build_mask_head
 
 _RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 _OURS = ("tiny", "hourglass-52", "hourglass-104")
@@ -35,6 +35,10 @@ def build_model(config: ModelConfig, num_classes: int, load_weights: bool) -> De
         ConfigError: a backbone or a size that cannot be built.
         CheckpointError: backbone weights that are missing or do not fit.
     """
+    if config.mask_head not in MASK_HEADS:
+        raise ConfigError(
+            f"model.mask_head: got {config.mask_head!r}, expected one of {', '.join(MASK_HEADS)}"
+        )
     backbone = _backbone(config)
     if load_weights:
         _load_backbone(backbone, config)

@@ -10,8 +10,15 @@ from __future__ import annotations
 from typing import Any
 
 from deepmac_distill.stages.checking import check
-from deepmac_distill.stages.evaluating import compare, evaluate, read_summary, report, require_lead
-from deepmac_distill.stages.job import Job, validation_split
+from deepmac_distill.stages.evaluating import (
+    compare,
+    evaluate,
+    read_summary,
+    report,
+    require_lead,
+    require_validation,
+)
+from deepmac_distill.stages.job import Job
 from deepmac_distill.stages.predicting import predict
 from deepmac_distill.stages.pseudolabelling import pseudolabel
 from deepmac_distill.stages.training import require_buildable, student, teach
@@ -39,8 +46,8 @@ def run(job: Job) -> dict[str, Any]:
     """
     require_buildable(job, "teacher")
     require_buildable(job, "student")
+    judged = require_validation(job)
     teach(job)
-    judged = validation_split(job) is not None
     if judged:
         require_lead(job, evaluate(job, "teacher"))
     pseudolabel(job)

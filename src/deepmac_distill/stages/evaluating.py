@@ -20,7 +20,7 @@ from deepmac_distill.files import sha256_of_file, write_json
 from deepmac_distill.inference import detect_objects, segment_boxes
 from deepmac_distill.labelling import coco_results, given_box_masks
 from deepmac_distill.report.contact_sheet import contact_sheet
-from deepmac_distill.stages.job import Job, Role, validation_split
+from deepmac_distill.stages.job import Job, Role, training_split, validation_split
 from deepmac_distill.stages.loading import boxes_for, load_model, sha256_of_weights
 from deepmac_distill.stages.sheet import sheet_rows
 from deepmac_distill.structures import Batch
@@ -38,10 +38,10 @@ def evaluate(job: Job, model: Role | Path) -> Path:
     data = validation_split(job)
     if data is None:
         raise ConfigError("data.val_annotations: got nothing, expected a COCO file to evaluate on")
-    role = model if isinstance(model, str) else model.stem
     weights = job.run.output(model, "weights.safetensors") if isinstance(model, str) else model
     truth = job.read(data.annotations, hide_unseen=False)
-    stage = f"evaluate-{role}"
+    weights_sha256 = sha256_of_weights(weights)
+    stage = f"evaluate-{model if isinstance(model, str) else weights_sha256[:8]}"
 
     def work(folder: Path) -> None:
         job.run.log_validation_reading(stage, data.annotations)
@@ -49,7 +49,7 @@ def evaluate(job: Job, model: Role | Path) -> Path:
 
     settings = job.pipeline.evaluation
     inputs = {
-        "weights": sha256_of_weights(weights),
+        "weights": weights_sha256,
         "data.val_annotations": truth.content_sha256,
         "data.val_images": images_sha256(truth, data.images),
         "evaluation.max_detections": settings.max_detections,
@@ -58,6 +58,26 @@ def evaluate(job: Job, model: Role | Path) -> Path:
         "seed": job.pipeline.seed,
     }
     return job.do(stage, inputs, work)
+
+
+def require_validation(job: Job) -> bool:
+    """Whether there is a validation set; one that could not be judged on is refused before hours of work.
+
+    Raises:
+        DataError: the file cannot be read, an image is missing, or its classes are not the training set's.
+    """
+    data = validation_split(job)
+    if data is None:
+        return False
+    truth, training = job.read(data.annotations), job.read(training_split(job).annotations)
+    if truth.classes != training.classes:
+        differing = set(truth.classes.names) ^ set(training.classes.names) or {"their ids"}
+        raise DataError(
+            f"{truth.path}: classes differ from those of {training.path} in "
+            f"{', '.join(sorted(differing)[:3])}; expected the same"
+        )
+    images_sha256(truth, data.images)
+    return True
 
 
 def require_lead(job: Job, evaluation: Path) -> None:
@@ -83,11 +103,15 @@ def report(job: Job) -> dict[str, Any]:
         job.run.log_validation_reading("report", data.annotations)
         summaries = {role: read_summary(where) for role, where in folders.items()}
         comparison = compare(folders["student"], folders["teacher"], settings.bootstrap, job.pipeline.seed)
-        write_json(folder / "summary.json", {**summaries, "student_minus_teacher": comparison})
         truth = job.read(data.annotations, hide_unseen=False)
+        write_json(
+            folder / "summary.json", {**summaries, "student_minus_teacher": comparison, "data": truth.counts}
+        )
         masks = {role: _masks_by_id(where) for role, where in folders.items()}
-        rows = sheet_rows(truth, data.images, masks, settings.sheet_images)
-        contact_sheet(rows, folder / "contact_sheet.png", job.pipeline.name)
+        if rows := sheet_rows(truth, data.images, masks, settings.sheet_images):
+            contact_sheet(rows, folder / "contact_sheet.png", job.pipeline.name)
+        else:
+            job.progress.note("no true masks to show: no contact sheet")
 
     inputs = {f"{role} evaluation": sha256_of_file(where / "summary.json") for role, where in folders.items()}
     inputs |= {"evaluation.sheet_images": settings.sheet_images}
@@ -136,7 +160,7 @@ def _masks_by_id(folder: Path) -> dict[int, bytes]:
 
 def _judge(job: Job, truth: AnnotationSet, images: Path, weights: Path, folder: Path) -> None:
     """Masks in given boxes, then detections, then every figure of both."""
-    model, card = load_model(weights, job.device, truth.classes.names)
+    model, card = load_model(weights, job.device, truth.classes)
     settings = job.pipeline.evaluation
     dataset = boxes_for(card, truth, images)
 

@@ -45,15 +45,24 @@ class Job:
         data = self.pipeline.data
         return read_coco(path, data.seen, strict=data.strict, hide_unseen=hide_unseen)
 
+    def read_and_tell(self, path: Path) -> AnnotationSet:
+        """`read`, and a line that says how much of what is in the file and what will not be used."""
+        annotations = self.read(path)
+        told = ", ".join(
+            f"{count} {name.replace('_', ' ')}" for name, count in annotations.counts.items() if count
+        )
+        self.progress.note(f"{path}: {told}; seen: {', '.join(annotations.classes.seen_names)}")
+        return annotations
+
     def do(
         self, stage: str, inputs: dict[str, Any], work: Callable[[Path], None], *, derived: bool = False
     ) -> Path:
-        """Run one stage in its folder; the run keeps the configuration of the stage done last."""
+        """Run one stage in its folder; the run keeps the configuration of the stage begun last."""
 
         def recorded(folder: Path) -> None:
             devices.use_threads(self.pipeline.threads)
-            work(folder)
             self.run.record_config(dataclasses.asdict(self.pipeline), self.source)
+            work(folder)
 
         return self.run.run_stage(stage, inputs, recorded, self.progress, force=self.force, derived=derived)
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from deepmac_distill import config
+from deepmac_distill.annotations.classes import Classes
 from deepmac_distill.annotations.coco import AnnotationSet
 from deepmac_distill.config import ModelConfig
 from deepmac_distill.data.augment import evaluation_views
@@ -29,17 +32,17 @@ def sha256_of_weights(weights: Path) -> str:
 
 
 def load_model(
-    weights: Path, device: torch.device, class_names: tuple[str, ...] | None = None
+    weights: Path, device: torch.device, classes: Classes | None = None
 ) -> tuple[nn.Module, ModelCard]:
     """The model in a weights file, ready to use, and its card.
 
     Raises:
-        CheckpointError: not weights of ours, weights that do not fit the card, or (where `class_names` are
+        CheckpointError: not weights of ours, weights that do not fit the card, or (where `classes` are
             given) a model of other classes.
     """
     card = read_card(weights)
-    if class_names is not None:
-        require_classes(weights, card, class_names)
+    if classes is not None:
+        require_classes(weights, card, classes.names, classes.seen)
     recipe = config.build(ModelConfig, card.model, str(weights))
     try:
         model = build_model(recipe, len(card.class_names), load_weights=False)
@@ -49,12 +52,15 @@ def load_model(
     return model.to(device).eval(), card
 
 
-def boxes_for(card: ModelCard, annotations: AnnotationSet, images: Path) -> BoxDataset:
-    """Whole images with all usable boxes, at the size the model was trained at; no masks are loaded."""
+def boxes_for(
+    card: ModelCard, annotations: AnnotationSet, images: Path, wanted: NDArray[np.bool_] | None = None
+) -> BoxDataset:
+    """Whole images at the size the model was trained at, with all usable boxes or the (N,) `wanted` ones."""
     return BoxDataset(
         annotations,
         images,
         mask_size=card.model["mask_size"],
         view_of=evaluation_views(card.image_size_px),
         with_masks=False,
+        wanted=wanted,
     )

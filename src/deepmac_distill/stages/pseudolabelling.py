@@ -10,7 +10,13 @@ from pathlib import Path
 from deepmac_distill import __version__
 from deepmac_distill.annotations.coco import AnnotationSet, load_coco_json
 from deepmac_distill.annotations.export import write_instances_json
-from deepmac_distill.annotations.pseudolabels import assemble, finished_units, read_labels, write_unit
+from deepmac_distill.annotations.pseudolabels import (
+    LABELS_SCHEMA,
+    assemble,
+    finished_units,
+    read_labels,
+    write_unit,
+)
 from deepmac_distill.annotations.select import SelectRules
 from deepmac_distill.data.images import images_sha256
 from deepmac_distill.data.loader import evaluation_batches
@@ -29,7 +35,7 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
     `[labels]` make of them; changing a rule redoes only the latter.
     """
     data = training_split(job)
-    annotations = job.read(data.annotations)
+    annotations = job.read_and_tell(data.annotations)
     weights = teacher or job.run.output("teacher", "weights.safetensors")
     masks = _label_facts(job, annotations, data.images, weights)
     labels = job.pipeline.labels
@@ -40,9 +46,10 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
     )
 
     def work(folder: Path) -> None:
-        rows = read_labels(masks)
-        if labels.threshold != STORED_THRESHOLD:
-            rows = rethresholded(rows, labels.threshold)
+        if labels.threshold == STORED_THRESHOLD:  # the soft grids are most of the file
+            rows = read_labels(masks, [name for name in LABELS_SCHEMA.names if name != "soft"])
+        else:
+            rows = rethresholded(read_labels(masks), labels.threshold)
         raw = load_coco_json(data.annotations, job.pipeline.data.seen)
         counts = write_instances_json(raw, rows, rules, folder / "instances.json")
         write_json(folder / "counts.json", counts)
@@ -83,8 +90,8 @@ def _label_facts(job: Job, annotations: AnnotationSet, images: Path, weights: Pa
 
 def _label_units(job: Job, annotations: AnnotationSet, images: Path, weights: Path, parts: Path) -> int:
     """Write the part of every unit that is not there yet; returns the number of units."""
-    model, card = load_model(weights, job.device, annotations.classes.names)
-    dataset = boxes_for(card, annotations, images)
+    model, card = load_model(weights, job.device, annotations.classes)
+    dataset = boxes_for(card, annotations, images, wanted=~annotations.has_human_mask())
     labels, offsets = job.pipeline.labels, annotations.rows_by_image()
     starts = range(0, len(dataset), labels.unit_images)
     finished = finished_units(parts)

@@ -20,7 +20,7 @@ MOST_BOXES = 12  # per image; more cannot be told apart on a sheet
 def sheet_rows(
     truth: AnnotationSet, folder: Path, masks: Mapping[str, Mapping[int, bytes]], count: int
 ) -> list[SheetRow]:
-    """Rows of image with boxes, truth, and each model's masks, for unseen classes alone.
+    """Rows of image with boxes, truth, and each model's masks, for unseen classes (if there are any).
 
     The images are not chosen for their looks: they lie evenly over all that hold an unseen object.
 
@@ -28,8 +28,9 @@ def sheet_rows(
         masks: heading -> annotation id -> compressed RLE.
         count: rows at most.
     """
-    unseen = ~np.array(truth.classes.seen)[truth.labels()]
-    shown = unseen & truth.has_mask() & pc.equal(truth.annotations["status"], "ok").to_numpy()
+    drawn = truth.has_human_mask() & pc.equal(truth.annotations["status"], "ok").to_numpy()
+    unseen = drawn & ~np.array(truth.classes.seen)[truth.labels()]
+    shown = unseen if unseen.any() else drawn
     offsets = truth.rows_by_image()
     images = np.flatnonzero(np.add.reduceat(np.r_[shown, False], offsets[:-1]) * (np.diff(offsets) > 0))
     chosen = images[np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(int))]

@@ -26,7 +26,7 @@ from deepmac_distill.training.schedule import make_schedule
 def teach(job: Job) -> Path:
     """Train the teacher on boxes of all classes and masks of the seen ones; returns its weights."""
     data = training_split(job)
-    annotations = job.read(data.annotations)
+    annotations = job.read_and_tell(data.annotations)
     require_seen_masks(annotations)
     return _train_role(job, "teacher", annotations, data.images)
 
@@ -34,7 +34,7 @@ def teach(job: Job) -> Path:
 def student(job: Job, labels: Path | None = None) -> Path:
     """Train the student on human masks of seen classes and the teacher's of the rest; returns its weights."""
     labels = labels or job.run.output("select", "instances.json")
-    annotations = job.read(labels)
+    annotations = job.read_and_tell(labels)
     return _train_role(job, "student", annotations, training_split(job).images)
 
 

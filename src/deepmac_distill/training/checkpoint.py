@@ -78,9 +78,21 @@ def load_weights(path: Path, model: nn.Module) -> None:
     model.load_state_dict(state)
 
 
-def require_classes(path: Path, card: ModelCard, class_names: tuple[str, ...]) -> None:
-    """Raise CheckpointError, naming a class, unless the weights were trained on this class list."""
+def require_classes(
+    path: Path, card: ModelCard, class_names: tuple[str, ...], seen: tuple[bool, ...]
+) -> None:
+    """Raise CheckpointError, naming a class, unless the weights know this class list and these seen classes.
+
+    A model that was shown masks of a class must not be taken for one that was not.
+    """
     if card.class_names == class_names:
+        for name, trained, said in zip(class_names, card.seen, seen, strict=True):
+            if trained != said:
+                shown, stated = ("seen" if flag else "unseen" for flag in (trained, said))
+                raise CheckpointError(
+                    f"{path}: trained with the masks of {name} {shown}, data.seen says {stated}; "
+                    "expected the same seen classes (--seen)"
+                )
         return
     for kind, names in (
         ("lacks", sorted(set(class_names) - set(card.class_names))),

@@ -75,7 +75,7 @@ def train(
                 average.update_parameters(model)
             figures = {name: value / settings.accumulate for name, value in losses.items()}
             if step % LOG_EVERY_STEPS == 0 or step == settings.steps - 1:
-                log.write(step, lr=optimizer.param_groups[0]["lr"], **figures)
+                log.write(step, lr=max(group["lr"] for group in optimizer.param_groups), **figures)
             bar.advance(1, loss=sum(figures.values()))
             if (step + 1) % settings.checkpoint_every == 0:
                 state.save(step + 1)
