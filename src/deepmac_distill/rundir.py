@@ -54,10 +54,6 @@ class RunDir:
         if source is not None:
             (self.path / "config.toml").write_text(source, encoding="utf-8")
 
-    def done(self, stage: str) -> bool:
-        """Is the stage whole?"""
-        return (self.path / stage / "done.json").exists()
-
     def output(self, stage: str, name: str) -> Path:
         """A file of a stage that is done.
 

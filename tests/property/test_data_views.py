@@ -26,9 +26,16 @@ def box_of(view: View, shares: tuple[float, ...]) -> np.ndarray:
 
 
 @given(views(), SHARES)
-def test_canvas_and_source_are_each_others_inverse(view: View, shares: tuple[float, ...]) -> None:
-    boxes = box_of(view, shares)
-    assert np.allclose(view.to_source(view.to_canvas(boxes)), boxes, atol=1e-6)
+def test_the_crop_fills_its_place_on_the_canvas_and_middles_stay_middles(
+    view: View, shares: tuple[float, ...]
+) -> None:
+    height, width = view.fit
+    assert np.allclose(view.to_canvas(np.array([view.crop], dtype=float)), [[0, 0, width, height]])
+    inner = view.to_canvas(box_of(view, shares))
+    mirrored = view.to_canvas(
+        np.sum([view.crop[:2], view.crop[2:]], axis=0)[[0, 1, 0, 1]] - box_of(view, shares)
+    )
+    assert np.allclose(inner + mirrored, [[width, height, width, height]], atol=1e-6)
 
 
 @given(views(), SHARES)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from deepmac_distill.geometry.boxes import box_area, clip_boxes, has_area, scale, xywh_to_xyxy, xyxy_to_xywh
+from deepmac_distill.geometry.boxes import box_area, clip_boxes, has_area, xywh_to_xyxy, xyxy_to_xywh
 
 
 def test_xywh_and_xyxy_undo_each_other() -> None:
@@ -32,8 +32,3 @@ def test_a_turned_over_or_flat_box_has_no_area() -> None:
     boxes = [[0, 0, 2, 3], [2, 0, 0, 3], [1, 1, 1, 5], [2, 3, 0, 0]]
     assert has_area(boxes).tolist() == [True, False, False, False]
     assert box_area(boxes).tolist() == [6, 0, 0, 0]
-
-
-def test_scaling_multiplies_x_by_the_factor_of_x() -> None:
-    assert scale([[1, 2, 3, 4]], 10, 100).tolist() == [[100, 20, 300, 40]]
-    assert scale([[1, 2, 3, 4], [1, 2, 3, 4]], [1, 2], [1, 3]).tolist() == [[1, 2, 3, 4], [3, 4, 9, 8]]

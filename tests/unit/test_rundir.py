@@ -51,15 +51,15 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_nothing_is_written_before_the_first_stage_begins(run: RunDir) -> None:
-    assert not run.path.exists() and not run.done("stage")
+    assert not run.path.exists() and not (run.path / "stage" / "done.json").exists()
 
 
 def test_a_stage_is_whole_or_absent(run: RunDir) -> None:
     with pytest.raises(KeyboardInterrupt):
         do(run, stopped_after("half.txt"), {"lr": 1})
-    assert not run.done("stage") and not (run.path / "stage").exists()
+    assert not (run.path / "stage" / "done.json").exists() and not (run.path / "stage").exists()
     folder = do(run, writes("a"), {"lr": 1})
-    assert run.done("stage") and folder == run.path / "stage"
+    assert (run.path / "stage" / "done.json").exists() and folder == run.path / "stage"
     assert run.output("stage", "out.txt").read_text() == "a"
     assert not (run.path / "stage.part").exists()
 
@@ -165,7 +165,7 @@ def test_a_run_stopped_just_before_its_last_rename_goes_on(
         patched.setattr(Path, "rename", stop)
         with pytest.raises(KeyboardInterrupt):
             do(run, writes("a"), {"lr": 1})
-    assert not run.done("stage")
+    assert not (run.path / "stage" / "done.json").exists()
     folder = do(run, writes("a"), {"lr": 1})
     assert content(folder)["out.txt"] == b"a" and "inputs.json" not in content(folder)
 

@@ -61,10 +61,6 @@ class View:
         """(N, 4) source boxes in canvas pixels, not clipped."""
         return self._turned((boxes - np.tile(self.crop[:2], 2)) * np.tile(self.scale[::-1], 2))
 
-    def to_source(self, boxes: Boxes) -> Boxes:
-        """(N, 4) canvas boxes in source pixels, not clipped: the inverse of `to_canvas`."""
-        return self._turned(boxes) / np.tile(self.scale[::-1], 2) + np.tile(self.crop[:2], 2)
-
     def _turned(self, boxes: Boxes) -> Boxes:
         """(N, 4) canvas boxes, left and right exchanged where the view is flipped."""
         x1, y1, x2, y2 = np.asarray(boxes, dtype=np.float64).T

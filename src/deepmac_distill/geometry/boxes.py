@@ -43,13 +43,6 @@ def clip_boxes(boxes: ArrayLike, height: ArrayLike, width: ArrayLike) -> Boxes:
     return np.clip(boxes, 0.0, limits)
 
 
-def scale(boxes: ArrayLike, factor_y: ArrayLike, factor_x: ArrayLike) -> Boxes:
-    """(N, 4) boxes in an image resized by `factor_y` and `factor_x`, each one for all or (N,)."""
-    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-    factors = np.broadcast_arrays(*np.atleast_1d(factor_x, factor_y, factor_x, factor_y))
-    return boxes * np.stack(factors, axis=-1)
-
-
 def box_area(boxes: ArrayLike) -> NDArray[np.float64]:
     """(N,) areas in square pixels; zero for a box without area, turned-over ones included."""
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 MISSING = "–"
@@ -87,14 +85,6 @@ def detection_comparison_table(comparison: Mapping[str, Any], a: str, b: str) ->
                 values = [percent(found[name]) for name in ("a", "b")]
                 table.add_row(heading, split, *values, points(found["a_minus_b"]))
     return table
-
-
-def markdown(table: Table) -> str:
-    """The same table for a Markdown page, without its title."""
-    table.box, table.title = box.MARKDOWN, None
-    out = io.StringIO()
-    Console(file=out, width=400, color_system=None).print(table)
-    return "\n".join(line.strip() for line in out.getvalue().splitlines() if line.strip()) + "\n"
 
 
 def percent(fraction: float | None) -> str:

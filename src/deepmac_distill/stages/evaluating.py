@@ -22,7 +22,7 @@ from deepmac_distill.labelling import coco_results, given_box_masks
 from deepmac_distill.report.contact_sheet import contact_sheet
 from deepmac_distill.stages.job import Job, Role, training_split, validation_split
 from deepmac_distill.stages.loading import boxes_for, load_model, sha256_of_weights
-from deepmac_distill.stages.sheet import sheet_rows
+from deepmac_distill.stages.sheet import Judged, sheet_rows
 from deepmac_distill.structures import Batch
 
 MOST_AP_RESAMPLES = (
@@ -107,7 +107,7 @@ def report(job: Job) -> dict[str, Any]:
         write_json(
             folder / "summary.json", {**summaries, "student_minus_teacher": comparison, "data": truth.counts}
         )
-        masks = {role: _masks_by_id(where) for role, where in folders.items()}
+        masks = {role: _judged_masks(where) for role, where in folders.items()}
         if rows := sheet_rows(truth, data.images, masks, settings.sheet_images):
             contact_sheet(rows, folder / "contact_sheet.png", job.pipeline.name)
         else:
@@ -153,9 +153,15 @@ def _read_record(folder: Path) -> dict[str, Any]:
         raise RunError(f"{folder}: no evaluation; expected a folder that deepmac evaluate wrote") from None
 
 
-def _masks_by_id(folder: Path) -> dict[int, bytes]:
-    table = pq.read_table(folder / "masks.parquet")
-    return dict(zip(table["annotation_id"].to_pylist(), table["rle_counts"].to_pylist(), strict=True))
+def _judged_masks(folder: Path) -> dict[int, Judged]:
+    masks = pq.read_table(folder / "masks.parquet").to_pylist()
+    ious = pq.read_table(folder / "ious.parquet", columns=["annotation_id", "iou"]).to_pylist()
+    counts = {row["annotation_id"]: row["rle_counts"] for row in masks}
+    return {
+        row["annotation_id"]: Judged(counts[row["annotation_id"]], row["iou"])
+        for row in ious
+        if row["annotation_id"] in counts
+    }
 
 
 def _judge(job: Job, truth: AnnotationSet, images: Path, weights: Path, folder: Path) -> None:
