@@ -52,10 +52,10 @@ def chain_table(result: dict[str, Any]) -> str:
         "| model − box | model − ellipse | mask AP | box AP |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for role in ("teacher", "student"):
+    for role in (role for role in ("teacher", "student") if role in result):
         for split in ("seen", "unseen", "all"):
             given = result[role]["given_boxes"][split]
-            found = result[role]["detected"]
+            precision = [found and found[split]["AP"] for found in result[role]["detected"].values()]
             cells = [
                 role,
                 f"{split} ({given['classes']})",
@@ -64,8 +64,7 @@ def chain_table(result: dict[str, Any]) -> str:
                 percent(given["class_mean_iou"]["box"]),
                 points(given["model_minus_box"]),
                 points(given["model_minus_ellipse"]),
-                percent(found["segm"][split]["AP"]),
-                percent(found["bbox"][split]["AP"]),
+                *map(percent, precision),  # of masks, of boxes
             ]
             lines.append("| " + " | ".join(cells) + " |")
     environment, seconds = result["environment"], result["seconds"]
@@ -101,7 +100,12 @@ def codec_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-TABLES = {"demo": chain_table, "coco_sample": chain_table, "codec": codec_table}
+TABLES = {
+    "demo": chain_table,
+    "coco_sample": chain_table,
+    "coco_sample_with_detection": chain_table,
+    "codec": codec_table,
+}
 
 
 def tables(check: bool) -> int:
