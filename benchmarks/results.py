@@ -100,12 +100,7 @@ def codec_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-TABLES = {
-    "demo": chain_table,
-    "coco_sample": chain_table,
-    "coco_sample_with_detection": chain_table,
-    "codec": codec_table,
-}
+TABLES = {"demo": chain_table, "coco_sample": chain_table, "codec": codec_table}
 
 
 def tables(check: bool) -> int:

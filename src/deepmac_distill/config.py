@@ -96,7 +96,7 @@ class TrainConfig:
     accumulate: int = 1  # forward passes per optimizer step
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: float = 1e-3
-    backbone_lr_factor: float = 1.0  # learning rate of the backbone relative to the rest
+    backbone_lr_factor: float = 1.0  # learning rate of what can be pretrained, relative to the rest
     weight_decay: float = 0.0  # on weights of two or more dimensions; not on biases and norms
     momentum: float = 0.9  # sgd only
     schedule: Literal["cosine", "steps", "constant"] = "cosine"
@@ -118,7 +118,8 @@ class TrainConfig:
             _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         _require(self.lr > 0, "lr", self.lr, "> 0")
         _require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
-        _require(0 <= self.warmup_steps <= self.steps, "warmup_steps", self.warmup_steps, "0 to steps")
+        upto = f"0 to steps, {self.steps}"
+        _require(0 <= self.warmup_steps <= self.steps, "warmup_steps", self.warmup_steps, upto)
         _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "in [0, 1)")
         _require(0 <= self.flip_fraction <= 1, "flip_fraction", self.flip_fraction, "in [0, 1]")
         low_high = len(self.scale_range) == 2 and 0 < self.scale_range[0] <= self.scale_range[1]

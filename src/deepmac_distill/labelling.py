@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,9 @@ def label_unit(
     human = pc.equal(table["source"], "human").to_pylist()
     drawn = np.array([not human[row] and id in masks.rows for row, id in enumerate(ids)], bool)  # (R,)
     grids = masks.grids[[masks.rows[ids[row]] for row in np.flatnonzero(drawn)]]  # (D, S, S)
-    teacher = _described(grids, boxes[drawn], sizes[drawn], table["bbox"].filter(drawn), keep_soft)
+    teacher = describe_masks(
+        grids, boxes[drawn], sizes[drawn], table["bbox"].filter(drawn).to_pylist(), keep_soft
+    )
     by_row = dict(zip(np.flatnonzero(drawn).tolist(), teacher, strict=True))
     records = []
     for row, record in enumerate(
@@ -94,9 +96,8 @@ def rethresholded(labels: pa.Table, threshold: float) -> pa.Table:
         record = records[row]
         size, side = (record["height"], record["width"]), record["soft_size"]
         grid = np.frombuffer(record["soft"], np.uint8).reshape(1, side, side)
-        bbox = pa.chunked_array([pa.array([record["bbox"]])])
         box = np.clip(xywh_to_xyxy([record["bbox"]]), 0, [size[1], size[0]] * 2)
-        record |= _described(grid, box, np.array([size]), bbox, True, threshold)[0]
+        record |= describe_masks(grid, box, np.array([size]), [record["bbox"]], True, threshold)[0]
     return pa.Table.from_pylist(records, labels.schema)
 
 
@@ -137,19 +138,25 @@ def coco_results(annotations: AnnotationSet, detected: Iterable[DetectedObjects]
     return results
 
 
-def _described(
+def describe_masks(
     grids: np.ndarray,
     boxes: np.ndarray,
     sizes: np.ndarray,
-    bbox: pa.ChunkedArray,
+    boxes_xywh: Sequence[Sequence[float]],
     keep_soft: bool,
     threshold: float = STORED_THRESHOLD,
 ) -> list[dict[str, Any]]:
-    """What the label file says of each of D teacher's masks; grids (D, S, S) lie over `boxes` (D, 4)."""
+    """What the label file says of each of D of a model's masks.
+
+    Args:
+        grids: (D, S, S) uint8 probabilities over `boxes`.
+        boxes: (D, 4) xyxy, clipped to the image.
+        sizes: (D, 2) height and width of each image.
+        boxes_xywh: (D, 4) as they were given, which the mask should fill.
+    """
     codes = encode_grids(grids, boxes, sizes[:, 0], sizes[:, 1], threshold)
-    given = xywh_to_xyxy(bbox.to_pylist())
     described = []
-    for grid, code, size, box in zip(grids, codes, sizes.tolist(), given, strict=True):
+    for grid, code, size, box in zip(grids, codes, sizes.tolist(), xywh_to_xyxy(boxes_xywh), strict=True):
         rle = {"size": size, "counts": code}
         described.append(
             {

@@ -54,8 +54,8 @@ class RunDir:
         if source is not None:
             (self.path / "config.toml").write_text(source, encoding="utf-8")
 
-    def output(self, stage: str, name: str) -> Path:
-        """A file of a stage that is done.
+    def output(self, stage: str, name: str, command: str) -> Path:
+        """A file of a stage that is done; `command` is what does it.
 
         Raises:
             RunError: the stage is not done.
@@ -63,7 +63,7 @@ class RunDir:
         path = self.path / stage / name
         if not path.exists():
             raise RunError(
-                f"{self.path}: no {stage}/{name}; expected the stage {stage} to be done before this one"
+                f"{self.path}: no {stage}/{name}; expected `deepmac {command}` to be done in this run before"
             )
         return path
 

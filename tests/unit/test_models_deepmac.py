@@ -233,3 +233,14 @@ def test_a_batch_can_be_learned_by_heart() -> None:
     by_place = torch.argsort(found.image_index * 4096 + found.boxes.sum(1))
     torch.testing.assert_close(found.boxes[by_place], batch.instances.boxes[order], rtol=0, atol=3.0)
     assert torch.equal(found.labels[by_place], batch.instances.labels[order])
+
+
+@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "resnet18", "hourglass-52", "tiny"])
+def test_what_can_be_pretrained_is_found_by_its_prefix(backbone: str) -> None:
+    """The untrained top-down path of a pyramid must not learn at a pretrained extractor's rate."""
+    with torch.device("meta"):
+        built = build_model(
+            ModelConfig(backbone=backbone, mask_head="resnet-4"), 3, load_weights=False
+        ).backbone
+    names = [name for name, _ in built.named_parameters() if name.startswith(built.pretrained_prefix)]
+    assert names and not any(name.startswith(("top.", "lateral.", "merge.")) for name in names)

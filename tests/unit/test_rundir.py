@@ -60,7 +60,7 @@ def test_a_stage_is_whole_or_absent(run: RunDir) -> None:
     assert not (run.path / "stage" / "done.json").exists() and not (run.path / "stage").exists()
     folder = do(run, writes("a"), {"lr": 1})
     assert (run.path / "stage" / "done.json").exists() and folder == run.path / "stage"
-    assert run.output("stage", "out.txt").read_text() == "a"
+    assert run.output("stage", "out.txt", "teach").read_text() == "a"
     assert not (run.path / "stage.part").exists()
 
 
@@ -179,7 +179,7 @@ def test_a_record_that_cannot_be_read_is_refused_by_name(run: RunDir) -> None:
 
 def test_an_output_of_a_stage_that_was_not_done_is_refused_by_name(run: RunDir) -> None:
     with pytest.raises(RunError, match=r"no teacher/weights\.safetensors; expected the stage teacher"):
-        run.output("teacher", "weights.safetensors")
+        run.output("teacher", "weights.safetensors", "teach")
 
 
 def test_a_folder_of_another_kind_is_no_run_directory(tmp_path: Path) -> None:

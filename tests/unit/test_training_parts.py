@@ -86,9 +86,11 @@ class Net(nn.Module):
         self.head = nn.Linear(2, 1)
 
 
-def test_weights_decay_but_biases_do_not_and_the_backbone_has_a_rate_of_its_own() -> None:
+def test_weights_decay_but_biases_do_not_and_a_named_part_has_a_rate_of_its_own() -> None:
     model = Net()
-    optimizer = make_optimizer(model, "adamw", lr=0.1, weight_decay=0.5, backbone_lr_factor=0.25)
+    optimizer = make_optimizer(
+        model, "adamw", lr=0.1, weight_decay=0.5, slow_prefix="backbone.", slow_factor=0.25
+    )
     found = {
         id(parameter): (group["lr"], group["weight_decay"])
         for group in optimizer.param_groups

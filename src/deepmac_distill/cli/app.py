@@ -55,10 +55,10 @@ ValImages = Annotated[
     typer.Option("--val-images", help="Folder of its images; default: --images.", rich_help_panel=DATA),
 ]
 Seen = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         "--seen",
-        help="Classes whose masks may be used: voc, non-voc, all, names, or a file.",
+        help="Classes whose masks may be used: voc (default), non-voc, all, names, or a .txt file of names.",
         rich_help_panel=DATA,
     ),
 ]
@@ -221,7 +221,7 @@ def check(
     images: Annotated[
         Path | None, typer.Option(help="Folder of its images; they are opened and measured.")
     ] = None,
-    seen: Annotated[str, typer.Option(help="As for teach.")] = "voc",
+    seen: Seen = None,
     against: Annotated[
         Path | None, typer.Option(help="A file that must share no image, such as validation.")
     ] = None,
@@ -230,7 +230,7 @@ def check(
     """Everything that is wrong with a data set, before any training. Exit code 2 if there is an error."""
     from deepmac_distill import stages
 
-    problems = list(stages.check(annotations, images, tuple(seen.split(",")), strict, against))
+    problems = list(stages.check(annotations, images, tuple(_names(seen or ["voc"])), strict, against))
     for problem in problems:
         print(f"{problem.level}: {problem}")
     levels = [problem.level for problem in problems]
@@ -243,7 +243,9 @@ def check(
 @app.command()
 def predict(
     image: Annotated[Path, typer.Argument(help="JPEG or PNG.")],
-    box: Annotated[list[str], typer.Option("--box", help="x,y,w,h in pixels; once per object.")],
+    box: Annotated[
+        list[str], typer.Option("--box", help="x,y,w,h in pixels of the image as stored; once per object.")
+    ],
     model: Annotated[Path, typer.Option("--model", help="Weights, or a run directory (its teacher).")],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Path without suffix; default: IMAGE-masks.")
@@ -258,9 +260,13 @@ def predict(
 
     weights = model / "teacher" / "weights.safetensors" if model.is_dir() else model
     out = out or image.with_name(f"{image.stem}-masks")
+    out = out.with_suffix("") if out.suffix in (".png", ".json") else out
     boxes_xywh = np.array([_box(text) for text in box], dtype=np.float64)
     for annotation in stages.predict(weights, pick_device(device), image, boxes_xywh, out)["annotations"]:
-        print(f"box {annotation['bbox']}: mask of {annotation['area']} px")
+        print(
+            f"box {annotation['bbox']}: mask of {annotation['area']} px, "
+            f"score {annotation['mask_score']:.2f}, fills the box {annotation['box_fill_iou']:.2f}"
+        )
     print(f"{out}.png {out}.json")
 
 
@@ -293,7 +299,7 @@ def _flags(
     images: str | None,
     val_annotations: str | None,
     val_images: str | None,
-    seen: str | None,
+    seen: list[str] | None,
     device: str | None,
     seed: int | None,
     strict: bool | None = None,
@@ -305,7 +311,7 @@ def _flags(
         "data.train_images": images,
         "data.val_annotations": val_annotations,
         "data.val_images": val_images,
-        "data.seen": None if seen is None else seen.split(","),
+        "data.seen": _names(seen) if seen else None,
         "data.strict": strict,
         "device": device,
         "seed": seed,
@@ -326,6 +332,10 @@ def _job(
     from deepmac_distill.stages import Job
 
     kept = out / "config.json" if out is not None and (out / "config.json").exists() else None
+    if not (config or kept) and not any("data." in given for given in [*flags, *(overrides or [])]):
+        raise ConfigError(
+            f"{out or 'deepmac'}: no run there and no data named; expected --config or --annotations"
+        )
     pipeline: Pipeline = load_pipeline(config or kept, flags + (overrides or []))
     if config is not None and pipeline.name == "run":
         pipeline = dataclasses.replace(pipeline, name=config.stem)
@@ -335,8 +345,17 @@ def _job(
     return Job(pipeline=pipeline, source=source, run=directory, progress=Terminal(), force=force)
 
 
+def _names(seen: list[str]) -> list[str]:
+    """--seen a,b and --seen a --seen b are the same."""
+    return [name for part in seen for name in part.split(",")]
+
+
 def _role_or_path(model: str) -> str | Path:
-    return model if model in ("teacher", "student") else Path(model)
+    if model in ("teacher", "student"):
+        return model
+    if not Path(model).is_file():
+        raise ConfigError(f"{model}: no such file; expected teacher, student, or a weights file")
+    return Path(model)
 
 
 def _box(text: str) -> list[float]:

@@ -70,6 +70,9 @@ def resolve_image(folder: Path, file_name: str) -> Path:
 
 def find_image_problems(annotation_set: AnnotationSet, folder: Path) -> Iterator[Problem]:
     """Every image that is missing, cannot be decoded, or has another size than its annotations say."""
+    if not folder.is_dir():
+        yield Problem("error", str(folder), "no such folder; expected the images")
+        return
     for image in annotation_set.images.to_pylist():
         try:
             read_sized_image(resolve_image(folder, image["file_name"]), image["height"], image["width"])

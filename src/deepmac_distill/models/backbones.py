@@ -38,7 +38,10 @@ class Backbone(nn.Module):
         out_channels: channels of every map.
         stacks: maps returned; all are supervised, the last one predicts.
         canvas_multiple: H and W of the images must be multiples of this.
+        pretrained_prefix: how the names of those parameters begin that weights of others can fill.
     """
+
+    pretrained_prefix = ""
 
     def __init__(
         self,
@@ -108,6 +111,8 @@ class PyramidBackbone(Backbone):
         channels: width of each step, coarsest first; one fewer than maps. The last is also the output's.
         mean, std: of RGB pixels on the scale 0 to 255.
     """
+
+    pretrained_prefix = "extractor."
 
     def __init__(
         self,

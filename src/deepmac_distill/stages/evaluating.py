@@ -38,7 +38,10 @@ def evaluate(job: Job, model: Role | Path) -> Path:
     data = validation_split(job)
     if data is None:
         raise ConfigError("data.val_annotations: got nothing, expected a COCO file to evaluate on")
-    weights = job.run.output(model, "weights.safetensors") if isinstance(model, str) else model
+    if isinstance(model, str):
+        weights = job.run.output(model, "weights.safetensors", "teach" if model == "teacher" else "student")
+    else:
+        weights = model
     truth = job.read(data.annotations, hide_unseen=False)
     weights_sha256 = sha256_of_weights(weights)
     stage = f"evaluate-{model if isinstance(model, str) else weights_sha256[:8]}"
@@ -109,7 +112,7 @@ def report(job: Job) -> dict[str, Any]:
         )
         masks = {role: _judged_masks(where) for role, where in folders.items()}
         if rows := sheet_rows(truth, data.images, masks, settings.sheet_images):
-            contact_sheet(rows, folder / "contact_sheet.png", job.pipeline.name)
+            contact_sheet(rows, folder / "contact_sheet.png", job.run.path.name)
         else:
             job.progress.note("no true masks to show: no contact sheet")
 

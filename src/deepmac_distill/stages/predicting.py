@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from pycocotools import mask as coco_mask
 
 from deepmac_distill.data.augment import evaluation_view
 from deepmac_distill.data.images import read_image
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import write_json
 from deepmac_distill.geometry.boxes import clip_boxes, has_area, xywh_to_xyxy
-from deepmac_distill.geometry.rle import encode_grids
 from deepmac_distill.inference import segment_boxes
+from deepmac_distill.labelling import describe_masks
 from deepmac_distill.report.contact_sheet import overlay_png
 from deepmac_distill.report.drawing import Overlay, color_of
 from deepmac_distill.stages.loading import load_model
@@ -48,11 +47,12 @@ def predict(
         instances=_instances(torch.from_numpy(view.to_canvas(boxes)).float(), card.model["mask_size"]),
     )
     (segmented,) = segment_boxes(model, [batch], device, autocast=False)
-    codes = encode_grids(segmented.grids, boxes, height, width)
-    document = _coco(image_path.name, height, width, boxes_xywh, codes)
+    sizes = np.tile([height, width], (len(boxes), 1))
+    masks = describe_masks(segmented.grids, boxes, sizes, boxes_xywh.tolist(), keep_soft=False)
+    document = _coco(image_path.name, height, width, boxes_xywh, masks, card.role)
     overlays = [
-        Overlay(color=color_of(row), counts=code, box=tuple(box))
-        for row, (code, box) in enumerate(zip(codes, boxes, strict=True))
+        Overlay(color=color_of(row), counts=mask["rle_counts"], box=tuple(box))
+        for row, (mask, box) in enumerate(zip(masks, boxes, strict=True))
     ]
     overlay_png(image.permute(1, 2, 0).numpy(), overlays, out.with_name(f"{out.name}.png"))
     write_json(out.with_name(f"{out.name}.json"), document)
@@ -72,7 +72,9 @@ def _instances(boxes: torch.Tensor, mask_size: int) -> Instances:
     )
 
 
-def _coco(name: str, height: int, width: int, boxes_xywh: np.ndarray, codes: list[bytes]) -> dict[str, Any]:
+def _coco(
+    name: str, height: int, width: int, boxes_xywh: np.ndarray, masks: list[dict[str, Any]], source: str
+) -> dict[str, Any]:
     """The masks as a COCO file of one class, `object`: the mask head knows no classes."""
     annotations = [
         {
@@ -80,12 +82,14 @@ def _coco(name: str, height: int, width: int, boxes_xywh: np.ndarray, codes: lis
             "image_id": 1,
             "category_id": 1,
             "bbox": bbox,
-            "area": int(coco_mask.area({"size": [height, width], "counts": code})),
+            "area": mask["mask_area"],
             "iscrowd": 0,
-            "source": "teacher",
-            "segmentation": {"size": [height, width], "counts": code.decode("ascii")},
+            "source": source,
+            "mask_score": mask["mask_score"],
+            "box_fill_iou": mask["box_fill_iou"],
+            "segmentation": {"size": [height, width], "counts": mask["rle_counts"].decode("ascii")},
         }
-        for row, (bbox, code) in enumerate(zip(boxes_xywh.tolist(), codes, strict=True), start=1)
+        for row, (bbox, mask) in enumerate(zip(boxes_xywh.tolist(), masks, strict=True), start=1)
     ]
     return {
         "images": [{"id": 1, "file_name": name, "height": height, "width": width}],

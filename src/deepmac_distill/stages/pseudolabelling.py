@@ -36,7 +36,7 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
     """
     data = training_split(job)
     annotations = job.read_and_tell(data.annotations)
-    weights = teacher or job.run.output("teacher", "weights.safetensors")
+    weights = teacher or job.run.output("teacher", "weights.safetensors", "teach")
     masks = _label_facts(job, annotations, data.images, weights)
     labels = job.pipeline.labels
     rules = SelectRules(
@@ -53,6 +53,9 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
         raw = load_coco_json(data.annotations, job.pipeline.data.seen)
         counts = write_instances_json(raw, rows, rules, folder / "instances.json")
         write_json(folder / "counts.json", counts)
+        if (job.run.path / "student").exists():
+            again = "deepmac student --force, then deepmac evaluate student --force"
+            job.progress.note(f"labels changed: the student learned from others; next: {again}")
         job.progress.note("labels: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
 
     inputs = {f"labels.{name}": value for name, value in dataclasses.asdict(rules).items()} | {

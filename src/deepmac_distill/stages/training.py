@@ -33,7 +33,7 @@ def teach(job: Job) -> Path:
 
 def student(job: Job, labels: Path | None = None) -> Path:
     """Train the student on human masks of seen classes and the teacher's of the rest; returns its weights."""
-    labels = labels or job.run.output("select", "instances.json")
+    labels = labels or job.run.output("select", "instances.json", "pseudolabel")
     annotations = job.read_and_tell(labels)
     return _train_role(job, "student", annotations, training_split(job).images)
 
@@ -67,6 +67,11 @@ def _train_role(job: Job, role: Role, annotations: AnnotationSet, images: Path) 
     }
 
     def work(folder: Path) -> None:
+        model, settings = recipe.model, recipe.train
+        job.progress.note(
+            f"{role}: {model.backbone} with {model.mask_head} on {job.device}, {settings.steps} steps of "
+            f"{settings.batch_size * settings.accumulate} images at {settings.image_size_px} px"
+        )
         state = _fit(job, recipe, annotations, images, folder)
         save_weights(folder / "weights.safetensors", state, _card(role, recipe, annotations))
 
@@ -89,6 +94,7 @@ def _fit(
         settings.lr,
         settings.weight_decay,
         settings.momentum,
+        f"backbone.{model.backbone.pretrained_prefix}",
         settings.backbone_lr_factor,
     )
     return train(

@@ -88,21 +88,22 @@ def make_optimizer(
     lr: float,
     weight_decay: float = 0.0,
     momentum: float = 0.9,
-    backbone_lr_factor: float = 1.0,
+    slow_prefix: str = "",
+    slow_factor: float = 1.0,
 ) -> torch.optim.Optimizer:
-    """An optimizer over `model`: weight decay on tensors of two or more dimensions only, and a
-    learning rate of its own for the parameters under ``backbone.``"""
+    """An optimizer over `model`: weight decay on tensors of two or more dimensions only, and `slow_factor`
+    times the learning rate for the parameters whose names begin with `slow_prefix`."""
     groups: dict[tuple[bool, bool], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
-        groups.setdefault((name.startswith("backbone."), parameter.ndim >= 2), []).append(parameter)
+        groups.setdefault((name.startswith(slow_prefix), parameter.ndim >= 2), []).append(parameter)
     param_groups = [
         {
             "params": parameters,
-            "lr": lr * (backbone_lr_factor if in_backbone else 1.0),
-            "initial_lr": lr * (backbone_lr_factor if in_backbone else 1.0),
+            "lr": lr * (slow_factor if slow else 1.0),
+            "initial_lr": lr * (slow_factor if slow else 1.0),
             "weight_decay": weight_decay if decays else 0.0,
         }
-        for (in_backbone, decays), parameters in groups.items()
+        for (slow, decays), parameters in groups.items()
     ]
     match kind:
         case "adamw":
