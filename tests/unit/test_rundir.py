@@ -178,7 +178,7 @@ def test_a_record_that_cannot_be_read_is_refused_by_name(run: RunDir) -> None:
 
 
 def test_an_output_of_a_stage_that_was_not_done_is_refused_by_name(run: RunDir) -> None:
-    with pytest.raises(RunError, match=r"no teacher/weights\.safetensors; expected the stage teacher"):
+    with pytest.raises(RunError, match=r"no teacher/weights\.safetensors; expected `deepmac teach`"):
         run.output("teacher", "weights.safetensors", "teach")
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from deepmac_distill import __version__
+from deepmac_distill.cli.results import print_comparison, print_report, print_summary
 from deepmac_distill.cli.terminal import Terminal
 from deepmac_distill.config import Pipeline, load_pipeline
 from deepmac_distill.errors import ConfigError, DistillError
@@ -100,7 +100,7 @@ def run(
     job = _job(pipeline, out, flags, set_, force)
     report = stages.run(job)
     if report:
-        _print_report(report)
+        print_report(report)
         print(f"report: {job.run.path / 'report'}")
 
 
@@ -192,7 +192,7 @@ def evaluate(
     flags = _flags(data, None, None, val_annotations, val_images, seen, device, seed)
     overrides = [*(set_ or []), *(["evaluation.reference=true"] if reference else [])]
     folder = stages.evaluate(_job(config, out, flags, overrides, force), _role_or_path(model))
-    _print_summary(stages.read_summary(folder), per_class)
+    print_summary(stages.read_summary(folder), per_class)
     print(f"figures: {folder}")
 
 
@@ -212,7 +212,7 @@ def compare(
         print(json.dumps(found, indent=2))
     else:
         print(f"a: {a}\nb: {b}")
-        _print_comparison(found, "a", "b")
+        print_comparison(found, "a", "b")
 
 
 @app.command()
@@ -366,36 +366,3 @@ def _box(text: str) -> list[float]:
     if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
         raise ConfigError(f"--box {text}: expected four numbers x,y,w,h in pixels")
     return numbers
-
-
-def _print_report(report: dict) -> None:
-    for role in ("teacher", "student"):
-        _console().rule(role)
-        _print_summary(report[role])
-    _print_comparison(report["student_minus_teacher"], "student", "teacher")
-
-
-def _print_summary(summary: dict, per_class: bool = False) -> None:
-    from deepmac_distill.report import tables
-
-    console = _console()
-    console.print(tables.given_boxes_table(summary["given_boxes"]))
-    console.print(tables.sizes_table(summary["given_boxes"]))
-    if summary["detected"]["segm"]:
-        console.print(tables.detected_table(summary["detected"]))
-    if per_class:
-        console.print(tables.per_class_table(summary["per_class"]))
-
-
-def _print_comparison(comparison: dict, a: str, b: str) -> None:
-    from deepmac_distill.report import tables
-
-    console = _console()
-    console.print(tables.comparison_table(comparison["given_boxes"], a, b))
-    if comparison.get("detected"):
-        console.print(tables.detection_comparison_table(comparison["detected"], a, b))
-
-
-def _console() -> Console:
-    """Results go to stdout, wide enough for a table also where there is no terminal."""
-    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)

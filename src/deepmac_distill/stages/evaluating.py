@@ -37,7 +37,9 @@ def evaluate(job: Job, model: Role | Path) -> Path:
     """
     data = validation_split(job)
     if data is None:
-        raise ConfigError("data.val_annotations: got nothing, expected a COCO file to evaluate on")
+        raise ConfigError(
+            "data.val_annotations: got nothing, expected a COCO file to evaluate on (--val-annotations)"
+        )
     if isinstance(model, str):
         weights = job.run.output(model, "weights.safetensors", "teach" if model == "teacher" else "student")
     else:
