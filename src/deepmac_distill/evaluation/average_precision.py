@@ -1,6 +1,6 @@
 """COCO average precision of detections, over all, seen and unseen classes.
 
-hotcoco computes it (the same bits as pycocotools, some twenty times faster); pycocotools is the reference.
+hotcoco computes it (the same bits as pycocotools, much faster); pycocotools is the reference.
 """
 
 from __future__ import annotations
