@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import shutil
@@ -18,6 +19,7 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
+from deepmac_distill.annotations.pseudolabels import read_provenance
 from deepmac_distill.data.synthetic import SEEN_SHAPES
 from deepmac_distill.stages import pseudolabelling
 from deepmac_distill.training import loop
@@ -442,3 +444,11 @@ def test_help_names_every_stage(deepmac: Callable[..., Any]) -> None:
     for command in ("run", "teach", "pseudolabel", "student", "evaluate", "compare", "check", "predict"):
         assert command in ended.out
         assert deepmac(command, "--help").code == 0
+
+
+def test_labels_say_which_teacher_drew_them(chain) -> None:
+    told = read_provenance(chain[0] / "pseudolabel" / "masks.parquet")
+    weights = chain[0] / "teacher" / "weights.safetensors"
+    assert told["teacher"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert told["teacher_card"]["steps"] > 0 and sorted(told["seen"]) == sorted(SEEN_SHAPES)
+    assert told["teacher_card"]["model"]["mask_head"] and told["deepmac-distill"]

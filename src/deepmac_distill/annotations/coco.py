@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,12 @@ class AnnotationSet:
 
     def boxes_xyxy(self) -> NDArray[np.float64]:
         """Boxes clipped to their images: (N, 4) float64 xyxy in image pixels."""
+        return self._boxes
+
+    @cached_property
+    def _boxes(self) -> NDArray[np.float64]:
         boxes_xywh = self.annotations["bbox"].combine_chunks().flatten().to_numpy().reshape(-1, 4)
-        return clip_boxes(xywh_to_xyxy(boxes_xywh), *self.image_sizes().T)
+        return _frozen(clip_boxes(xywh_to_xyxy(boxes_xywh), *self._image_sizes.T))
 
     def labels(self) -> NDArray[np.int64]:
         """Contiguous class indices: (N,) int64."""
@@ -90,10 +95,19 @@ class AnnotationSet:
 
     def image_sizes(self) -> NDArray[np.int64]:
         """(height, width) of the image of each annotation: (N, 2) int64."""
+        return self._image_sizes
+
+    @cached_property
+    def _image_sizes(self) -> NDArray[np.int64]:
         rows = np.repeat(np.arange(len(self.images)), np.diff(self.rows_by_image()))
-        return np.stack([self.images[name].to_numpy()[rows] for name in ("height", "width")], 1).astype(
-            np.int64
-        )
+        sides = [self.images[name].to_numpy()[rows] for name in ("height", "width")]
+        return _frozen(np.stack(sides, axis=1).astype(np.int64))
+
+
+def _frozen(array: NDArray) -> NDArray:
+    """Computed once and handed to many: nobody may write to it."""
+    array.flags.writeable = False
+    return array
 
 
 def read_coco(path: Path, seen: SeenSpec, *, strict: bool = False, hide_unseen: bool = True) -> AnnotationSet:

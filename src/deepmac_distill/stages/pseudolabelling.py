@@ -26,6 +26,7 @@ from deepmac_distill.inference import segment_boxes
 from deepmac_distill.labelling import STORED_THRESHOLD, BoxMasks, label_unit, rethresholded
 from deepmac_distill.stages.job import Job, training_split
 from deepmac_distill.stages.loading import boxes_for, load_model, sha256_of_weights
+from deepmac_distill.training.checkpoint import read_card
 
 
 def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
@@ -82,7 +83,8 @@ def _label_facts(job: Job, annotations: AnnotationSet, images: Path, weights: Pa
         units = _label_units(job, annotations, images, weights, folder / "units")
         provenance = {
             **inputs,
-            "classes seen": annotations.classes.seen_names,
+            "teacher_card": dataclasses.asdict(read_card(weights)),
+            "seen": annotations.classes.seen_names,
             "deepmac-distill": __version__,
         }
         assemble(folder / "units", units, folder / "masks.parquet", provenance)

@@ -42,9 +42,9 @@ def save_weights(path: Path, state: dict[str, Tensor], card: ModelCard) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     words = json.dumps({"format": FORMAT, **asdict(card)}, sort_keys=True)
     with written_whole(path) as aside:
-        save_file(
-            tensors, aside, metadata={"card": words}
-        )  # one key: the library writes several in any order
+        # One key: the library writes several in any order.
+        save_file(tensors, aside, metadata={"card": words})
+        aside.chmod(0o644)  # the library writes for the owner alone
 
 
 def read_card(path: Path) -> ModelCard:
@@ -56,7 +56,7 @@ def read_card(path: Path) -> ModelCard:
     with _opened(path) as file:
         metadata = file.metadata() or {}
     card = json.loads(metadata.get("card", "{}"))
-    if (found := card.pop("format", metadata.get("format"))) != FORMAT:
+    if (found := card.pop("format", None)) != FORMAT:
         raise CheckpointError(f"{path}: format {found!r}, expected {FORMAT!r}")
     return ModelCard(**{key: tuple(v) if isinstance(v, list) else v for key, v in card.items()})
 
