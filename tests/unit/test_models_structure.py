@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from deepmac_distill.config import ModelConfig
+from deepmac_distill.config import DeepMacConfig
 from deepmac_distill.errors import CheckpointError, ConfigError
-from deepmac_distill.models.backbones import HourglassBackbone, resnet_backbone, tiny_backbone
+from deepmac_distill.models.backbones import HourglassBackbone, PyramidBackbone
 from deepmac_distill.models.build import build_model
+from deepmac_distill.models.extractors import resnet_extractor, tiny_extractor
 from deepmac_distill.models.mask_heads import MASK_HEADS, build_mask_head
 
 # Counted on networks rebuilt from the authors' code, not on ours; width 64, 50 channels in.
@@ -25,6 +26,10 @@ PUBLISHED_HEADS = {
     "resnet-16": 2_303_297,
     "resnet-20": 3_546_817,
 }
+
+
+def tiny_backbone(width: int) -> PyramidBackbone:
+    return PyramidBackbone(tiny_extractor(width), (2 * width, width))
 
 
 def count(module: nn.Module) -> int:
@@ -73,7 +78,7 @@ def test_hourglass_backbone_has_the_published_size(stacks: int, width: int, para
 
 def test_full_width_deep_mac_has_the_published_heads() -> None:
     with torch.device("meta"):
-        model = build_model(ModelConfig(), num_classes=80, load_weights=False)
+        model = build_model(DeepMacConfig(), num_classes=80, load_weights=False)
     for heads in model.heads:
         assert count(heads.center.heatmap) == 610_640
         assert count(heads.center.size) == count(heads.center.offset) == 590_594
@@ -86,7 +91,7 @@ def test_full_width_deep_mac_has_the_published_heads() -> None:
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_resnet_pyramid_ends_at_stride_four(name: str) -> None:
     with torch.device("meta"):
-        backbone = resnet_backbone(name, (32, 16, 8))
+        backbone = PyramidBackbone(resnet_extractor(name), (32, 16, 8))
         (features,) = backbone(torch.empty(2, 3, 64, 96, dtype=torch.uint8))
     assert features.shape == (2, 8, 16, 24)
     assert (backbone.out_channels, backbone.canvas_multiple) == (8, 32)
@@ -122,7 +127,7 @@ def test_kernels_are_glorot_uniform_and_biases_zero() -> None:
 def test_what_cannot_be_built_is_a_one_line_config_error(changes: dict, message: str) -> None:
     small = {"backbone_width": 16, "mask_width": 4} | changes
     with pytest.raises(ConfigError, match=message) as error:
-        build_model(ModelConfig(**small), num_classes=3, load_weights=True)
+        build_model(DeepMacConfig(**small), num_classes=3, load_weights=True)
     assert "\n" not in str(error.value)
 
 
@@ -131,7 +136,7 @@ def test_unreadable_or_missing_weights_are_one_line(tmp_path, suffix: str) -> No
     broken = tmp_path / f"broken{suffix}"
     broken.write_bytes(b"not weights")
     for path in (broken, tmp_path / f"missing{suffix}"):
-        config = ModelConfig(backbone="tiny", backbone_width=8, mask_width=4, backbone_weights=str(path))
+        config = DeepMacConfig(backbone="tiny", backbone_width=8, mask_width=4, backbone_weights=str(path))
         with pytest.raises(CheckpointError, match=path.name) as error:
             build_model(config, num_classes=3, load_weights=True)
         assert "\n" not in str(error.value)
@@ -139,7 +144,7 @@ def test_unreadable_or_missing_weights_are_one_line(tmp_path, suffix: str) -> No
 
 def test_weights_of_another_width_are_refused_by_tensor_name(tmp_path) -> None:
     torch.save(tiny_backbone(16).state_dict(), tmp_path / "wide.pth")
-    config = ModelConfig(
+    config = DeepMacConfig(
         backbone="tiny", backbone_width=8, mask_width=4, backbone_weights=str(tmp_path / "wide.pth")
     )
     with pytest.raises(CheckpointError, match=r"extractor\.stem\.0\.0\.weight: got"):
@@ -149,7 +154,7 @@ def test_weights_of_another_width_are_refused_by_tensor_name(tmp_path) -> None:
 def test_a_backbone_comes_back_from_its_file(tmp_path) -> None:
     saved = tiny_backbone(8).state_dict()
     torch.save(saved, tmp_path / "tiny.pth")
-    config = ModelConfig(
+    config = DeepMacConfig(
         backbone="tiny", backbone_width=8, mask_width=4, backbone_weights=str(tmp_path / "tiny.pth")
     )
     loaded = build_model(config, num_classes=3, load_weights=True).backbone.state_dict()

@@ -1,21 +1,22 @@
-"""Backbones: uint8 RGB images (B, 3, H, W) to a list of stride-4 maps, one per stack.
+"""Backbones: uint8 RGB images (B, 3, H, W) to what a model's heads read.
 
-Each backbone knows the mean and the spread of the pixels it was made for and applies them itself, on the
-device. Canvas sides must be multiples of its `canvas_multiple`.
+CenterNet's heads read stride-4 maps, one per stack (`HourglassBackbone`, `PyramidBackbone`); Mask R-CNN's
+read maps of several strides (`FpnBackbone`). The latter two stand on an `Extractor`. Each backbone knows
+the mean and the spread of the pixels it was made for and applies them itself, on the device. Canvas sides
+must be multiples of its `canvas_multiple`.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
-from types import ModuleType
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-import torchvision.models
 from torch import Tensor, nn
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from deepmac_distill.errors import ConfigError
 from deepmac_distill.models.hourglass import (
     ConvBlock,
     Hourglass,
@@ -25,10 +26,25 @@ from deepmac_distill.models.hourglass import (
 )
 
 STRIDE_PX = 4
-_STRIDES = (4, 8, 16, 32)
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, 0 to 255
 # Of the published CenterNet configurations, turned from BGR into RGB.
 HOURGLASS_MEAN, HOURGLASS_STD = (119.916596, 114.034223, 104.013626), (70.915071, 69.890821, 73.602767)
+
+
+@dataclass(frozen=True, slots=True)
+class Extractor:
+    """A module from normalised images (B, 3, H, W) to maps at strides 4, 8, 16 and so on."""
+
+    module: nn.Module
+    channels: tuple[int, ...]  # of its maps, finest first
+    mean: Sequence[float] = IMAGENET_MEAN  # of RGB pixels on the scale 0 to 255
+    std: Sequence[float] = IMAGENET_STD
+    canvas_multiple: int = 0  # of the images' sides; 0: the stride of the coarsest map
+
+    @property
+    def multiple(self) -> int:
+        """What the images' sides must be multiples of."""
+        return self.canvas_multiple or STRIDE_PX * 2 ** (len(self.channels) - 1)
 
 
 class Backbone(nn.Module):
@@ -36,7 +52,7 @@ class Backbone(nn.Module):
 
     Attributes:
         out_channels: channels of every map.
-        stacks: maps returned; all are supervised, the last one predicts.
+        stacks: predictions made; all are supervised, the last one counts.
         canvas_multiple: H and W of the images must be multiples of this.
         pretrained_prefix: how the names of those parameters begin that weights of others can fill.
     """
@@ -90,7 +106,11 @@ class HourglassBackbone(Backbone):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) uint8 to `stacks` maps (B, width, H / 4, W / 4)."""
-        x = self.stem(self.normalise(images))
+        return self.maps(self.normalise(images))
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """The same from normalised images."""
+        x = self.stem(x)
         maps = []
         for i, (hourglass, output) in enumerate(zip(self.hourglasses, self.outputs, strict=True)):
             maps.append(output(hourglass(x)))
@@ -106,28 +126,19 @@ class PyramidBackbone(Backbone):
     the resolution, add the finer map through a 1 x 1 convolution, convolve 3 x 3 to the next width.
 
     Args:
-        extractor: normalised images to maps at strides 4, 8, 16 and so on.
-        extractor_channels: channels of those maps.
+        extractor: the maps it stands on.
         channels: width of each step, coarsest first; one fewer than maps. The last is also the output's.
-        mean, std: of RGB pixels on the scale 0 to 255.
     """
 
     pretrained_prefix = "extractor."
 
-    def __init__(
-        self,
-        extractor: nn.Module,
-        extractor_channels: Sequence[int],
-        channels: Sequence[int] = (256, 128, 64),
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-    ) -> None:
-        levels = len(extractor_channels)
+    def __init__(self, extractor: Extractor, channels: Sequence[int] = (256, 128, 64)) -> None:
+        levels = len(extractor.channels)
         if len(channels) != levels - 1:
             raise ValueError(f"channels: got {len(channels)} widths, expected {levels - 1}")
-        super().__init__(channels[-1], 1, STRIDE_PX * 2 ** (levels - 1), mean, std)
-        *finer, coarsest = extractor_channels
-        self.extractor = extractor
+        super().__init__(channels[-1], 1, extractor.multiple, extractor.mean, extractor.std)
+        *finer, coarsest = extractor.channels
+        self.extractor = extractor.module
         self.top = nn.Conv2d(coarsest, channels[0], 1)
         self.lateral = nn.ModuleList(
             nn.Conv2d(c, width, 1) for c, width in zip(reversed(finer), channels, strict=True)
@@ -148,110 +159,22 @@ class PyramidBackbone(Backbone):
         return [x]
 
 
-class TinyFeatures(nn.Module):
-    """A few convolutions to strides 4, 8 and 16: enough for generated scenes, minutes on two cores."""
+class FpnBackbone(Backbone):
+    """torchvision's feature pyramid on an extractor, and one coarser level by subsampling.
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.channels = (width, 2 * width, 4 * width)
-        self.stem = nn.Sequential(ConvBlock(3, width // 2, stride=2), ConvBlock(width // 2, width, stride=2))
-        self.fine = ResidualBlock(width, width)
-        self.middle = ResidualBlock(width, 2 * width, stride=2)
-        self.coarse = ResidualBlock(2 * width, 4 * width, stride=2)
-        init_glorot(self)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) to maps at strides 4, 8 and 16."""
-        fine = self.fine(self.stem(x))
-        middle = self.middle(fine)
-        return [fine, middle, self.coarse(middle)]
-
-
-class ResNetFeatures(nn.Module):
-    """The four stages of a torchvision ResNet, with torchvision's parameter names."""
-
-    def __init__(self, resnet: nn.Module) -> None:
-        super().__init__()
-        self.channels = tuple(resnet.fc.in_features // 2**i for i in (3, 2, 1, 0))
-        for name, part in resnet.named_children():
-            if name not in ("avgpool", "fc"):
-                self.add_module(name, part)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) to maps at strides 4, 8, 16 and 32."""
-        maps = [self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x)))))]
-        for layer in (self.layer2, self.layer3, self.layer4):
-            maps.append(layer(maps[-1]))
-        return maps
-
-
-def tiny_backbone(width: int) -> PyramidBackbone:
-    """The small backbone of the demo: strides 4, 8 and 16, `width` channels out."""
-    features = TinyFeatures(width)
-    return PyramidBackbone(features, features.channels, (2 * width, width))
-
-
-def resnet_backbone(name: str, channels: Sequence[int]) -> PyramidBackbone:
-    """torchvision's `resnet18` to `resnet152`, without weights.
-
-    Deviation: the published R101 flavour takes BGR minus a mean; this one takes torchvision's RGB.
+    Attributes:
+        levels: how many maps there are, the subsampled one included.
     """
-    features = ResNetFeatures(torchvision.models.get_model(name, weights=None))
-    return PyramidBackbone(features, features.channels, channels)
 
+    pretrained_prefix = "extractor."
 
-def timm_backbone(
-    name: str,
-    channels: Sequence[int],
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> PyramidBackbone:
-    """Any timm model with maps at strides 4, 8, 16 and 32, without weights.
+    def __init__(self, extractor: Extractor, channels: int = 256) -> None:
+        super().__init__(channels, 1, extractor.multiple, extractor.mean, extractor.std)
+        self.levels = len(extractor.channels) + 1
+        self.extractor = extractor.module
+        self.pyramid = FeaturePyramidNetwork(list(extractor.channels), channels, LastLevelMaxPool())
 
-    Args:
-        name: as timm knows it.
-        channels: widths of the top-down path.
-        mean, std: of RGB pixels on the scale 0 to 255; timm's for that model where not given.
-
-    Raises:
-        ConfigError: timm is not installed, does not know the name, or the model has other strides.
-    """
-    timm = import_timm()
-    if not timm.is_model(name):
-        raise ConfigError(
-            f"model.backbone: got {name!r}, expected tiny, hourglass-52, hourglass-104, "
-            f"resnet18 to resnet152, or the name of a timm model"
-        )
-    strides = _timm_strides(timm, name)
-    if not set(_STRIDES) <= set(strides):
-        raise ConfigError(
-            f"model.backbone: {name} has strides {strides}, expected 4, 8, 16 and 32 among them"
-        )
-    indices = [strides.index(stride) for stride in _STRIDES]
-    extractor = timm.create_model(name, features_only=True, out_indices=indices)
-    own = extractor.pretrained_cfg
-    mean = [255 * value for value in own["mean"]] if mean is None else mean
-    std = [255 * value for value in own["std"]] if std is None else std
-    return PyramidBackbone(extractor, extractor.feature_info.channels(), channels, mean, std)
-
-
-def import_timm() -> ModuleType:
-    """The timm package, imported when it is first needed.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        return importlib.import_module("timm")
-    except ImportError as error:
-        raise ConfigError(
-            "model.backbone: this backbone needs timm; install it with `pip install deepmac-distill[timm]`"
-        ) from error
-
-
-def _timm_strides(timm: ModuleType, name: str) -> list[int]:
-    try:
-        with torch.device("meta"):
-            return timm.create_model(name, features_only=True).feature_info.reduction()
-    except (RuntimeError, AttributeError, TypeError) as error:
-        raise ConfigError(f"model.backbone: timm's {name} gives no feature maps ({error})") from error
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(B, 3, H, W) uint8 to maps (B, channels, H / s, W / s) for s = 4, 8, ...; "pool" is the last."""
+        maps = self.extractor(self.normalise(images))
+        return self.pyramid({str(level): features for level, features in enumerate(maps)})

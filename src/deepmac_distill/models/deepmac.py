@@ -26,6 +26,7 @@ from deepmac_distill.models.centernet import (
     patches_at,
 )
 from deepmac_distill.models.mask_heads import MaskHead
+from deepmac_distill.models.mask_targets import masked_instances
 from deepmac_distill.structures import Batch, Detections, Instances
 
 LOSS_WEIGHTS = {"center": 1.0, "size": 0.1, "offset": 1.0, "mask": 5.0}
@@ -45,6 +46,10 @@ class StackHeads(nn.Module):
 class DeepMac(nn.Module):
     """Boxes to masks, and images to boxes with masks.
 
+    Attributes:
+        target_size: cells a side of the mask grids it trains on.
+        needs_labels: whether `segment` looks at the labels of the boxes; never.
+
     Args:
         backbone: stride-4 maps of the images.
         num_classes: classes of the detector.
@@ -61,6 +66,8 @@ class DeepMac(nn.Module):
     Raises:
         ValueError: the crop size is not a multiple of the mask head's `size_multiple`.
     """
+
+    needs_labels = False
 
     def __init__(
         self,
@@ -82,6 +89,7 @@ class DeepMac(nn.Module):
             raise ValueError(f"crop_size: got {crop_size}, expected a multiple of {mask_head.size_multiple}")
         self.backbone, self.mask_head = backbone, mask_head
         self.num_classes, self.crop_size, self.detection = num_classes, crop_size, detection
+        self.target_size = crop_size
         self.coordinates, self.loss_weights = coordinates, dict(loss_weights)
         self.mask_instances_per_image = mask_instances_per_image
         self.heads = nn.ModuleList(
@@ -176,26 +184,6 @@ def mask_input_channels(pixel_embedding: int, instance_embedding: int, coordinat
     return pixel_embedding + instance_embedding + 2 * coordinates
 
 
-def masked_instances(batch: Batch, mask_size: int, limit_per_image: int | None = None) -> Instances:
-    """The instances that have a mask, the first `limit_per_image` of each image; never none.
-
-    A batch without masks gives one instance of weight zero, the canvas of the first image, so that every
-    parameter has a gradient and processes that train together stay in step.
-
-    Raises:
-        ValueError: the masks are not `mask_size` cells a side.
-    """
-    instances = batch.instances.select(batch.instances.has_mask)
-    if limit_per_image is not None:
-        same_image = instances.image_index[:, None] == instances.image_index  # (N, N)
-        instances = instances.select(same_image.tril().sum(1) <= limit_per_image)
-    if len(instances) == 0:
-        return _placeholder(batch.images, mask_size)
-    if instances.masks.shape[-1] != mask_size:
-        raise ValueError(f"masks: got {instances.masks.shape[-1]} cells a side, expected {mask_size}")
-    return instances
-
-
 def mask_loss(logits: Tensor, instances: Instances, num_images: int) -> Tensor:
     """Sigmoid cross-entropy against coverage: mean over cells, then an image's instances, then images.
 
@@ -211,17 +199,3 @@ def mask_loss(logits: Tensor, instances: Instances, num_images: int) -> Tensor:
     per_instance = per_cell.mean(dim=(1, 2)) * instances.mask_weight  # (N,)
     in_image = torch.bincount(instances.image_index, minlength=num_images)[instances.image_index]  # (N,)
     return (per_instance / in_image).sum() / num_images
-
-
-def _placeholder(images: Tensor, mask_size: int) -> Instances:
-    height, width = images.shape[-2:]
-    zero = torch.zeros(1, dtype=torch.int64)
-    return Instances(
-        image_index=zero,
-        annotation_ids=zero,
-        boxes=torch.tensor([[0.0, 0.0, width, height]]),
-        labels=zero,
-        masks=torch.zeros(1, mask_size, mask_size, dtype=torch.uint8),
-        has_mask=torch.ones(1, dtype=torch.bool),
-        mask_weight=torch.zeros(1),
-    ).to(images.device)

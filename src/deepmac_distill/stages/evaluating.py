@@ -187,7 +187,7 @@ def _judge(job: Job, truth: AnnotationSet, images: Path, weights: Path, folder: 
     pq.write_table(masks, folder / "masks.parquet")
     pq.write_table(ious, folder / "ious.parquet")
     precision: dict[str, Any] = {}
-    if card.model["detection"]:
+    if model.detection:
         detected = detect_objects(
             model, batches("detection"), job.device, job.autocast, settings.max_detections
         )

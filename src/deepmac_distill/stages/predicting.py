@@ -10,7 +10,7 @@ import torch
 
 from deepmac_distill.data.augment import evaluation_view
 from deepmac_distill.data.images import read_image
-from deepmac_distill.errors import DataError
+from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.files import write_json
 from deepmac_distill.geometry.boxes import clip_boxes, has_area, xywh_to_xyxy
 from deepmac_distill.inference import segment_boxes
@@ -31,6 +31,7 @@ def predict(
 
     Raises:
         DataError: the image cannot be read, or a box has no area in it.
+        ConfigError: the model has a mask for each class, so a box alone is not enough.
     """
     image = read_image(image_path)
     height, width = image.shape[1:]
@@ -39,12 +40,21 @@ def predict(
         if not sound:
             raise DataError(f"{image_path}: box {bbox}: no area in the {width} x {height} image (x, y, w, h)")
     model, card = load_model(weights, device)
+    if model.needs_labels:
+        raise ConfigError(
+            f"{weights}: has a mask for each class, and a box alone has no class; "
+            "expected weights of a class-agnostic mask head"
+        )
     view = evaluation_view(height, width, card.image_size_px)
     batch = Batch(
         images=view.image(image)[None],
         image_sizes=torch.tensor([view.fit]),
         image_ids=(1,),
-        instances=_instances(torch.from_numpy(view.to_canvas(boxes)).float(), card.model["mask_size"]),
+        instances=Instances.of_boxes(
+            [torch.from_numpy(view.to_canvas(boxes))],
+            [torch.zeros(len(boxes), dtype=torch.int64)],
+            mask_size=1,
+        ),
     )
     (segmented,) = segment_boxes(model, [batch], device, autocast=False)
     sizes = np.tile([height, width], (len(boxes), 1))
@@ -57,19 +67,6 @@ def predict(
     overlay_png(image.permute(1, 2, 0).numpy(), overlays, out.with_name(f"{out.name}.png"))
     write_json(out.with_name(f"{out.name}.json"), document)
     return document
-
-
-def _instances(boxes: torch.Tensor, mask_size: int) -> Instances:
-    n = len(boxes)
-    return Instances(
-        image_index=torch.zeros(n, dtype=torch.int64),
-        annotation_ids=torch.arange(1, n + 1),
-        boxes=boxes,
-        labels=torch.zeros(n, dtype=torch.int64),
-        masks=torch.zeros(n, mask_size, mask_size, dtype=torch.uint8),
-        has_mask=torch.zeros(n, dtype=torch.bool),
-        mask_weight=torch.zeros(n),
-    )
 
 
 def _coco(

@@ -10,7 +10,7 @@ import torch
 
 from deepmac_distill import config, devices
 from deepmac_distill.annotations.coco import AnnotationSet, require_seen_masks
-from deepmac_distill.config import RoleConfig
+from deepmac_distill.config import DeepMacConfig, ModelConfig, RoleConfig
 from deepmac_distill.data.augment import training_views
 from deepmac_distill.data.dataset import BoxDataset
 from deepmac_distill.data.images import images_sha256
@@ -69,7 +69,7 @@ def _train_role(job: Job, role: Role, annotations: AnnotationSet, images: Path) 
     def work(folder: Path) -> None:
         model, settings = recipe.model, recipe.train
         job.progress.note(
-            f"{role}: {model.backbone} with {model.mask_head} on {job.device}, {settings.steps} steps of "
+            f"{role}: {_described(model)} on {job.device}, {settings.steps} steps of "
             f"{settings.batch_size * settings.accumulate} images at {settings.image_size_px} px"
         )
         state = _fit(job, recipe, annotations, images, folder)
@@ -87,7 +87,7 @@ def _fit(
     views = training_views(
         settings.image_size_px, settings.scale_range, settings.flip_fraction, settings.colour_jitter
     )
-    dataset = BoxDataset(annotations, images, mask_size=recipe.model.mask_size, view_of=views, seed=seed)
+    dataset = BoxDataset(annotations, images, mask_size=model.target_size, view_of=views, seed=seed)
     optimizer = make_optimizer(
         model,
         settings.optimizer,
@@ -114,6 +114,13 @@ def _fit(
         folder,
         job.progress,
     )
+
+
+def _described(model: ModelConfig) -> str:
+    if isinstance(model, DeepMacConfig):
+        return f"deepmac, {model.backbone} with {model.mask_head}"
+    masks = "one mask for all classes" if model.class_agnostic else "a mask for each class"
+    return f"{model.architecture}, {model.backbone}, {masks}, mask boxes {model.mask_boxes}"
 
 
 def _card(role: Role, recipe: RoleConfig, annotations: AnnotationSet) -> ModelCard:

@@ -1,21 +1,9 @@
-"""A pipeline file becomes frozen dataclasses; every default lives here and nowhere else.
-
-TOML is read strictly: an unknown key, a wrong type or a value out of range is an error that names the
-full key, such as ``teacher.train.lr``. Overrides (``--set teacher.train.lr=1e-4``) go the same way.
-"""
+"""Every key of a pipeline file and its default: frozen dataclasses that refuse values out of range."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import json
-import tomllib
-import types
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
-
-from deepmac_distill.errors import ConfigError
+from typing import Any, Literal
 
 _LOSS_WEIGHTS = ("center_weight", "size_weight", "offset_weight", "mask_weight")
 
@@ -54,13 +42,22 @@ class DataConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
+class BackboneConfig:
+    """The keys that say which backbone; part of every model's."""
+
+    backbone: str = "hourglass-104"  # tiny | hourglass-52|104 | resnet18 ... resnet152 | any timm model
+    backbone_weights: str = "none"  # none | imagenet | wheel | path to .safetensors or .pth
+    backbone_width: int = 256  # channels of the tiny and hourglass backbones
+
+    def __post_init__(self) -> None:
+        _require(self.backbone_width > 0, "backbone_width", self.backbone_width, "at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeepMacConfig(BackboneConfig):
     """One Deep-MAC: a backbone, CenterNet heads, and a class-agnostic mask head."""
 
     architecture: Literal["deepmac"] = "deepmac"
-    backbone: str = "hourglass-104"  # tiny | hourglass-52|104 | resnet50|101 | any timm model
-    backbone_weights: str = "none"  # none | imagenet | wheel | path to .safetensors or .pth
-    backbone_width: int = 256  # channels of the tiny and hourglass backbones
     pyramid_channels: tuple[int, ...] = (256, 128, 64)  # top-down path of resnet and timm backbones
     head_channels: int = 256  # hidden channels of every prediction head
     mask_head: str = "hourglass-52"  # hourglass-10|20|32|52|100 | resnet-4|8|12|16|20
@@ -77,14 +74,50 @@ class ModelConfig:
     mask_instances_per_image: int = 0  # cap on masks trained on per image; 0 = all
 
     def __post_init__(self) -> None:
+        BackboneConfig.__post_init__(self)
         _require(
             self.mask_width % 4 == 0 and self.mask_width > 0, "mask_width", self.mask_width, "a multiple of 4"
         )
-        for name in ("backbone_width", "head_channels", "pixel_embedding"):
+        for name in ("head_channels", "pixel_embedding"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
         for name in ("instance_embedding", "mask_instances_per_image", *_LOSS_WEIGHTS):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         _require(self.mask_size >= 4, "mask_size", self.mask_size, "at least 4")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskRcnnConfig(BackboneConfig):
+    """One Mask R-CNN on a feature pyramid; the defaults are the field's."""
+
+    architecture: Literal["mask_rcnn"] = "mask_rcnn"
+    backbone: str = "resnet50"
+    fpn_channels: int = 256  # of every level of the feature pyramid
+    class_agnostic: bool = False  # one mask for all classes, or one a class
+    mask_boxes: Literal["proposals+gt", "gt"] = "proposals+gt"  # boxes the mask branch trains on
+    mask_channels: int = 256  # of its four convolutions and its deconvolution
+    mask_crop: int = 14  # cells a side of a crop; a mask has twice as many
+    anchor_sizes: tuple[int, ...] = (32, 64, 128, 256, 512)  # px, finest level first; one a level
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)  # height / width
+    proposals: int = 1000  # kept after NMS for each image, in inference; twice as many in training
+    sampled_proposals: int = 512  # that the box branch trains on, for each image
+    box_channels: int = 1024  # of the box branch's two layers
+    score_threshold: float = 0.05  # of detections
+    nms_threshold: float = 0.5  # of detections
+
+    def __post_init__(self) -> None:
+        BackboneConfig.__post_init__(self)
+        positive = ("fpn_channels", "mask_channels", "proposals", "sampled_proposals", "box_channels")
+        for name in positive:
+            _require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
+        _require(self.mask_crop >= 4, "mask_crop", self.mask_crop, "at least 4")
+        for name in ("score_threshold", "nms_threshold"):
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "in [0, 1]")
+        for name in ("anchor_sizes", "anchor_ratios"):
+            value = getattr(self, name)
+            _require(len(value) > 0 and min(value, default=0) > 0, name, value, "numbers > 0")
+
+
+ModelConfig = DeepMacConfig | MaskRcnnConfig  # `architecture` tells which
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +165,7 @@ class TrainConfig:
 class RoleConfig:
     """A model and its training, for the teacher or the student."""
 
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig = field(default_factory=DeepMacConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
@@ -175,7 +208,7 @@ class EvaluationConfig:
 
 
 def _default_student() -> RoleConfig:
-    return RoleConfig(model=ModelConfig(mask_head="resnet-4"))
+    return RoleConfig(model=DeepMacConfig(mask_head="resnet-4"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,125 +231,10 @@ class Pipeline:
             _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
 
 
-def load_pipeline(path: Path | None, overrides: list[str] | None = None) -> Pipeline:
-    """Read a pipeline file (None: all defaults) and apply ``key=value`` overrides in order.
-
-    A file that ends in .json is the resolved form that a run keeps.
-
-    Raises:
-        ConfigError: the file is missing or is not TOML, or a key or value is refused, by its full name.
-    """
-    tree = {} if path is None else _read_tree(path)
-    where = "--set" if path is None else str(path)
-    for override in overrides or []:
-        _apply_override(tree, override)
-    return build(Pipeline, tree, where)
-
-
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """A config dataclass as ``{"teacher.train.lr": 0.001, ...}``, the form in which runs compare inputs."""
-    flat: dict[str, Any] = {}
-    for item in dataclasses.fields(config):
-        value, key = getattr(config, item.name), f"{prefix}{item.name}"
-        if dataclasses.is_dataclass(value):
-            flat |= flatten(value, f"{key}.")
-        else:
-            flat[key] = list(value) if isinstance(value, tuple) else value
-    return flat
-
-
-Built = TypeVar("Built")
-
-
-def build(cls: type[Built], tree: Any, where: str) -> Built:
-    """Make the config dataclass `cls` from nested dicts, strictly; what they leave out is the default.
-
-    Raises:
-        ConfigError: names `where`, the full key, what was got and what was expected.
-    """
-    return _changed(cls(), tree, where, "")
-
-
-def _changed(default: Built, tree: Any, where: str, prefix: str) -> Built:
-    """`default` with the values of `tree`: a table that names one key leaves its neighbours alone."""
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{where}: {prefix.rstrip('.')}: got {tree!r}, expected a table")
-    hints = get_type_hints(type(default))
-    for key in tree:
-        if key not in hints:
-            raise ConfigError(f"{where}: {prefix}{key}: unknown key{_did_you_mean(key, hints)}")
-    values = {
-        key: _changed(getattr(default, key), value, where, f"{prefix}{key}.")
-        if dataclasses.is_dataclass(hints[key])
-        else _convert(hints[key], value, where, f"{prefix}{key}")
-        for key, value in tree.items()
-    }
-    try:
-        return dataclasses.replace(default, **values)
-    except _Refused as refused:
-        raise ConfigError(f"{where}: {prefix}{refused}") from None
-
-
-def _read_tree(path: Path) -> dict[str, Any]:
-    read = json.loads if path.suffix == ".json" else tomllib.loads
-    try:
-        return read(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise ConfigError(f"{path}: no such pipeline file; expected a TOML file") from None
-    except ValueError as error:  # what both readers and the decoder raise
-        raise ConfigError(f"{path}: cannot be read: {error}; expected TOML") from None
-
-
-class _Refused(Exception):
-    """A value that a dataclass refuses; `build` adds the file and the full key."""
+class Refused(Exception):
+    """A value that a dataclass refuses; the reader adds the file and the full key."""
 
 
 def _require(holds: bool, name: str, got: Any = None, expected: str = "") -> None:
     if not holds:
-        raise _Refused(f"{name}: got {got!r}, expected {expected}" if expected else name)
-
-
-def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
-    if get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            options = ", ".join(map(str, get_args(hint)))
-            raise ConfigError(f"{where}: {key}: got {value!r}, expected one of {options}")
-        return value
-    if get_origin(hint) is tuple:
-        if isinstance(value, str) and get_args(hint)[0] is str:
-            value = [part.strip() for part in value.split(",")]
-        if not isinstance(value, list):
-            raise ConfigError(f"{where}: {key}: got {value!r}, expected a list")
-        return tuple(_convert(get_args(hint)[0], item, where, key) for item in value)
-    if get_origin(hint) in (Union, types.UnionType):
-        raise TypeError(f"{key}: config fields have one type")
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint:
-        raise ConfigError(f"{where}: {key}: got {value!r}, expected {hint.__name__}")
-    return value
-
-
-def _apply_override(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    path = key.strip().split(".")
-    if not equals or not all(path):
-        raise ConfigError(f"--set {override}: expected key=value, such as teacher.train.lr=1e-4")
-    node = tree
-    for part in path[:-1]:
-        node = node.setdefault(part, {})
-        if not isinstance(node, dict):
-            raise ConfigError(f"--set {override}: {part} is a value, expected a table")
-    node[path[-1]] = _toml_value(text.strip())
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text  # a bare word is a string: --set data.seen=voc needs no quotes
-
-
-def _did_you_mean(key: str, known: dict[str, Any]) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; expected one of {', '.join(known)}"
+        raise Refused(f"{name}: got {got!r}, expected {expected}" if expected else name)

@@ -1,0 +1,23 @@
+"""Pipeline files: every key and default (`schema`), and how TOML becomes them (`reading`)."""
+
+from deepmac_distill.config.reading import build, flatten, load_pipeline
+from deepmac_distill.config.schema import (
+    BackboneConfig,
+    DeepMacConfig,
+    MaskRcnnConfig,
+    ModelConfig,
+    Pipeline,
+    RoleConfig,
+)
+
+__all__ = [
+    "BackboneConfig",
+    "DeepMacConfig",
+    "MaskRcnnConfig",
+    "ModelConfig",
+    "Pipeline",
+    "RoleConfig",
+    "build",
+    "flatten",
+    "load_pipeline",
+]

@@ -1,0 +1,150 @@
+"""TOML and ``--set`` become the dataclasses of `schema`, strictly.
+
+An unknown key, a wrong type or a value out of range is an error that names the full key, such as
+``teacher.train.lr``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import tomllib
+import types
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from deepmac_distill.config.schema import Pipeline, Refused
+from deepmac_distill.errors import ConfigError
+
+
+def load_pipeline(path: Path | None, overrides: list[str] | None = None) -> Pipeline:
+    """Read a pipeline file (None: all defaults) and apply ``key=value`` overrides in order.
+
+    A file that ends in .json is the resolved form that a run keeps.
+
+    Raises:
+        ConfigError: the file is missing or is not TOML, or a key or value is refused, by its full name.
+    """
+    tree = {} if path is None else _read_tree(path)
+    where = "--set" if path is None else str(path)
+    for override in overrides or []:
+        _apply_override(tree, override)
+    return build(Pipeline, tree, where)
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """A config dataclass as ``{"teacher.train.lr": 0.001, ...}``, the form in which runs compare inputs."""
+    flat: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value, key = getattr(config, item.name), f"{prefix}{item.name}"
+        if dataclasses.is_dataclass(value):
+            flat |= flatten(value, f"{key}.")
+        else:
+            flat[key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+Built = TypeVar("Built")
+
+
+def build(cls: type[Built], tree: Any, where: str) -> Built:
+    """Make the config dataclass `cls` from nested dicts, strictly; what they leave out is the default.
+
+    Of a union, such as `schema.ModelConfig`, the one whose `architecture` the dict names.
+
+    Raises:
+        ConfigError: names `where`, the full key, what was got and what was expected.
+    """
+    kinds = get_args(cls) or (cls,)
+    return _changed(_variant(kinds, kinds[0](), tree, where, ""), tree, where, "")
+
+
+def _changed(default: Built, tree: Any, where: str, prefix: str) -> Built:
+    """`default` with the values of `tree`: a table that names one key leaves its neighbours alone."""
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{where}: {prefix.rstrip('.')}: got {tree!r}, expected a table")
+    hints = get_type_hints(type(default))
+    for key in tree:
+        if key not in hints:
+            raise ConfigError(f"{where}: {prefix}{key}: unknown key{_did_you_mean(key, hints)}")
+    values: dict[str, Any] = {}
+    for key, value in tree.items():
+        inner, kinds = f"{prefix}{key}.", get_args(hints[key]) or (hints[key],)
+        if dataclasses.is_dataclass(kinds[0]):
+            start = _variant(kinds, getattr(default, key), value, where, inner)
+            values[key] = _changed(start, value, where, inner)
+        else:
+            values[key] = _convert(hints[key], value, where, f"{prefix}{key}")
+    try:
+        return dataclasses.replace(default, **values)
+    except Refused as refused:
+        raise ConfigError(f"{where}: {prefix}{refused}") from None
+
+
+def _variant(kinds: tuple[Any, ...], default: Any, tree: Any, where: str, prefix: str) -> Any:
+    """`default`, or that of another of `kinds` where the table names its `architecture`."""
+    named = tree.get("architecture") if isinstance(tree, dict) else None
+    if named is None or named == getattr(default, "architecture", named):
+        return default
+    by_name = {kind().architecture: kind for kind in kinds}
+    if named not in by_name:
+        options = ", ".join(by_name)
+        raise ConfigError(f"{where}: {prefix}architecture: got {named!r}, expected one of {options}")
+    return by_name[named]()
+
+
+def _read_tree(path: Path) -> dict[str, Any]:
+    read = json.loads if path.suffix == ".json" else tomllib.loads
+    try:
+        return read(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise ConfigError(f"{path}: no such pipeline file; expected a TOML file") from None
+    except ValueError as error:  # what both readers and the decoder raise
+        raise ConfigError(f"{path}: cannot be read: {error}; expected TOML") from None
+
+
+def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            options = ", ".join(map(str, get_args(hint)))
+            raise ConfigError(f"{where}: {key}: got {value!r}, expected one of {options}")
+        return value
+    if get_origin(hint) is tuple:
+        if isinstance(value, str) and get_args(hint)[0] is str:
+            value = [part.strip() for part in value.split(",")]
+        if not isinstance(value, list):
+            raise ConfigError(f"{where}: {key}: got {value!r}, expected a list")
+        return tuple(_convert(get_args(hint)[0], item, where, key) for item in value)
+    if get_origin(hint) in (Union, types.UnionType):
+        raise TypeError(f"{key}: config fields have one type")
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise ConfigError(f"{where}: {key}: got {value!r}, expected {hint.__name__}")
+    return value
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    path = key.strip().split(".")
+    if not equals or not all(path):
+        raise ConfigError(f"--set {override}: expected key=value, such as teacher.train.lr=1e-4")
+    node = tree
+    for part in path[:-1]:
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {override}: {part} is a value, expected a table")
+    node[path[-1]] = _toml_value(text.strip())
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # a bare word is a string: --set data.seen=voc needs no quotes
+
+
+def _did_you_mean(key: str, known: dict[str, Any]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; expected one of {', '.join(known)}"

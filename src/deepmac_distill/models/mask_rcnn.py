@@ -1,0 +1,270 @@
+"""Mask R-CNN (arXiv:1703.06870), composed from torchvision's parts, for data in which some masks are missing.
+
+What Deep-MAC (arXiv:2104.00613, sections 3 and 5) needs is an argument here: which boxes the mask branch
+trains on, and whether a mask belongs to a class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.ops import MultiScaleRoIAlign
+
+from deepmac_distill.models.backbones import FpnBackbone
+from deepmac_distill.models.mask_targets import masked_instances, masks_over
+from deepmac_distill.structures import Batch, Detections, Instances
+
+BOX_CROP = 7  # cells a side of the box branch's crops
+# Cells a side of the masks that targets for proposals are sampled from: fine enough that a proposal of half
+# the box's size still has several of them in each of its 28 cells.
+PROPOSAL_TARGET_SIZE = 112
+
+
+class MaskRcnn(nn.Module):
+    """Images to boxes with masks, and given boxes to masks.
+
+    The defaults are those of torchvision's `maskrcnn_resnet50_fpn`. Where we deviate from it:
+
+    - The images come on a square canvas, as `Batch` has them; nothing is resized here. What is padding is
+      black, not the mean colour.
+    - Only instances that have a mask enter the mask branch's training, and its loss is the mean over them;
+      boxes without a mask train the proposals and the box branch as all others do.
+    - Mask targets come from grids over the boxes, with pixel centres at i + 0.5; torchvision's come from
+      image-sized masks, half a pixel off.
+    - There is no mask of the background class.
+    - A mask is a grid over its box and is not pasted here.
+    - `mask_boxes="gt"` and `class_agnostic` are choices of Deep-MARC.
+
+    Args:
+        backbone: maps of several strides.
+        num_classes: classes, the background not among them.
+        class_agnostic: one mask for all classes; else one for each.
+        mask_boxes: the mask branch trains on sampled proposals that lie on an object, ground-truth boxes
+            among them (`proposals+gt`), or on the ground-truth boxes alone (`gt`).
+        mask_channels: of the mask branch's four convolutions and its deconvolution.
+        mask_crop: cells a side of the mask branch's crops; masks have twice as many.
+        anchor_sizes: px, one for each level of the backbone, finest first.
+        anchor_ratios: height / width.
+        proposals: kept after NMS in inference for each image; in training twice as many.
+        sampled_proposals: the box branch trains on for each image, at most a quarter of them on objects.
+        box_channels: of the box branch's two layers.
+        score_threshold, nms_threshold: of detections.
+
+    Attributes:
+        target_size: cells a side of the mask grids it trains on.
+        needs_labels: whether `segment` looks at the labels of the boxes.
+    """
+
+    detection = True
+
+    def __init__(
+        self,
+        backbone: FpnBackbone,
+        num_classes: int,
+        *,
+        class_agnostic: bool = False,
+        mask_boxes: Literal["proposals+gt", "gt"] = "proposals+gt",
+        mask_channels: int = 256,
+        mask_crop: int = 14,
+        anchor_sizes: Sequence[int] = (32, 64, 128, 256, 512),
+        anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
+        proposals: int = 1000,
+        sampled_proposals: int = 512,
+        box_channels: int = 1024,
+        score_threshold: float = 0.05,
+        nms_threshold: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if len(anchor_sizes) != backbone.levels:
+            raise ValueError(f"anchor_sizes: got {len(anchor_sizes)} sizes, expected {backbone.levels}")
+        channels = backbone.out_channels
+        self.backbone, self.num_classes, self.needs_labels = backbone, num_classes, not class_agnostic
+        self.mask_boxes, self.mask_size = mask_boxes, 2 * mask_crop
+        self.target_size = self.mask_size if mask_boxes == "gt" else PROPOSAL_TARGET_SIZE
+        self.rpn = _proposal_network(channels, anchor_sizes, anchor_ratios, proposals)
+        levels = [str(level) for level in range(backbone.levels - 1)]  # the subsampled one is for proposals
+        self.roi = RoIHeads(
+            MultiScaleRoIAlign(levels, BOX_CROP, sampling_ratio=2),
+            TwoMLPHead(channels * BOX_CROP**2, box_channels),
+            FastRCNNPredictor(box_channels, 1 + num_classes),
+            fg_iou_thresh=0.5,
+            bg_iou_thresh=0.5,
+            batch_size_per_image=sampled_proposals,
+            positive_fraction=0.25,
+            bbox_reg_weights=None,
+            score_thresh=score_threshold,
+            nms_thresh=nms_threshold,
+            detections_per_img=100,
+        )
+        self.mask_pool = MultiScaleRoIAlign(levels, mask_crop, sampling_ratio=2)
+        self.mask_body = MaskRCNNHeads(channels, [mask_channels] * 4, dilation=1)
+        self.mask_logits = MaskRCNNPredictor(
+            mask_channels, mask_channels, 1 if class_agnostic else num_classes
+        )
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Scalar losses: `objectness`, `proposal_box`, `class`, `box` and `mask`, each with weight one.
+
+        The content of `masks` is never read where `has_mask` is False.
+
+        Raises:
+            ValueError: the masks are not `target_size` cells a side.
+        """
+        features, instances = self.backbone(batch.images), _by_image(batch)
+        counts = torch.bincount(instances.image_index, minlength=len(batch.images)).tolist()
+        truth = [  # of each image, as torchvision wants it; label 0 is its background
+            {"boxes": boxes, "labels": labels}
+            for boxes, labels in zip(
+                instances.boxes.split(counts), (instances.labels + 1).split(counts), strict=True
+            )
+        ]
+        proposals, found = self.rpn(_image_list(batch.images, batch.image_sizes), features, truth)
+        rois, matched, labels, regression = self.roi.select_training_samples(proposals, truth)
+        predicted = self._box_branch(features, rois, batch.images)
+        class_loss, box_loss = fastrcnn_loss(*predicted, labels, regression)
+        if self.mask_boxes == "proposals+gt":
+            instances = _seen_from(instances, counts, rois, matched, labels, self.mask_size)
+        instances = masked_instances(replace(batch, instances=instances), self.mask_size)
+        return {
+            "objectness": found["loss_objectness"],
+            "proposal_box": found["loss_rpn_box_reg"],
+            "class": class_loss,
+            "box": box_loss,
+            "mask": mask_loss(self._mask_branch(features, instances, batch.images), instances),
+        }
+
+    @torch.no_grad()
+    def segment(self, images: Tensor, instances: Instances) -> Tensor:
+        """Mask probabilities for given boxes.
+
+        Args:
+            images: (B, 3, H, W) uint8.
+            instances: N boxes in any order of images, and their labels where `needs_labels`.
+
+        Returns:
+            (N, S, S) float32, in the order of `instances`.
+        """
+        return self._mask_branch(self.backbone(images), instances, images).float().sigmoid()
+
+    @torch.no_grad()
+    def detect(self, images: Tensor, image_sizes: Tensor, max_detections: int = 100) -> Detections:
+        """Boxes of all classes with their masks.
+
+        Args:
+            images: (B, 3, H, W) uint8.
+            image_sizes: (B, 2) int64 height and width of each image on the canvas.
+            max_detections: per image.
+        """
+        features = self.backbone(images)
+        proposals, _ = self.rpn(_image_list(images, image_sizes), features)
+        self.roi.detections_per_img = max_detections
+        boxes, scores, labels = self.roi.postprocess_detections(
+            *(part.float() for part in self._box_branch(features, proposals, images)),
+            proposals,
+            [tuple(size) for size in image_sizes.tolist()],
+        )
+        found = Instances.of_boxes(boxes, [label - 1 for label in labels], self.mask_size)
+        masks = self._mask_branch(features, found, images).float().sigmoid()
+        return Detections(found.image_index, found.boxes, found.labels, torch.cat(scores), masks)
+
+    def _box_branch(
+        self, features: dict[str, Tensor], rois: list[Tensor], images: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(N, 1 + K) class logits and (N, 4 * (1 + K)) box regressions of the N rois of all images."""
+        crops = self.roi.box_roi_pool(features, rois, _canvas_sizes(images))
+        return self.roi.box_predictor(self.roi.box_head(crops))
+
+    def _mask_branch(self, features: dict[str, Tensor], instances: Instances, images: Tensor) -> Tensor:
+        """(N, S, S) mask logits of the N boxes, each of its own class where masks belong to classes."""
+        if not len(instances):
+            return images.new_zeros(0, self.mask_size, self.mask_size, dtype=torch.float32)
+        order = torch.argsort(instances.image_index, stable=True)
+        counts = torch.bincount(instances.image_index, minlength=len(images)).tolist()
+        crops = self.mask_pool(features, instances.boxes[order].split(counts), _canvas_sizes(images))
+        logits = self.mask_logits(self.mask_body(crops))[torch.argsort(order)]  # (N, K or 1, S, S)
+        if not self.needs_labels:
+            return logits[:, 0]
+        return logits[torch.arange(len(logits), device=logits.device), instances.labels]
+
+
+def mask_loss(logits: Tensor, instances: Instances) -> Tensor:
+    """Sigmoid cross-entropy against coverage: mean over all cells, each instance times its `mask_weight`.
+
+    Args:
+        logits: (N, S, S).
+        instances: the same N, all with a mask of S cells a side.
+    """
+    target = instances.masks.float() / 255
+    per_cell = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
+    return (per_cell.mean(dim=(1, 2)) * instances.mask_weight).mean()
+
+
+def _proposal_network(
+    channels: int, anchor_sizes: Sequence[int], anchor_ratios: Sequence[float], proposals: int
+) -> RegionProposalNetwork:
+    """torchvision's, with its training settings: 256 anchors an image, half of them on objects."""
+    anchors = AnchorGenerator(
+        tuple((size,) for size in anchor_sizes), (tuple(anchor_ratios),) * len(anchor_sizes)
+    )
+    kept = {"training": 2 * proposals, "testing": proposals}
+    return RegionProposalNetwork(
+        anchors,
+        RPNHead(channels, anchors.num_anchors_per_location()[0]),
+        fg_iou_thresh=0.7,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=256,
+        positive_fraction=0.5,
+        pre_nms_top_n=kept,
+        post_nms_top_n=kept,
+        nms_thresh=0.7,
+    )
+
+
+def _by_image(batch: Batch) -> Instances:
+    return batch.instances.select(torch.argsort(batch.instances.image_index, stable=True))
+
+
+def _seen_from(
+    instances: Instances,
+    counts: Sequence[int],
+    rois: Sequence[Tensor],
+    matched: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    size: int,
+) -> Instances:
+    """The rois that lie on an object, as instances: their boxes, and the object's mask over them.
+
+    Args:
+        instances: N, in the order of the images.
+        counts: B, how many of them each image has.
+        rois: B x (R, 4) xyxy.
+        matched: B x (R,) the object of the image that each roi matches best.
+        labels: B x (R,) 0 where it lies on none.
+        size: cells a side of the new masks.
+    """
+    first = [sum(counts[:i]) for i in range(len(counts))]
+    rows = torch.cat([m[k > 0] + start for m, k, start in zip(matched, labels, first, strict=True)])
+    boxes = torch.cat([r[k > 0] for r, k in zip(rois, labels, strict=True)])
+    seen = instances.select(rows)
+    masks = masks_over(seen.masks.float() / 255, seen.boxes, boxes, size)
+    return replace(seen, boxes=boxes, masks=(masks * 255).round().to(torch.uint8))
+
+
+def _image_list(images: Tensor, image_sizes: Tensor) -> ImageList:
+    return ImageList(images, [tuple(size) for size in image_sizes.tolist()])
+
+
+def _canvas_sizes(images: Tensor) -> list[tuple[int, int]]:
+    """What a pooler takes for the images' sizes: it infers strides from them, so the canvas's."""
+    return [tuple(images.shape[-2:])] * len(images)
