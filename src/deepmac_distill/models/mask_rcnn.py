@@ -170,7 +170,7 @@ class MaskRcnn(nn.Module):
         proposals, _ = self.rpn(_image_list(images, image_sizes), features)
         self.roi.detections_per_img = max_detections
         boxes, scores, labels = self.roi.postprocess_detections(
-            *(part.float() for part in self._box_branch(features, proposals, images)),
+            *self._box_branch(features, proposals, images),
             proposals,
             [tuple(size) for size in image_sizes.tolist()],
         )
@@ -183,7 +183,8 @@ class MaskRcnn(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """(N, 1 + K) class logits and (N, 4 * (1 + K)) box regressions of the N rois of all images."""
         crops = self.roi.box_roi_pool(features, rois, _canvas_sizes(images))
-        return self.roi.box_predictor(self.roi.box_head(crops))
+        logits, regression = self.roi.box_predictor(self.roi.box_head(crops))
+        return logits.float(), regression.float()
 
     def _mask_branch(self, features: dict[str, Tensor], instances: Instances, images: Tensor) -> Tensor:
         """(N, S, S) mask logits of the N boxes, each of its own class where masks belong to classes."""
@@ -196,6 +197,14 @@ class MaskRcnn(nn.Module):
         if not self.needs_labels:
             return logits[:, 0]
         return logits[torch.arange(len(logits), device=logits.device), instances.labels]
+
+
+class _ExactRPNHead(RPNHead):
+    """Its answers in float32 under autocast too: boxes in bfloat16 would be off by pixels."""
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        logits, boxes = super().forward(x)
+        return [part.float() for part in logits], [part.float() for part in boxes]
 
 
 def mask_loss(logits: Tensor, instances: Instances) -> Tensor:
@@ -220,7 +229,7 @@ def _proposal_network(
     kept = {"training": 2 * proposals, "testing": proposals}
     return RegionProposalNetwork(
         anchors,
-        RPNHead(channels, anchors.num_anchors_per_location()[0]),
+        _ExactRPNHead(channels, anchors.num_anchors_per_location()[0]),
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,
         batch_size_per_image=256,

@@ -1,0 +1,205 @@
+"""Mask R-CNN on data in which some masks are missing: what it learns from, what it gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from deepmac_distill.config import MaskRcnnConfig
+from deepmac_distill.errors import ConfigError
+from deepmac_distill.models.build import build_model
+from deepmac_distill.models.mask_rcnn import MaskRcnn
+from deepmac_distill.models.mask_targets import masks_over
+from deepmac_distill.structures import Batch, Instances
+
+CANVAS, CLASSES = 64, 3
+NARROW = {
+    "backbone": "tiny",
+    "backbone_width": 8,
+    "fpn_channels": 8,
+    "mask_channels": 8,
+    "mask_crop": 7,
+    "anchor_sizes": (8, 16, 32, 64),
+    "proposals": 50,
+    "sampled_proposals": 32,
+    "box_channels": 16,
+}
+
+
+def narrow(**changes) -> MaskRcnn:
+    torch.manual_seed(0)
+    return build_model(MaskRcnnConfig(**(NARROW | changes)), CLASSES, load_weights=False)
+
+
+def make_batch(model: MaskRcnn, has_mask: list[list[bool]], seed: int = 0) -> Batch:
+    """Images of noise; the objects are quarters of the canvas, their masks left halves."""
+    generator = torch.Generator().manual_seed(seed)
+    corners = torch.tensor([[4.0, 4.0], [34.0, 4.0], [4.0, 34.0], [34.0, 34.0]])
+    boxes = [torch.cat((corners, corners + 26), dim=1)[: len(some)] for some in has_mask]
+    labels = [torch.arange(len(some)) % CLASSES for some in has_mask]
+    instances = Instances.of_boxes(boxes, labels, model.target_size)
+    known = torch.tensor([flag for some in has_mask for flag in some], dtype=torch.bool)
+    masks = torch.zeros_like(instances.masks)
+    masks[:, :, : model.target_size // 2] = 255
+    masks[~known] = 0
+    images = torch.randint(0, 256, (len(has_mask), 3, CANVAS, CANVAS), generator=generator).byte()
+    return Batch(
+        images=images,
+        image_sizes=torch.full((len(has_mask), 2), CANVAS),
+        image_ids=tuple(range(len(has_mask))),
+        instances=replace(instances, masks=masks, has_mask=known, mask_weight=known.float()),
+    )
+
+
+def losses(model: MaskRcnn, batch: Batch) -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)  # proposals are sampled
+    return model(batch)
+
+
+def mask_branch(model: MaskRcnn) -> list[torch.nn.Parameter]:
+    return [*model.mask_body.parameters(), *model.mask_logits.parameters()]
+
+
+@pytest.mark.parametrize("mask_boxes", ["gt", "proposals+gt"])
+@pytest.mark.parametrize("class_agnostic", [True, False])
+def test_every_parameter_has_a_gradient(mask_boxes: str, class_agnostic: bool) -> None:
+    model = narrow(mask_boxes=mask_boxes, class_agnostic=class_agnostic).train()
+    found = losses(model, make_batch(model, [[True, False, True], [False, True]]))
+    assert found.keys() == {"objectness", "proposal_box", "class", "box", "mask"}
+    sum(found.values()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("mask_boxes", ["gt", "proposals+gt"])
+def test_the_content_of_a_missing_mask_is_never_read(mask_boxes: str) -> None:
+    model = narrow(mask_boxes=mask_boxes).train()
+    batch = make_batch(model, [[True, False], [False, True]])
+    masks = batch.instances.masks.clone()
+    masks[~batch.instances.has_mask] = 200
+    other = replace(batch, instances=replace(batch.instances, masks=masks))
+    first, second = losses(model, batch), losses(model, other)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("mask_boxes", ["gt", "proposals+gt"])
+@pytest.mark.parametrize("has_mask", [[[False, False], [False]], [[], []]])
+def test_without_masks_the_mask_branch_learns_nothing(mask_boxes: str, has_mask: list) -> None:
+    model = narrow(mask_boxes=mask_boxes).train()
+    found = losses(model, make_batch(model, has_mask))
+    sum(found.values()).backward()
+    assert found["mask"] == 0
+    assert all(p.grad is not None and not p.grad.any() for p in mask_branch(model))
+
+
+def test_boxes_without_masks_train_the_boxes_all_the_same() -> None:
+    model = narrow().train()
+    with_masks = losses(model, make_batch(model, [[True, True], [True]]))
+    without = losses(model, make_batch(model, [[False, False], [False]]))
+    for name in ("objectness", "proposal_box", "class", "box"):
+        assert torch.equal(with_masks[name], without[name])
+
+
+@pytest.mark.parametrize("class_agnostic", [True, False])
+def test_one_batch_can_be_learned_by_heart(class_agnostic: bool) -> None:
+    model = narrow(mask_boxes="gt", class_agnostic=class_agnostic, mask_channels=16).train()
+    batch = make_batch(model, [[True] * 3, [True] * 3])
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        sum(model(batch).values()).backward()
+        optimizer.step()
+    found = model.eval().segment(batch.images, batch.instances) > 0.5
+    truth = batch.instances.masks > 127
+    iou = (found & truth).sum() / (found | truth).sum()
+    assert iou > 0.9
+
+
+def test_masks_follow_the_labels_only_where_they_belong_to_classes() -> None:
+    for class_agnostic in (True, False):
+        model = narrow(class_agnostic=class_agnostic).eval()
+        batch = make_batch(model, [[True, True]])
+        other = replace(batch.instances, labels=(batch.instances.labels + 1) % CLASSES)
+        same = torch.equal(model.segment(batch.images, batch.instances), model.segment(batch.images, other))
+        assert same == class_agnostic == (not model.needs_labels)
+
+
+def test_two_images_at_once_are_two_images_alone_in_any_order_of_boxes() -> None:
+    model = narrow().eval()
+    batch = make_batch(model, [[True] * 3, [True] * 2])
+    shuffled = torch.tensor([3, 0, 4, 2, 1])
+    together = model.segment(batch.images, batch.instances.select(shuffled))
+    alone = [
+        model.segment(
+            batch.images[i : i + 1],
+            replace(some, image_index=torch.zeros_like(some.image_index)),
+        )
+        for i, some in enumerate(batch.instances.select(batch.instances.image_index == i) for i in (0, 1))
+    ]
+    torch.testing.assert_close(together, torch.cat(alone)[shuffled], rtol=1e-4, atol=1e-5)
+
+
+def test_detections_keep_to_their_image_and_their_number() -> None:
+    model = narrow(score_threshold=0.0).eval()
+    batch = make_batch(model, [[True], [True]])
+    sizes = torch.tensor([[64, 40], [30, 64]])
+    found = model.detect(batch.images, sizes, max_detections=7)
+    assert torch.bincount(found.image_index, minlength=2).tolist() == [7, 7]
+    height, width = sizes[found.image_index].T
+    assert (found.boxes[:, 2] <= width).all() and (found.boxes[:, 3] <= height).all()
+    assert (found.boxes >= 0).all() and ((found.labels >= 0) & (found.labels < CLASSES)).all()
+    for i in (0, 1):
+        scores = found.scores[found.image_index == i]
+        assert torch.equal(scores, scores.sort(descending=True).values)
+    assert found.masks.shape == (14, 14, 14) and ((found.masks >= 0) & (found.masks <= 1)).all()
+
+
+def test_a_step_in_half_precision_stays_finite() -> None:
+    model = narrow().train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = losses(model, make_batch(model, [[True, True], [True]]))
+    sum(found.values()).backward()
+    assert all(value.isfinite() for value in found.values())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        batch = make_batch(model, [[True]])
+        assert model.eval().detect(batch.images, batch.image_sizes).masks.isfinite().all()
+
+
+def test_a_mask_seen_from_its_own_box_is_itself_and_from_elsewhere_nothing() -> None:
+    grid = torch.rand(1, 28, 28, generator=torch.Generator().manual_seed(0))
+    box = torch.tensor([[10.0, 20.0, 38.0, 48.0]])
+    torch.testing.assert_close(masks_over(grid, box, box, 28), grid)
+    assert not masks_over(grid, box, box + 60, 14).any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"anchor_sizes": (8, 16)}, "got 2 sizes, expected 4"),
+        ({"backbone": "no-such-net"}, "no-such-net"),
+        ({"backbone": "resnet18", "backbone_weights": "wheel"}, "tf_efficientnet_lite0"),
+    ],
+)
+def test_what_cannot_be_built_is_a_config_error(changes: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        narrow(**changes)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "hourglass-52", "tf_efficientnet_lite0"])
+def test_any_backbone_will_do(backbone: str) -> None:
+    model = narrow(backbone=backbone, anchor_sizes=(8, 16, 32, 64, 128)).train()
+    batch = make_batch(model, [[True], [True]])
+    big = replace(batch, images=torch.zeros(2, 3, 128, 128, dtype=torch.uint8))
+    assert all(value.isfinite() for value in losses(model, big).values())
+
+
+def test_resnet50_fpn_has_the_parameters_of_torchvisions() -> None:
+    """44,401,393 with 91 classes, less a mask of the background, and the classifier's bias and scale."""
+    import torchvision
+
+    with torch.device("meta"):
+        ours = build_model(MaskRcnnConfig(), 90, load_weights=False)
+        theirs = torchvision.models.detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None)
+    count = lambda model: sum(p.numel() for p in model.parameters())  # noqa: E731
+    assert count(theirs) - count(ours) == 256 + 1
