@@ -58,7 +58,7 @@ def _deepmac(config: DeepMacConfig, num_classes: int) -> DeepMac:
             f"model.mask_head: got {config.mask_head!r}, expected one of {', '.join(MASK_HEADS)}"
         )
     channels = mask_input_channels(config.pixel_embedding, config.instance_embedding, config.coordinates)
-    mask_head = build_mask_head(config.mask_head, channels, config.mask_width)
+    mask_head = build_mask_head(config.mask_head, channels, config.mask_width, config.mask_size)
     if config.mask_size % mask_head.size_multiple:
         raise ConfigError(
             f"model.mask_size: got {config.mask_size}, expected a multiple of {mask_head.size_multiple} "

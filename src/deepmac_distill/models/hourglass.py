@@ -29,9 +29,12 @@ class BatchNorm(nn.BatchNorm2d):
 class ConvBlock(nn.Sequential):
     """Convolution without bias, batch norm, ReLU; the map keeps its size at stride 1."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, dilation: int = 1
+    ) -> None:
+        padding = dilation * (kernel // 2)
         super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False),
+            nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, bias=False),
             BatchNorm(out_channels),
             nn.ReLU(inplace=True),
         )
@@ -74,24 +77,35 @@ class Hourglass(nn.Module):
     Args:
         blocks: residual blocks per stage, at least two stages.
         channels: channels per stage; input and output have the first.
+        long_skips: without them a stage is what comes up from below alone (No LRS of Table 5).
+        encoder_decoder: without it every stage runs at the input's resolution (No ED of Table 5).
     """
 
-    def __init__(self, blocks: Sequence[int], channels: Sequence[int]) -> None:
+    def __init__(
+        self,
+        blocks: Sequence[int],
+        channels: Sequence[int],
+        long_skips: bool = True,
+        encoder_decoder: bool = True,
+    ) -> None:
         super().__init__()
         count, (here, below) = blocks[0], channels[:2]
-        self.skip = residual_stack(count, here, here)
-        self.down = residual_stack(count, here, below, stride=2)
+        self.factor = 2 if encoder_decoder else 1
+        self.skip = residual_stack(count, here, here) if long_skips else None
+        self.down = residual_stack(count, here, below, stride=self.factor)
         self.inner = (
-            Hourglass(blocks[1:], channels[1:])
+            Hourglass(blocks[1:], channels[1:], long_skips, encoder_decoder)
             if len(blocks) > 2
             else residual_stack(blocks[1], below, below)
         )
         self.up = nn.Sequential(residual_stack(count - 1, below, below), ResidualBlock(below, here))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape; H and W are multiples of 2 ** (stages - 1)."""
-        low = self.up(self.inner(self.down(x)))
-        return self.skip(x) + F.interpolate(low, scale_factor=2.0, mode="nearest")
+        """(N, C, H, W) to the same shape; H and W are multiples of 2 ** (stages - 1), or of 1."""
+        below = self.up(self.inner(self.down(x)))
+        if self.factor > 1:
+            below = F.interpolate(below, scale_factor=float(self.factor), mode="nearest")
+        return below if self.skip is None else self.skip(x) + below
 
 
 def residual_stack(count: int, in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
