@@ -43,7 +43,6 @@ batch_size = 3
 [evaluation]
 bootstrap = 20
 max_detections = 10
-sheet_images = 2
 """
 SCENES = f"""
 purpose = "Every stage once, in seconds; what it reaches is not looked at."

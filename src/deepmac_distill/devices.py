@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import torch
 
@@ -39,3 +40,15 @@ def autocast_allowed(device: torch.device, choice: str) -> bool:
     return (
         choice == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     )
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that a program could still take there; None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    kibibytes = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return 1024 * int(kibibytes[0]) if kibibytes else None

@@ -1,7 +1,7 @@
 """A run's folder: what was done with which inputs, so that work is skipped, resumed or refused, never mixed.
 
 A stage works in ``<stage>.part`` and is renamed to ``<stage>`` when it is whole. Beside its outputs lies
-``done.json``: its inputs by name, and a hash of every output.
+``done.json``: its inputs by name, what those of them that are hashes are of, and a hash of every output.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from deepmac_distill.files import remove_leftovers, sha256_of_file, write_json
 from deepmac_distill.progress import Progress
 
 Inputs = Mapping[str, Any]  # name a user knows ("teacher.train.lr", "labels") -> JSON value
+About = Mapping[str, Mapping[str, Any]]  # input that is a hash -> fact ("file", "data.seen") -> JSON value
 NOT_COMPARED = {"metrics.jsonl", "state.pt", "done.json", "inputs.json"}  # times, and means to an end
 
 
@@ -75,6 +76,7 @@ class RunDir:
         progress: Progress,
         force: bool = False,
         derived: bool = False,
+        about: About | None = None,
     ) -> Path:
         """Do `work` in the stage's folder, unless it is done with the same inputs; returns the folder.
 
@@ -82,42 +84,45 @@ class RunDir:
             inputs: what the outputs depend on; the names are shown to the user.
             force: start afresh, whatever was done before.
             derived: the stage is cheap and follows from stages before it: other inputs redo it.
+            about: what hashes among the inputs are of. Told where such an input differs, never compared, so
+                that a run which kept other facts, or none, is as good.
 
         Raises:
             RunError: the stage was done or begun with other inputs, named with old and new value, or an
                 output was changed since; `force` starts the stage afresh instead.
         """
         with self._held():
-            return self._run_stage(stage, inputs, work, progress, force, derived)
+            now = json.loads(json.dumps({"inputs": inputs, "about": about or {}}))  # as it will be read back
+            return self._run_stage(stage, now, work, progress, force, derived)
 
     def _run_stage(
         self,
         stage: str,
-        inputs: Inputs,
+        now: dict[str, Any],
         work: Callable[[Path], None],
         progress: Progress,
         force: bool,
         derived: bool,
     ) -> Path:
         whole, part = self.path / stage, self.path / f"{stage}.part"
-        inputs = json.loads(json.dumps(inputs))  # as they will be read back
-        if force or (derived and self._inputs_of(stage) != inputs):
+        if force or (derived and self.inputs_of(stage) != now["inputs"]):
             shutil.rmtree(whole, ignore_errors=True)
             shutil.rmtree(part, ignore_errors=True)
         if whole.exists():
             record = _read_record(whole / "done.json")
-            _refuse_changes(self.path, stage, record["inputs"], inputs)
+            _refuse_changes(self.path, stage, record, now)
             _refuse_edits(whole, record["outputs"])
             progress.note(f"{stage}: done before, skipped")
             return whole
         remove_leftovers(part)
         if _holds_work(part):
-            _refuse_changes(self.path, stage, _read_record(part / "inputs.json"), inputs)
+            record = _read_record(part / "inputs.json")
+            _refuse_changes(self.path, stage, record if "inputs" in record else {"inputs": record}, now)
             progress.note(f"{stage}: goes on where it was stopped")
         part.mkdir(parents=True, exist_ok=True)
         if not (self.path / "environment.json").exists():
             write_json(self.path / "environment.json", environment())
-        write_json(part / "inputs.json", inputs)
+        write_json(part / "inputs.json", now)
         started = time.perf_counter()
         work(part)
         (part / "state.pt").unlink(missing_ok=True)
@@ -127,9 +132,7 @@ class RunDir:
             if path.is_file() and path.name not in NOT_COMPARED
         }
         seconds = round(time.perf_counter() - started, 1)
-        write_json(
-            part / "done.json", {"inputs": inputs, "outputs": outputs, "seconds_since_last_start": seconds}
-        )
+        write_json(part / "done.json", {**now, "outputs": outputs, "seconds_since_last_start": seconds})
         part.rename(whole)
         (whole / "inputs.json").unlink()
         return whole
@@ -151,7 +154,8 @@ class RunDir:
                 ) from None
             yield
 
-    def _inputs_of(self, stage: str) -> Inputs | None:
+    def inputs_of(self, stage: str) -> Inputs | None:
+        """What a stage that is done was made with; None where it is not done."""
         path = self.path / stage / "done.json"
         return _read_record(path)["inputs"] if path.exists() else None
 
@@ -206,14 +210,55 @@ def _read_record(path: Path) -> dict[str, Any]:
         raise RunError(f"{path}: cannot be read; --force redoes the stage") from None
 
 
-def _refuse_changes(run: Path, stage: str, before: Inputs, now: Inputs) -> None:
-    changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
-    if changed:
-        name, more = changed[0], f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
-        raise RunError(
-            f"{run}: {stage} was made with {name} = {before.get(name)!r}, now {now.get(name)!r}{more}; "
-            "expected the same; --force redoes it, another output directory keeps both"
-        )
+def _refuse_changes(run: Path, stage: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Name an input that differs: before others one of which the cause is known."""
+    old, new = before["inputs"], now["inputs"]
+    changed = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    if not changed:
+        return
+    facts = [record.get("about", {}) for record in (before, now)]
+    causes = {name: _differences(*(about.get(name, {}) for about in facts)) for name in changed}
+    name = next(filter(causes.get, changed), changed[0])
+    made_with = f"{name} = {old.get(name)!r}, now {new.get(name)!r}"
+    if causes[name]:
+        made_with = f"other {name}: {causes[name]}"
+    more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+    raise RunError(
+        f"{run}: {stage} was made with {made_with}{more}; "
+        "expected the same; --force redoes it, another output directory keeps both"
+    )
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """In which facts two inputs differ; empty where none is known of both.
+
+    >>> _differences({"file": "a.json", "annotations": 8}, {"file": "a.json", "annotations": 9})
+    'annotations (8, now 9)'
+    >>> _differences({"data.seen": ["cat", "dog"]}, {"data.seen": ["cat", "owl"]})
+    'data.seen (now with owl, without dog)'
+    >>> _differences({"file": "a.json", "annotations": 8}, {"file": "a.json", "annotations": 8})
+    'content (same file, annotations)'
+    """
+    known = [fact for fact in now if fact in before]
+    differing = [fact for fact in known if before[fact] != now[fact]]
+    if known and not differing:
+        return f"content (same {', '.join(known)})"
+    return ", ".join(f"{fact} ({_difference(before[fact], now[fact])})" for fact in differing)
+
+
+def _difference(before: Any, now: Any) -> str:
+    if not (isinstance(before, list) and isinstance(now, list)):
+        return f"{before}, now {now}"
+    lists = {
+        "with": [name for name in now if name not in before],
+        "without": [name for name in before if name not in now],
+    }
+    told = [
+        f"{word} {', '.join(map(str, names[:3]))}{' ...' if len(names) > 3 else ''}"
+        for word, names in lists.items()
+        if names
+    ]
+    return f"now {', '.join(told) or 'in another order'}"
 
 
 def _refuse_edits(folder: Path, outputs: dict[str, str]) -> None:

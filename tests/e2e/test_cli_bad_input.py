@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -236,6 +238,41 @@ def test_a_pipeline_file_that_cannot_be_used_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["p.toml"]
 
 
+ENDS_WITHOUT_TORCH = """
+import json, sys
+from deepmac_distill.cli import main
+for arguments in json.loads(sys.argv[1]):
+    try:
+        main(arguments)
+    except SystemExit as ended:
+        assert ended.code == 2, (arguments, ended.code)
+    assert "torch" not in sys.modules, arguments
+"""
+
+
+def test_a_mistake_in_a_pipeline_is_told_before_torch_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("[teacher.train]\nlr = 'fast'")
+    given = ["--data", "anywhere", "--set"]
+    commands = {
+        f"{tmp_path / 'bad.toml'}: teacher.train.lr: got 'fast'": ["run", f"{tmp_path / 'bad.toml'}"],
+        "gone.toml: no such pipeline file": ["run", f"{tmp_path / 'gone.toml'}"],
+        "--set: wrong: unknown key": ["teach", *given, "wrong=1"],
+        "--set: labels.soft: got 1, expected bool": ["pseudolabel", *given, "labels.soft=1"],
+        "--set: student.model.mask_size: got 0": ["student", *given, "student.model.mask_size=0"],
+        "--set: seed: got -1, expected at least 0": ["retention", *given, "seed=-1"],
+        "evaluation.bootstrap: got 0": ["evaluate", *given, "evaluation.bootstrap=0"],
+        "gone.safetensors: no such file; expected teacher, student": ["evaluate", "gone.safetensors"],
+        "--box 1,2: expected four numbers": ["predict", "a.png", "--box", "1,2", "--model", "run"],
+    }
+    program = [sys.executable, "-c", ENDS_WITHOUT_TORCH, json.dumps(list(commands.values()))]
+    ended = subprocess.run(program, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert ended.returncode == 0, ended.stderr
+    told = ended.stderr.splitlines()
+    assert len(told) == len(commands)
+    for line, says in zip(told, commands, strict=True):
+        assert line.startswith("deepmac: ") and says in line
+
+
 def test_an_output_directory_of_another_kind_is_refused_and_left_alone(teach, data: Path, tmp_path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("")
@@ -278,6 +315,26 @@ def test_boxes_without_area_are_counted_by_default_and_refused_where_strict(
     table = pq.read_table(tmp_path / "run" / "pseudolabel" / "masks.parquet").to_pylist()
     assert [row["status"] for row in table if row["annotation_id"] == 3] == ["degenerate"]
     assert json.loads((tmp_path / "run" / "select" / "counts.json").read_text())["unlabelled"] == 1
+
+
+def test_a_mask_of_two_points_is_told_and_labelled_like_a_box_without_one(
+    teach, deepmac, data: Path, tmp_path: Path
+) -> None:
+    raw = document()
+    raw["annotations"][0] |= {"segmentation": [[8, 8, 32, 24]], "iscrowd": None}
+    raw["annotations"][2]["segmentation"].append([8, 8])
+    (data / "train.json").write_text(json.dumps(raw))
+    says = "annotation 2: segmentation: 1 of 1 polygon parts have fewer than 3 points, so no mask is left; "
+    assert_refused(teach("--strict"), says, tmp_path)
+    checked = deepmac("check", data / "train.json", "--seen", "cat")
+    assert checked.code == 0 and says in checked.out and "0 errors, 2 warnings" in checked.out
+    ended = teach()
+    assert ended.code == 0 and "2 degenerate polygon parts, 1 unusable masks" in ended.err
+    assert teach(command="pseudolabel").code == 0
+    written = json.loads((tmp_path / "run" / "select" / "instances.json").read_text())["annotations"]
+    by_id = {annotation["id"]: annotation for annotation in written}
+    assert (by_id[2]["source"], by_id[4]["source"]) == ("teacher", "human")
+    assert by_id[4]["segmentation"] == raw["annotations"][2]["segmentation"]
 
 
 def test_an_unreadable_image_stops_labelling_by_default_and_has_rows_that_say_why_on_request(

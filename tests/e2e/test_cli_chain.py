@@ -6,8 +6,10 @@ import hashlib
 import json
 import random
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from pycocotools.coco import COCO
 
 from deepmac_distill.annotations.pseudolabels import read_provenance
 from deepmac_distill.data.synthetic import SEEN_SHAPES
+from deepmac_distill.report.contact_sheet import PANEL_PX
 from deepmac_distill.stages import pseudolabelling
 from deepmac_distill.training import loop
 
@@ -112,7 +115,7 @@ def test_the_report_shows_both_models_side_by_side(chain) -> None:
     means = [report[role]["given_boxes"]["unseen"]["model"]["value"] for role in ("student", "teacher")]
     assert unseen["a_minus_b"]["value"] == pytest.approx(means[0] - means[1])
     with Image.open(run / "report" / "contact_sheet.png") as sheet:
-        assert sheet.width > 4 * 64 and sheet.height > 2 * 64
+        assert sheet.width > 4 * PANEL_PX and sheet.height > 6 * PANEL_PX  # 3 rows for each model
 
 
 def test_a_second_call_skips_everything_and_changes_no_byte(chain, deepmac, scenes_toml) -> None:
@@ -131,7 +134,7 @@ def test_a_second_call_skips_everything_and_changes_no_byte(chain, deepmac, scen
         (["--seed", "1"], "seed = 0, now 1"),
         (["--set", "teacher.train.lr=0.5"], "teacher was made with teacher.train.lr = 0.001, now 0.5"),
         (["--set", "student.train.lr=0.5"], "student was made with student.train.lr = 0.001, now 0.5"),
-        (["--seen", "bar"], "teacher was made with teacher annotations = "),
+        (["--seen", "bar"], "made with other teacher annotations: data.seen (now without "),
         (["--set", "labels.soft=false"], "pseudolabel was made with labels.soft = True, now False"),
         (["--set", "data.scenes.train_images=25"], "data.scenes.train_images = 24, now 25"),
         (["--set", "evaluation.bootstrap=21"], "evaluation.bootstrap = 20, now 21"),
@@ -147,6 +150,17 @@ def test_other_inputs_are_refused_by_name_and_change_no_byte(
     last = ended.err.splitlines()[-1]
     assert last.startswith("deepmac: ") and named in last and "--force" in last
     assert content(run) == before
+
+
+def test_changed_annotations_are_refused_with_what_changed(run_copy, deepmac, tmp_path: Path) -> None:
+    run = run_copy()
+    scenes, fewer = run / "scenes-train", tmp_path / "fewer.json"
+    raw = read(scenes / "instances.json")
+    fewer.write_text(json.dumps(raw | {"annotations": raw["annotations"][1:]}))
+    ended = deepmac("teach", "--out", run, "--annotations", fewer, "--images", scenes / "images")
+    count, last = len(raw["annotations"]), ended.err.splitlines()[-1]
+    assert ended.code == 2 and "teacher was made with other teacher annotations: file (" in last
+    assert f"now {fewer})" in last and f"annotations ({count}, now {count - 1})" in last
 
 
 def test_force_redoes_a_stage_and_the_next_one_then_knows_its_input_changed(run_copy, deepmac) -> None:
@@ -233,6 +247,41 @@ def test_training_that_was_stopped_goes_on_to_the_same_bytes(
     assert ended.code == 0 and "teacher: goes on where it was stopped" in ended.err
     for name in ("weights.safetensors", "metrics.jsonl"):
         assert (run / "teacher" / name).read_bytes() == (chain[0] / "teacher" / name).read_bytes()
+
+
+def kill_once_there(process: subprocess.Popen[str], path: Path, timeout_s: float = 600) -> None:
+    """SIGKILL, which no process can answer, as soon as `path` is there."""
+    deadline = time.monotonic() + timeout_s
+    try:
+        while process.poll() is None and not path.exists():
+            assert time.monotonic() < deadline, f"{path} was not written in {timeout_s} s"
+            time.sleep(0.005)
+    finally:
+        process.kill()
+    _, err = process.communicate()
+    assert process.returncode == -signal.SIGKILL, f"ended before it was killed: {err}"
+
+
+def test_a_teacher_that_was_killed_goes_on_to_the_same_bytes(
+    deepmac, scenes_toml, tmp_path: Path, monkeypatch
+) -> None:
+    accumulate, taken = loop._accumulate_gradients, []
+    monkeypatch.setattr(
+        loop, "_accumulate_gradients", lambda *given: (taken.append(given[-1]), accumulate(*given))[1]
+    )
+    steps = ["--set", "teacher.train.steps=120"]  # the last of them is more than a second after the fourth
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    command = [sys.executable, "-m", "deepmac_distill", "teach", "--config", scenes_toml, "--out", killed]
+    process = subprocess.Popen([*command, *steps], stderr=subprocess.PIPE, text=True)
+    kill_once_there(process, killed / "teacher.part" / "state.pt")
+    assert not (killed / "teacher").exists()
+    ended = deepmac("teach", "--config", scenes_toml, "--out", killed, *steps)
+    assert ended.code == 0 and "teacher: goes on where it was stopped" in ended.err, ended.err
+    assert taken == list(range(taken[0], 120)) and taken[0] >= 4  # what the checkpoint holds is not redone
+    assert deepmac("teach", "--config", scenes_toml, "--out", whole, *steps).code == 0
+    for name in ("weights.safetensors", "metrics.jsonl"):
+        assert (killed / "teacher" / name).read_bytes() == (whole / "teacher" / name).read_bytes()
+    assert {path.name for path in (killed / "teacher").iterdir()} == STAGES["teacher"] | {"done.json"}
 
 
 def test_a_stage_that_goes_on_alone_has_the_threads_of_the_pipeline(run_copy, deepmac) -> None:

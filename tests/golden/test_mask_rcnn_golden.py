@@ -18,6 +18,7 @@ from deepmac_distill.models.backbones import FpnBackbone
 from deepmac_distill.models.extractors import resnet_extractor
 from deepmac_distill.models.mask_rcnn import MaskRcnn
 from deepmac_distill.models.mask_targets import masks_over
+from deepmac_distill.models.roi_mask_heads import default_roi_mask_head
 from deepmac_distill.structures import Batch, Instances
 
 CANVAS, CLASSES, CHANNELS = 96, 3, 16
@@ -55,7 +56,7 @@ def ours(theirs: MaskRCNN) -> MaskRcnn:
     model = MaskRcnn(
         FpnBackbone(resnet_extractor("resnet18"), CHANNELS),
         CLASSES,
-        mask_channels=8,
+        mask_head=default_roi_mask_head(CHANNELS, CLASSES, channels=8),
         anchor_sizes=ANCHORS,
         proposals=200,
         sampled_proposals=64,
@@ -73,8 +74,8 @@ def _our_name(name: str) -> str:
     pairs = (
         ("backbone.body.", "backbone.extractor."),
         ("backbone.fpn.", "backbone.pyramid."),
-        ("roi_heads.mask_head.", "mask_body."),
-        ("roi_heads.mask_predictor.", "mask_logits."),
+        ("roi_heads.mask_head.", "mask_head.0."),
+        ("roi_heads.mask_predictor.", "mask_head.1."),
         ("roi_heads.", "roi."),
     )
     return next((new + name.removeprefix(old) for old, new in pairs if name.startswith(old)), name)

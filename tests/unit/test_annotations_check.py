@@ -41,7 +41,7 @@ def test_all_errors_are_listed_not_only_the_first(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.json",
         box(1, bbox=None, category_id=9),
-        box(1, segmentation=[[1, 2]]),
+        box(1, segmentation=[[1, 2, 3]]),
         images=[{"id": 1, "file_name": "../a.jpg", "height": 40, "width": 60}],
     )
     errors = found(path, "dog")
@@ -82,6 +82,14 @@ def test_files_that_cannot_be_read_are_a_problem_not_an_exception(tmp_path: Path
     [
         ({"bbox": [3, 3, 0, 5]}, "annotation 2: bbox [3, 3, 0, 5] has no area"),
         ({"bbox": [55, 5, 9, 9]}, "annotation 2: bbox [55, 5, 9, 9] is 4 px over the edge"),
+        (
+            {"segmentation": [[1, 1, 2, 2], *SQUARE]},
+            "annotation 2: segmentation: 1 of 2 polygon parts have fewer than 3 points; expected an even",
+        ),
+        (
+            {"segmentation": [[1, 1], [1, 1, 2, 2]]},
+            "annotation 2: segmentation: 2 of 2 polygon parts have fewer than 3 points, so no mask is left",
+        ),
         ({"bbox": [30, 20, 20, 20], "segmentation": SQUARE}, "IoU 0.00 with bbox [30.0, 20.0, 20.0, 20.0]"),
     ],
 )
@@ -138,6 +146,7 @@ def test_the_count_table_has_a_row_for_every_class(tmp_path: Path) -> None:
     ]
 
 
-def test_strict_turns_doubtful_boxes_into_errors(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.json", box(1, segmentation=SQUARE), box(2, bbox=[55, 5, 9, 9]))
+@pytest.mark.parametrize("doubtful", [{"bbox": [55, 5, 9, 9]}, {"segmentation": [[1, 1, 2, 2], *SQUARE]}])
+def test_strict_turns_doubtful_boxes_and_parts_into_errors(tmp_path: Path, doubtful: dict[str, Any]) -> None:
+    path = write(tmp_path / "a.json", box(1, segmentation=SQUARE), box(2, **doubtful))
     assert [p.level for p in find_problems(path, "cat", strict=True)] == ["error"]

@@ -138,6 +138,27 @@ def test_a_human_mask_without_an_area_gets_the_masks(tmp_path: Path) -> None:
     assert [annotation["area"] for annotation in written] == [expected, 40, expected]
 
 
+def test_a_human_mask_keeps_its_degenerate_parts_and_one_without_others_gives_way(tmp_path: Path) -> None:
+    line = [1.0, 1.0, 5.0, 1.0]  # first: what makes pycocotools take the parts for boxes
+    given = source()
+    given["annotations"] = [
+        box(1, category_id=1, segmentation=[line, *SQUARE], iscrowd=None),
+        box(3, category_id=1, segmentation=[line], area=1.0),
+        box(4, category_id=1, segmentation=[line], area=1.0),
+    ]
+    counts = write_instances_json(given, labels((1, 3, 4)), RULES, tmp_path / "out.json")
+    assert counts == {"human": 1, "teacher": 1, "rejected": 1, "unlabelled": 0, "written": 3}
+    human, teacher, rejected = json.loads((tmp_path / "out.json").read_text())["annotations"]
+    assert (human["source"], human["segmentation"]) == ("human", [line, *SQUARE])
+    assert human["area"] == coco_mask.area(coco_mask.frPyObjects(SQUARE, 40, 60)).item()
+    assert human["iscrowd"] == 0
+    assert (teacher["source"], teacher["area"]) == ("teacher", teacher_counts()[1])
+    assert rejected["source"] == "none" and "segmentation" not in rejected
+    found = read_coco(tmp_path / "out.json", "cat")
+    assert found.annotations["polygons"].to_pylist() == [SQUARE, None, None]
+    assert found.annotations["source"].to_pylist() == ["human", "teacher", "none"]
+
+
 @pytest.mark.parametrize("on_rejected", ["keep_box", "drop", "ignore"])
 def test_our_reader_takes_what_the_export_wrote(tmp_path: Path, on_rejected: Any) -> None:
     export(tmp_path, SelectRules(min_mask_score=0.5, on_rejected=on_rejected))

@@ -67,6 +67,8 @@ def test_rows_are_sorted_by_image_and_annotation_whatever_the_file_says(tmp_path
         "human_masks": 1,
         "teacher_masks": 0,
         "without_mask": 2,
+        "degenerate_polygon_parts": 0,
+        "unusable_masks": 0,
         "hidden_masks": 1,
     }
 
@@ -139,6 +141,59 @@ def test_polygons_of_many_parts_are_kept(tmp_path: Path) -> None:
     parts = [*SQUARE, [1, 1, 5, 1, 5, 5]]
     found = read(tmp_path, plain(annotations=[box(1, segmentation=parts)]))
     assert found.annotations["polygons"].to_pylist() == [parts]
+
+
+LINE, TRIANGLE = [1.0, 1.0, 5.0, 1.0], [1.0, 1.0, 5.0, 1.0, 5.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("parts", "kept", "dropped"),
+    [
+        ([LINE, *SQUARE], SQUARE, 1),
+        ([*SQUARE, [], LINE, TRIANGLE, [1, 1]], [*SQUARE, TRIANGLE], 3),
+        ([LINE], None, 1),
+        ([LINE, []], None, 2),
+        ([[]], None, 0),  # never drawn
+    ],
+)
+def test_polygon_parts_without_three_points_are_dropped_and_counted(
+    tmp_path: Path, parts: list[list[float]], kept: list[list[float]] | None, dropped: int
+) -> None:
+    document = plain(annotations=[box(1, segmentation=parts), box(2)])
+    found = read(tmp_path, document)
+    assert found.annotations["polygons"].to_pylist() == [kept, None]
+    assert found.counts["degenerate_polygon_parts"] == dropped
+    assert found.counts["unusable_masks"] == (kept is None and dropped > 0)
+    assert found.counts["without_mask"] == (1 if kept else 2)
+    assert found.has_mask().tolist() == found.has_human_mask().tolist() == [bool(kept), False]
+    assert found.annotations["status"].to_pylist() == ["ok", "ok"]  # the teacher labels what has no mask
+    if dropped:
+        with pytest.raises(DataError, match=f"annotation 1: segmentation: {dropped} of {len(parts)} polygon"):
+            read(tmp_path, document, strict=True)
+    else:
+        read(tmp_path, document, strict=True)
+
+
+def test_a_run_length_mask_without_a_pixel_is_counted_as_unusable(tmp_path: Path) -> None:
+    empty = {"size": [40, 60], "counts": [2400]}
+    found = read(tmp_path, plain(annotations=[box(1, segmentation=empty), box(2)]))
+    assert (found.counts["unusable_masks"], found.counts["degenerate_polygon_parts"]) == (1, 0)
+
+
+def test_degenerate_parts_of_hidden_masks_are_not_even_counted(tmp_path: Path) -> None:
+    document = plain()
+    document["annotations"][0]["segmentation"] = [LINE]
+    assert read(tmp_path, document).counts == read(tmp_path, plain()).counts
+    assert read(tmp_path, document, hide_unseen=False).counts["degenerate_polygon_parts"] == 1
+
+
+@pytest.mark.parametrize("missing", [{"iscrowd": None}, {}])
+def test_an_annotation_that_does_not_say_is_no_crowd(tmp_path: Path, missing: dict[str, Any]) -> None:
+    annotation = box(1)
+    del annotation["iscrowd"]
+    found = read(tmp_path, plain(annotations=[annotation | missing]), strict=True)
+    assert found.annotations["iscrowd"].to_pylist() == [False]
+    assert found.annotations["status"].to_pylist() == ["ok"]
 
 
 def test_boxes_only_and_empty_files_are_ordinary(tmp_path: Path) -> None:
@@ -214,9 +269,10 @@ BAD_ANNOTATIONS = [
     ({"iscrowd": 2}, "iscrowd 2: expected 0 or 1"),
     ({"area": "big"}, 'area "big": expected a finite number'),
     ({"segmentation": "x"}, 'segmentation "x": expected polygons or a run-length mask'),
-    ({"segmentation": [[1, 2, 3, 4]]}, "polygon of 4 numbers; expected an even count of at least 6"),
+    ({"segmentation": [[1, 2, 3]]}, "polygon of 3 numbers; expected an even count of at least 6"),
     ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "polygon of 7 numbers"),
-    ({"segmentation": [*SQUARE, []]}, "polygon of 0 numbers"),
+    ({"segmentation": [*SQUARE, None]}, "polygon of null; expected an even count"),
+    ({"segmentation": [[1, 2], [1, "2"]]}, 'polygon [1, "2"]; expected finite numbers'),
     ({"segmentation": [1, 2, 3, 4, 5, 6]}, "polygon of 1;"),
     ({"segmentation": [[1, 2, 3, 4, 5, float("inf")]]}, "expected finite numbers"),
     ({"segmentation": {}}, "mask of size null; expected the image's [40, 60]"),

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from deepmac_distill.config import DeepMacConfig
+from deepmac_distill.models.blocks import BatchNorm
 from deepmac_distill.models.build import build_model
 from deepmac_distill.models.deepmac import DeepMac, mask_loss, masked_instances
-from deepmac_distill.models.hourglass import BatchNorm
 from deepmac_distill.structures import Batch, Instances
 
 NARROW = {

@@ -59,7 +59,7 @@ def losses(model: MaskRcnn, batch: Batch) -> dict[str, torch.Tensor]:
 
 
 def mask_branch(model: MaskRcnn) -> list[torch.nn.Parameter]:
-    return [*model.mask_body.parameters(), *model.mask_logits.parameters()]
+    return list(model.mask_head.parameters())
 
 
 @pytest.mark.parametrize("mask_boxes", ["gt", "proposals+gt"])
@@ -179,6 +179,9 @@ def test_a_mask_seen_from_its_own_box_is_itself_and_from_elsewhere_nothing() -> 
         ({"anchor_sizes": (8, 16)}, "got 2 sizes, expected 4"),
         ({"backbone": "no-such-net"}, "no-such-net"),
         ({"backbone": "resnet18", "backbone_weights": "wheel"}, "tf_efficientnet_lite0"),
+        ({"mask_head": "hourglass-52"}, "multiple of 32"),
+        ({"mask_head": "fully-connected-2"}, "expected one of default"),
+        ({"mask_head": "weight-transfer", "class_agnostic": True}, "class_agnostic"),
     ],
 )
 def test_what_cannot_be_built_is_a_config_error(changes: dict, message: str) -> None:
@@ -186,12 +189,71 @@ def test_what_cannot_be_built_is_a_config_error(changes: dict, message: str) -> 
         narrow(**changes)
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "hourglass-52", "tf_efficientnet_lite0"])
+@pytest.mark.parametrize("backbone", ["resnet18", "hourglass-52", "tf_efficientnet_lite0", "spinenet-49"])
 def test_any_backbone_will_do(backbone: str) -> None:
     model = narrow(backbone=backbone, anchor_sizes=(8, 16, 32, 64, 128)).train()
     batch = make_batch(model, [[True], [True]])
     big = replace(batch, images=torch.zeros(2, 3, 128, 128, dtype=torch.uint8))
     assert all(value.isfinite() for value in losses(model, big).values())
+
+
+# Counted on networks rebuilt from the authors' code; 256 channels in, the deconvolution included.
+DEEP_MARC_HEADS = {
+    "default-batch-norm": (256, 14, 2_625_537),
+    "hourglass-20": (64, 16, 5_682_177),
+    "hourglass-52": (64, 32, 23_606_145),
+    "hourglass-100": (64, 32, 47_372_673),
+}
+
+
+@pytest.mark.parametrize("name", DEEP_MARC_HEADS)
+def test_the_heads_of_deep_marc_have_the_published_sizes(name: str) -> None:
+    channels, crop, parameters = DEEP_MARC_HEADS[name]
+    config = MaskRcnnConfig(mask_head=name, mask_channels=channels, mask_crop=crop, class_agnostic=True)
+    with torch.device("meta"):
+        head = build_model(config, 80, load_weights=False).mask_head
+        assert head(torch.empty(2, 256, crop, crop)).shape == (2, 1, 2 * crop, 2 * crop)
+    assert sum(p.numel() for p in head.parameters()) == parameters
+
+
+def test_weight_transfer_reaches_classes_without_masks_and_spares_the_boxes() -> None:
+    """Classes 0 and 1 have masks, class 2 has none: its mask changes all the same (Mask^X)."""
+    model = narrow(mask_boxes="gt", mask_head="weight-transfer").train()
+    batch = make_batch(model, [[True, True, False], [True, True, False]])
+    unseen = batch.instances.select(batch.instances.labels == 2)
+    before = model.eval().segment(batch.images, unseen)
+    model.train()
+    optimizer = torch.optim.SGD(model.mask_head.parameters(), lr=0.1)
+    losses(model, batch)["mask"].backward()
+    assert model.roi.box_predictor.cls_score.weight.grad is None
+    assert all(p.grad is not None for p in model.mask_head.parameters())
+    optimizer.step()
+    assert not torch.equal(model.eval().segment(batch.images, unseen), before)
+
+
+def test_weight_transfer_takes_a_class_s_own_box_weights() -> None:
+    model = narrow(mask_head="weight-transfer").eval()
+    batch = make_batch(model, [[True, True, True]])
+    before = model.segment(batch.images, batch.instances)
+    with torch.no_grad():
+        model.roi.box_predictor.cls_score.weight[1 + 1] += 1.0  # row 0 is the background
+        model.roi.box_predictor.bbox_pred.weight[4 * 3] += 1.0  # the first of class 2
+    changed = (model.segment(batch.images, batch.instances) != before).flatten(1).any(1)
+    assert changed.tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("name", ["default-batch-norm", "hourglass-10", "resnet-4", "bottleneck-6"])
+def test_a_deep_head_learns_from_given_boxes(name: str) -> None:
+    model = narrow(mask_boxes="gt", class_agnostic=True, mask_head=name, mask_crop=8).train()
+    batch = make_batch(model, [[True] * 3, [True] * 3])
+    optimizer = torch.optim.Adam(model.mask_head.parameters(), lr=1e-2)
+    values = []
+    for _ in range(25):
+        optimizer.zero_grad()
+        values.append(losses(model, batch)["mask"])
+        values[-1].backward()
+        optimizer.step()
+    assert values[-1] < 0.5 * values[0]
 
 
 def test_resnet50_fpn_has_the_parameters_of_torchvisions() -> None:

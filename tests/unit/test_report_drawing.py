@@ -99,6 +99,22 @@ def test_sheet_has_a_strip_for_every_row_and_the_same_bytes_each_time(tmp_path: 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["again.png", "one.png", "two.png"]
 
 
+def test_a_note_has_a_line_of_its_own_and_long_words_make_the_sheet_wider(tmp_path: Path) -> None:
+    long = "as many words as no two panels side by side are wide " * 2
+    contact_sheet([row("a")], tmp_path / "plain.png", "Title")
+    contact_sheet([row("a")], tmp_path / "note.png", "Title", "a note")
+    contact_sheet([row("a")], tmp_path / "long_note.png", "Title", long)
+    contact_sheet([row(long)], tmp_path / "long_caption.png", "Title")
+    plain, note, long_note, long_caption = (
+        opened(tmp_path / f"{name}.png") for name in ("plain", "note", "long_note", "long_caption")
+    )
+    assert note.width == plain.width and note.height > plain.height
+    assert long_note.size == (long_note.width, note.height) and long_note.width > plain.width
+    assert long_caption.size == (long_caption.width, plain.height) and long_caption.width > plain.width
+    for sheet in (long_note, long_caption):  # nothing is cut off at the edge
+        assert (np.asarray(sheet)[:, -8:] == 255).all()
+
+
 def test_rows_with_other_columns_and_no_rows_are_refused(tmp_path: Path) -> None:
     other = SheetRow(GREY, {"truth": Panel([])})
     for rows in ([], [row("a"), other], [SheetRow(GREY, {})]):

@@ -6,6 +6,7 @@ from rich.table import Table
 from deepmac_distill.annotations.classes import Classes
 from deepmac_distill.evaluation.average_precision import STATS
 from deepmac_distill.evaluation.mask_iou import IOU_SCHEMA
+from deepmac_distill.evaluation.retention import retention_in_given_boxes
 from deepmac_distill.evaluation.summary import compare_given_boxes, summarise
 from deepmac_distill.report import tables
 
@@ -72,3 +73,20 @@ def test_a_comparison_of_detections_names_both_runs_and_their_difference() -> No
     table = tables.detection_comparison_table(comparison, "student", "teacher")
     assert [column.header for column in table.columns][2:] == ["student", "teacher", "student − teacher"]
     assert cells(table) == [[of, "all", "25.0", "20.0", "+5.0 [+1.0, +9.0]"] for of in ("masks", "boxes")]
+
+
+def test_retention_has_a_row_a_split_and_a_dash_where_a_ratio_is_undefined() -> None:
+    better = IOUS.set_column(4, "iou", pa.array([0.9, 0.9, 0.9]))
+    ious = {"a": IOUS.set_column(4, "iou", pa.array([0.9, 0.6, 0.6])), "b": IOUS, "c": better}
+    given_boxes = retention_in_given_boxes(ious, CLASSES, resamples=100)
+    ap = given_boxes["unseen"]["class_mean_iou"] | {"b_over_c": {"value": 0.5, "low": None, "high": None}}
+    retention = {"given_boxes": given_boxes, "detected": {"segm": {"all": ap, "unseen": None}}}
+    rows = cells(tables.retention_table(retention))
+    assert [row[:2] for row in rows] == [*(["IoU", s] for s in ("all", "seen", "unseen")), ["AP", "all"]]
+    zero = "+0.0\n[+0.0, +0.0]"
+    assert rows[1][2:] == ["90.0", "90.0", "90.0", zero, zero, zero, "–", "100.0\n[100.0, 100.0]"]
+    assert rows[2][2:5] == ["60.0", "75.0", "90.0"] and rows[2][5].startswith("+15.0\n[+1")
+    assert rows[2][8].startswith("50.0\n[")
+    assert rows[3][9] == "50.0"
+    retention["detected"]["segm"] = None
+    assert len(cells(tables.retention_table(retention))) == 3

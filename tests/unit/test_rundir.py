@@ -138,6 +138,68 @@ def test_a_stopped_stage_goes_on_in_its_folder_with_the_same_inputs_only(run: Ru
     assert notes.lines == ["stage: goes on where it was stopped"]
 
 
+BEFORE = {"file": "a.json", "data.seen": ["cat", "dog"], "annotations": 8}
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        (BEFORE | {"annotations": 9}, "other labels: annotations (8, now 9); expected"),
+        (BEFORE | {"data.seen": ["cat"]}, "other labels: data.seen (now without dog); expected"),
+        (
+            BEFORE | {"file": "b.json", "data.seen": ["cat", "elk", "fox", "gnu", "hen"]},
+            "other labels: file (a.json, now b.json), "
+            "data.seen (now with elk, fox, gnu ..., without dog); expected",
+        ),
+        (BEFORE, "other labels: content (same file, data.seen, annotations); expected"),
+        ({"file": "b.json"}, "other labels: file (a.json, now b.json); expected"),
+        ({"another": 1}, "labels = 'abc', now 'def'; expected"),
+        ({}, "labels = 'abc', now 'def'; expected"),
+    ],
+)
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_hash_that_differs_is_refused_with_what_is_known_of_both(
+    run: RunDir, facts: dict[str, Any], says: str, stopped: bool
+) -> None:
+    about = {"labels": BEFORE}
+    if stopped:
+        with pytest.raises(KeyboardInterrupt):
+            do(run, stopped_after("unit-0"), {"labels": "abc"}, about=about)
+    else:
+        do(run, writes("a"), {"labels": "abc"}, about=about)
+    with pytest.raises(RunError) as error:
+        do(run, refuse_to_work, {"labels": "def"}, about={"labels": facts})
+    assert f"stage was made with {says}" in str(error.value)
+
+
+def test_of_several_changes_one_of_which_the_cause_is_known_goes_first(run: RunDir) -> None:
+    do(run, writes("a"), {"images": "123", "labels": "abc"}, about={"labels": BEFORE})
+    with pytest.raises(RunError, match=r"other labels: annotations \(8, now 9\) \(and 1 more\); expected"):
+        do(run, refuse_to_work, {"images": "456", "labels": "def"}, about={"labels": {"annotations": 9}})
+
+
+@pytest.mark.parametrize("about", [None, {}, {"labels": {"file": "moved.json", "new": 1}}])
+def test_facts_about_the_same_input_are_not_compared(run: RunDir, about: dict[str, Any] | None) -> None:
+    do(run, writes("a"), {"labels": "abc"}, about={"labels": BEFORE})
+    do(run, refuse_to_work, {"labels": "abc"}, about=about)
+    do(run, refuse_to_work, {"labels": "abc"}, about=about, derived=True)
+
+
+def test_runs_that_kept_no_facts_go_on_and_are_skipped_as_ever(run: RunDir) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        do(run, stopped_after("unit-0"), {"labels": "abc"})
+    (run.path / "stage.part" / "inputs.json").write_text('{"labels": "abc"}')
+    with pytest.raises(RunError, match="labels = 'abc', now 'def'"):
+        do(run, refuse_to_work, {"labels": "def"}, about={"labels": BEFORE})
+    folder = do(run, writes("a"), {"labels": "abc"}, about={"labels": BEFORE})
+    record = json.loads((folder / "done.json").read_text())
+    assert record.pop("about") == {"labels": BEFORE}
+    (folder / "done.json").write_text(json.dumps(record))
+    do(run, refuse_to_work, {"labels": "abc"}, about={"labels": BEFORE})
+    with pytest.raises(RunError, match="labels = 'abc', now 'def'"):
+        do(run, refuse_to_work, {"labels": "def"}, about={"labels": BEFORE})
+
+
 @pytest.mark.parametrize("left", [(), ("metrics.jsonl",), (".weights.safetensors.17.part",)])
 def test_a_stage_that_kept_nothing_of_use_may_begin_again_with_other_inputs(
     run: RunDir, left: tuple[str, ...]

@@ -19,8 +19,10 @@ from pycocotools import mask as coco_mask
 from deepmac_distill.annotations.classes import Classes, SeenSpec
 from deepmac_distill.annotations.problems import (
     annotation_problems,
+    degenerate_parts,
     degenerate_reason,
     document_problems,
+    drawn_parts,
     file_name_of,
     image_problems,
     is_blank,
@@ -44,7 +46,7 @@ ANNOTATIONS_SCHEMA = pa.schema(
         "iscrowd": pa.bool_(),
         "status": pa.string(),  # ok | crowd | degenerate
         "reason": pa.string(),  # why not ok, or empty
-        "polygons": pa.list_(pa.list_(pa.float64())),  # parts of flat x, y; null without polygons
+        "polygons": pa.list_(pa.list_(pa.float64())),  # drawn parts of flat x, y; null without polygons
         "rle_counts": pa.binary(),  # compressed COCO counts at the image's size; null without
         "source": pa.string(),  # human | teacher | none
         "mask_score": pa.float32(),
@@ -114,8 +116,9 @@ def read_coco(path: Path, seen: SeenSpec, *, strict: bool = False, hide_unseen: 
     """Read a COCO, LVIS v1 or boxes-only file.
 
     Boxes without area stay, with status `degenerate`; boxes over the edge stay as written and are counted
-    as `clipped`. With `strict` the first is refused, and so is an overhang of more than a pixel.
-    A run-length mask without a pixel counts as no mask.
+    as `clipped`; polygon parts of fewer than three points are dropped and counted. With `strict` boxes
+    without area, an overhang of more than a pixel and such parts are refused. A mask of which no part is
+    left, or whose runs hold no pixel, counts as no mask, and as an `unusable` one.
 
     Raises:
         DataError: the first thing wrong with the file: where, what was got, what was expected.
@@ -173,14 +176,20 @@ def source_of(annotation: dict[str, Any]) -> str:
     """Who drew the mask of a valid annotation: `human`, `teacher` or `none`.
 
     A mask that does not say is a person's. One that says `none` is a region to ignore that an export made of
-    a box, and a run-length mask without a pixel is no mask.
+    a box. A run-length mask without a pixel, or polygons of fewer than three points, are no mask.
     """
-    segmentation, stated = annotation.get("segmentation"), annotation.get("source")
-    if stated == "none" or is_blank(segmentation):
-        return "none"
-    if isinstance(segmentation, dict) and not runs_of(segmentation, *segmentation["size"])[1::2].any():
+    stated = annotation.get("source")
+    if stated == "none" or not _holds_mask(annotation.get("segmentation")):
         return "none"
     return "teacher" if stated == "teacher" else "human"
+
+
+def _holds_mask(segmentation: Any) -> bool:
+    if is_blank(segmentation):
+        return False
+    if isinstance(segmentation, list):
+        return bool(drawn_parts(segmentation))
+    return bool(runs_of(segmentation, *segmentation["size"])[1::2].any())
 
 
 def _load(path: Path, seen: SeenSpec, hide_unseen: bool) -> tuple[dict[str, Any], Classes, int]:
@@ -221,7 +230,8 @@ def build_annotation_set(
         pa.array(column, field.type) for column, field in zip(columns, ANNOTATIONS_SCHEMA, strict=False)
     ]
     table = pa.table(arrays, ANNOTATIONS_SCHEMA) if annotations else ANNOTATIONS_SCHEMA.empty_table()
-    counts = _counts(image_table, table, sizes) | {"hidden_masks": hidden_masks}
+    counts = _counts(image_table, table, sizes) | _lost(annotations, table["source"].to_pylist())
+    counts |= {"hidden_masks": hidden_masks}
     return AnnotationSet(path, image_table, table, classes, counts, _sha256(image_table, table, classes))
 
 
@@ -240,7 +250,7 @@ def _row(annotation: dict[str, Any], height: int, width: int) -> tuple[Any, ...]
         crowd,
         "crowd" if crowd else "degenerate" if reason else "ok",
         reason,
-        segmentation if isinstance(segmentation, list) else None,
+        drawn_parts(segmentation) if isinstance(segmentation, list) else None,
         _compressed(segmentation) if isinstance(segmentation, dict) else None,
         source,
         annotation.get("mask_score"),
@@ -267,6 +277,19 @@ def _counts(images: pa.Table, annotations: pa.Table, sizes: dict[int, tuple[int,
         "human_masks": source.count("human"),
         "teacher_masks": source.count("teacher"),
         "without_mask": source.count("none"),
+    }
+
+
+def _lost(annotations: list[dict[str, Any]], sources: list[str]) -> dict[str, int]:
+    """What was drawn and cannot be used; `sources` are what `source_of` says of the annotations."""
+    drawn = [
+        (annotation["segmentation"], source)
+        for annotation, source in zip(annotations, sources, strict=True)
+        if annotation.get("source") != "none" and not is_blank(annotation.get("segmentation"))
+    ]
+    return {
+        "degenerate_polygon_parts": sum(degenerate_parts(segmentation) for segmentation, _ in drawn),
+        "unusable_masks": sum(source == "none" for _, source in drawn),
     }
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pycocotools import mask as coco_mask
 
 from deepmac_distill.annotations.coco import source_of
-from deepmac_distill.annotations.problems import file_name_of
+from deepmac_distill.annotations.problems import drawn_parts, file_name_of
 from deepmac_distill.annotations.select import OnRejected, SelectRules, accepted_rows
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import written_whole
@@ -26,11 +26,12 @@ def write_instances_json(
 ) -> dict[str, int]:
     """Write a COCO file with every key of the source, and say how many annotations had which end.
 
-    Human masks, crowds included, are copied as they are. Every annotation gets `iscrowd`, `area` (of the
-    mask in pixels; of the box where there is no mask), `source` (human | teacher | none) and `mask_score`
-    (null where the teacher drew nothing). An annotation that ends without a mask follows
-    `rules.on_rejected`, whether its mask was rejected or never drawn (a crowd, an unreadable image).
-    Masks that an earlier teacher left in the source give way to those in `labels`.
+    Human masks, crowds included, are copied as they are, with parts that nobody can use. Every annotation
+    gets `iscrowd`, `area` (of the mask in pixels; of the box where there is no mask), `source`
+    (human | teacher | none) and `mask_score` (null where the teacher drew nothing). An annotation that ends
+    without a mask follows `rules.on_rejected`, whether its mask was rejected or never drawn (a crowd, an
+    unreadable image). Masks that an earlier teacher left in the source give way to those in `labels`, and so
+    do a human's of which nothing can be used (`source_of` calls them `none`).
 
     Args:
         source: as `load_coco_json` gives it, hidden masks gone, its annotations valid; left as it is.
@@ -94,7 +95,7 @@ def _rows_by_annotation(
 def _human(annotation: Annotation, size: tuple[int, int]) -> Annotation:
     area = annotation.get("area")
     return annotation | {
-        "iscrowd": int(annotation.get("iscrowd", 0)),
+        "iscrowd": int(annotation.get("iscrowd") or 0),
         "area": _drawn_area(annotation["segmentation"], size) if area is None else area,
         "source": "human",
         "mask_score": None,
@@ -102,6 +103,8 @@ def _human(annotation: Annotation, size: tuple[int, int]) -> Annotation:
 
 
 def _drawn_area(segmentation: Any, size: tuple[int, int]) -> int:
+    if isinstance(segmentation, list):
+        segmentation = drawn_parts(segmentation)  # pycocotools takes a part of two points for a box
     codes = coco_mask.frPyObjects(segmentation, *size) if _is_plain(segmentation) else segmentation
     return int(coco_mask.area(coco_mask.merge(codes) if isinstance(codes, list) else codes))
 
@@ -114,7 +117,7 @@ def _teacher(
     annotation: Annotation, size: tuple[int, int], counts: bytes, area: int, score: float | None
 ) -> Annotation:
     return annotation | {
-        "iscrowd": int(annotation.get("iscrowd", 0)),
+        "iscrowd": int(annotation.get("iscrowd") or 0),
         "segmentation": _rle(counts, size),
         "area": area,
         "source": "teacher",
@@ -128,7 +131,7 @@ def _without_mask(
     """COCO has no good form for a box without a mask; each of the three costs something."""
     _, _, box_width, box_height = annotation["bbox"]
     kept = {key: value for key, value in annotation.items() if key != "segmentation"} | {
-        "iscrowd": int(annotation.get("iscrowd", 0)),
+        "iscrowd": int(annotation.get("iscrowd") or 0),
         "area": max(box_width, 0) * max(box_height, 0),
         "source": "none",
         "mask_score": score,

@@ -103,8 +103,9 @@ def image_problems(images: list[dict[str, Any]], path: Path) -> Iterator[Problem
 def annotation_problems(raw: dict[str, Any], path: Path, *, strict: bool = False) -> Iterator[Problem]:
     """Ids, references, boxes and masks of the annotations.
 
-    A box without area, or one that leaves its image by more than `EDGE_TOLERANCE_PX`, is a warning, or an
-    error where `strict`. A mask that was hidden is not here to be judged.
+    What real files hold by nature is a warning, or an error where `strict`: a box without area, one that
+    leaves its image by more than `EDGE_TOLERANCE_PX`, and polygon parts of fewer than three points. A mask
+    that was hidden is not here to be judged.
     """
     sizes = {i["id"]: (i.get("height"), i.get("width")) for i in raw["images"] if is_id(i.get("id"))}
     category_ids = {c["id"] for c in raw["categories"] if is_id(c.get("id"))}
@@ -132,7 +133,7 @@ def _findings(
     image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
     if not (is_id(category_id) and category_id in category_ids):
         yield "error", f"category_id {shown(category_id)}: expected the id of a category of the file"
-    if annotation.get("iscrowd", 0) not in (0, 1):
+    if annotation.get("iscrowd") not in (None, 0, 1):
         yield "error", f"iscrowd {shown(annotation['iscrowd'])}: expected 0 or 1"
     for key in ("area", "mask_score"):
         if annotation.get(key) is not None and not is_number(annotation[key]):
@@ -141,9 +142,10 @@ def _findings(
         yield "error", f"image_id {shown(image_id)}: expected the id of an image of the file"
         return
     height, width = sizes[image_id]
+    level: Level = "error" if strict else "warning"
     if _is_size(height) and _is_size(width):
-        yield from _box_findings(annotation.get("bbox"), height, width, "error" if strict else "warning")
-        yield from _mask_findings(annotation.get("segmentation"), height, width)
+        yield from _box_findings(annotation.get("bbox"), height, width, level)
+        yield from _mask_findings(annotation.get("segmentation"), height, width, level)
 
 
 def _box_findings(bbox: Any, height: int, width: int, level: Level) -> Iterator[Finding]:
@@ -180,7 +182,7 @@ def overhang_px(bbox: list[float], height: int, width: int) -> float:
     return max(-x, -y, x + w - width, y + h - height, 0)
 
 
-def _mask_findings(segmentation: Any, height: int, width: int) -> Iterator[Finding]:
+def _mask_findings(segmentation: Any, height: int, width: int, level: Level) -> Iterator[Finding]:
     if is_blank(segmentation):
         return
     if isinstance(segmentation, dict):
@@ -189,14 +191,37 @@ def _mask_findings(segmentation: Any, height: int, width: int) -> Iterator[Findi
         except ValueError as error:
             yield "error", f"segmentation: {error}"
     elif isinstance(segmentation, list):
-        for part in segmentation:
-            if not (isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0):
-                got = f"{len(part)} numbers" if isinstance(part, list) else shown(part)
-                yield "error", f"segmentation: polygon of {got}; expected an even count of at least 6"
-            elif not all(map(is_number, part)):
-                yield "error", f"segmentation: polygon {shown(part)}; expected finite numbers"
+        errors = list(_polygon_errors(segmentation))
+        yield from errors
+        if not errors and (degenerate := degenerate_parts(segmentation)):
+            rest = "" if drawn_parts(segmentation) else ", so no mask is left"
+            got = f"{degenerate} of {len(segmentation)} polygon parts have fewer than 3 points{rest}"
+            yield level, f"segmentation: {got}; expected an even count of at least 6 numbers"
     else:
         yield "error", f"segmentation {shown(segmentation)}: expected polygons or a run-length mask"
+
+
+def _polygon_errors(parts: list[Any]) -> Iterator[Finding]:
+    for part in parts:
+        if not (isinstance(part, list) and len(part) % 2 == 0):
+            got = f"{len(part)} numbers" if isinstance(part, list) else shown(part)
+            yield "error", f"segmentation: polygon of {got}; expected an even count of at least 6"
+        elif not all(map(is_number, part)):
+            yield "error", f"segmentation: polygon {shown(part)}; expected finite numbers"
+
+
+def drawn_parts(polygons: list[list[float]]) -> list[list[float]]:
+    """The parts of a polygon mask that enclose anything: those of three points or more.
+
+    >>> drawn_parts([[0, 0, 4, 0, 4, 4], [1, 1, 2, 2], []])
+    [[0, 0, 4, 0, 4, 4]]
+    """
+    return [part for part in polygons if len(part) >= 6]
+
+
+def degenerate_parts(segmentation: Any) -> int:
+    """How many parts of a valid mask `drawn_parts` leaves out; none of a run-length mask."""
+    return len(segmentation) - len(drawn_parts(segmentation)) if isinstance(segmentation, list) else 0
 
 
 def is_blank(segmentation: Any) -> bool:

@@ -13,7 +13,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deepmac_distill import __version__
-from deepmac_distill.cli.results import print_comparison, print_report, print_summary
+from deepmac_distill.cli.flags import (
+    ConfigFile,
+    Device,
+    Force,
+    Out,
+    Root,
+    Seed,
+    Seen,
+    Set,
+    Strict,
+    TrainFile,
+    TrainImages,
+    ValFile,
+    ValImages,
+)
+from deepmac_distill.cli.results import print_comparison, print_report, print_retention, print_summary
 from deepmac_distill.cli.terminal import Terminal
 from deepmac_distill.config import Pipeline, load_pipeline
 from deepmac_distill.errors import ConfigError, DistillError
@@ -27,51 +42,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-DATA = "Data"
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="Pipeline file; default: the run's own, else built-in values."),
-]
-Out = Annotated[
-    Path | None, typer.Option("--out", "-o", help="Run directory; default: runs/NAME of the pipeline.")
-]
-Root = Annotated[
-    str | None,
-    typer.Option("--data", help="Folder that the data paths are relative to.", rich_help_panel=DATA),
-]
-TrainFile = Annotated[
-    str | None,
-    typer.Option("--annotations", help="COCO JSON to train on and to label.", rich_help_panel=DATA),
-]
-TrainImages = Annotated[
-    str | None, typer.Option("--images", help="Folder of its images.", rich_help_panel=DATA)
-]
-ValFile = Annotated[
-    str | None, typer.Option("--val-annotations", help="COCO JSON to evaluate on.", rich_help_panel=DATA)
-]
-ValImages = Annotated[
-    str | None,
-    typer.Option("--val-images", help="Folder of its images; default: --images.", rich_help_panel=DATA),
-]
-Seen = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--seen",
-        help="Classes whose masks may be used: voc (default), non-voc, all, names, or a .txt file of names.",
-        rich_help_panel=DATA,
-    ),
-]
-Strict = Annotated[
-    bool | None,
-    typer.Option("--strict", help="Refuse boxes without area or over the edge.", rich_help_panel=DATA),
-]
-Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", help="Override any key: --set teacher.train.lr=1e-4.")
-]
-Force = Annotated[bool, typer.Option("--force", help="Redo what was done before, also with other inputs.")]
 
 
 @app.command()
@@ -94,10 +64,10 @@ def run(
 
     What is done is skipped, what was stopped goes on, changed inputs are refused by name.
     """
-    from deepmac_distill import stages
-
     flags = _flags(data, annotations, images, val_annotations, val_images, seen, device, seed, strict)
     job = _job(pipeline, out, flags, set_, force)
+    from deepmac_distill import stages
+
     report = stages.run(job)
     if report:
         print_report(report)
@@ -119,10 +89,11 @@ def teach(
     force: Force = False,
 ) -> None:
     """Train the teacher: boxes of all classes, masks of the seen ones."""
+    flags = _flags(data, annotations, images, None, None, seen, device, seed, strict)
+    job = _job(config, out, flags, set_, force)
     from deepmac_distill import stages
 
-    flags = _flags(data, annotations, images, None, None, seen, device, seed, strict)
-    print(stages.teach(_job(config, out, flags, set_, force)))
+    print(stages.teach(job))
 
 
 @app.command()
@@ -141,10 +112,11 @@ def pseudolabel(
     force: Force = False,
 ) -> None:
     """Masks for every box that has none: masks.parquet (facts) and instances.json (COCO)."""
+    flags = _flags(data, annotations, images, None, None, seen, device, seed, strict)
+    job = _job(config, out, flags, set_, force)
     from deepmac_distill import stages
 
-    flags = _flags(data, annotations, images, None, None, seen, device, seed, strict)
-    print(stages.pseudolabel(_job(config, out, flags, set_, force), teacher))
+    print(stages.pseudolabel(job, teacher))
 
 
 @app.command()
@@ -164,15 +136,18 @@ def student(
     force: Force = False,
 ) -> None:
     """Train the student on human masks of seen classes and the teacher's of the rest."""
+    flags = _flags(data, None, images, None, None, seen, device, seed, strict)
+    job = _job(config, out, flags, set_, force)
     from deepmac_distill import stages
 
-    flags = _flags(data, None, images, None, None, seen, device, seed, strict)
-    print(stages.student(_job(config, out, flags, set_, force), labels))
+    print(stages.student(job, labels))
 
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(help="teacher, student, or a weights file.")] = "teacher",
+    model: Annotated[
+        str, typer.Argument(help="teacher, student, student-seen, student-human, or a weights file.")
+    ] = "teacher",
     config: ConfigFile = None,
     out: Out = None,
     data: Root = None,
@@ -187,13 +162,43 @@ def evaluate(
     force: Force = False,
 ) -> None:
     """Mask IoU in given boxes and COCO AP of detections, for all, seen and unseen classes."""
-    from deepmac_distill import stages
-
+    judged = _role_or_path(model)
     flags = _flags(data, None, None, val_annotations, val_images, seen, device, seed)
     overrides = [*(set_ or []), *(["evaluation.reference=true"] if reference else [])]
-    folder = stages.evaluate(_job(config, out, flags, overrides, force), _role_or_path(model))
+    job = _job(config, out, flags, overrides, force)
+    from deepmac_distill import stages
+
+    folder = stages.evaluate(job, judged)
     print_summary(stages.read_summary(folder), per_class)
     print(f"figures: {folder}")
+
+
+@app.command()
+def retention(
+    config: ConfigFile = None,
+    out: Out = None,
+    data: Root = None,
+    annotations: TrainFile = None,
+    images: TrainImages = None,
+    val_annotations: ValFile = None,
+    val_images: ValImages = None,
+    seen: Seen = None,
+    strict: Strict = None,
+    device: Device = None,
+    seed: Seed = None,
+    set_: Set = None,
+    force: Force = False,
+) -> None:
+    """What the teacher's masks are worth: the student beside one without them and one with all human masks.
+
+    Trains those two (`student-seen`, `student-human`), and the student if it is not there.
+    """
+    flags = _flags(data, annotations, images, val_annotations, val_images, seen, device, seed, strict)
+    job = _job(config, out, flags, set_, force)
+    from deepmac_distill import stages
+
+    print_retention(stages.retention(job))
+    print(f"figures: {job.run.path / 'retention'}")
 
 
 @app.command()
@@ -253,6 +258,7 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Masks for boxes you give: an overlay PNG and a COCO JSON."""
+    boxes_xywh = [_box(text) for text in box]
     import numpy as np
 
     from deepmac_distill import stages
@@ -261,8 +267,8 @@ def predict(
     weights = model / "teacher" / "weights.safetensors" if model.is_dir() else model
     out = out or image.with_name(f"{image.stem}-masks")
     out = out.with_suffix("") if out.suffix in (".png", ".json") else out
-    boxes_xywh = np.array([_box(text) for text in box], dtype=np.float64)
-    for annotation in stages.predict(weights, pick_device(device), image, boxes_xywh, out)["annotations"]:
+    boxes = np.array(boxes_xywh, dtype=np.float64)
+    for annotation in stages.predict(weights, pick_device(device), image, boxes, out)["annotations"]:
         print(
             f"box {annotation['bbox']}: mask of {annotation['area']} px, "
             f"score {annotation['mask_score']:.2f}, fills the box {annotation['box_fill_iou']:.2f}"
@@ -327,10 +333,6 @@ def _flags(
 def _job(
     config: Path | None, out: Path | None, flags: list[str], overrides: list[str] | None, force: bool
 ) -> Job:
-    from deepmac_distill.devices import pick_device
-    from deepmac_distill.rundir import RunDir
-    from deepmac_distill.stages import Job
-
     kept = out / "config.json" if out is not None and (out / "config.json").exists() else None
     if not (config or kept) and not any("data." in given for given in [*flags, *(overrides or [])]):
         raise ConfigError(
@@ -339,6 +341,10 @@ def _job(
     pipeline: Pipeline = load_pipeline(config or kept, flags + (overrides or []))
     if config is not None and pipeline.name == "run":
         pipeline = dataclasses.replace(pipeline, name=config.stem)
+    from deepmac_distill.devices import pick_device  # imports torch
+    from deepmac_distill.rundir import RunDir
+    from deepmac_distill.stages import Job
+
     pick_device(pipeline.device)  # before anything is written
     directory = RunDir(out or Path("runs") / pipeline.name)
     source = None if config is None else config.read_text(encoding="utf-8")
@@ -351,7 +357,7 @@ def _names(seen: list[str]) -> list[str]:
 
 
 def _role_or_path(model: str) -> str | Path:
-    if model in ("teacher", "student"):
+    if model in ("teacher", "student", "student-seen", "student-human"):
         return model
     if not Path(model).is_file():
         raise ConfigError(f"{model}: no such file; expected teacher, student, or a weights file")

@@ -29,6 +29,13 @@ def print_summary(summary: dict[str, Any], per_class: bool = False) -> None:
         console.print(tables.per_class_table(summary["per_class"]))
 
 
+def print_retention(summary: dict[str, Any]) -> None:
+    """What `stages.retention` returns."""
+    from deepmac_distill.report import tables
+
+    _console().print(tables.retention_table(summary))
+
+
 def print_comparison(comparison: dict[str, Any], a: str, b: str) -> None:
     """What `stages.compare` returns, under the names `a` and `b`."""
     from deepmac_distill.report import tables

@@ -4,6 +4,7 @@ from deepmac_distill.config.reading import build, flatten, load_pipeline
 from deepmac_distill.config.schema import (
     BackboneConfig,
     DeepMacConfig,
+    GrabCutConfig,
     MaskRcnnConfig,
     ModelConfig,
     Pipeline,
@@ -13,6 +14,7 @@ from deepmac_distill.config.schema import (
 __all__ = [
     "BackboneConfig",
     "DeepMacConfig",
+    "GrabCutConfig",
     "MaskRcnnConfig",
     "ModelConfig",
     "Pipeline",

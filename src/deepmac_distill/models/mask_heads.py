@@ -22,14 +22,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepmac_distill.models.hourglass import (
+from deepmac_distill.models.blocks import (
     BatchNorm,
+    BottleneckBlock,
     ConvBlock,
-    Hourglass,
     ResidualBlock,
     init_glorot,
-    projection,
 )
+from deepmac_distill.models.hourglass import Hourglass
 
 # Residual blocks per stage, and channels per stage in units of the head's width. Tables 16 and 17.
 _HOURGLASSES = {
@@ -141,22 +141,6 @@ class PreActivationBlock(nn.Module):
         """(N, in, S, S) to (N, out, S, S)."""
         active = F.relu(self.norm(x), inplace=True)
         return self.branch(active) + (x if self.project is None else self.project(active))
-
-
-class BottleneckBlock(nn.Module):
-    """1 x 1, 3 x 3 and 1 x 1 convolutions and a shortcut, ReLU after the sum."""
-
-    def __init__(self, in_channels: int, widths: tuple[int, int, int]) -> None:
-        super().__init__()
-        first, middle, last = widths
-        self.branch = nn.Sequential(
-            ConvBlock(in_channels, first, kernel=1), ConvBlock(first, middle), projection(middle, last)
-        )
-        self.shortcut = nn.Identity() if in_channels == last else projection(in_channels, last)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, in, S, S) to (N, last, S, S)."""
-        return F.relu(self.branch(x) + self.shortcut(x))
 
 
 def build_mask_head(

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
-from deepmac_distill.models.backbones import FpnBackbone
+from deepmac_distill.models.backbones import MultiScaleBackbone
 from deepmac_distill.models.mask_targets import masked_instances, masks_over
+from deepmac_distill.models.roi_mask_heads import WeightTransferHead, default_roi_mask_head
 from deepmac_distill.structures import Batch, Detections, Instances
 
 BOX_CROP = 7  # cells a side of the box branch's crops
@@ -52,10 +52,13 @@ class MaskRcnn(nn.Module):
         class_agnostic: one mask for all classes; else one for each.
         mask_boxes: the mask branch trains on sampled proposals that lie on an object, ground-truth boxes
             among them (`proposals+gt`), or on the ground-truth boxes alone (`gt`).
-        mask_channels: of the mask branch's four convolutions and its deconvolution.
+        mask_head: (N, C, crop, crop) to (N, masks, 2 * crop, 2 * crop) logits, one mask or as many as
+            classes; a `WeightTransferHead` is given the box branch's weights too. `default_roi_mask_head`
+            where none is given.
         mask_crop: cells a side of the mask branch's crops; masks have twice as many.
         anchor_sizes: px, one for each level of the backbone, finest first.
         anchor_ratios: height / width.
+        anchor_scales: each size times each of these.
         proposals: kept after NMS in inference for each image; in training twice as many.
         sampled_proposals: the box branch trains on for each image, at most a quarter of them on objects.
         box_channels: of the box branch's two layers.
@@ -63,6 +66,7 @@ class MaskRcnn(nn.Module):
 
     Attributes:
         target_size: cells a side of the mask grids it trains on.
+        canvas_multiple: the images' sides must be multiples of this.
         needs_labels: whether `segment` looks at the labels of the boxes.
     """
 
@@ -70,15 +74,16 @@ class MaskRcnn(nn.Module):
 
     def __init__(
         self,
-        backbone: FpnBackbone,
+        backbone: MultiScaleBackbone,
         num_classes: int,
         *,
         class_agnostic: bool = False,
         mask_boxes: Literal["proposals+gt", "gt"] = "proposals+gt",
-        mask_channels: int = 256,
+        mask_head: nn.Module | None = None,
         mask_crop: int = 14,
         anchor_sizes: Sequence[int] = (32, 64, 128, 256, 512),
         anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
+        anchor_scales: Sequence[float] = (1.0,),
         proposals: int = 1000,
         sampled_proposals: int = 512,
         box_channels: int = 1024,
@@ -86,14 +91,19 @@ class MaskRcnn(nn.Module):
         nms_threshold: float = 0.5,
     ) -> None:
         super().__init__()
-        if len(anchor_sizes) != backbone.levels:
-            raise ValueError(f"anchor_sizes: got {len(anchor_sizes)} sizes, expected {backbone.levels}")
+        if len(anchor_sizes) != len(backbone.levels):
+            raise ValueError(f"anchor_sizes: got {len(anchor_sizes)} sizes, expected {len(backbone.levels)}")
         channels = backbone.out_channels
         self.backbone, self.num_classes, self.needs_labels = backbone, num_classes, not class_agnostic
         self.mask_boxes, self.mask_size = mask_boxes, 2 * mask_crop
+        self.canvas_multiple = backbone.canvas_multiple
         self.target_size = self.mask_size if mask_boxes == "gt" else PROPOSAL_TARGET_SIZE
-        self.rpn = _proposal_network(channels, anchor_sizes, anchor_ratios, proposals)
-        levels = [str(level) for level in range(backbone.levels - 1)]  # the subsampled one is for proposals
+        anchors = AnchorGenerator(
+            tuple(tuple(size * scale for scale in anchor_scales) for size in anchor_sizes),
+            (tuple(anchor_ratios),) * len(anchor_sizes),
+        )
+        self.rpn = _proposal_network(channels, anchors, proposals)
+        levels = list(backbone.crop_levels)
         self.roi = RoIHeads(
             MultiScaleRoIAlign(levels, BOX_CROP, sampling_ratio=2),
             TwoMLPHead(channels * BOX_CROP**2, box_channels),
@@ -108,10 +118,8 @@ class MaskRcnn(nn.Module):
             detections_per_img=100,
         )
         self.mask_pool = MultiScaleRoIAlign(levels, mask_crop, sampling_ratio=2)
-        self.mask_body = MaskRCNNHeads(channels, [mask_channels] * 4, dilation=1)
-        self.mask_logits = MaskRCNNPredictor(
-            mask_channels, mask_channels, 1 if class_agnostic else num_classes
-        )
+        masks = 1 if class_agnostic else num_classes
+        self.mask_head = mask_head or default_roi_mask_head(channels, masks)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Scalar losses: `objectness`, `proposal_box`, `class`, `box` and `mask`, each with weight one.
@@ -178,6 +186,11 @@ class MaskRcnn(nn.Module):
         masks = self._mask_branch(features, found, images).float().sigmoid()
         return Detections(found.image_index, found.boxes, found.labels, torch.cat(scores), masks)
 
+    def _class_weights(self) -> Tensor:
+        """(K, 5 * box_channels): what the box branch scores each class by, then what moves its boxes."""
+        predictor, k = self.roi.box_predictor, 1 + self.num_classes
+        return torch.cat((predictor.cls_score.weight, predictor.bbox_pred.weight.view(k, -1)), dim=1)[1:]
+
     def _box_branch(
         self, features: dict[str, Tensor], rois: list[Tensor], images: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -193,7 +206,10 @@ class MaskRcnn(nn.Module):
         order = torch.argsort(instances.image_index, stable=True)
         counts = torch.bincount(instances.image_index, minlength=len(images)).tolist()
         crops = self.mask_pool(features, instances.boxes[order].split(counts), _canvas_sizes(images))
-        logits = self.mask_logits(self.mask_body(crops))[torch.argsort(order)]  # (N, K or 1, S, S)
+        if isinstance(self.mask_head, WeightTransferHead):
+            logits = self.mask_head(crops, self._class_weights())[torch.argsort(order)]
+        else:
+            logits = self.mask_head(crops)[torch.argsort(order)]  # (N, K or 1, S, S)
         if not self.needs_labels:
             return logits[:, 0]
         return logits[torch.arange(len(logits), device=logits.device), instances.labels]
@@ -219,13 +235,8 @@ def mask_loss(logits: Tensor, instances: Instances) -> Tensor:
     return (per_cell.mean(dim=(1, 2)) * instances.mask_weight).mean()
 
 
-def _proposal_network(
-    channels: int, anchor_sizes: Sequence[int], anchor_ratios: Sequence[float], proposals: int
-) -> RegionProposalNetwork:
+def _proposal_network(channels: int, anchors: AnchorGenerator, proposals: int) -> RegionProposalNetwork:
     """torchvision's, with its training settings: 256 anchors an image, half of them on objects."""
-    anchors = AnchorGenerator(
-        tuple((size,) for size in anchor_sizes), (tuple(anchor_ratios),) * len(anchor_sizes)
-    )
     kept = {"training": 2 * proposals, "testing": proposals}
     return RegionProposalNetwork(
         anchors,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +38,10 @@ class SheetRow:
     window: tuple[float, float, float, float] | None = None  # xyxy px, the part that is shown; all by default
 
 
-def contact_sheet(rows: Sequence[SheetRow], path: Path, title: str = "") -> None:
+def contact_sheet(rows: Sequence[SheetRow], path: Path, title: str = "", note: str = "") -> None:
     """Write the rows under their column headings as one PNG, whole or not at all.
+
+    Title and note stand above; what is too long for the width of the panels makes the sheet wider.
 
     Raises:
         ValueError: no rows, or rows with other columns than the first.
@@ -49,8 +52,9 @@ def contact_sheet(rows: Sequence[SheetRow], path: Path, title: str = "") -> None
             "contact_sheet: expected at least one row and one column, the same columns in each row"
         )
     strips = [_row_strip(row) for row in rows]
-    width = 2 * MARGIN_PX + max(strip.width for strip in strips)
-    header = _header(headings, title, width)
+    texts = [_text_width(title, TITLE_PX), _text_width(note, NOTE_PX)]
+    width = 2 * MARGIN_PX + max(*texts, *(strip.width for strip in strips))
+    header = _header(headings, title, note, width)
     height = header.height + sum(strip.height + GAP_PX for strip in strips) + MARGIN_PX
     sheet = Image.new("RGB", (width, height), PAPER)
     sheet.paste(header, (0, 0))
@@ -67,7 +71,7 @@ def overlay_png(image: np.ndarray, overlays: Sequence[Overlay], path: Path) -> N
 
 
 def around(
-    box: Sequence[float], height: int, width: int, context: float = 0.35
+    box: Sequence[float], height: int, width: int, context: float = 0.6
 ) -> tuple[float, float, float, float]:
     """A square window around a box, wider by `context` of its longer side, moved to lie in the image.
 
@@ -82,14 +86,14 @@ def around(
 
 
 def _row_strip(row: SheetRow) -> Image.Image:
-    height, width = row.image.shape[:2]
     panels = list(row.columns.values())
-    window = row.window or (0, 0, width, height)
+    window = row.window or (0, 0, row.image.shape[1], row.image.shape[0])
     pictures = [draw_window(row.image, panel.overlays, window, PANEL_PX) for panel in panels]
     caption = round(1.6 * CAPTION_PX) if row.caption else 0
     notes = round(1.6 * NOTE_PX) if any(panel.note for panel in panels) else 0
     tall = max(picture.height for picture in pictures)
-    strip = Image.new("RGB", (len(pictures) * (PANEL_PX + GAP_PX) - GAP_PX, caption + tall + notes), PAPER)
+    width = max(len(pictures) * (PANEL_PX + GAP_PX) - GAP_PX, _text_width(row.caption, CAPTION_PX))
+    strip = Image.new("RGB", (width, caption + tall + notes), PAPER)
     pen = ImageDraw.Draw(strip)
     pen.text((0, 0), row.caption, fill=INK, font=font(CAPTION_PX))
     for column, (picture, panel) in enumerate(zip(pictures, panels, strict=True)):
@@ -99,18 +103,24 @@ def _row_strip(row: SheetRow) -> Image.Image:
     return strip
 
 
-def _header(headings: Sequence[str], title: str, width: int) -> Image.Image:
+def _header(headings: Sequence[str], title: str, note: str, width: int) -> Image.Image:
     title_height = round(1.8 * TITLE_PX) if title else 0
-    header = Image.new("RGB", (width, MARGIN_PX + title_height + round(2.2 * CAPTION_PX)), PAPER)
+    note_height = round(2.2 * NOTE_PX) if note else 0
+    below = MARGIN_PX + title_height + note_height
+    header = Image.new("RGB", (width, below + round(2.2 * CAPTION_PX)), PAPER)
     pen = ImageDraw.Draw(header)
     pen.text((MARGIN_PX, MARGIN_PX), title, fill=INK, font=font(TITLE_PX))
-    below = MARGIN_PX + title_height
+    pen.text((MARGIN_PX, MARGIN_PX + title_height), note, fill=FAINT, font=font(NOTE_PX))
     for column, heading in enumerate(headings):
         left = MARGIN_PX + column * (PANEL_PX + GAP_PX)
         pen.text((left, below), heading, fill=FAINT, font=font(CAPTION_PX))
     line = below + round(1.6 * CAPTION_PX)
     pen.line((MARGIN_PX, line, width - MARGIN_PX, line), fill=FAINT)
     return header
+
+
+def _text_width(text: str, size: int) -> int:
+    return math.ceil(font(size).getlength(text))
 
 
 def _save(picture: Image.Image, path: Path) -> None:

@@ -87,6 +87,40 @@ def detection_comparison_table(comparison: Mapping[str, Any], a: str, b: str) ->
     return table
 
 
+def retention_table(retention: Mapping[str, Any]) -> Table:
+    """Mask IoU and mask AP of a run's three students, from stage `retention`; an interval below its value."""
+    table = _table(
+        "The student: a, from human masks of seen classes; b, from the teacher's of the rest too;\n"
+        "c, from all human masks. Retention is (b − a) / (c − a).\n"
+        "Mask IoU in given boxes, mean over classes, and mask AP (%)",
+        left=2,
+    )
+    table.collapse_padding = True
+    table.columns[0].header = "of"
+    for heading in ("a", "b", "c", "b − a", "c − b", "c − a", "retention", "b / c"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    rows = {split: row["class_mean_iou"] for split, row in retention["given_boxes"].items()}
+    for heading, figures in (("IoU", rows), ("AP", retention["detected"]["segm"] or {})):
+        for split, row in figures.items():
+            if row is None:
+                continue
+            differences = [points(row[name]) for name in ("b_minus_a", "c_minus_b", "c_minus_a")]
+            ratios = [share(row[name]) for name in ("retention", "b_over_c")]
+            cells = [text.replace(" [", "\n[") for text in differences + ratios]
+            table.add_row(heading, split, *(percent(row[arm]) for arm in "abc"), *cells)
+    return table
+
+
+def share(ratio: Mapping[str, Any]) -> str:
+    """A ratio in percent with its 95 % interval; a dash where it is undefined.
+
+    >>> share({"value": 0.812, "low": 0.701, "high": 0.922}), share({"value": 0.5, "low": None, "high": None})
+    ('81.2 [70.1, 92.2]', '50.0')
+    """
+    value, low, high = (ratio[key] for key in ("value", "low", "high"))
+    return percent(value) + ("" if low is None else f" [{100 * low:.1f}, {100 * high:.1f}]")
+
+
 def percent(fraction: float | None) -> str:
     """A fraction in percent with one decimal; a dash for nothing.
 

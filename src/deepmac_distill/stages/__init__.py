@@ -2,6 +2,7 @@
 
     teach -> evaluate teacher -> pseudolabel -> student -> evaluate student -> report
 
+`retention` stands beside the chain: the student without the teacher's masks, and with every human one.
 Each stage takes a `Job`, works in its own folder of the run and returns what the next one needs.
 """
 
@@ -18,9 +19,11 @@ from deepmac_distill.stages.evaluating import (
     require_lead,
     require_validation,
 )
+from deepmac_distill.stages.forecast import forecast
 from deepmac_distill.stages.job import Job
 from deepmac_distill.stages.predicting import predict
 from deepmac_distill.stages.pseudolabelling import pseudolabel
+from deepmac_distill.stages.retention import retention
 from deepmac_distill.stages.training import require_buildable, student, teach
 
 __all__ = [
@@ -28,10 +31,12 @@ __all__ = [
     "check",
     "compare",
     "evaluate",
+    "forecast",
     "predict",
     "pseudolabel",
     "read_summary",
     "report",
+    "retention",
     "run",
     "student",
     "teach",

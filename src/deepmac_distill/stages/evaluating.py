@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from torch import nn
 
 from deepmac_distill.annotations.coco import AnnotationSet, read_coco
 from deepmac_distill.data.images import images_sha256
@@ -20,18 +21,19 @@ from deepmac_distill.files import sha256_of_file, write_json
 from deepmac_distill.inference import detect_objects, segment_boxes
 from deepmac_distill.labelling import coco_results, given_box_masks
 from deepmac_distill.report.contact_sheet import contact_sheet
-from deepmac_distill.stages.job import Job, Role, training_split, validation_split
+from deepmac_distill.stages.job import MADE_BY, Job, Trained, training_split, validation_split
 from deepmac_distill.stages.loading import boxes_for, load_model, sha256_of_weights
-from deepmac_distill.stages.sheet import Judged, sheet_rows
+from deepmac_distill.stages.sheet import Judged, draw_sheet
 from deepmac_distill.structures import Batch
+from deepmac_distill.training.checkpoint import ModelCard, read_card
 
 MOST_AP_RESAMPLES = (
     200  # each repeats the accumulation over all detections; IoU resamples cost next to nothing
 )
 
 
-def evaluate(job: Job, model: Role | Path) -> Path:
-    """Judge a role's model, or any weights file, on the validation set; returns the folder of results.
+def evaluate(job: Job, model: Trained | Path) -> Path:
+    """Judge the model of a stage, or any weights file, on the validation set; returns the folder of results.
 
     ``summary.json`` holds every figure, ``ious.parquet`` each instance's, ``detections.json`` COCO results.
     """
@@ -41,16 +43,19 @@ def evaluate(job: Job, model: Role | Path) -> Path:
             "data.val_annotations: got nothing, expected a COCO file to evaluate on (--val-annotations)"
         )
     if isinstance(model, str):
-        weights = job.run.output(model, "weights.safetensors", "teach" if model == "teacher" else "student")
+        weights = job.run.output(model, "weights.safetensors", MADE_BY[model])
     else:
         weights = model
     truth = job.read(data.annotations, hide_unseen=False)
     weights_sha256 = sha256_of_weights(weights)
+    seen = truth.classes.seen
+    if model == "student-human":  # the one model that was shown every mask, on purpose
+        seen = (True,) * len(seen)
     stage = f"evaluate-{model if isinstance(model, str) else weights_sha256[:8]}"
 
     def work(folder: Path) -> None:
         job.run.log_validation_reading(stage, data.annotations)
-        _judge(job, truth, data.images, weights, folder)
+        _judge(job, truth, data.images, weights, seen, folder)
 
     settings = job.pipeline.evaluation
     inputs = {
@@ -62,6 +67,8 @@ def evaluate(job: Job, model: Role | Path) -> Path:
         "evaluation.reference": settings.reference,
         "seed": job.pipeline.seed,
     }
+    if settings.given_boxes_only:  # named only where it is set: evaluations without it are as they were
+        inputs["evaluation.given_boxes_only"] = True
     return job.do(stage, inputs, work)
 
 
@@ -75,7 +82,7 @@ def require_validation(job: Job) -> bool:
     if data is None:
         return False
     truth, training = job.read(data.annotations), job.read(training_split(job).annotations)
-    if truth.classes != training.classes:
+    if truth.classes != training.classes and not job.pipeline.evaluation.given_boxes_only:
         differing = set(truth.classes.names) ^ set(training.classes.names) or {"their ids"}
         raise DataError(
             f"{truth.path}: classes differ from those of {training.path} in "
@@ -113,13 +120,14 @@ def report(job: Job) -> dict[str, Any]:
             folder / "summary.json", {**summaries, "student_minus_teacher": comparison, "data": truth.counts}
         )
         masks = {role: _judged_masks(where) for role, where in folders.items()}
-        if rows := sheet_rows(truth, data.images, masks, settings.sheet_images):
-            contact_sheet(rows, folder / "contact_sheet.png", job.run.path.name)
+        sheet = draw_sheet(truth, data.images, masks, settings.sheet_of_each)
+        if sheet.rows:
+            contact_sheet(sheet.rows, folder / "contact_sheet.png", job.run.path.name, sheet.note)
         else:
             job.progress.note("no true masks to show: no contact sheet")
 
     inputs = {f"{role} evaluation": sha256_of_file(where / "summary.json") for role, where in folders.items()}
-    inputs |= {"evaluation.sheet_images": settings.sheet_images}
+    inputs |= {"evaluation.sheet_of_each": settings.sheet_of_each}
     return read_summary(job.do("report", inputs, work, derived=True))
 
 
@@ -169,10 +177,16 @@ def _judged_masks(folder: Path) -> dict[int, Judged]:
     }
 
 
-def _judge(job: Job, truth: AnnotationSet, images: Path, weights: Path, folder: Path) -> None:
-    """Masks in given boxes, then detections, then every figure of both."""
-    model, card = load_model(weights, job.device, truth.classes)
+def _judge(
+    job: Job, truth: AnnotationSet, images: Path, weights: Path, seen: tuple[bool, ...], folder: Path
+) -> None:
+    """Masks in given boxes, then detections, then every figure of both.
+
+    Args:
+        seen: (K,) classes whose masks the weights must have been shown.
+    """
     settings = job.pipeline.evaluation
+    model, card = _load_judged(job, truth, weights, seen)
     dataset = boxes_for(card, truth, images)
 
     def batches(title: str) -> Iterator[Batch]:
@@ -187,7 +201,7 @@ def _judge(job: Job, truth: AnnotationSet, images: Path, weights: Path, folder: 
     pq.write_table(masks, folder / "masks.parquet")
     pq.write_table(ious, folder / "ious.parquet")
     precision: dict[str, Any] = {}
-    if model.detection:
+    if model.detection and not settings.given_boxes_only:
         detected = detect_objects(
             model, batches("detection"), job.device, job.autocast, settings.max_detections
         )
@@ -210,6 +224,28 @@ def _judge(job: Job, truth: AnnotationSet, images: Path, weights: Path, folder: 
         truth.classes, ious=ious, **precision, resamples=settings.bootstrap, seed=job.pipeline.seed
     )
     write_json(folder / "summary.json", summary)
+
+
+def _load_judged(
+    job: Job, truth: AnnotationSet, weights: Path, seen: tuple[bool, ...]
+) -> tuple[nn.Module, ModelCard]:
+    """The model, which must know the classes of `truth`; of one mask for all classes, in given boxes alone,
+    no class is asked.
+
+    Raises:
+        CheckpointError: the weights are of other classes, or of other seen classes.
+        ConfigError: the weights are of other classes and have a mask for each.
+    """
+    others = read_card(weights).class_names != truth.classes.names
+    if not (others and job.pipeline.evaluation.given_boxes_only):
+        return load_model(weights, job.device, truth.classes, seen)
+    model, card = load_model(weights, job.device)
+    if model.needs_labels:
+        raise ConfigError(
+            f"evaluation.given_boxes_only: {weights} has a mask for each of its classes, {truth.path} has "
+            "other classes; expected weights of a class-agnostic mask head"
+        )
+    return model, card
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,14 @@ from deepmac_distill.data.synthetic import write_scenes
 from deepmac_distill.progress import Progress
 from deepmac_distill.rundir import RunDir
 
-Role = Literal["teacher", "student"]
+Role = Literal["teacher", "student"]  # whose recipe of the pipeline file
+Trained = Literal["teacher", "student", "student-seen", "student-human"]  # a stage that leaves weights
+MADE_BY: dict[Trained, str] = {  # the command of each
+    "teacher": "teach",
+    "student": "student",
+    "student-seen": "retention",
+    "student-human": "retention",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,7 @@ class Job:
     run: RunDir
     progress: Progress
     force: bool = False
+    _facts: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)  # of files read, by hash
 
     @property
     def device(self) -> torch.device:
@@ -41,9 +49,11 @@ class Job:
         return devices.autocast_allowed(self.device, "auto")
 
     def read(self, path: Path, hide_unseen: bool = True) -> AnnotationSet:
-        """An annotation file; `hide_unseen` False is for judging alone."""
+        """An annotation file; `hide_unseen` False is for judging, and for stage `student-human`."""
         data = self.pipeline.data
-        return read_coco(path, data.seen, strict=data.strict, hide_unseen=hide_unseen)
+        annotations = read_coco(path, data.seen, strict=data.strict, hide_unseen=hide_unseen)
+        self._facts[annotations.content_sha256] = _facts_of(annotations)
+        return annotations
 
     def read_and_tell(self, path: Path) -> AnnotationSet:
         """`read`, and a line that says how much of what is in the file and what will not be used."""
@@ -64,7 +74,21 @@ class Job:
             self.run.record_config(dataclasses.asdict(self.pipeline), self.source)
             work(folder)
 
-        return self.run.run_stage(stage, inputs, recorded, self.progress, force=self.force, derived=derived)
+        about = {name: self._facts[value] for name, value in inputs.items() if str(value) in self._facts}
+        return self.run.run_stage(
+            stage, inputs, recorded, self.progress, force=self.force, derived=derived, about=about
+        )
+
+
+def _facts_of(annotations: AnnotationSet) -> dict[str, Any]:
+    """What a user can see of a change that the hash of an annotation file tells."""
+    counts = ("images", "annotations", "human_masks", "teacher_masks")
+    return {
+        "data.seen": list(annotations.classes.seen_names),
+        "file": str(annotations.path.resolve()),
+        "classes": len(annotations.classes),
+        **{name.replace("_", " "): annotations.counts[name] for name in counts},
+    }
 
 
 @dataclass(frozen=True, slots=True)

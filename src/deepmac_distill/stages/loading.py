@@ -32,9 +32,16 @@ def sha256_of_weights(weights: Path) -> str:
 
 
 def load_model(
-    weights: Path, device: torch.device, classes: Classes | None = None
+    weights: Path,
+    device: torch.device,
+    classes: Classes | None = None,
+    seen: tuple[bool, ...] | None = None,
 ) -> tuple[nn.Module, ModelCard]:
     """The model in a weights file, ready to use, and its card.
+
+    Args:
+        classes: what the model must know; None takes any.
+        seen: (K,) classes whose masks it must have been shown, if not those that `classes` says.
 
     Raises:
         CheckpointError: not weights of ours, weights that do not fit the card, or (where `classes` are
@@ -42,7 +49,7 @@ def load_model(
     """
     card = read_card(weights)
     if classes is not None:
-        require_classes(weights, card, classes.names, classes.seen)
+        require_classes(weights, card, classes.names, classes.seen if seen is None else seen)
     recipe = config.build(ModelConfig, card.model, str(weights))
     try:
         model = build_model(recipe, len(card.class_names), load_weights=False)

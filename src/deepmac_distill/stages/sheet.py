@@ -1,4 +1,4 @@
-"""Which images the contact sheet of a run shows, and what is drawn on them."""
+"""Which masks the contact sheet of a run shows: of every model the worst, the median and the best."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
 
 from deepmac_distill.annotations.coco import AnnotationSet
 from deepmac_distill.annotations.masks import mask_rle
@@ -16,7 +15,7 @@ from deepmac_distill.geometry.boxes import box_area
 from deepmac_distill.report.contact_sheet import Panel, SheetRow, around
 from deepmac_distill.report.drawing import Overlay, color_of
 
-MOST_BOXES = 12  # per image; more cannot be told apart on a sheet
+LEAST_BOX_PX = 32**2  # area of the smallest box whose masks can be told apart on a sheet
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,55 +26,101 @@ class Judged:
     iou: float  # with the truth
 
 
-def sheet_rows(
-    truth: AnnotationSet, folder: Path, found: Mapping[str, Mapping[int, Judged]], count: int
-) -> list[SheetRow]:
-    """Rows of image with boxes, truth, and each model's masks, for unseen classes (if there are any).
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """One of N ranked values."""
 
-    The images are not chosen for their looks: they lie evenly over all that hold such an object.
+    place: str  # worst | median | best
+    rank: int  # 1 is the lowest value, N the highest
+    index: int  # position among the values as they were given
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """The rows of a contact sheet, and in words which masks were ranked."""
+
+    rows: list[SheetRow]
+    note: str
+
+
+def worst_median_best(values: Sequence[float], each: int) -> list[Pick]:
+    """The `each` lowest values, as many of middle rank and as many highest, in rising order, none twice.
+
+    Equal values rank in the order in which they are given; of two middles the lower one is taken. Of fewer
+    than 3 x `each` values it is fewer of each: of two the worst and the best, of one the worst.
+
+    >>> [(pick.place, pick.rank, pick.index) for pick in worst_median_best([0.9, 0.1, 0.4, 0.7], each=1)]
+    [('worst', 1, 1), ('median', 2, 2), ('best', 4, 0)]
+    """
+    order = np.argsort(np.asarray(values, dtype=float), kind="stable")
+    n = len(order)
+    each = min(each, max(1, n // 3), n)
+    place_of: dict[int, str] = {}  # rank from 0
+    for place, first in (("worst", 0), ("best", n - each), ("median", (n - each) // 2)):
+        for rank in range(first, first + each):
+            place_of.setdefault(rank, place)
+    return [Pick(place_of[rank], rank + 1, int(order[rank])) for rank in sorted(place_of)]
+
+
+def draw_sheet(
+    truth: AnnotationSet, folder: Path, found: Mapping[str, Mapping[int, Judged]], each: int
+) -> Sheet:
+    """For each model its worst, median and best masks by IoU with the truth, beside those of the others.
+
+    The objects are those that every model was judged on: of unseen classes if there are any, and in boxes of
+    at least `LEAST_BOX_PX` if there are any. Equal IoUs rank in the order of the table (image, annotation).
 
     Args:
         found: heading -> annotation id -> a model's mask.
-        count: rows at most.
+        each: so many of the worst, of the median and of the best.
+
+    Returns:
+        A sheet without rows if there is no object to show.
     """
-    drawn = truth.has_human_mask() & pc.equal(truth.annotations["status"], "ok").to_numpy()
-    unseen = drawn & ~np.array(truth.classes.seen)[truth.labels()]
-    shown = np.flatnonzero(unseen if unseen.any() else drawn)  # annotation rows
-    image_of = np.searchsorted(truth.rows_by_image(), shown, side="right") - 1
-    images = np.unique(image_of)
-    chosen = images[np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(int))]
-    return [_row(truth, folder, found, int(image), shown[image_of == image]) for image in chosen]
+    rows, kind, note = _ranked(truth, found)
+    ids = truth.annotations["annotation_id"].to_numpy()[rows].tolist()
+    names = [truth.classes.names[label] for label in truth.labels()[rows]]
+    sheet = []
+    for heading, masks in found.items():
+        for pick in worst_median_best([masks[id].iou for id in ids], each):
+            caption = f"{heading}: {pick.place}, rank {pick.rank} of {len(rows)} {kind} by IoU"
+            panels = {other: _panel(theirs[ids[pick.index]]) for other, theirs in found.items()}
+            sheet.append(
+                _row(truth, folder, int(rows[pick.index]), panels, f"{caption}: {names[pick.index]}")
+            )
+    return Sheet(sheet, note)
 
 
-def _row(
-    truth: AnnotationSet,
-    folder: Path,
-    found: Mapping[str, Mapping[int, Judged]],
-    image: int,
-    rows: np.ndarray,
-) -> SheetRow:
-    boxes = truth.boxes_xyxy()
-    rows = np.sort(rows[np.argsort(-box_area(boxes[rows]))][:MOST_BOXES])
-    table, (height, width) = truth.annotations.take(rows), truth.image_sizes()[rows[0]].tolist()
-    ids = table["annotation_id"].to_pylist()
-    shapes = zip(table["polygons"].to_pylist(), table["rle_counts"].to_pylist(), strict=True)
-    true_masks = [mask_rle(polygons, counts, height, width)["counts"] for polygons, counts in shapes]
-    columns = {
-        "given boxes": Panel([Overlay(color_of(k), box=tuple(boxes[row])) for k, row in enumerate(rows)]),
-        "truth": Panel([Overlay(color_of(k), counts) for k, counts in enumerate(true_masks)]),
-    }
-    columns |= {heading: _panel([masks.get(id) for id in ids]) for heading, masks in found.items()}
-    names = dict.fromkeys(truth.classes.names[label] for label in truth.labels()[rows])
-    file_name = truth.images["file_name"][image].as_py()
-    together = (*boxes[rows, :2].min(axis=0), *boxes[rows, 2:].max(axis=0))
+def _ranked(truth: AnnotationSet, found: Mapping[str, Mapping[int, Judged]]) -> tuple[np.ndarray, str, str]:
+    """The table rows (M,) of the objects that are ranked, their masks' kind, and a line that says which."""
+    ids = truth.annotations["annotation_id"].to_pylist()
+    judged = np.array([all(id in masks for masks in found.values()) for id in ids], dtype=bool)
+    unseen = judged & ~np.array(truth.classes.seen, dtype=bool)[truth.labels()]
+    kind, classes = ("unseen masks", "unseen classes") if unseen.any() else ("masks", "all classes")
+    shown = unseen if unseen.any() else judged
+    large = shown & (box_area(truth.boxes_xyxy()) >= LEAST_BOX_PX)
+    boxes = f"boxes of {LEAST_BOX_PX} px and more" if large.any() else "boxes of any size"
+    note = f"Masks in given boxes, ranked by their IoU with the truth, 1 the worst: {classes}, {boxes}"
+    return np.flatnonzero(large if large.any() else shown), kind, note
+
+
+def _row(truth: AnnotationSet, folder: Path, row: int, panels: Mapping[str, Panel], caption: str) -> SheetRow:
+    entry = truth.annotations.slice(row, 1).to_pylist()[0]
+    (height, width), box = truth.image_sizes()[row].tolist(), tuple(truth.boxes_xyxy()[row].tolist())
+    true_mask = mask_rle(entry["polygons"], entry["rle_counts"], height, width)["counts"]
+    image = int(np.searchsorted(truth.rows_by_image(), row, side="right")) - 1
+    path = resolve_image(folder, truth.images["file_name"][image].as_py())
     return SheetRow(
-        image=read_image(resolve_image(folder, file_name)).permute(1, 2, 0).numpy(),
-        columns=columns,
-        caption=", ".join(names),
-        window=around(together, height, width),
+        image=read_image(path).permute(1, 2, 0).numpy(),
+        columns={
+            "given box": Panel([Overlay(color_of(0), box=box)]),
+            "truth": Panel([Overlay(color_of(0), true_mask)]),
+            **panels,
+        },
+        caption=caption,
+        window=around(box, height, width),
     )
 
 
-def _panel(masks: Sequence[Judged | None]) -> Panel:
-    overlays = [Overlay(color_of(k), mask.counts) for k, mask in enumerate(masks) if mask is not None]
-    return Panel(overlays, f"IoU {np.mean([0.0 if mask is None else mask.iou for mask in masks]):.2f}")
+def _panel(mask: Judged) -> Panel:
+    return Panel([Overlay(color_of(0), mask.counts)], f"IoU {mask.iou:.2f}")

@@ -10,14 +10,15 @@ import torch
 
 from deepmac_distill import config, devices
 from deepmac_distill.annotations.coco import AnnotationSet, require_seen_masks
-from deepmac_distill.config import DeepMacConfig, ModelConfig, RoleConfig
+from deepmac_distill.config import DeepMacConfig, GrabCutConfig, MaskRcnnConfig, RoleConfig
 from deepmac_distill.data.augment import training_views
 from deepmac_distill.data.dataset import BoxDataset
 from deepmac_distill.data.images import images_sha256
 from deepmac_distill.data.loader import training_batches
 from deepmac_distill.errors import ConfigError
 from deepmac_distill.models.build import build_model
-from deepmac_distill.stages.job import Job, Role, training_split
+from deepmac_distill.models.grabcut import GrabCut
+from deepmac_distill.stages.job import Job, Role, Trained, training_split
 from deepmac_distill.training.checkpoint import ModelCard, save_weights
 from deepmac_distill.training.loop import LoopSettings, make_optimizer, train
 from deepmac_distill.training.schedule import make_schedule
@@ -28,14 +29,14 @@ def teach(job: Job) -> Path:
     data = training_split(job)
     annotations = job.read_and_tell(data.annotations)
     require_seen_masks(annotations)
-    return _train_role(job, "teacher", annotations, data.images)
+    return train_stage(job, "teacher", annotations, data.images)
 
 
 def student(job: Job, labels: Path | None = None) -> Path:
     """Train the student on human masks of seen classes and the teacher's of the rest; returns its weights."""
     labels = labels or job.run.output("select", "instances.json", "pseudolabel")
     annotations = job.read_and_tell(labels)
-    return _train_role(job, "student", annotations, training_split(job).images)
+    return train_stage(job, "student", annotations, training_split(job).images)
 
 
 def require_buildable(job: Job, role: Role) -> None:
@@ -50,32 +51,50 @@ def require_buildable(job: Job, role: Role) -> None:
             model = build_model(recipe.model, num_classes=1, load_weights=False)
     except ConfigError as error:
         raise ConfigError(f"{role}.{error}") from None
-    multiple, size_px = model.backbone.canvas_multiple, recipe.train.image_size_px
+    multiple, size_px = model.canvas_multiple, recipe.train.image_size_px
     if size_px % multiple:
         raise ConfigError(
             f"{role}.train.image_size_px: got {size_px}, expected a multiple of {multiple} for this backbone"
         )
 
 
-def _train_role(job: Job, role: Role, annotations: AnnotationSet, images: Path) -> Path:
+def train_stage(
+    job: Job,
+    stage: Trained,
+    annotations: AnnotationSet,
+    images: Path,
+    seen: tuple[bool, ...] | None = None,
+) -> Path:
+    """Train by the recipe of a stage's role, on these annotations; returns the weights.
+
+    Args:
+        seen: (K,) classes whose masks are shown, for the weights' card; None: as `annotations` says.
+    """
+    role = _role_of(stage)
     require_buildable(job, role)
     recipe: RoleConfig = getattr(job.pipeline, role)
-    inputs = config.flatten(recipe, f"{role}.") | {
+    inputs = training_inputs(job, role, annotations, images)
+
+    def work(folder: Path) -> None:
+        job.progress.note(f"{stage}: {_described(recipe)} on {job.device}")
+        state = _fit(job, recipe, annotations, images, folder)
+        save_weights(folder / "weights.safetensors", state, _card(role, recipe, annotations, seen))
+
+    return job.do(stage, inputs, work) / "weights.safetensors"
+
+
+def training_inputs(job: Job, role: Role, annotations: AnnotationSet, images: Path) -> dict[str, Any]:
+    """What a training by the recipe of `role` depends on, by name."""
+    return config.flatten(getattr(job.pipeline, role), f"{role}.") | {
         "seed": job.pipeline.seed,
         f"{role} annotations": annotations.content_sha256,
         "data.train_images": images_sha256(annotations, images),
     }
 
-    def work(folder: Path) -> None:
-        model, settings = recipe.model, recipe.train
-        job.progress.note(
-            f"{role}: {_described(model)} on {job.device}, {settings.steps} steps of "
-            f"{settings.batch_size * settings.accumulate} images at {settings.image_size_px} px"
-        )
-        state = _fit(job, recipe, annotations, images, folder)
-        save_weights(folder / "weights.safetensors", state, _card(role, recipe, annotations))
 
-    return job.do(role, inputs, work) / "weights.safetensors"
+def _role_of(stage: Trained) -> Role:
+    """Whose recipe a stage trains by: the arms of retention are students."""
+    return "teacher" if stage == "teacher" else "student"
 
 
 def _fit(
@@ -83,6 +102,8 @@ def _fit(
 ) -> dict[str, Any]:
     torch.manual_seed(job.pipeline.seed)
     model = build_model(recipe.model, len(annotations.classes), load_weights=True)
+    if isinstance(model, GrabCut):
+        return {}
     settings, seed = recipe.train, job.pipeline.seed
     views = training_views(
         settings.image_size_px, settings.scale_range, settings.flip_fraction, settings.colour_jitter
@@ -116,20 +137,31 @@ def _fit(
     )
 
 
-def _described(model: ModelConfig) -> str:
-    if isinstance(model, DeepMacConfig):
-        return f"deepmac, {model.backbone} with {model.mask_head}"
-    masks = "one mask for all classes" if model.class_agnostic else "a mask for each class"
-    return f"{model.architecture}, {model.backbone}, {masks}, mask boxes {model.mask_boxes}"
+def _described(recipe: RoleConfig) -> str:
+    settings = recipe.train
+    length = (
+        f"{settings.steps} steps of {settings.batch_size * settings.accumulate} images at "
+        f"{settings.image_size_px} px"
+    )
+    match recipe.model:
+        case DeepMacConfig() as model:
+            return f"deepmac, {model.backbone} with {model.mask_head}, {length}"
+        case MaskRcnnConfig() as model:
+            masks = "one mask for all classes" if model.class_agnostic else "a mask for each class"
+            return f"mask_rcnn, {model.backbone}, {masks}, mask boxes {model.mask_boxes}, {length}"
+        case GrabCutConfig():
+            return f"grabcut at {settings.image_size_px} px, nothing to train"
 
 
-def _card(role: Role, recipe: RoleConfig, annotations: AnnotationSet) -> ModelCard:
+def _card(
+    role: Role, recipe: RoleConfig, annotations: AnnotationSet, seen: tuple[bool, ...] | None
+) -> ModelCard:
     return ModelCard(
         role=role,
         model=dataclasses.asdict(recipe.model),
         class_names=annotations.classes.names,
         category_ids=annotations.classes.category_ids,
-        seen=annotations.classes.seen,
+        seen=annotations.classes.seen if seen is None else seen,
         image_size_px=recipe.train.image_size_px,
         steps=recipe.train.steps,
         data_sha256=annotations.content_sha256,

@@ -1,0 +1,241 @@
+"""Appendix B of arXiv:2104.00613 beside our runs of its steps.
+
+python benchmarks/appendix_b.py table paper runs/appendix-b    # a table; appendix_b.json and .md go there too
+python benchmarks/appendix_b.py table small runs/appendix-b-small
+python benchmarks/appendix_b.py cuts DATA_FOLDER               # what the small protocol leaves out
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from deepmac_distill.config import DeepMacConfig, RoleConfig, load_pipeline
+from deepmac_distill.files import write_json
+
+ROOT = Path(__file__).parents[1]
+FIGURES = ROOT / "benchmarks" / "paper_figures.json"
+PIPELINES = ROOT / "pipelines"
+SPLITS = {"all": "all", "seen": "VOC", "unseen": "non-VOC"}  # ours: the paper's name
+MISSING = "–"
+
+# Row of the paper's figures -> run folder and role, for each protocol; the pipeline file is of the same name.
+RUNS = {
+    "paper": {
+        "teacher given boxes": ("teacher_hg100", "teacher"),
+        "teacher mask AP": ("teacher_hg100", "teacher"),
+        "student deepmac": ("teacher_hg100", "student"),
+        "student mask rcnn r50": ("student_mask_rcnn_r50", "student"),
+        "lvis resnet4": ("lvis_resnet4", "teacher"),
+        "lvis hg100": ("lvis_hg100", "teacher"),
+    },
+    "small": {
+        "teacher given boxes": ("appendix_b_small", "teacher"),
+        "teacher mask AP": ("appendix_b_small", "teacher"),
+        "student deepmac": ("appendix_b_small", "student"),
+        "student mask rcnn r50": ("appendix_b_small_mask_rcnn", "student"),
+    },
+}
+NO_RUN = {  # why a row has no run in any protocol
+    "student mask rcnn sn143": "no pipeline for this row yet",
+    "speed hg100": "time is not measured by these runs; see benchmarks/latency.py",
+    "speed resnet4": "time is not measured by these runs; see benchmarks/latency.py",
+}
+LEFT_OUT = "left out of the sample"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the paper and what we have beside it."""
+
+    where: str
+    model: str
+    kind: str
+    paper: dict[str, float]  # split -> figure, as published
+    ours: dict[str, float | None] | None  # split -> figure; None: not run
+    ran: str  # the model that was run, or why none was
+
+
+def rows(runs: Path, protocol: str) -> list[Row]:
+    """Every row of the paper's figures, with ours where a run has them."""
+    found = []
+    for row in _read(FIGURES)["rows"]:
+        ours, ran = _ours(runs, protocol, row["id"], row["kind"])
+        found.append(Row(row["where"], row["model"], row["kind"], row["figures"], ours, ran))
+    return found
+
+
+def figures_of(summary: Mapping[str, Any], kind: str) -> dict[str, float | None] | None:
+    """The figures of a `summary.json` in percent: {split: value}; None where it has none of that kind."""
+    if kind == "mask IoU in given boxes":
+        given = summary["given_boxes"]
+        values = {split: given[split]["class_mean_iou"]["model"] for split in SPLITS}
+    elif summary["detected"]["segm"] is None:
+        return None
+    else:
+        values = {split: summary["detected"]["segm"][split]["AP"] for split in SPLITS}
+    return {split: None if value is None else 100 * value for split, value in values.items()}
+
+
+def described(recipe: RoleConfig) -> str:
+    """A model and its training in a few words."""
+    model, train = recipe.model, recipe.train
+    kind = f"deepmac with {model.mask_head}" if isinstance(model, DeepMacConfig) else "mask_rcnn"
+    images = train.batch_size * train.accumulate
+    return f"{kind} on {model.backbone}, {train.image_size_px} px, {train.steps:,} steps of {images} images"
+
+
+def runs_of(runs: Path, protocol: str) -> list[dict[str, Any]]:
+    """Hardware and minutes of each stage of the runs that are there."""
+    names = dict.fromkeys(name for name, _ in RUNS[protocol].values())
+    return [
+        {
+            "run": name,
+            "environment": _read(runs / name / "environment.json"),
+            "seed": _read(runs / name / "config.json")["seed"],
+            "minutes": {
+                path.parent.name: round(_read(path)["seconds_since_last_start"] / 60, 1)
+                for path in sorted((runs / name).glob("*/done.json"), key=lambda path: path.stat().st_mtime)
+            },
+        }
+        for name in names
+        if (runs / name / "environment.json").exists()
+    ]
+
+
+def cuts(data: Path) -> list[str]:
+    """What the small protocol changes and leaves out, read from the pipeline files themselves."""
+    files = {
+        protocol: {
+            name: load_pipeline(next(PIPELINES.rglob(f"{run}.toml")))
+            for name, (run, _) in RUNS[protocol].items()
+        }
+        for protocol in RUNS
+    }
+    lines = ["A sample of appendix B, not its protocol. Cut:"]
+    small, paper = (files[protocol]["teacher given boxes"].data for protocol in ("small", "paper"))
+    for split in ("train", "val"):
+        ours, theirs = (getattr(data_config, f"{split}_annotations") for data_config in (small, paper))
+        path = data / ours
+        images = f", {len(_read(path)['images'])} images" if path.is_file() else ""
+        lines.append(f"  {split} data: {ours}{images}; the paper's: {theirs}")
+    for name in ("teacher given boxes", "student deepmac", "student mask rcnn r50"):
+        role = RUNS["small"][name][1]
+        ours, theirs = (described(getattr(files[protocol][name], role)) for protocol in ("small", "paper"))
+        lines.append(f"  {name.removesuffix(' given boxes')}: {ours}; the paper's: {theirs}")
+    missing = [row["model"] for row in _read(FIGURES)["rows"] if row["id"] not in RUNS["small"]]
+    return [*lines, *(f"  row left out: {model}" for model in missing)]
+
+
+def markdown(found: Sequence[Row], runs: Sequence[Mapping[str, Any]], cut: Sequence[str]) -> str:
+    """The table, a line for each run with its hardware and minutes, and what was cut."""
+    lines = [
+        "| paper | model | figure | paper: all / VOC / non-VOC | ours: all / VOC / non-VOC | what was run |",
+        "|---|---|---|---:|---:|---|",
+    ]
+    lines += ["| " + " | ".join(_cells(row)) + " |" for row in found]
+    lines += ["", *(f"- {_told(run)}" for run in runs)]
+    lines += ["", "```", *cut, "```"] if cut else []
+    return "\n".join(lines) + "\n"
+
+
+def table(found: Sequence[Row]) -> Table:
+    """The same for a terminal."""
+    shown = Table(title="Appendix B", title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in ("paper", "model", "figure", "paper:\nall / VOC / non-VOC", "ours:\nall / VOC / non-VOC"):
+        shown.add_column(heading)
+    shown.add_column("what was run")
+    for row in found:
+        shown.add_row(*_cells(row))
+    return shown
+
+
+def write(runs: Path, protocol: str) -> list[Row]:
+    """`appendix_b.json` and `appendix_b.md` into the folder of the runs; returns the rows."""
+    found, made = rows(runs, protocol), runs_of(runs, protocol)
+    config = runs / RUNS["small"]["teacher given boxes"][0] / "config.json"
+    data = Path(load_pipeline(config).data.root) if config.is_file() else Path()
+    cut = cuts(data) if protocol == "small" else []
+    document = {"protocol": protocol, "rows": [asdict(row) for row in found], "runs": made, "cut": cut}
+    write_json(runs / "appendix_b.json", document)
+    (runs / "appendix_b.md").write_text(markdown(found, made, cut), encoding="utf-8")
+    return found
+
+
+def _ours(runs: Path, protocol: str, row: str, kind: str) -> tuple[dict[str, float | None] | None, str]:
+    if row in NO_RUN:
+        return None, f"not run: {NO_RUN[row]}"
+    if row not in RUNS[protocol]:
+        return None, f"not run: {LEFT_OUT}"
+    name, role = RUNS[protocol][row]
+    evaluation = runs / name / f"evaluate-{role}" / "summary.json"
+    if not evaluation.is_file():
+        return None, f"not run: no evaluate-{role} in {name}"
+    figures, pipeline = figures_of(_read(evaluation), kind), load_pipeline(runs / name / "config.json")
+    if figures is None:
+        return None, "not run: judged in given boxes only"
+    if pipeline.data.seen != ("voc",):  # other classes than those that the columns are named after
+        figures = {"all": figures["all"]}
+    return figures, described(getattr(pipeline, role))
+
+
+def _cells(row: Row) -> list[str]:
+    ours = "not run" if row.ours is None else _figures(row.ours)
+    ran = row.ran.removeprefix("not run: ")
+    return [row.where, row.model, row.kind, _figures(row.paper), ours, ran]
+
+
+def _figures(figures: Mapping[str, float | None]) -> str:
+    values = [figures.get(split) for split in SPLITS]
+    words = {int: "{}", float: "{:.1f}", type(None): MISSING}
+    return " / ".join(words[type(value)].format(value) for value in values)
+
+
+def _told(run: Mapping[str, Any]) -> str:
+    environment = run["environment"]
+    cores = f"{environment['cores']} cores of {environment['processor']}"
+    minutes = ", ".join(f"{stage} {value}" for stage, value in run["minutes"].items())
+    return (
+        f"`{run['run']}`: seed {run['seed']}, {', '.join(environment['gpus']) or cores}, "
+        f"torch {environment['packages']['torch']}; minutes since each stage's last start: {minutes}"
+    )
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The commands of the module's docstring."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="action", required=True)
+    writing = commands.add_parser("table")
+    writing.add_argument("protocol", choices=list(RUNS))
+    writing.add_argument("runs", type=Path)
+    cutting = commands.add_parser("cuts")
+    cutting.add_argument("data", type=Path)
+    given = parser.parse_args(arguments)
+    if given.action == "cuts":
+        print("\n".join(cuts(given.data)))
+        return 0
+    found = write(given.runs, given.protocol)
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table(found))
+    for run in runs_of(given.runs, given.protocol):
+        print(_told(run))
+    print(f"{given.runs / 'appendix_b.json'} {given.runs / 'appendix_b.md'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""`deepmac forecast`: what a pipeline will need, before anything starts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from deepmac_distill.cli.app import _flags, _job, app
+from deepmac_distill.cli.flags import (
+    Device,
+    Out,
+    Root,
+    Seen,
+    Set,
+    TrainFile,
+    TrainImages,
+    ValFile,
+    ValImages,
+)
+from deepmac_distill.errors import DeviceError
+
+if TYPE_CHECKING:
+    from deepmac_distill.stages.forecast import Forecast
+
+
+@app.command()
+def forecast(
+    pipeline: Annotated[Path, typer.Argument(help="Pipeline file, such as pipelines/demo.toml.")],
+    teacher: Annotated[bool, typer.Option("--teacher", help="Only what the teacher needs.")] = False,
+    student: Annotated[bool, typer.Option("--student", help="Only what the student needs.")] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Too little memory is a note, not an error: it is an estimate.")
+    ] = False,
+    out: Out = None,
+    data: Root = None,
+    annotations: TrainFile = None,
+    images: TrainImages = None,
+    val_annotations: ValFile = None,
+    val_images: ValImages = None,
+    seen: Seen = None,
+    device: Device = None,
+    set_: Set = None,
+) -> None:
+    """What each stage will need of data, memory, disk and time, by a few passes of the real model.
+
+    Exit code 2 if data are missing, or if memory or disk do not suffice. Nothing is written.
+    """
+    flags = _flags(data, annotations, images, val_annotations, val_images, seen, device, None)
+    job = _job(pipeline, out, flags, set_, False)
+    from deepmac_distill import stages
+
+    roles = [role for role, asked in (("teacher", teacher), ("student", student)) if asked]
+    found = stages.forecast(job, roles or ["teacher", "student"])
+    _print(found)
+    refused = [problem for problem in found.problems if not (anyway and isinstance(problem, DeviceError))]
+    for problem in found.problems:
+        if problem not in refused[:1]:  # the one that ends the command is told there
+            print(f"note: {problem}")
+    if refused:
+        raise refused[0]
+
+
+def _print(found: Forecast) -> None:
+    from deepmac_distill.stages.forecast import in_words
+
+    for inventory in found.data:
+        state = "; missing: " + ", ".join(inventory.missing) if inventory.missing else ", all there"
+        print(f"{inventory.annotations}: {inventory.images} images, {inventory.boxes} boxes{state}")
+    table = Table(title="Needs, estimated", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("stage", no_wrap=True)
+    for heading in ("memory", "disk, kept", "disk, in passing", "time"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for need in found.needs:
+        if need.done:
+            table.add_row(need.stage, "done before", "", "", "")
+            continue
+        table.add_row(
+            need.stage,
+            "less than training" if need.memory_bytes is None else in_words(need.memory_bytes),
+            in_words(need.kept_disk_bytes),
+            in_words(need.passing_disk_bytes),
+            "not measured" if need.seconds is None else duration(need.seconds),
+        )
+    Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(table)
+    free = {"memory": found.machine.memory, "disk": found.machine.disk}
+    told = ", ".join(f"{name} {'unknown' if n is None else in_words(n)}" for name, n in free.items())
+    seconds = [need.seconds for need in found.needs if need.seconds is not None]
+    print(f"device {found.device}; free: {told}; disk at most {in_words(found.disk_bytes)}; ", end="")
+    print(f"time together {duration(sum(seconds))}" if seconds else "time not measured")
+
+
+def duration(seconds: float) -> str:
+    """An estimate of time for a person.
+
+    >>> duration(20), duration(5000), duration(40_000), duration(3e6)
+    ('under a minute', '83 minutes', '11 hours', '35 days')
+    """
+    if seconds < 60:
+        return "under a minute"
+    for unit, length, most in (("minutes", 60, 120), ("hours", 3600, 72)):
+        if seconds < most * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"

@@ -1,0 +1,110 @@
+"""Mask GrabCut: OpenCV's GrabCut started from the box. Needs no training and knows no classes.
+
+A row that Deep-MAC (arXiv:2104.00613, table 8) compares with. The paper gives no settings; these are ours.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from deepmac_distill.errors import ConfigError
+from deepmac_distill.structures import Batch, Instances
+
+SMALLEST_SIDE_PX = 2  # of a box that GrabCut can say anything of
+
+
+class GrabCut(nn.Module):
+    """Masks for given boxes from colours alone: outside the box is background, inside is in question.
+
+    Args:
+        iterations: of the graph cut.
+        context: how far around the box colours of the background are taken from, in sides of the box.
+        mask_size: cells a side of a mask.
+
+    Attributes:
+        target_size, needs_labels, detection, canvas_multiple: as of models that are trained.
+    """
+
+    needs_labels, detection, canvas_multiple = False, False, 1
+
+    def __init__(self, iterations: int = 5, context: float = 0.5, mask_size: int = 64) -> None:
+        super().__init__()
+        self.iterations, self.context, self.target_size = iterations, context, mask_size
+        _import_cv2()
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """No losses: there is nothing to train."""
+        return {}
+
+    @torch.no_grad()
+    def segment(self, images: Tensor, instances: Instances) -> Tensor:
+        """Coverage of the boxes' cells by what GrabCut takes for foreground.
+
+        A box without background around it, or smaller than two pixels, is foreground altogether.
+
+        Args:
+            images: (B, 3, H, W) uint8 RGB.
+            instances: N boxes; their labels and masks are not looked at.
+
+        Returns:
+            (N, S, S) float32 in [0, 1].
+        """
+        pixels = images.permute(0, 2, 3, 1).cpu().numpy()
+        masks = [
+            self._mask(pixels[image], box)
+            for image, box in zip(instances.image_index.tolist(), instances.boxes.cpu(), strict=True)
+        ]
+        size = self.target_size
+        return torch.stack(masks).to(images.device) if masks else images.new_zeros(0, size, size).float()
+
+    def _mask(self, image: NDArray[np.uint8], box: Tensor) -> Tensor:
+        """(S, S) of one box in one (H, W, 3) image."""
+        cv2 = _import_cv2()
+        size = self.target_size
+        (left, top, right, bottom), window = box.tolist(), _around(box, self.context, *image.shape[:2])
+        x, y, x2, y2 = window
+        inside = np.zeros((y2 - y, x2 - x), dtype=bool)
+        inside[_cells(top - y, bottom - y), _cells(left - x, right - x)] = True
+        if inside.all() or min(right - left, bottom - top) < SMALLEST_SIDE_PX:
+            return torch.ones(size, size)
+        cut = np.where(inside, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
+        models = np.zeros((2, 1, 65))  # of colours, of background and foreground
+        cv2.setRNGSeed(0)  # it clusters colours from random starts
+        crop = np.ascontiguousarray(image[y:y2, x:x2])
+        cv2.grabCut(crop, cut, None, *models, self.iterations, cv2.GC_INIT_WITH_MASK)
+        found = torch.from_numpy(np.isin(cut, (cv2.GC_FGD, cv2.GC_PR_FGD))).float()
+        moved = box - torch.tensor([x, y, x, y])
+        return roi_align(found[None, None], [moved[None]], (size, size), aligned=True)[0, 0]
+
+
+def _around(box: Tensor, context: float, height: int, width: int) -> tuple[int, int, int, int]:
+    """Whole pixels of the box and `context` of its sides around it, within the image: x1, y1, x2, y2."""
+    left, top, right, bottom = box.tolist()
+    dx, dy = context * (right - left), context * (bottom - top)
+    return (
+        max(int(np.floor(left - dx)), 0),
+        max(int(np.floor(top - dy)), 0),
+        min(int(np.ceil(right + dx)), width),
+        min(int(np.ceil(bottom + dy)), height),
+    )
+
+
+def _cells(start: float, stop: float) -> slice:
+    """The pixels that an interval touches."""
+    return slice(int(np.floor(start)), int(np.ceil(stop)))
+
+
+def _import_cv2() -> ModuleType:
+    try:
+        return importlib.import_module("cv2")
+    except ImportError as error:
+        raise ConfigError(
+            "model.architecture: grabcut needs OpenCV; install it with `pip install deepmac-distill[grabcut]`"
+        ) from error

@@ -1,0 +1,151 @@
+"""Everything that can be named in a pipeline, with its size: counted on the models, not typed.
+
+Shapes alone are computed (the meta device), so that the largest takes no memory and a moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from deepmac_distill.config import DeepMacConfig, MaskRcnnConfig, ModelConfig
+from deepmac_distill.models.build import HOURGLASS_BACKBONES, RESNETS, build_model
+from deepmac_distill.models.mask_heads import MASK_HEADS, build_mask_head
+from deepmac_distill.models.spinenet import SPINENETS
+
+CROPS = (2, 50, 32, 32)  # what Deep-MAC's mask heads see; two, since a bottom of 1 x 1 has no variance alone
+BACKBONE_PX = 512
+# Where the paper (arXiv:2104.00613) has it, and mask AP of unseen classes there where not said otherwise:
+# COCO, masks of the VOC classes seen, 512 px, mask heads on Hourglass-104.
+PAPER = {
+    "hourglass-10": ("table 3", 29.4),
+    "hourglass-20": ("table 3", 32.5),
+    "hourglass-20-no-long-skips": ("table 5", 31.7),
+    "hourglass-20-no-encoder-decoder": ("table 5", 29.2),
+    "hourglass-52": ("figure 3", 32.5),
+    "hourglass-100": ("table 8, 1024 px", 35.5),
+    "resnet-4": ("table 3", 26.6),
+    "resnet-20": ("table 5", 28.8),
+    "resnet-20-dilated-10": ("table 6", 30.6),
+    "resnet-20-dilated-20": ("table 6", 30.7),
+    "fully-connected-2": ("table 11", 26.0),
+    "fully-connected-4": ("table 11", 28.2),
+    "mask_rcnn resnet50, default, gt": ("table 1", 25.9),
+    "mask_rcnn resnet50, default, proposals+gt": ("table 1", 18.2),
+    "mask_rcnn resnet101, default, gt": ("table 1", 29.3),
+    "mask_rcnn resnet101, default, proposals+gt": ("table 1", 19.6),
+    "mask_rcnn resnet101, hourglass-20, gt": ("table 2", 33.8),
+    "mask_rcnn resnet101, hourglass-52, gt": ("table 2", 34.4),
+    "mask_rcnn spinenet-143, hourglass-52, gt": ("table 8, 1280 px", 38.7),
+    "deepmac hourglass-104, hourglass-52": ("figure 3", 32.5),
+    "deepmac hourglass-104, hourglass-100": ("table 8, 1024 px", 35.5),
+    "deepmac hourglass-104, resnet-4": ("table 3", 26.6),
+    "deepmac resnet101, resnet-4": ("table 3", 22.6),
+    "deepmac resnet101, hourglass-20": ("table 3", 26.7),
+    "deepmac hourglass-52, hourglass-52": ("table 7, mask IoU in given boxes", 77.8),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One thing with a name."""
+
+    kind: str  # mask head | backbone | model
+    name: str
+    parameters: int
+    gmacs: float | None  # multiply-adds in 10**9: of a mask head per instance, of a backbone per image
+    saved_mib: float | None  # float32 activations that training keeps, per instance or image
+    paper: str | None  # where the paper has it
+    paper_figure: float | None  # mask AP of unseen classes, where `paper` says no other
+
+
+def catalogue() -> Iterator[Entry]:
+    """Mask heads, backbones, and the models of the paper, as 80-class detectors."""
+    for name in MASK_HEADS:
+        with torch.device("meta"):
+            head = build_mask_head(name, in_channels=CROPS[1])
+            yield _entry("mask head", name, head, torch.empty(CROPS))
+    images = (1, 3, BACKBONE_PX, BACKBONE_PX)
+    for config in _backbones():
+        with torch.device("meta"):
+            backbone = build_model(config, 1, load_weights=False).backbone
+            yield _entry("backbone", config.backbone, backbone, torch.empty(images, dtype=torch.uint8))
+    for name, config in _models():
+        with torch.device("meta"):
+            model = build_model(config, 80, load_weights=False)
+        where, figure = PAPER.get(name, (None, None))
+        size = {"parameters": _parameters(model), "gmacs": None, "saved_mib": None}
+        yield Entry(kind="model", name=name, **size, paper=where, paper_figure=figure)
+
+
+def _backbones() -> Iterator[ModelConfig]:
+    for name in ("tiny", *HOURGLASS_BACKBONES, *RESNETS):
+        yield DeepMacConfig(backbone=name, mask_head="resnet-4")
+    for name in SPINENETS:
+        yield MaskRcnnConfig(backbone=name)
+
+
+def _models() -> Iterator[tuple[str, ModelConfig]]:
+    for backbone, head in (
+        ("hourglass-104", "resnet-4"),
+        ("hourglass-104", "hourglass-52"),
+        ("hourglass-104", "hourglass-100"),
+        ("hourglass-52", "hourglass-52"),
+        ("resnet101", "resnet-4"),
+        ("resnet101", "hourglass-20"),
+    ):
+        yield f"deepmac {backbone}, {head}", DeepMacConfig(backbone=backbone, mask_head=head)
+    for backbone, head, crop, channels, mask_boxes in (
+        ("resnet50", "default", 14, 256, "proposals+gt"),
+        ("resnet50", "default", 14, 256, "gt"),
+        ("resnet101", "default", 14, 256, "proposals+gt"),
+        ("resnet101", "default", 14, 256, "gt"),
+        ("resnet101", "hourglass-20", 16, 64, "gt"),
+        ("resnet101", "hourglass-52", 32, 64, "gt"),
+        ("spinenet-143", "hourglass-52", 32, 64, "gt"),
+    ):
+        yield (
+            f"mask_rcnn {backbone}, {head}, {mask_boxes}",
+            MaskRcnnConfig(
+                backbone=backbone,
+                mask_head=head,
+                mask_crop=crop,
+                mask_channels=channels,
+                mask_boxes=mask_boxes,
+                class_agnostic=True,
+            ),
+        )
+
+
+def _entry(kind: str, name: str, module: nn.Module, inputs: Tensor) -> Entry:
+    saved: dict[int, tuple[Tensor, int]] = {}  # the tensor too: a dead one's address may come again
+    own = {id(parameter.untyped_storage()) for parameter in module.parameters()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter) and id(tensor.untyped_storage()) not in own:
+            saved[tensor.untyped_storage()._cdata] = (tensor, tensor.untyped_storage().nbytes())
+        return tensor
+
+    with (
+        FlopCounterMode(display=False) as flops,
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
+        module.train()(inputs)
+    where, figure = PAPER.get(name, (None, None))
+    return Entry(
+        kind=kind,
+        name=name,
+        parameters=_parameters(module),
+        gmacs=flops.get_total_flops() / 2 / len(inputs) / 1e9,
+        saved_mib=sum(size for _, size in saved.values()) / len(inputs) / 2**20,
+        paper=where,
+        paper_figure=figure,
+    )
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

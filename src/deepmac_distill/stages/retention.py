@@ -1,0 +1,158 @@
+"""Stage `retention`: how much of what human masks would give the student the teacher's masks give it.
+
+The same student, by one recipe and one seed, learns three times: `student-seen` from human masks of the seen
+classes, `student` from the teacher's masks of the rest too, `student-human` from all human masks. The last
+one is the upper bound, and the only training that reads hidden masks; nothing reads it but its evaluation.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from deepmac_distill.annotations.coco import AnnotationSet, require_seen_masks
+from deepmac_distill.config import MaskRcnnConfig
+from deepmac_distill.errors import ConfigError, DataError, RunError
+from deepmac_distill.evaluation.retention import retention_in_detections, retention_in_given_boxes
+from deepmac_distill.files import sha256_of_file, write_json
+from deepmac_distill.stages.evaluating import MOST_AP_RESAMPLES, evaluate, read_summary, require_validation
+from deepmac_distill.stages.job import Job, Split, Trained, training_split, validation_split
+from deepmac_distill.stages.training import require_buildable, student, train_stage, training_inputs
+
+ARMS: dict[str, Trained] = {"a": "student-seen", "b": "student", "c": "student-human"}
+
+
+def retention(job: Job) -> dict[str, Any]:
+    """Train and judge what is not yet done of the three students; returns ``retention/summary.json``.
+
+    Raises:
+        ConfigError: there is no validation set, or every class is seen.
+        DataError: training or validation has no human mask of an unseen class, or training has a teacher's.
+        RunError: there is neither a student nor labels for one, or one was made with other inputs.
+    """
+    require_buildable(job, "student")
+    data, truth = _require_judgeable(job)
+    training = training_split(job)
+    annotations = job.read_and_tell(training.annotations)
+    everything = job.read(training.annotations, hide_unseen=False)
+    without = _require_upper_bound(annotations, everything)
+    _note_what_is_unfair(job, without)
+
+    # The run's own student first: whatever is wrong with it is said before hours of work.
+    _student_of_run(job, annotations, training.images)
+    train_stage(job, "student-seen", annotations, training.images)
+    all_seen = (True,) * len(everything.classes)
+    train_stage(job, "student-human", everything, training.images, seen=all_seen)
+    folders = {arm: evaluate(job, stage) for arm, stage in ARMS.items()}
+
+    def work(folder: Path) -> None:
+        job.run.log_validation_reading("retention", data.annotations)
+        figures = _figures(truth, folders, job.pipeline.evaluation.bootstrap, job.pipeline.seed)
+        write_json(folder / "summary.json", {"arms": ARMS, "unseen_without_human_masks": without, **figures})
+
+    inputs = {f"{ARMS[arm]} evaluation": sha256_of_file(at / "summary.json") for arm, at in folders.items()}
+    inputs |= {"evaluation.bootstrap": job.pipeline.evaluation.bootstrap, "seed": job.pipeline.seed}
+    return read_summary(job.do("retention", inputs, work, derived=True))
+
+
+def _require_judgeable(job: Job) -> tuple[Split, AnnotationSet]:
+    """The validation set, if unseen classes can be judged on it."""
+    data = validation_split(job)
+    if data is None or not require_validation(job):
+        raise ConfigError(
+            "data.val_annotations: got nothing, expected a COCO file to evaluate on (--val-annotations)"
+        )
+    truth = job.read(data.annotations, hide_unseen=False)
+    _require_unseen_masks(truth, "to judge by")
+    return data, truth
+
+
+def _require_upper_bound(annotations: AnnotationSet, everything: AnnotationSet) -> list[str]:
+    """Refuse training annotations that cannot serve all arms; returns the unseen classes without human masks.
+
+    Args:
+        annotations, everything: the same file without its hidden masks, and with them.
+    """
+    require_seen_masks(annotations)
+    if drawn_by_teachers := everything.counts["teacher_masks"]:
+        raise DataError(
+            f"{everything.path}: {drawn_by_teachers} masks of a teacher; expected human masks alone, "
+            "or the students could not be told apart"
+        )
+    drawn = _require_unseen_masks(everything, "as an upper bound")
+    return [name for name in everything.classes.unseen_names if name not in drawn]
+
+
+def _note_what_is_unfair(job: Job, without: list[str]) -> None:
+    if without:
+        job.progress.note(
+            f"no human masks in training of {len(without)} unseen classes ({_some(tuple(without))}): "
+            "student-human is no upper bound for these"
+        )
+    model = job.pipeline.student.model
+    if isinstance(model, MaskRcnnConfig) and not model.class_agnostic:
+        job.progress.note(
+            "student.model has a mask for each class: in student-seen those of unseen classes learn nothing, "
+            "so retention flatters the teacher; class_agnostic = true is the fair comparison"
+        )
+
+
+def _student_of_run(job: Job, annotations: AnnotationSet, images: Path) -> Path:
+    """The run's student, trained if it is not done; its recipe and its data must be those of the others."""
+    selected, done = job.run.inputs_of("select"), job.run.inputs_of("student")
+    if selected is None and done is not None and not job.force:
+        # Its labels came from elsewhere; all the rest can be compared.
+        inputs = training_inputs(job, "student", annotations, images)
+        inputs["student annotations"] = done["student annotations"]
+        return job.do("student", inputs, lambda _: None) / "weights.safetensors"
+    if selected is not None and selected["data.train_annotations"] != annotations.content_sha256:
+        raise RunError(
+            f"{job.run.path}: select was made from other annotations or seen classes than "
+            f"{annotations.path} has now; expected the same (`deepmac pseudolabel`)"
+        )
+    return student(job)
+
+
+def _figures(truth: AnnotationSet, folders: dict[str, Path], resamples: int, seed: int) -> dict[str, Any]:
+    """What three evaluations say of retention; "detected" is None where the model does not detect."""
+    ious = {arm: pq.read_table(folder / "ious.parquet") for arm, folder in folders.items()}
+    found = {arm: folder / "detections.json" for arm, folder in folders.items()}
+    detected = None
+    if all(path.exists() for path in found.values()):
+        detected = retention_in_detections(
+            truth,
+            {arm: json.loads(path.read_text(encoding="utf-8")) for arm, path in found.items()},
+            resamples=min(resamples, MOST_AP_RESAMPLES),
+            seed=seed,
+        )
+    return {
+        "given_boxes": retention_in_given_boxes(ious, truth.classes, resamples, seed),
+        "detected": {"segm": detected},
+    }
+
+
+def _require_unseen_masks(annotations: AnnotationSet, purpose: str) -> set[str]:
+    """Names of the unseen classes of which a person drew a mask in a usable box; none is refused."""
+    classes, labels = annotations.classes, annotations.labels()
+    if all(classes.seen):
+        raise ConfigError(
+            f"data.seen: got every class of {annotations.path}, expected an unseen one (--seen)"
+        )
+    usable = pc.equal(annotations.annotations["status"], "ok").to_numpy()
+    unseen = ~np.array(classes.seen, dtype=bool)[labels]
+    drawn = np.unique(labels[annotations.has_human_mask() & usable & unseen])
+    if not drawn.size:
+        raise DataError(
+            f"{annotations.path}: no human masks of the unseen classes ({_some(classes.unseen_names)}); "
+            f"expected at least one {purpose}"
+        )
+    return {classes.names[label] for label in drawn}
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -1,0 +1,207 @@
+"""What training a model takes: memory that is counted exactly, and a few passes from which the rest follows.
+
+A pass is one forward and backward of one batch. What it keeps for its backward grows with the pixels of its
+images and with the masks in it; so does its time. A few small passes tell how fast.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from deepmac_distill.structures import Batch, Instances
+
+# On what a pass keeps: gradients in passing, workspaces, memory in pieces. With this and the next constant the
+# peaks of three small trainings on a CPU stayed below what was forecast.
+MARGIN = 1.25
+LIBRARIES_BYTES = 2**28  # what torch takes for itself once it works
+INFERENCE_SHARE = 1 / 3  # of the time of a training pass: a backward costs about two forwards
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateBytes:
+    """What lies in memory during all of a training."""
+
+    weights: int  # parameters and buffers
+    gradients: int
+    optimizer: int
+    average: int
+
+    @property
+    def total(self) -> int:
+        """All of it, in bytes."""
+        return self.weights + self.gradients + self.optimizer + self.average
+
+    @property
+    def saved(self) -> int:
+        """Of it what a resumable state holds: all but the gradients."""
+        return self.total - self.gradients
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What a pass is given."""
+
+    images: int
+    size_px: int  # side of the canvas
+    masks: float  # of all images together; of many passes the mean or the most
+
+    @property
+    def pixels(self) -> int:
+        """Of all canvases."""
+        return self.images * self.size_px**2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """What one forward and backward took."""
+
+    load: Load
+    kept_bytes: int  # that the forward left for the backward, parameters not among them
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """How a pass grows; what it costs is linear in its images, their pixels and its masks."""
+
+    fixed_bytes: float
+    bytes_per_image: float  # whatever the canvas
+    bytes_per_pixel: float
+    bytes_per_mask: float
+    seconds_per_pixel: float
+    seconds_per_mask: float
+
+    def kept_bytes(self, load: Load) -> float:
+        """Bytes that a pass keeps, without margin."""
+        grown = self.bytes_per_image * load.images + self.bytes_per_pixel * load.pixels
+        return self.fixed_bytes + grown + self.bytes_per_mask * load.masks
+
+    def seconds(self, load: Load) -> float:
+        """Time of a pass."""
+        return self.seconds_per_pixel * load.pixels + self.seconds_per_mask * load.masks
+
+
+def state_bytes(
+    model: nn.Module, optimizer: Literal["adamw", "adam", "sgd"], momentum: float, averaged: bool
+) -> StateBytes:
+    """Counted from the shapes alone, so that `model` may be on the meta device.
+
+    Left out are counters of a few bytes: an optimizer's steps, the number of averaged updates.
+    """
+    trained = _bytes(model.parameters())
+    weights = trained + _bytes(model.buffers())
+    slots = {"adamw": 2, "adam": 2, "sgd": 1 if momentum else 0}[optimizer]
+    return StateBytes(
+        weights=weights, gradients=trained, optimizer=slots * trained, average=weights if averaged else 0
+    )
+
+
+def rates_of(small: Pass, more_masks: Pass, more_images: Pass, largest: Pass) -> Rates:
+    """How a pass grows, from four of them.
+
+    Args:
+        small: the one that the others are compared with.
+        more_masks: as `small`, with more masks.
+        more_images: as `small`, with more images.
+        largest: as `small`, on a larger canvas, or `small` itself. Its time per pixel is taken: on a GPU a
+            small pass costs what starting its kernels costs.
+    """
+    masks = more_masks.load.masks - small.load.masks
+    per_mask = max(more_masks.kept_bytes - small.kept_bytes, 0) / masks
+    seconds_per_mask = max(more_masks.seconds - small.seconds, 0.0) / masks
+
+    def grown(other: Pass) -> float:  # bytes, but for those of the masks
+        return max(
+            other.kept_bytes - small.kept_bytes - per_mask * (other.load.masks - small.load.masks), 0.0
+        )
+
+    images, pixels = more_images.load.images - small.load.images, small.load.size_px**2
+    per_further_image = grown(more_images) / images
+    if largest.load.size_px > small.load.size_px:
+        per_pixel = grown(largest) / (largest.load.pixels - small.load.pixels)
+    else:
+        per_pixel = per_further_image / pixels
+    per_image = max(per_further_image - per_pixel * pixels, 0.0)
+    rates = Rates(
+        fixed_bytes=0.0,
+        bytes_per_image=per_image,
+        bytes_per_pixel=per_pixel,
+        bytes_per_mask=per_mask,
+        seconds_per_pixel=0.0,
+        seconds_per_mask=seconds_per_mask,
+    )
+    rest = largest.seconds - seconds_per_mask * largest.load.masks
+    return replace(
+        rates,
+        fixed_bytes=max(small.kept_bytes - rates.kept_bytes(small.load), 0.0),
+        # Where noise makes the masks dearer than a whole pass, the pass counts and not the noise.
+        seconds_per_pixel=(rest if rest > 0 else largest.seconds) / largest.load.pixels,
+    )
+
+
+def training_bytes(state: StateBytes, rates: Rates, load: Load) -> float:
+    """Memory of training with such passes, margin included."""
+    return state.total + MARGIN * rates.kept_bytes(load) + LIBRARIES_BYTES
+
+
+def measure_pass(model: nn.Module, batch: Batch, device: torch.device, autocast: bool) -> Pass:
+    """One forward and backward of `model`, in training mode; its gradients are gone afterwards."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}  # storage: bytes; several tensors may share one
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    batch = batch.to(device)
+    started = _now(device)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
+            losses: dict[str, Tensor] = model(batch)
+        total = torch.stack(list(losses.values())).sum()
+    total.backward()
+    seconds = _now(device) - started
+    model.zero_grad(set_to_none=True)
+    images, _, size_px, _ = batch.images.shape
+    load = Load(images=images, size_px=size_px, masks=int(batch.instances.has_mask.sum()))
+    return Pass(load=load, kept_bytes=sum(kept.values()), seconds=seconds)
+
+
+def sample_batch(images: int, size_px: int, masks_per_image: int, mask_size: int) -> Batch:
+    """Something to measure on: noise, with boxes of half the canvas's side, of class 0, all with a mask."""
+    generator = torch.Generator().manual_seed(0)
+    n = images * masks_per_image
+    corners = torch.rand(n, 2, generator=generator) * size_px / 2
+    return Batch(
+        images=torch.randint(0, 256, (images, 3, size_px, size_px), generator=generator, dtype=torch.uint8),
+        image_sizes=torch.full((images, 2), size_px),
+        image_ids=tuple(range(images)),
+        instances=Instances(
+            image_index=torch.arange(images).repeat_interleave(masks_per_image),
+            annotation_ids=torch.arange(n),
+            boxes=torch.cat([corners, corners + size_px / 2], dim=1),
+            labels=torch.zeros(n, dtype=torch.int64),
+            masks=torch.full((n, mask_size, mask_size), 255, dtype=torch.uint8),
+            has_mask=torch.ones(n, dtype=torch.bool),
+            mask_weight=torch.ones(n),
+        ),
+    )
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _now(device: torch.device) -> float:
+    """The time when the device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

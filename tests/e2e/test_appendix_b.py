@@ -1,0 +1,269 @@
+"""`make appendix-b*`: the commands in their order, on tiny models; and the table beside the paper's figures."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from deepmac_distill.data.synthetic import SEEN_SHAPES
+
+ROOT = Path(__file__).parents[2]
+SMALL = """
+threads = 1
+device = "cpu"
+[data]
+train_annotations = "instances_train.json"
+train_images = "images"
+val_annotations = "instances_val.json"
+seen = ["voc"]
+[teacher.model]
+backbone = "tiny"
+backbone_width = 8
+head_channels = 8
+mask_width = 8
+mask_size = 8
+mask_head = "hourglass-10"
+[teacher.train]
+steps = 6
+batch_size = 4
+image_size_px = 64
+[evaluation]
+bootstrap = 20
+[student.train]
+steps = 6
+batch_size = 4
+image_size_px = 64
+[student.model]
+backbone = "tiny"
+backbone_width = 8
+"""
+DEEPMAC = """
+head_channels = 8
+mask_width = 8
+mask_size = 8
+"""
+MASK_RCNN = """
+architecture = "mask_rcnn"
+fpn_channels = 8
+mask_channels = 8
+box_channels = 8
+anchor_sizes = [8, 16, 32, 64]
+proposals = 50
+sampled_proposals = 16
+"""
+VOC = ("cat", "dog", "bird", "horse", "sheep", "cow")
+OTHERS = ("zebra", "kite", "pizza", "bed", "oven", "vase")
+
+
+def imported() -> ModuleType:
+    path = ROOT / "benchmarks" / "appendix_b.py"
+    spec = importlib.util.spec_from_file_location("benchmarks_appendix_b", path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # its dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+appendix_b = imported()
+
+
+def make(*words: str) -> subprocess.CompletedProcess:
+    """`make` in the project, without what a make or a shell around the tests may have set."""
+    set_outside = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "COCO", "LVIS", "SMALL", "DATA", "ANYWAY")
+    environment = {name: value for name, value in os.environ.items() if name not in set_outside}
+    command = ["make", "--no-print-directory", *words]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def commands(*words: str) -> list[list[str]]:
+    """What `make` would run, set-up left out: the words of each command."""
+    planned = make("--dry-run", "--old-file=.venv/.ready", "BIN=bin", *words)
+    assert planned.returncode == 0, planned.stderr
+    lines = [part for line in planned.stdout.splitlines() for part in line.split("&&")]
+    return [split for line in lines if (split := shlex.split(line)) and split != ["true"]]
+
+
+def stages_of(planned: list[list[str]]) -> list[str]:
+    return [words[1] if words[0] == "bin/deepmac" else Path(words[1]).stem for words in planned]
+
+
+@pytest.mark.parametrize("words", [("appendix-b",), ("appendix-b1", "SMALL=1"), ("appendix-b2", "LVIS=x")])
+def test_without_data_there_is_one_line_and_nothing_is_set_up(words: tuple[str, ...]) -> None:
+    ended = make(*words)
+    assert ended.returncode == 2 and ended.stdout == ""
+    assert len(ended.stderr.splitlines()) == 1 and "expected COCO=FOLDER" in ended.stderr
+
+
+def test_other_targets_need_no_data_named() -> None:
+    assert make("--dry-run", "help").returncode == 0
+
+
+def test_the_first_part_is_the_teacher_alone() -> None:
+    planned = commands("appendix-b1", "COCO=/coco")
+    assert stages_of(planned) == ["forecast", "teach", "evaluate", "appendix_b"]
+    assert planned[0][2:] == [
+        *("pipelines/paper/teacher_hg100.toml", "--data", "/coco"),
+        *("--out", "runs/appendix-b/teacher_hg100", "--teacher"),
+    ]
+    assert planned[-1][2:] == ["table", "paper", "runs/appendix-b"]
+
+
+def test_every_forecast_comes_before_any_work() -> None:
+    steps = ["teach", "evaluate", "pseudolabel", *["student", "evaluate"] * 2]
+    small = stages_of(commands("appendix-b2", "SMALL=1", "DATA=/d"))
+    assert small == ["appendix_b", "forecast", "forecast", *steps, "appendix_b"]
+    whole = commands("appendix-b", "COCO=/coco", "LVIS=l/lvis_v1_val.json")
+    assert stages_of(whole) == ["forecast"] * 4 + steps + ["teach", "evaluate"] * 2 + ["appendix_b"]
+    lvis = [words for words in whole if any("lvis_" in word for word in words)]
+    assert {words[-2] for words in lvis if words[1] == "forecast"} == {
+        f"data.val_annotations={ROOT / 'l' / 'lvis_v1_val.json'}"  # not relative to COCO's folder
+    }
+    assert stages_of(commands("appendix-b", "COCO=/coco")) == ["forecast"] * 2 + steps + ["appendix_b"]
+    anyway = commands("appendix-b", "COCO=/coco", "ANYWAY=1")
+    assert [words[2] for words in anyway if words[1] == "forecast"] == ["--anyway"] * 2
+
+
+@pytest.fixture
+def sample(chain, tmp_path: Path) -> Path:
+    """Generated scenes in the layout of a sample of COCO, under names that VOC has and has not."""
+    shutil.copytree(chain[0] / "scenes-train" / "images", tmp_path / "sample" / "images")
+    for split in ("train", "val"):
+        raw = json.loads((chain[0] / f"scenes-{split}" / "instances.json").read_text())
+        names = iter(VOC), iter(OTHERS)
+        for category in raw["categories"]:
+            category["name"] = next(names[category["name"] not in SEEN_SHAPES])
+        if split == "val":
+            for image in raw["images"]:
+                source = chain[0] / "scenes-val" / "images" / image["file_name"]
+                image["file_name"] = f"val-{image['file_name']}"
+                shutil.copy(source, tmp_path / "sample" / "images" / image["file_name"])
+        (tmp_path / "sample" / f"instances_{split}.json").write_text(json.dumps(raw))
+    return tmp_path / "sample"
+
+
+def test_the_commands_of_the_sample_run_and_end_in_a_table(
+    sample: Path, deepmac, tmp_path: Path, capsys
+) -> None:
+    """The commands that make plans, on smaller pipelines and without a process for each."""
+    (tmp_path / "appendix_b_small.toml").write_text(SMALL + DEEPMAC)
+    (tmp_path / "appendix_b_small_mask_rcnn.toml").write_text(SMALL + MASK_RCNN)
+    given = [f"B_TEACHER={tmp_path / 'appendix_b_small.toml'}", f"B_OUT={tmp_path / 'runs'}"]
+    given += [f"B_STUDENT={tmp_path / 'appendix_b_small_mask_rcnn.toml'}", f"DATA={sample}", "SMALL=1"]
+    for program, *words in commands("appendix-b", *given):
+        if program == "bin/deepmac":
+            ended = deepmac(*words)
+            assert ended.code == 0, (words, ended.err)
+        else:
+            assert program == "bin/python" and appendix_b.main(words[1:]) == 0
+    told = capsys.readouterr().out
+    assert "24 images" in told and "not run" in told and "appendix_b.json" in told
+    written = json.loads((tmp_path / "runs" / "appendix_b.json").read_text())
+    assert [row["ours"] is not None for row in written["rows"]] == [True] * 4 + [False] * 5
+    teacher = json.loads(
+        (tmp_path / "runs" / "appendix_b_small" / "evaluate-teacher" / "summary.json").read_text()
+    )
+    iou = teacher["given_boxes"]["unseen"]["class_mean_iou"]["model"]
+    assert written["rows"][0]["ours"]["unseen"] == pytest.approx(100 * iou)
+    assert [list(run["minutes"]) for run in written["runs"]] == [
+        ["teacher", "evaluate-teacher", "pseudolabel", "select", "student", "evaluate-student"],
+        ["student", "evaluate-student"],
+    ]
+    inputs = [
+        json.loads((tmp_path / "runs" / run / "student" / "done.json").read_text())["inputs"]
+        for run in ("appendix_b_small", "appendix_b_small_mask_rcnn")
+    ]
+    assert inputs[0]["student annotations"] == inputs[1]["student annotations"]  # the same labels
+
+
+def summary(iou: float, ap: float | None) -> dict[str, Any]:
+    """Figures of one evaluation; of unseen classes half, of seen ones the rest."""
+    shares = {"all": 1.0, "seen": 1.5, "unseen": 0.5}
+    segm = None if ap is None else {split: {"AP": ap * share} for split, share in shares.items()}
+    given = {split: {"class_mean_iou": {"model": iou * share}} for split, share in shares.items()}
+    return {"given_boxes": given, "detected": {"segm": segm, "bbox": segm}}
+
+
+def fabricate(runs: Path, name: str, role: str, figures: dict[str, Any], seen: str = "voc") -> None:
+    """The files of a run that the table looks at."""
+    (runs / name / f"evaluate-{role}").mkdir(parents=True, exist_ok=True)
+    (runs / name / f"evaluate-{role}" / "summary.json").write_text(json.dumps(figures))
+    done = {"inputs": {}, "outputs": {}, "seconds_since_last_start": 90.0}
+    (runs / name / f"evaluate-{role}" / "done.json").write_text(json.dumps(done))
+    config = {"seed": 7, "data": {"seen": [seen]}, "teacher": {"train": {"steps": 1234, "accumulate": 2}}}
+    (runs / name / "config.json").write_text(json.dumps(config))
+    environment = {"gpus": ["Z100"], "cores": 3, "processor": "x", "packages": {"torch": "9.9"}}
+    (runs / name / "environment.json").write_text(json.dumps(environment))
+
+
+def by_model(found: list[Any]) -> dict[str, Any]:
+    return {row.model: row for row in found}
+
+
+def test_figures_stand_beside_those_of_the_paper(tmp_path: Path) -> None:
+    fabricate(tmp_path, "teacher_hg100", "teacher", summary(0.5, 0.2))
+    fabricate(tmp_path, "teacher_hg100", "student", summary(0.4, 0.3))
+    found = appendix_b.write(tmp_path, "paper")
+    iou, ap, student = found[0], found[1], found[2]
+    assert (iou.paper, iou.ours) == ({"all": 81.4}, {"all": 50.0, "seen": 75.0, "unseen": 25.0})
+    assert ap.paper == {"unseen": 35.5} and ap.ours["unseen"] == pytest.approx(10.0)
+    assert student.paper["all"] == 37.8 and student.ours["all"] == pytest.approx(30.0)
+    assert "1,234 steps of 16 images" in iou.ran
+    assert all(row.ours is None for row in found[3:])
+    assert found[3].ran == "not run: no evaluate-student in student_mask_rcnn_r50"
+    text = (tmp_path / "appendix_b.md").read_text()
+    assert "| 81.4 / – / – | 50.0 / 75.0 / 25.0 |" in text and "| 232 / – / – | not run |" in text
+    assert "Z100, torch 9.9; minutes since each stage's last start: evaluate-" in text and "1.5" in text
+    assert "Cut" not in text
+
+
+def test_other_classes_do_not_stand_under_the_names_of_voc(tmp_path: Path) -> None:
+    fabricate(tmp_path, "lvis_hg100", "teacher", summary(0.6, None), seen="all")
+    row = next(row for row in appendix_b.rows(tmp_path, "paper") if row.paper == {"all": 79.9})
+    assert row.ours == {"all": 60.0}
+
+
+def test_an_evaluation_without_detection_has_no_average_precision(tmp_path: Path) -> None:
+    fabricate(tmp_path, "teacher_hg100", "teacher", summary(0.6, None))
+    found = appendix_b.rows(tmp_path, "paper")
+    assert found[0].ours is not None and found[1].ours is None
+    assert found[1].ran == "not run: judged in given boxes only"
+
+
+def test_the_sample_leaves_rows_out_and_says_what_it_cuts(tmp_path: Path) -> None:
+    (tmp_path / "instances_train.json").write_text(json.dumps({"images": [1, 2, 3]}))
+    told = "\n".join(appendix_b.cuts(tmp_path))
+    assert "instances_train.json, 3 images" in told
+    assert "tf_efficientnet_lite0, 320 px" in told and "hourglass-104, 1024 px" in told
+    assert "4,800 steps of 4 images" in told and "50,000 steps of 128 images" in told
+    left_out = [
+        row for row in appendix_b.rows(tmp_path, "small") if row.ran == "not run: left out of the sample"
+    ]
+    assert len(left_out) == 2 and all(row.model in told for row in left_out)
+
+
+def test_every_row_has_a_run_or_a_reason_and_every_run_a_file() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "paper_figures.json").read_text())["rows"]
+    names = {row["id"] for row in rows}
+    assert names == appendix_b.RUNS["paper"].keys() | appendix_b.NO_RUN.keys()
+    assert appendix_b.RUNS["small"].keys() < appendix_b.RUNS["paper"].keys()
+    for protocol in appendix_b.RUNS.values():
+        for run, _ in protocol.values():
+            assert len(list((ROOT / "pipelines").rglob(f"{run}.toml"))) == 1
+
+
+def test_the_paper_s_figures_agree_with_each_other() -> None:
+    """Overall is the mean over 80 classes, 20 of them VOC's: a slip of the pen would show."""
+    rows = json.loads((ROOT / "benchmarks" / "paper_figures.json").read_text())["rows"]
+    whole = [row["figures"] for row in rows if len(row["figures"]) == 3]
+    assert len(whole) == 3
+    for figures in whole:
+        assert figures["all"] == pytest.approx(0.25 * figures["seen"] + 0.75 * figures["unseen"], abs=0.11)

@@ -1,0 +1,243 @@
+"""`deepmac forecast` tells what a pipeline needs and refuses what cannot end well, before anything starts."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from deepmac_distill import stages
+from deepmac_distill.config import DeepMacConfig, MaskRcnnConfig, Pipeline, RoleConfig, load_pipeline
+from deepmac_distill.config.schema import EvaluationConfig
+from deepmac_distill.data.completeness import Inventory, PerImage
+from deepmac_distill.data.synthetic import SEEN_SHAPES
+from deepmac_distill.errors import DeviceError, RunError
+from deepmac_distill.progress import Silent
+from deepmac_distill.rundir import RunDir
+from deepmac_distill.stages.forecast import (
+    Machine,
+    StageNeed,
+    evaluation_need,
+    labelling_needs,
+    masks_trained_on,
+    peak_disk_bytes,
+    training_need,
+)
+from deepmac_distill.training.footprint import Load, Rates, StateBytes, training_bytes
+
+SEEN = ",".join(SEEN_SHAPES)
+PLENTY = Machine(memory=10**12, ram=10**12, disk=10**12)
+RATES = Rates(
+    fixed_bytes=1e3,
+    bytes_per_image=10.0,
+    bytes_per_pixel=2.0,
+    bytes_per_mask=100.0,
+    seconds_per_pixel=1e-6,
+    seconds_per_mask=1e-3,
+)
+STATE = StateBytes(weights=40, gradients=30, optimizer=60, average=40)
+DATA = Inventory(
+    annotations=Path("a.json"),
+    folder=Path("images"),
+    json_bytes=1000,
+    images=50,
+    boxes=200,
+    usable=PerImage(mean=4.0, most=9),
+    seen=PerImage(mean=1.0, most=3),
+)
+
+
+@pytest.fixture
+def data(chain, tmp_path: Path) -> Path:
+    """Generated scenes as a COCO folder."""
+    shutil.copytree(chain[0] / "scenes-train", tmp_path / "data")
+    shutil.copy(chain[0] / "scenes-val" / "instances.json", tmp_path / "data" / "val.json")
+    shutil.copytree(chain[0] / "scenes-val" / "images", tmp_path / "data" / "val")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def forecast(deepmac, small_toml: Path, data: Path, tmp_path: Path) -> Callable:
+    """The command on that folder, of a run that is not there."""
+
+    def run(*flags: str):
+        given = ["--data", data, "--annotations", "instances.json", "--images", "images", "--seen", SEEN]
+        given += ["--val-annotations", "val.json", "--val-images", "val", "--out", tmp_path / "run"]
+        return deepmac("forecast", small_toml, *given, *flags)
+
+    return run
+
+
+def job_of(pipeline: Pipeline, out: Path) -> stages.Job:
+    return stages.Job(pipeline=pipeline, source=None, run=RunDir(out), progress=Silent())
+
+
+def test_it_tells_of_every_stage_and_writes_nothing(forecast, data: Path, tmp_path: Path) -> None:
+    before = sorted(data.rglob("*"))
+    ended = forecast()
+    assert ended.code == 0, ended.err
+    told = [line.split()[0] for line in ended.out.splitlines() if line.strip()]
+    stages_in_order = ["teacher", "evaluate-teacher", "pseudolabel", "select", "student", "evaluate-student"]
+    assert [name for name in told if name in stages_in_order] == stages_in_order
+    assert f"{data / 'instances.json'}: 24 images" in ended.out and "all there" in ended.out
+    assert "estimated" in ended.out and "time together" in ended.out
+    assert not (tmp_path / "run").exists() and sorted(data.rglob("*")) == before
+
+
+def test_one_role_alone_is_told_alone(forecast) -> None:
+    ended = forecast("--student")
+    assert ended.code == 0 and "evaluate-student" in ended.out
+    assert "teacher" not in ended.out and "pseudolabel" not in ended.out
+
+
+def test_generated_scenes_need_no_data(deepmac, scenes_toml: Path, tmp_path: Path) -> None:
+    ended = deepmac("forecast", scenes_toml, "--out", tmp_path / "run", "--teacher")
+    assert ended.code == 0 and "24 images" in ended.out and not (tmp_path / "run").exists()
+
+
+def test_stages_that_are_done_need_nothing(deepmac, chain) -> None:
+    run, _ = chain
+    ended = deepmac("forecast", run / "config.toml", "--out", run)
+    assert ended.code == 0, ended.err
+    assert ended.out.count("done before") == 6 and "time not measured" in ended.out
+
+
+def test_missing_data_are_named_with_where_to_get_them(deepmac, tmp_path: Path, small_toml: Path) -> None:
+    (tmp_path / "coco" / "train2017").mkdir(parents=True)
+    given = ["--annotations", "annotations/instances_train2017.json", "--images", "train2017"]
+    given += ["--val-annotations", "lvis_v1_val.json", "--val-images", "val2017"]
+    ended = deepmac("forecast", small_toml, "--data", tmp_path / "coco", *given, "--out", tmp_path / "run")
+    assert ended.code == 2 and len(ended.err.splitlines()) == 1
+    for name in ("annotations/instances_train2017.json", "lvis_v1_val.json", "val2017/"):
+        assert str(tmp_path / "coco" / name) in ended.err
+    assert "https://cocodataset.org/#download" in ended.err
+    assert "https://www.lvisdataset.org/dataset" in ended.err
+    assert "teacher" in ended.out  # the machine is judged all the same
+    again = deepmac(
+        "forecast", small_toml, "--data", tmp_path / "coco", *given, "--out", tmp_path / "run", "--anyway"
+    )
+    assert again.code == 2  # data that are not there are no estimate
+
+
+def test_an_image_that_is_not_there_is_found(forecast, data: Path) -> None:
+    (data / "images" / "000003.png").unlink()
+    ended = forecast("--teacher")
+    assert ended.code == 2
+    assert f"1 of 24 images of {data / 'images'}/, such as 000003.png" in ended.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("lacking", "kind", "says"),
+    [
+        ({"memory": 10**6}, DeviceError, "cpu: teacher: needs about "),
+        ({"disk": 10**4}, RunError, "of disk, 0.0 MB are free"),
+        ({"ram": 10**3}, DeviceError, "instances.json: reading it takes about "),
+    ],
+)
+def test_a_machine_that_is_too_small_is_refused(
+    data: Path, small_toml: Path, tmp_path: Path, lacking: dict, kind: type, says: str
+) -> None:
+    flags = [f"data.root='{data}'", "data.train_annotations='instances.json'", f"data.seen='{SEEN}'"]
+    job = job_of(load_pipeline(small_toml, flags), tmp_path / "run")
+    assert stages.forecast(job, ["teacher"], PLENTY).problems == ()
+    (problem,) = stages.forecast(job, ["teacher"], replace(PLENTY, **lacking)).problems
+    assert type(problem) is kind and problem.exit_code == 2 and says in str(problem)
+    assert "expected" in str(problem) and "\n" not in str(problem)
+
+
+def test_anyway_turns_too_little_memory_into_a_note(forecast, monkeypatch) -> None:
+    module = importlib.import_module("deepmac_distill.stages.forecast")  # the name is also its function's
+    monkeypatch.setattr(module, "free_of", lambda job: replace(PLENTY, memory=10**6))
+    ended = forecast("--teacher")
+    assert ended.code == 2 and len(ended.err.splitlines()) == 1 and "needs about" in ended.err
+    ended = forecast("--teacher", "--anyway")
+    assert ended.code == 0 and "note: cpu: teacher: needs about" in ended.out
+    monkeypatch.setattr(module, "free_of", lambda job: replace(PLENTY, memory=10**6, disk=10**4))
+    ended = forecast("--teacher", "--anyway")
+    assert ended.code == 2 and "of disk" in ended.err
+
+
+def test_what_cannot_be_measured_is_not_made_up(data: Path, small_toml: Path, tmp_path: Path) -> None:
+    """Memory for the weights alone does not suffice, so nothing is run; their count is still right."""
+    flags = [f"data.root='{data}'", "data.train_annotations='instances.json'", f"data.seen='{SEEN}'"]
+    job = job_of(load_pipeline(small_toml, flags), tmp_path / "run")
+    (need,) = stages.forecast(job, ["teacher"], replace(PLENTY, memory=10)).needs
+    assert need.seconds is None and need.memory_bytes > 10
+
+
+def test_a_model_that_cannot_be_built_is_refused_first(forecast) -> None:
+    ended = forecast("--set", "teacher.train.image_size_px=40")
+    assert ended.code == 2 and ended.out == "" and "teacher.train.image_size_px: got 40" in ended.err
+
+
+def test_a_teacher_without_training_is_not_measured(forecast) -> None:
+    ended = forecast("--teacher", "--set", "teacher.model={architecture='grabcut'}")
+    assert ended.code == 0, ended.err
+    assert ended.out.count("not measured") == 2 + 1  # its making, its evaluation, and so the time together
+
+
+def recipe(**train) -> RoleConfig:
+    base = RoleConfig(model=DeepMacConfig(mask_size=16))
+    return replace(base, train=replace(base.train, **train))
+
+
+def test_training_is_its_passes() -> None:
+    settings = recipe(steps=10, accumulate=3, batch_size=4, image_size_px=64)
+    need = training_need("teacher", settings, STATE, RATES, PerImage(mean=1.5, most=7))
+    fullest = Load(images=4, size_px=64, masks=7 + 3 * 1.5)
+    assert need.memory_bytes == training_bytes(STATE, RATES, fullest)
+    assert need.seconds == pytest.approx(30 * (4 * 64**2 * 1e-6 + 6 * 1e-3))
+    assert (need.kept_disk_bytes, need.passing_disk_bytes) == (40, 2 * 140)
+    unmeasured = training_need("teacher", settings, STATE, None, PerImage())
+    assert (unmeasured.memory_bytes, unmeasured.seconds) == (STATE.total, None)
+
+
+def test_evaluation_in_given_boxes_alone_is_one_pass_without_detections() -> None:
+    settings = EvaluationConfig(max_detections=10)
+    both = evaluation_need("teacher", recipe(image_size_px=64), DATA, settings, RATES)
+    alone = evaluation_need(
+        "teacher", recipe(image_size_px=64), DATA, replace(settings, given_boxes_only=True), RATES
+    )
+    assert both.seconds == pytest.approx((100 * 64**2 * 1e-6 + 50 * 14 * 1e-3) / 3)
+    assert alone.seconds == pytest.approx((50 * 64**2 * 1e-6 + 50 * 4 * 1e-3) / 3)
+    assert both.kept_disk_bytes - alone.kept_disk_bytes == 500 * 50 * 10
+
+
+def test_labels_are_as_large_as_their_grids() -> None:
+    soft, hard = (labelling_needs(recipe(image_size_px=64), DATA, soft, RATES) for soft in (True, False))
+    assert [need.stage for need in soft] == ["pseudolabel", "select"]
+    assert soft[0].kept_disk_bytes - hard[0].kept_disk_bytes == 16**2 * 3 * 50  # unseen boxes
+    assert soft[0].passing_disk_bytes == soft[0].kept_disk_bytes
+    assert soft[0].seconds == pytest.approx((50 * 64**2 * 1e-6 + 150 * 1e-3) / 3)
+
+
+def test_masks_in_a_pass_are_those_of_the_model_s_own_rule() -> None:
+    given = PerImage(mean=3.0, most=20)
+    assert masks_trained_on(DeepMacConfig(), given) == given
+    assert masks_trained_on(DeepMacConfig(mask_instances_per_image=5), given) == PerImage(mean=3.0, most=5)
+    assert masks_trained_on(MaskRcnnConfig(mask_boxes="gt"), given) == given
+    assert masks_trained_on(MaskRcnnConfig(), given) == PerImage(mean=128, most=128)
+
+
+def test_what_passes_is_gone_when_the_next_stage_starts() -> None:
+    needs = [
+        StageNeed(stage="teacher", kept_disk_bytes=5, passing_disk_bytes=20),
+        StageNeed(stage="pseudolabel", kept_disk_bytes=10, passing_disk_bytes=10),
+        StageNeed(stage="student", done=True),
+    ]
+    assert peak_disk_bytes(needs) == 25 and peak_disk_bytes([]) == 0
+
+
+def test_the_disk_bound_holds_for_a_real_run(chain, small_toml: Path) -> None:
+    """The stages of a run that is done are not larger than what is forecast for them."""
+    run, _ = chain
+    pipeline = load_pipeline(run / "config.json")
+    found = stages.forecast(job_of(pipeline, run.parent / "another"), machine=PLENTY)
+    for need in found.needs:
+        files = [path for path in (run / need.stage).rglob("*") if path.is_file()]
+        left = sum(path.stat().st_size for path in files if path.suffix in (".safetensors", ".parquet"))
+        assert left <= need.kept_disk_bytes + 20_000, need.stage  # names and headers

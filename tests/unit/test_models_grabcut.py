@@ -1,0 +1,50 @@
+"""GrabCut as a teacher: colours alone, no training."""
+
+from __future__ import annotations
+
+import torch
+
+from deepmac_distill.config import GrabCutConfig
+from deepmac_distill.models.build import build_model
+from deepmac_distill.structures import Instances
+
+
+def scene() -> tuple[torch.Tensor, torch.Tensor]:
+    """A red disc of radius 12 around (24, 20) on blue, both a little noisy; and the disc."""
+    generator = torch.Generator().manual_seed(0)
+    y, x = torch.meshgrid(torch.arange(48) + 0.5, torch.arange(64) + 0.5, indexing="ij")
+    disc = (x - 24) ** 2 + (y - 20) ** 2 <= 12**2
+    image = torch.where(
+        disc, torch.tensor([200, 40, 30])[:, None, None], torch.tensor([30, 60, 190])[:, None, None]
+    )
+    noise = torch.randint(-10, 11, image.shape, generator=generator)
+    return (image + noise).clamp(0, 255).byte(), disc
+
+
+def boxes(*corners: list[float]) -> Instances:
+    return Instances.of_boxes([torch.tensor(corners)], [torch.zeros(len(corners), dtype=torch.int64)], 1)
+
+
+def test_a_shape_of_its_own_colour_is_found() -> None:
+    image, _ = scene()
+    model = build_model(GrabCutConfig(mask_size=24), num_classes=3, load_weights=True)
+    mask = model.segment(image[None], boxes([12.0, 8.0, 36.0, 32.0]))[0] > 0.5
+    line = torch.arange(24) + 0.5 - 12
+    truth = line[:, None] ** 2 + line**2 <= 12**2
+    iou = (mask & truth).sum() / (mask | truth).sum()
+    assert iou > 0.93  # the box itself has pi / 4
+
+
+def test_the_same_box_gives_the_same_mask_whatever_else_is_asked() -> None:
+    image, _ = scene()
+    model = build_model(GrabCutConfig(), num_classes=3, load_weights=True)
+    alone = model.segment(image[None], boxes([12.0, 8.0, 36.0, 32.0]))
+    among = model.segment(image[None], boxes([2.5, 3.5, 30.0, 40.0], [12.0, 8.0, 36.0, 32.0]))
+    assert torch.equal(alone[0], among[1])
+
+
+def test_a_box_without_background_or_too_small_is_all_foreground() -> None:
+    image, _ = scene()
+    model = build_model(GrabCutConfig(mask_size=8), num_classes=3, load_weights=True)
+    masks = model.segment(image[None], boxes([0.0, 0.0, 64.0, 48.0], [5.0, 5.0, 6.0, 20.0]))
+    assert (masks == 1).all()
