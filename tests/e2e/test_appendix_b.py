@@ -1,4 +1,4 @@
-"""`make appendix-b*`: the commands in their order, on tiny models; and the table beside the paper's figures."""
+"""`make appendix-b`: the commands in their order, on tiny models; the table beside the paper's figures."""
 
 from __future__ import annotations
 

@@ -355,6 +355,25 @@ def test_each_stage_stands_alone_on_a_coco_folder_without_a_pipeline_file(chain,
     assert names[0].read_bytes() == names[1].read_bytes()
 
 
+@pytest.mark.parametrize("kind", ["class", "image"])
+def test_a_student_is_not_taught_from_labels_of_other_data(chain, deepmac, tmp_path, kind: str) -> None:
+    run = chain[0]
+    document = read(run / "select" / "instances.json")
+    if kind == "class":
+        document["categories"].append({"id": 99, "name": "zebra"})
+    else:
+        document["images"].append({**document["images"][0], "id": 9999, "file_name": "other.png"})
+    labels = tmp_path / "labels.json"
+    labels.write_text(json.dumps(document))
+    given = ["--data", run / "scenes-train", "--images", "images", "--seen", SEEN, *smallness("student")]
+    given += ["--set", "data.train_annotations=instances.json"]
+    ended = deepmac("student", "--labels", labels, "--out", tmp_path / "x", *given)
+    assert ended.code == 2 and len(ended.err.strip().splitlines()[-1:]) == 1
+    assert (
+        f"1 {kind} names differ" in ended.err and {"class": "zebra", "image": "other.png"}[kind] in ended.err
+    )
+
+
 def test_pycocotools_gives_the_same_average_precision(chain, deepmac, tmp_path) -> None:
     run, _ = chain
     weights = run / "student" / "weights.safetensors"

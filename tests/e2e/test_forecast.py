@@ -187,12 +187,12 @@ def recipe(**train) -> RoleConfig:
 
 def test_training_is_its_passes() -> None:
     settings = recipe(steps=10, accumulate=3, batch_size=4, image_size_px=64)
-    need = training_need("teacher", settings, STATE, RATES, PerImage(mean=1.5, most=7))
+    need = training_need("teacher", settings, STATE, RATES, PerImage(mean=1.5, most=7), margin=3.0)
     fullest = Load(images=4, size_px=64, masks=7 + 3 * 1.5)
-    assert need.memory_bytes == training_bytes(STATE, RATES, fullest)
+    assert need.memory_bytes == training_bytes(STATE, RATES, fullest, margin=3.0)
     assert need.seconds == pytest.approx(30 * (4 * 64**2 * 1e-6 + 6 * 1e-3))
     assert (need.kept_disk_bytes, need.passing_disk_bytes) == (40, 2 * 140)
-    unmeasured = training_need("teacher", settings, STATE, None, PerImage())
+    unmeasured = training_need("teacher", settings, STATE, None, PerImage(), margin=3.0)
     assert (unmeasured.memory_bytes, unmeasured.seconds) == (STATE.total, None)
 
 

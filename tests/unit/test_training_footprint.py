@@ -13,7 +13,6 @@ from deepmac_distill.structures import Batch
 from deepmac_distill.training.ema import averaged
 from deepmac_distill.training.footprint import (
     LIBRARIES_BYTES,
-    MARGIN,
     Load,
     Pass,
     StateBytes,
@@ -123,5 +122,5 @@ def test_training_is_the_state_and_the_pass_with_its_margin() -> None:
     loads = (small, replace(small, masks=9), replace(small, images=4, masks=4), replace(small, size_px=64))
     rates = rates_of(*map(law, loads))
     state = StateBytes(weights=1, gradients=2, optimizer=3, average=4)
-    expected = 10 + MARGIN * law(small).kept_bytes + LIBRARIES_BYTES
-    assert training_bytes(state, rates, small) == pytest.approx(expected)
+    expected = 10 + 2.5 * law(small).kept_bytes + LIBRARIES_BYTES
+    assert training_bytes(state, rates, small, margin=2.5) == pytest.approx(expected)

@@ -6,6 +6,7 @@ Disk is bounded from above. All but the count is an estimate.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from deepmac_distill.stages.job import Job, Role, Split, validation_split
 from deepmac_distill.stages.training import require_buildable
 from deepmac_distill.training.footprint import (
     INFERENCE_SHARE,
+    MARGINS,
     Load,
     Pass,
     Rates,
@@ -199,7 +201,7 @@ def _role_needs(
     measurable = state.gradients > 0 and fits and done != set(names)  # GrabCut has nothing to train
     rates = _measured(job, recipe, train, machine) if measurable else None
     masks = masks_trained_on(recipe.model, train.seen if role == "teacher" else train.usable)
-    needs = [training_need(role, recipe, state, rates, masks)]
+    needs = [training_need(role, recipe, state, rates, masks, MARGINS[job.device.type])]
     if evaluated:
         settings = job.pipeline.evaluation
         needs.append(evaluation_need(role, recipe, evaluated[0], settings, rates))
@@ -209,7 +211,12 @@ def _role_needs(
 
 
 def training_need(
-    stage: str, recipe: RoleConfig, state: StateBytes, rates: Rates | None, masks: PerImage
+    stage: str,
+    recipe: RoleConfig,
+    state: StateBytes,
+    rates: Rates | None,
+    masks: PerImage,
+    margin: float,
 ) -> StageNeed:
     """Of a training; a state is written beside the one before it."""
     settings = recipe.train
@@ -219,7 +226,7 @@ def training_need(
     passes = settings.steps * settings.accumulate
     return StageNeed(
         stage=stage,
-        memory_bytes=state.total if rates is None else training_bytes(state, rates, fullest),
+        memory_bytes=state.total if rates is None else training_bytes(state, rates, fullest, margin),
         kept_disk_bytes=state.weights,
         passing_disk_bytes=2 * state.saved,
         seconds=None if rates is None else passes * rates.seconds(usual),
@@ -281,6 +288,7 @@ def _measured(job: Job, recipe: RoleConfig, data: Inventory, machine: Machine) -
     model = build_model(recipe.model, len(data.class_names) or CLASSES_OF_COCO, load_weights=False)
     model.to(job.device).train()
     autocast = devices.autocast_allowed(job.device, recipe.train.autocast)
+    free = math.inf if machine.memory is None else machine.memory
     masks = max(1, round(masks_trained_on(recipe.model, PerImage(mean=1, most=1)).mean))
 
     def measured(images: int, size_px: int, masks: int) -> Pass:
@@ -296,10 +304,12 @@ def _measured(job: Job, recipe: RoleConfig, data: Inventory, machine: Machine) -
         measured(4, first, masks),
     )
     largest = small
-    while 2 * largest.load.size_px <= size_px and 4 * largest.seconds < LONGEST_PASS_SECONDS:
-        if machine.memory is not None and 8 * largest.kept_bytes > machine.memory:
+    while largest.load.size_px < size_px:
+        following = min(2 * largest.load.size_px, size_px)
+        growth = (following / largest.load.size_px) ** 2
+        if growth * largest.seconds > LONGEST_PASS_SECONDS or 2 * growth * largest.kept_bytes > free:
             break
-        largest = measured(2, 2 * largest.load.size_px, masks)
+        largest = measured(2, following, masks)
     return rates_of(small, more_masks, more_images, largest)
 
 

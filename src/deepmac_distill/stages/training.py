@@ -15,7 +15,7 @@ from deepmac_distill.data.augment import training_views
 from deepmac_distill.data.dataset import BoxDataset
 from deepmac_distill.data.images import images_sha256
 from deepmac_distill.data.loader import training_batches
-from deepmac_distill.errors import ConfigError
+from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.models.build import build_model
 from deepmac_distill.models.grabcut import GrabCut
 from deepmac_distill.stages.job import Job, Role, Trained, training_split
@@ -33,10 +33,34 @@ def teach(job: Job) -> Path:
 
 
 def student(job: Job, labels: Path | None = None) -> Path:
-    """Train the student on human masks of seen classes and the teacher's of the rest; returns its weights."""
-    labels = labels or job.run.output("select", "instances.json", "pseudolabel")
-    annotations = job.read_and_tell(labels)
-    return train_stage(job, "student", annotations, training_split(job).images)
+    """Train the student on human masks of seen classes and the teacher's of the rest; returns its weights.
+
+    Args:
+        labels: a file to learn from that another run wrote; None: this run's.
+
+    Raises:
+        DataError: the labels are of other classes or images than the run's training annotations.
+    """
+    data = training_split(job)
+    annotations = job.read_and_tell(labels or job.run.output("select", "instances.json", "pseudolabel"))
+    if labels is not None and data.annotations.exists():
+        _require_same_data(annotations, job.read(data.annotations))
+    return train_stage(job, "student", annotations, data.images)
+
+
+def _require_same_data(labels: AnnotationSet, training: AnnotationSet) -> None:
+    """Refuse labels of other classes or images than the run is about, by the first that differs."""
+    for kind, got, expected in (
+        ("class", labels.classes.names, training.classes.names),
+        ("image", labels.images["file_name"].to_pylist(), training.images["file_name"].to_pylist()),
+    ):
+        if differing := sorted(set(got) ^ set(expected)):
+            where = labels if differing[0] in set(got) else training
+            raise DataError(
+                f"{labels.path}: {len(differing)} {kind} names differ from those of {training.path}; only "
+                f"{where.path} has {differing[0]}; expected labels of this run's training set "
+                "(data.train_annotations)"
+            )
 
 
 def require_buildable(job: Job, role: Role) -> None:
