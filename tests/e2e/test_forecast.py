@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +17,8 @@ from deepmac_distill.data.synthetic import SEEN_SHAPES
 from deepmac_distill.errors import DeviceError, RunError
 from deepmac_distill.progress import Silent
 from deepmac_distill.rundir import RunDir
-from deepmac_distill.stages.forecast import (
+from deepmac_distill.stages import forecasting
+from deepmac_distill.stages.forecasting import (
     Machine,
     StageNeed,
     evaluation_need,
@@ -150,13 +150,12 @@ def test_a_machine_that_is_too_small_is_refused(
 
 
 def test_anyway_turns_too_little_memory_into_a_note(forecast, monkeypatch) -> None:
-    module = importlib.import_module("deepmac_distill.stages.forecast")  # the name is also its function's
-    monkeypatch.setattr(module, "free_of", lambda job: replace(PLENTY, memory=10**6))
+    monkeypatch.setattr(forecasting, "free_of", lambda job: replace(PLENTY, memory=10**6))
     ended = forecast("--teacher")
     assert ended.code == 2 and len(ended.err.splitlines()) == 1 and "needs about" in ended.err
     ended = forecast("--teacher", "--anyway")
     assert ended.code == 0 and "note: cpu: teacher: needs about" in ended.out
-    monkeypatch.setattr(module, "free_of", lambda job: replace(PLENTY, memory=10**6, disk=10**4))
+    monkeypatch.setattr(forecasting, "free_of", lambda job: replace(PLENTY, memory=10**6, disk=10**4))
     ended = forecast("--teacher", "--anyway")
     assert ended.code == 2 and "of disk" in ended.err
 

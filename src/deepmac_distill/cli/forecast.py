@@ -26,7 +26,7 @@ from deepmac_distill.cli.flags import (
 from deepmac_distill.errors import DeviceError
 
 if TYPE_CHECKING:
-    from deepmac_distill.stages.forecast import Forecast
+    from deepmac_distill.stages.forecasting import Forecast
 
 
 @app.command()
@@ -67,7 +67,7 @@ def forecast(
 
 
 def _print(found: Forecast) -> None:
-    from deepmac_distill.stages.forecast import in_words
+    from deepmac_distill.stages.forecasting import in_words
 
     for inventory in found.data:
         state = "; missing: " + ", ".join(inventory.missing) if inventory.missing else ", all there"

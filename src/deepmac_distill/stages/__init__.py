@@ -19,7 +19,7 @@ from deepmac_distill.stages.evaluating import (
     require_lead,
     require_validation,
 )
-from deepmac_distill.stages.forecast import forecast
+from deepmac_distill.stages.forecasting import forecast
 from deepmac_distill.stages.job import Job
 from deepmac_distill.stages.predicting import predict
 from deepmac_distill.stages.pseudolabelling import pseudolabel
