@@ -67,7 +67,7 @@ class StageNeed:
     memory_bytes: float | None = None  # None: less than the trainings
     kept_disk_bytes: float = 0.0
     passing_disk_bytes: float = 0.0  # gone when the stage is done
-    seconds: float | None = None  # None: could not be measured
+    seconds: float | None = None  # None: not known
     done: bool = False  # in this run, before
 
 
@@ -237,6 +237,7 @@ def evaluation_need(
     role: Role, recipe: RoleConfig, data: Inventory, settings: EvaluationConfig, rates: Rates | None
 ) -> StageNeed:
     """Of masks in given boxes and, unless switched off, of detection."""
+    known = rates is not None and data.images > 0
     found = 0 if settings.given_boxes_only else settings.max_detections  # for each image
     views = 1 if settings.given_boxes_only else 2
     size_px = recipe.train.image_size_px
@@ -244,17 +245,18 @@ def evaluation_need(
     return StageNeed(
         stage=f"evaluate-{role}",
         kept_disk_bytes=ENTRY_BYTES * (data.boxes + data.images * found),
-        seconds=None if rates is None else INFERENCE_SHARE * rates.seconds(load),
+        seconds=INFERENCE_SHARE * rates.seconds(load) if known else None,
     )
 
 
 def labelling_needs(recipe: RoleConfig, data: Inventory, soft: bool, rates: Rates | None) -> list[StageNeed]:
     """Of `pseudolabel`, whose units lie beside the file that is put together of them, and of `select`."""
+    known = rates is not None and data.images > 0
     wanted = max(data.usable.mean - data.seen.mean, 0.0)
     grid_bytes = _mask_cells(recipe.model) ** 2 if soft else 0
     file_bytes = ENTRY_BYTES * data.boxes + grid_bytes * wanted * data.images
     load = Load(images=data.images, size_px=recipe.train.image_size_px, masks=data.images * wanted)
-    seconds = None if rates is None else INFERENCE_SHARE * rates.seconds(load)
+    seconds = INFERENCE_SHARE * rates.seconds(load) if known else None
     return [
         StageNeed(
             stage="pseudolabel", kept_disk_bytes=file_bytes, passing_disk_bytes=file_bytes, seconds=seconds
