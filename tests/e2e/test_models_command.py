@@ -27,7 +27,7 @@ PUBLISHED_GMACS = {
 
 @pytest.fixture(scope="module")
 def printed(deepmac: Callable) -> list[dict]:
-    return json.loads(deepmac("models", "--json").stdout)
+    return json.loads(deepmac("models", "--json").out)
 
 
 def test_every_mask_head_is_there_with_the_published_work(printed: list[dict]) -> None:
@@ -53,6 +53,6 @@ def test_the_paper_s_models_are_there_with_their_figures(printed: list[dict]) ->
 
 
 def test_the_table_names_them_too(deepmac: Callable) -> None:
-    text = deepmac("models").stdout
+    text = deepmac("models").out
     for name in ("bottleneck-quarter-51-literal", "spinenet-143", "resnet-20-dilated-10-late"):
         assert name in text
