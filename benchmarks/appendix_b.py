@@ -1,19 +1,25 @@
-"""Appendix B of arXiv:2104.00613 beside our runs of its steps.
+"""Appendix B of arXiv:2104.00613: its steps, and our figures beside the paper's.
 
-python benchmarks/appendix_b.py table paper runs/appendix-b    # a table; appendix_b.json and .md go there too
-python benchmarks/appendix_b.py table small runs/appendix-b-small
-python benchmarks/appendix_b.py cuts DATA_FOLDER               # what the small protocol leaves out
+    python benchmarks/appendix_b.py run b1|b2|b paper|small --data FOLDER [--lvis FILE] [--anyway]
+    python benchmarks/appendix_b.py table paper|small
+
+`run` forecasts every step, does those that are not done, and ends in the table; `table` reads what is there.
+The runs lie in runs/NAME, as those of any pipeline file; the table is kept as JSON and Markdown in
+runs/appendix_b or runs/appendix_b_small.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import statistics
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
@@ -35,21 +41,19 @@ RUNS = {
         "teacher mask AP": ("teacher_hg100", "teacher"),
         "student deepmac": ("teacher_hg100", "student"),
         "student mask rcnn r50": ("student_mask_rcnn_r50", "student"),
+        "student mask rcnn sn143": ("student_mask_rcnn_sn143", "student"),
         "lvis resnet4": ("lvis_resnet4", "teacher"),
         "lvis hg100": ("lvis_hg100", "teacher"),
     },
     "small": {
-        "teacher given boxes": ("appendix_b_small", "teacher"),
-        "teacher mask AP": ("appendix_b_small", "teacher"),
-        "student deepmac": ("appendix_b_small", "student"),
-        "student mask rcnn r50": ("appendix_b_small_mask_rcnn", "student"),
+        "teacher given boxes": ("coco_sample", "teacher"),
+        "teacher mask AP": ("coco_sample", "teacher"),
+        "student deepmac": ("coco_sample", "student"),
+        "student mask rcnn r50": ("coco_sample_mask_rcnn", "student"),
     },
 }
-NO_RUN = {  # why a row has no run in any protocol
-    "student mask rcnn sn143": "no pipeline for this row yet",
-    "speed hg100": "time is not measured by these runs; see benchmarks/latency.py",
-    "speed resnet4": "time is not measured by these runs; see benchmarks/latency.py",
-}
+TIMED = {"speed hg100": "teacher", "speed resnet4": "student"}  # rows of benchmarks/latency.py: its model
+FOLDERS = {"paper": "appendix_b", "small": "appendix_b_small"}  # of the table, among the runs
 LEFT_OUT = "left out of the sample"
 
 
@@ -63,6 +67,77 @@ class Row:
     paper: dict[str, float]  # split -> figure, as published
     ours: dict[str, float | None] | None  # split -> figure; None: not run
     ran: str  # the model that was run, or why none was
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One command: its program, and its words."""
+
+    program: Literal["deepmac", "latency"]
+    words: list[str]
+
+
+def plan(
+    part: str, protocol: str, data: str, runs: Path = Path("runs"), lvis: str = "", anyway: bool = False
+) -> list[Step]:
+    """The commands of `b1` (the teacher), `b2` (and its students) or `b` (and LVIS), forecasts first."""
+    main = RUNS[protocol]["teacher given boxes"][0]
+    named = dict.fromkeys(name for name, _ in RUNS[protocol].values())
+    students = [name for name in named if "student" in _roles(protocol, name) and name != main]
+    students = [] if part == "b1" else students
+    other_teachers = [name for name in named if "student" not in _roles(protocol, name)]
+    other_teachers = other_teachers if part == "b" and lvis else []
+    truth = ["--set", f"data.val_annotations={Path(lvis).absolute()}"]
+
+    def begun(name: str) -> list[str]:
+        return [str(_file(name)), "--data", data, "--out", str(runs / name)]
+
+    forecasts = [[*begun(main), *(["--teacher"] if part == "b1" else [])]]
+    forecasts += [[*begun(name), "--student"] for name in students]
+    forecasts += [[*begun(name), *truth, "--teacher"] for name in other_teachers]
+    work = [["teach", "--config", *begun(main)], ["evaluate", "teacher", "--out", str(runs / main)]]
+    if part != "b1":
+        at = ["--out", str(runs / main)]
+        work += [["pseudolabel", *at], ["student", *at], ["evaluate", "student", *at]]
+    for name in students:
+        labels = str(runs / main / "select" / "instances.json")
+        work += [["student", "--config", *begun(name), "--labels", labels]]
+        work += [["evaluate", "student", "--out", str(runs / name)]]
+    for name in other_teachers:
+        work += [
+            ["teach", "--config", *begun(name), *truth],
+            ["evaluate", "teacher", "--out", str(runs / name)],
+        ]
+    steps = [Step("deepmac", ["forecast", *words, *(["--anyway"] if anyway else [])]) for words in forecasts]
+    steps += [Step("deepmac", words) for words in work]
+    return steps if part == "b1" else [*steps, _timing(protocol, main, students, data, runs)]
+
+
+def _timing(protocol: str, main: str, students: Sequence[str], data: str, runs: Path) -> Step:
+    """Teacher and students in turn, on the validation images."""
+    weights = {"teacher": runs / main / "teacher", "student": runs / main / "student"}
+    weights |= {name: runs / name / "student" for name in students}
+    config = load_pipeline(_file(main)).data
+    return Step(
+        "latency",
+        [
+            *(f"{name}={folder / 'weights.safetensors'}" for name, folder in weights.items()),
+            *("--annotations", str(Path(data) / config.val_annotations)),
+            *("--images", str(Path(data) / (config.val_images or config.train_images))),
+            *("--json", str(runs / FOLDERS[protocol] / "latency.json")),
+        ],
+    )
+
+
+def run(steps: Sequence[Step]) -> int:
+    """Do the steps in their order; the exit code of the first that fails, or 0."""
+    programs = {"deepmac": ["-m", "deepmac_distill"], "latency": [str(ROOT / "benchmarks" / "latency.py")]}
+    for step in steps:
+        print(f"$ {step.program} {shlex.join(step.words)}", flush=True)
+        ended = subprocess.run([sys.executable, *programs[step.program], *step.words], check=False)
+        if ended.returncode:
+            return ended.returncode
+    return 0
 
 
 def rows(runs: Path, protocol: str) -> list[Row]:
@@ -115,10 +190,7 @@ def runs_of(runs: Path, protocol: str) -> list[dict[str, Any]]:
 def cuts(data: Path) -> list[str]:
     """What the small protocol changes and leaves out, read from the pipeline files themselves."""
     files = {
-        protocol: {
-            name: load_pipeline(next(PIPELINES.rglob(f"{run}.toml")))
-            for name, (run, _) in RUNS[protocol].items()
-        }
+        protocol: {row: load_pipeline(_file(name)) for row, (name, _) in RUNS[protocol].items()}
         for protocol in RUNS
     }
     lines = ["A sample of appendix B, not its protocol. Cut:"]
@@ -132,7 +204,8 @@ def cuts(data: Path) -> list[str]:
         role = RUNS["small"][name][1]
         ours, theirs = (described(getattr(files[protocol][name], role)) for protocol in ("small", "paper"))
         lines.append(f"  {name.removesuffix(' given boxes')}: {ours}; the paper's: {theirs}")
-    missing = [row["model"] for row in _read(FIGURES)["rows"] if row["id"] not in RUNS["small"]]
+    kept = RUNS["small"].keys() | TIMED.keys()
+    missing = [row["model"] for row in _read(FIGURES)["rows"] if row["id"] not in kept]
     return [*lines, *(f"  row left out: {model}" for model in missing)]
 
 
@@ -160,20 +233,22 @@ def table(found: Sequence[Row]) -> Table:
 
 
 def write(runs: Path, protocol: str) -> list[Row]:
-    """`appendix_b.json` and `appendix_b.md` into the folder of the runs; returns the rows."""
+    """`appendix_b.json` and `appendix_b.md` into the table's folder among the runs; returns the rows."""
     found, made = rows(runs, protocol), runs_of(runs, protocol)
     config = runs / RUNS["small"]["teacher given boxes"][0] / "config.json"
     data = Path(load_pipeline(config).data.root) if config.is_file() else Path()
     cut = cuts(data) if protocol == "small" else []
     document = {"protocol": protocol, "rows": [asdict(row) for row in found], "runs": made, "cut": cut}
-    write_json(runs / "appendix_b.json", document)
-    (runs / "appendix_b.md").write_text(markdown(found, made, cut), encoding="utf-8")
+    folder = runs / FOLDERS[protocol]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "appendix_b.json", document)
+    (folder / "appendix_b.md").write_text(markdown(found, made, cut), encoding="utf-8")
     return found
 
 
 def _ours(runs: Path, protocol: str, row: str, kind: str) -> tuple[dict[str, float | None] | None, str]:
-    if row in NO_RUN:
-        return None, f"not run: {NO_RUN[row]}"
+    if row in TIMED:
+        return _timed(runs / FOLDERS[protocol] / "latency.json", TIMED[row])
     if row not in RUNS[protocol]:
         return None, f"not run: {LEFT_OUT}"
     name, role = RUNS[protocol][row]
@@ -186,6 +261,27 @@ def _ours(runs: Path, protocol: str, row: str, kind: str) -> tuple[dict[str, flo
     if pipeline.data.seen != ("voc",):  # other classes than those that the columns are named after
         figures = {"all": figures["all"]}
     return figures, described(getattr(pipeline, role))
+
+
+def _timed(path: Path, model: str) -> tuple[dict[str, float | None] | None, str]:
+    """Median milliseconds of detection with masks, where they were measured."""
+    if not path.is_file():
+        return None, f"not run: no {path.name}"
+    measured = _read(path)
+    milliseconds = measured["models"][model]["detect"]
+    where = (measured["environment"]["gpus"] or [measured["environment"]["processor"]])[0]
+    canvas = measured["models"][model]["canvas_px"]
+    return {"all": statistics.median(milliseconds)} if milliseconds else None, f"{canvas} px, {where}"
+
+
+def _roles(protocol: str, name: str) -> set[str]:
+    """Whose figures a run has."""
+    return {role for run_name, role in RUNS[protocol].values() if run_name == name}
+
+
+def _file(name: str) -> Path:
+    """The pipeline file of a run."""
+    return next(PIPELINES.rglob(f"{name}.toml"))
 
 
 def _cells(row: Row) -> list[str]:
@@ -214,26 +310,38 @@ def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The commands of the module's docstring."""
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line of the module's docstring."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="action", required=True)
-    writing = commands.add_parser("table")
-    writing.add_argument("protocol", choices=list(RUNS))
-    writing.add_argument("runs", type=Path)
-    cutting = commands.add_parser("cuts")
-    cutting.add_argument("data", type=Path)
-    given = parser.parse_args(arguments)
-    if given.action == "cuts":
-        print("\n".join(cuts(given.data)))
-        return 0
+    running, showing = commands.add_parser("run"), commands.add_parser("table")
+    running.add_argument("part", choices=["b1", "b2", "b"])
+    for command in (running, showing):
+        command.add_argument("protocol", choices=list(RUNS))
+        command.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
+    running.add_argument("--data", required=True, help="folder of the data")
+    running.add_argument("--lvis", default="", help="lvis_v1_val.json")
+    running.add_argument("--anyway", action="store_true", help="where a forecast of memory speaks against it")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The commands of the module's docstring."""
+    given = parsed(arguments)
+    if given.action == "run":
+        if given.protocol == "small":
+            print("\n".join(cuts(Path(given.data))))
+        steps = plan(given.part, given.protocol, given.data, given.runs, given.lvis, given.anyway)
+        if failed := run(steps):
+            return failed
     found = write(given.runs, given.protocol)
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table(found))
-    for run in runs_of(given.runs, given.protocol):
-        print(_told(run))
-    print(f"{given.runs / 'appendix_b.json'} {given.runs / 'appendix_b.md'}")
+    for told in runs_of(given.runs, given.protocol):
+        print(_told(told))
+    folder = given.runs / FOLDERS[given.protocol]
+    print(f"{folder / 'appendix_b.json'} {folder / 'appendix_b.md'}")
     return 0
 
 

@@ -65,15 +65,15 @@ VOC = ("cat", "dog", "bird", "horse", "sheep", "cow")
 OTHERS = ("zebra", "kite", "pizza", "bed", "oven", "vase")
 
 
-def imported() -> ModuleType:
-    path = ROOT / "benchmarks" / "appendix_b.py"
-    spec = importlib.util.spec_from_file_location("benchmarks_appendix_b", path)
+def imported(name: str) -> ModuleType:
+    path = ROOT / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", path)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # its dataclasses look there
     spec.loader.exec_module(module)
     return module
 
 
-appendix_b = imported()
+appendix_b, latency = imported("appendix_b"), imported("latency")
 
 
 def make(*words: str) -> subprocess.CompletedProcess:
@@ -84,52 +84,62 @@ def make(*words: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
-def commands(*words: str) -> list[list[str]]:
-    """What `make` would run, set-up left out: the words of each command."""
-    planned = make("--dry-run", "--old-file=.venv/.ready", "BIN=bin", *words)
-    assert planned.returncode == 0, planned.stderr
-    lines = [part for line in planned.stdout.splitlines() for part in line.split("&&")]
-    return [split for line in lines if (split := shlex.split(line)) and split != ["true"]]
+def planned_by_make(*words: str) -> list[appendix_b.Step]:
+    """The steps behind a `make` target."""
+    told = make("--dry-run", "--old-file=.venv/.ready", "BIN=bin", *words)
+    assert told.returncode == 0, told.stderr
+    program, script, action, *rest = shlex.split(told.stdout.splitlines()[-1])
+    assert (program, script, action) == ("bin/python", "benchmarks/appendix_b.py", "run")
+    given = appendix_b.parsed([action, *rest])
+    return appendix_b.plan(given.part, given.protocol, given.data, given.runs, given.lvis, given.anyway)
 
 
-def stages_of(planned: list[list[str]]) -> list[str]:
-    return [words[1] if words[0] == "bin/deepmac" else Path(words[1]).stem for words in planned]
+def stages_of(steps: list[appendix_b.Step]) -> list[str]:
+    return [step.words[0] if step.program == "deepmac" else step.program for step in steps]
 
 
-@pytest.mark.parametrize("words", [("appendix-b",), ("appendix-b1", "SMALL=1"), ("appendix-b2", "LVIS=x")])
-def test_without_data_there_is_one_line_and_nothing_is_set_up(words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "words", [("appendix-b",), ("appendix-b1", "SMALL=1", "COCO=x"), ("appendix-b2", "LVIS=x")]
+)
+def test_without_data_one_line_says_what_to_name_and_nothing_is_set_up(words: tuple[str, ...]) -> None:
     ended = make(*words)
     assert ended.returncode == 2 and ended.stdout == ""
-    assert len(ended.stderr.splitlines()) == 1 and "expected COCO=FOLDER" in ended.stderr
-
-
-def test_other_targets_need_no_data_named() -> None:
-    assert make("--dry-run", "help").returncode == 0
+    ours = [line for line in ended.stderr.splitlines() if not line.startswith("make")]
+    assert len(ours) == 1 and "expected COCO=FOLDER" in ours[0]
 
 
 def test_the_first_part_is_the_teacher_alone() -> None:
-    planned = commands("appendix-b1", "COCO=/coco")
-    assert stages_of(planned) == ["forecast", "teach", "evaluate", "appendix_b"]
-    assert planned[0][2:] == [
-        *("pipelines/paper/teacher_hg100.toml", "--data", "/coco"),
-        *("--out", "runs/appendix-b/teacher_hg100", "--teacher"),
+    steps = planned_by_make("appendix-b1", "COCO=/coco")
+    assert stages_of(steps) == ["forecast", "teach", "evaluate"]
+    assert steps[0].words[1:] == [
+        *(str(ROOT / "pipelines/paper/teacher_hg100.toml"), "--data", "/coco"),
+        *("--out", "runs/teacher_hg100", "--teacher"),
     ]
-    assert planned[-1][2:] == ["table", "paper", "runs/appendix-b"]
 
 
 def test_every_forecast_comes_before_any_work() -> None:
-    steps = ["teach", "evaluate", "pseudolabel", *["student", "evaluate"] * 2]
-    small = stages_of(commands("appendix-b2", "SMALL=1", "DATA=/d"))
-    assert small == ["appendix_b", "forecast", "forecast", *steps, "appendix_b"]
-    whole = commands("appendix-b", "COCO=/coco", "LVIS=l/lvis_v1_val.json")
-    assert stages_of(whole) == ["forecast"] * 4 + steps + ["teach", "evaluate"] * 2 + ["appendix_b"]
-    lvis = [words for words in whole if any("lvis_" in word for word in words)]
-    assert {words[-2] for words in lvis if words[1] == "forecast"} == {
-        f"data.val_annotations={ROOT / 'l' / 'lvis_v1_val.json'}"  # not relative to COCO's folder
+    own = ["teach", "evaluate", "pseudolabel", "student", "evaluate"]
+    another = ["student", "evaluate"]
+    small = stages_of(planned_by_make("appendix-b2", "SMALL=1", "DATA=/d"))
+    assert small == ["forecast"] * 2 + own + another + ["latency"]
+    whole = planned_by_make("appendix-b", "COCO=/coco", "LVIS=l/lvis_v1_val.json")
+    lvis = ["teach", "evaluate"] * 2
+    assert stages_of(whole) == ["forecast"] * 5 + own + another * 2 + lvis + ["latency"]
+    begun = [step.words for step in whole if step.words[0] == "forecast" and "lvis_" in step.words[1]]
+    assert {words[-2] for words in begun} == {
+        f"data.val_annotations={Path.cwd() / 'l' / 'lvis_v1_val.json'}"  # not relative to COCO's folder
     }
-    assert stages_of(commands("appendix-b", "COCO=/coco")) == ["forecast"] * 2 + steps + ["appendix_b"]
-    anyway = commands("appendix-b", "COCO=/coco", "ANYWAY=1")
-    assert [words[2] for words in anyway if words[1] == "forecast"] == ["--anyway"] * 2
+    without = stages_of(planned_by_make("appendix-b", "COCO=/coco"))
+    assert without == ["forecast"] * 3 + own + another * 2 + ["latency"]
+    anyway = planned_by_make("appendix-b", "COCO=/coco", "ANYWAY=1")
+    assert [step.words[-1] for step in anyway if step.words[0] == "forecast"] == ["--anyway"] * 3
+
+
+def test_the_first_step_that_fails_ends_the_run(capfd) -> None:
+    steps = [appendix_b.Step("deepmac", ["check", "no-such-file"]), appendix_b.Step("deepmac", ["--help"])]
+    assert appendix_b.run(steps) == 2
+    told = capfd.readouterr()
+    assert "no-such-file: cannot be read" in told.out and "$ deepmac --help" not in told.out
 
 
 @pytest.fixture
@@ -150,36 +160,41 @@ def sample(chain, tmp_path: Path) -> Path:
     return tmp_path / "sample"
 
 
-def test_the_commands_of_the_sample_run_and_end_in_a_table(
-    sample: Path, deepmac, tmp_path: Path, capsys
+def test_the_steps_of_the_sample_run_and_end_in_a_table(
+    sample: Path, deepmac, tmp_path: Path, capsys, monkeypatch
 ) -> None:
-    """The commands that make plans, on smaller pipelines and without a process for each."""
-    (tmp_path / "appendix_b_small.toml").write_text(SMALL + DEEPMAC)
-    (tmp_path / "appendix_b_small_mask_rcnn.toml").write_text(SMALL + MASK_RCNN)
-    given = [f"B_TEACHER={tmp_path / 'appendix_b_small.toml'}", f"B_OUT={tmp_path / 'runs'}"]
-    given += [f"B_STUDENT={tmp_path / 'appendix_b_small_mask_rcnn.toml'}", f"DATA={sample}", "SMALL=1"]
-    for program, *words in commands("appendix-b", *given):
-        if program == "bin/deepmac":
-            ended = deepmac(*words)
-            assert ended.code == 0, (words, ended.err)
+    """The steps that are planned, on smaller pipelines and without a process for each."""
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "coco_sample.toml").write_text(SMALL + DEEPMAC)
+    (tmp_path / "files" / "coco_sample_mask_rcnn.toml").write_text(SMALL + MASK_RCNN)
+    runs = tmp_path / "runs"
+    with monkeypatch.context() as patched:
+        patched.setattr(appendix_b, "PIPELINES", tmp_path / "files")
+        steps = appendix_b.plan("b", "small", str(sample), runs)
+    for step in steps:
+        if step.program == "deepmac":
+            ended = deepmac(*step.words)
+            assert ended.code == 0, (step.words, ended.err)
         else:
-            assert program == "bin/python" and appendix_b.main(words[1:]) == 0
+            (runs / "appendix_b_small").mkdir()
+            assert latency.main([*step.words, "--images-count", "2", "--rounds", "1"]) == 0
+    assert appendix_b.main(["table", "small", "--runs", str(runs)]) == 0
     told = capsys.readouterr().out
-    assert "24 images" in told and "not run" in told and "appendix_b.json" in told
-    written = json.loads((tmp_path / "runs" / "appendix_b.json").read_text())
-    assert [row["ours"] is not None for row in written["rows"]] == [True] * 4 + [False] * 5
-    teacher = json.loads(
-        (tmp_path / "runs" / "appendix_b_small" / "evaluate-teacher" / "summary.json").read_text()
-    )
+    assert "not run" in told and "appendix_b.json" in told
+    written = json.loads((runs / "appendix_b_small" / "appendix_b.json").read_text())
+    assert [row["ours"] is not None for row in written["rows"]] == [True] * 4 + [False] * 3 + [True] * 2
+    assert any("24 images" in line for line in written["cut"])
+    teacher = json.loads((runs / "coco_sample" / "evaluate-teacher" / "summary.json").read_text())
     iou = teacher["given_boxes"]["unseen"]["class_mean_iou"]["model"]
     assert written["rows"][0]["ours"]["unseen"] == pytest.approx(100 * iou)
+    assert written["rows"][-2]["ours"]["all"] > 0 and written["rows"][-2]["ran"].startswith("64 px")
     assert [list(run["minutes"]) for run in written["runs"]] == [
         ["teacher", "evaluate-teacher", "pseudolabel", "select", "student", "evaluate-student"],
         ["student", "evaluate-student"],
     ]
     inputs = [
-        json.loads((tmp_path / "runs" / run / "student" / "done.json").read_text())["inputs"]
-        for run in ("appendix_b_small", "appendix_b_small_mask_rcnn")
+        json.loads((runs / run / "student" / "done.json").read_text())["inputs"]
+        for run in ("coco_sample", "coco_sample_mask_rcnn")
     ]
     assert inputs[0]["student annotations"] == inputs[1]["student annotations"]  # the same labels
 
@@ -219,7 +234,7 @@ def test_figures_stand_beside_those_of_the_paper(tmp_path: Path) -> None:
     assert "1,234 steps of 16 images" in iou.ran
     assert all(row.ours is None for row in found[3:])
     assert found[3].ran == "not run: no evaluate-student in student_mask_rcnn_r50"
-    text = (tmp_path / "appendix_b.md").read_text()
+    text = (tmp_path / "appendix_b" / "appendix_b.md").read_text()
     assert "| 81.4 / – / – | 50.0 / 75.0 / 25.0 |" in text and "| 232 / – / – | not run |" in text
     assert "Z100, torch 9.9; minutes since each stage's last start: evaluate-" in text and "1.5" in text
     assert "Cut" not in text
@@ -247,13 +262,13 @@ def test_the_sample_leaves_rows_out_and_says_what_it_cuts(tmp_path: Path) -> Non
     left_out = [
         row for row in appendix_b.rows(tmp_path, "small") if row.ran == "not run: left out of the sample"
     ]
-    assert len(left_out) == 2 and all(row.model in told for row in left_out)
+    assert len(left_out) == 3 and all(row.model in told for row in left_out)
 
 
 def test_every_row_has_a_run_or_a_reason_and_every_run_a_file() -> None:
     rows = json.loads((ROOT / "benchmarks" / "paper_figures.json").read_text())["rows"]
     names = {row["id"] for row in rows}
-    assert names == appendix_b.RUNS["paper"].keys() | appendix_b.NO_RUN.keys()
+    assert names == appendix_b.RUNS["paper"].keys() | appendix_b.TIMED.keys()
     assert appendix_b.RUNS["small"].keys() < appendix_b.RUNS["paper"].keys()
     for protocol in appendix_b.RUNS.values():
         for run, _ in protocol.values():

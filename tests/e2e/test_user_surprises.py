@@ -6,12 +6,12 @@ import json
 import shutil
 from pathlib import Path
 
-from deepmac_distill.cli import app
+from deepmac_distill.cli.jobs import names_of
 from deepmac_distill.data.synthetic import SEEN_SHAPES
 
 
 def test_seen_classes_may_be_repeated_or_listed() -> None:
-    assert app._names(["a,b", "c"]) == ["a", "b", "c"]
+    assert names_of(["a,b", "c"]) == ["a", "b", "c"]
 
 
 def test_a_run_that_is_not_there_is_named(deepmac, tmp_path: Path) -> None:

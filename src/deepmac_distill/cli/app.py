@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -28,13 +27,9 @@ from deepmac_distill.cli.flags import (
     ValFile,
     ValImages,
 )
+from deepmac_distill.cli.jobs import job_of, names_of, overrides_of
 from deepmac_distill.cli.results import print_comparison, print_report, print_retention, print_summary
-from deepmac_distill.cli.terminal import Terminal
-from deepmac_distill.config import Pipeline, load_pipeline
 from deepmac_distill.errors import ConfigError, DistillError
-
-if TYPE_CHECKING:
-    from deepmac_distill.stages import Job
 
 app = typer.Typer(
     help="Masks for all your boxes, and a fast detector-segmenter for every class.",
@@ -64,8 +59,8 @@ def run(
 
     What is done is skipped, what was stopped goes on, changed inputs are refused by name.
     """
-    flags = _flags(data, annotations, images, val_annotations, val_images, seen, device, seed, strict)
-    job = _job(pipeline, out, flags, set_, force)
+    flags = overrides_of(data, annotations, images, val_annotations, val_images, seen, device, seed, strict)
+    job = job_of(pipeline, out, flags, set_, force)
     from deepmac_distill import stages
 
     report = stages.run(job)
@@ -89,8 +84,8 @@ def teach(
     force: Force = False,
 ) -> None:
     """Train the teacher: boxes of all classes, masks of the seen ones."""
-    flags = _flags(data, annotations, images, None, None, seen, device, seed, strict)
-    job = _job(config, out, flags, set_, force)
+    flags = overrides_of(data, annotations, images, None, None, seen, device, seed, strict)
+    job = job_of(config, out, flags, set_, force)
     from deepmac_distill import stages
 
     print(stages.teach(job))
@@ -112,8 +107,8 @@ def pseudolabel(
     force: Force = False,
 ) -> None:
     """Masks for every box that has none: masks.parquet (facts) and instances.json (COCO)."""
-    flags = _flags(data, annotations, images, None, None, seen, device, seed, strict)
-    job = _job(config, out, flags, set_, force)
+    flags = overrides_of(data, annotations, images, None, None, seen, device, seed, strict)
+    job = job_of(config, out, flags, set_, force)
     from deepmac_distill import stages
 
     print(stages.pseudolabel(job, teacher))
@@ -136,8 +131,8 @@ def student(
     force: Force = False,
 ) -> None:
     """Train the student on human masks of seen classes and the teacher's of the rest."""
-    flags = _flags(data, None, images, None, None, seen, device, seed, strict)
-    job = _job(config, out, flags, set_, force)
+    flags = overrides_of(data, None, images, None, None, seen, device, seed, strict)
+    job = job_of(config, out, flags, set_, force)
     from deepmac_distill import stages
 
     print(stages.student(job, labels))
@@ -163,9 +158,9 @@ def evaluate(
 ) -> None:
     """Mask IoU in given boxes and COCO AP of detections, for all, seen and unseen classes."""
     judged = _role_or_path(model)
-    flags = _flags(data, None, None, val_annotations, val_images, seen, device, seed)
+    flags = overrides_of(data, None, None, val_annotations, val_images, seen, device, seed)
     overrides = [*(set_ or []), *(["evaluation.reference=true"] if reference else [])]
-    job = _job(config, out, flags, overrides, force)
+    job = job_of(config, out, flags, overrides, force)
     from deepmac_distill import stages
 
     folder = stages.evaluate(job, judged)
@@ -193,8 +188,8 @@ def retention(
 
     Trains those two (`student-seen`, `student-human`), and the student if it is not there.
     """
-    flags = _flags(data, annotations, images, val_annotations, val_images, seen, device, seed, strict)
-    job = _job(config, out, flags, set_, force)
+    flags = overrides_of(data, annotations, images, val_annotations, val_images, seen, device, seed, strict)
+    job = job_of(config, out, flags, set_, force)
     from deepmac_distill import stages
 
     print_retention(stages.retention(job))
@@ -235,7 +230,7 @@ def check(
     """Everything that is wrong with a data set, before any training. Exit code 2 if there is an error."""
     from deepmac_distill import stages
 
-    problems = list(stages.check(annotations, images, tuple(_names(seen or ["voc"])), strict, against))
+    problems = list(stages.check(annotations, images, tuple(names_of(seen or ["voc"])), strict, against))
     for problem in problems:
         print(f"{problem.level}: {problem}")
     levels = [problem.level for problem in problems]
@@ -297,63 +292,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"deepmac: {error.filename}: {error.strerror}; expected a path that can be used", file=sys.stderr
         )
         sys.exit(2)
-
-
-def _flags(
-    data: str | None,
-    annotations: str | None,
-    images: str | None,
-    val_annotations: str | None,
-    val_images: str | None,
-    seen: list[str] | None,
-    device: str | None,
-    seed: int | None,
-    strict: bool | None = None,
-) -> list[str]:
-    """Flags as overrides; a flag that was not given overrides nothing."""
-    values = {
-        "data.root": data,
-        "data.train_annotations": annotations,
-        "data.train_images": images,
-        "data.val_annotations": val_annotations,
-        "data.val_images": val_images,
-        "data.seen": _names(seen) if seen else None,
-        "data.strict": strict,
-        "device": device,
-        "seed": seed,
-    }
-    given = {key: value for key, value in values.items() if value is not None}
-    if any(key.startswith("data.") and key not in ("data.seen", "data.strict") for key in given):
-        given["data.source"] = "coco"
-    if annotations is not None:
-        given.setdefault("data.val_annotations", "")  # a pipeline file's own would belong to other data
-    return [f"{key}={json.dumps(value)}" for key, value in given.items()]
-
-
-def _job(
-    config: Path | None, out: Path | None, flags: list[str], overrides: list[str] | None, force: bool
-) -> Job:
-    kept = out / "config.json" if out is not None and (out / "config.json").exists() else None
-    if not (config or kept) and not any("data." in given for given in [*flags, *(overrides or [])]):
-        raise ConfigError(
-            f"{out or 'deepmac'}: no run there and no data named; expected --config or --annotations"
-        )
-    pipeline: Pipeline = load_pipeline(config or kept, flags + (overrides or []))
-    if config is not None and pipeline.name == "run":
-        pipeline = dataclasses.replace(pipeline, name=config.stem)
-    from deepmac_distill.devices import pick_device  # imports torch
-    from deepmac_distill.rundir import RunDir
-    from deepmac_distill.stages import Job
-
-    pick_device(pipeline.device)  # before anything is written
-    directory = RunDir(out or Path("runs") / pipeline.name)
-    source = None if config is None else config.read_text(encoding="utf-8")
-    return Job(pipeline=pipeline, source=source, run=directory, progress=Terminal(), force=force)
-
-
-def _names(seen: list[str]) -> list[str]:
-    """--seen a,b and --seen a --seen b are the same."""
-    return [name for part in seen for name in part.split(",")]
 
 
 def _role_or_path(model: str) -> str | Path:

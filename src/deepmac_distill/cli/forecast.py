@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from deepmac_distill.cli.app import _flags, _job, app
+from deepmac_distill.cli.app import app
 from deepmac_distill.cli.flags import (
     Device,
     Out,
@@ -23,6 +23,7 @@ from deepmac_distill.cli.flags import (
     ValFile,
     ValImages,
 )
+from deepmac_distill.cli.jobs import job_of, overrides_of
 from deepmac_distill.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ def forecast(
 
     Exit code 2 if data are missing, or if memory or disk do not suffice. Nothing is written.
     """
-    flags = _flags(data, annotations, images, val_annotations, val_images, seen, device, None)
-    job = _job(pipeline, out, flags, set_, False)
+    flags = overrides_of(data, annotations, images, val_annotations, val_images, seen, device)
+    job = job_of(pipeline, out, flags, set_, False)
     from deepmac_distill import stages
 
     roles = [role for role, asked in (("teacher", teacher), ("student", student)) if asked]

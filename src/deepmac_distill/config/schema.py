@@ -146,6 +146,9 @@ ModelConfig = DeepMacConfig | MaskRcnnConfig | GrabCutConfig  # `architecture` t
 class TrainConfig:
     """How long, how fast and on which views one model is trained."""
 
+    # Whole model to start from: a run's weights.safetensors, or another .safetensors / .pth; what fits is
+    # loaded, what was loaded and what not is printed. Empty: from scratch, or from model.backbone_weights.
+    initial_weights: str = ""
     steps: int = 50_000  # optimizer steps
     batch_size: int = 8  # images per forward pass
     accumulate: int = 1  # forward passes per optimizer step

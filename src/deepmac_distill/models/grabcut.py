@@ -23,6 +23,9 @@ SMALLEST_SIDE_PX = 2  # of a box that GrabCut can say anything of
 class GrabCut(nn.Module):
     """Masks for given boxes from colours alone: outside the box is background, inside is in question.
 
+    What pads an image on its square canvas counts as black background. A box in which no colour differs from
+    those around it gets an empty mask.
+
     Args:
         iterations: of the graph cut.
         context: how far around the box colours of the background are taken from, in sides of the box.

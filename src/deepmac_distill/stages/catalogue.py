@@ -6,7 +6,7 @@ Shapes alone are computed (the meta device), so that the largest takes no memory
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -34,13 +34,14 @@ PAPER = {
     "resnet-20-dilated-20": ("table 6", 30.7),
     "fully-connected-2": ("table 11", 26.0),
     "fully-connected-4": ("table 11", 28.2),
-    "mask_rcnn resnet50, default, gt": ("table 1", 25.9),
-    "mask_rcnn resnet50, default, proposals+gt": ("table 1", 18.2),
-    "mask_rcnn resnet101, default, gt": ("table 1", 29.3),
-    "mask_rcnn resnet101, default, proposals+gt": ("table 1", 19.6),
+    "mask_rcnn resnet50, default-batch-norm, gt": ("table 1", 25.9),
+    "mask_rcnn resnet50, default-batch-norm, proposals+gt": ("table 1", 18.2),
+    "mask_rcnn resnet101, default-batch-norm, gt": ("table 1", 29.3),
+    "mask_rcnn resnet101, default-batch-norm, proposals+gt": ("table 1", 19.6),
     "mask_rcnn resnet101, hourglass-20, gt": ("table 2", 33.8),
     "mask_rcnn resnet101, hourglass-52, gt": ("table 2", 34.4),
     "mask_rcnn spinenet-143, hourglass-52, gt": ("table 8, 1280 px", 38.7),
+    "deepmac hourglass-104, hourglass-20": ("table 3", 32.5),
     "deepmac hourglass-104, hourglass-52": ("figure 3", 32.5),
     "deepmac hourglass-104, hourglass-100": ("table 8, 1024 px", 35.5),
     "deepmac hourglass-104, resnet-4": ("table 3", 26.6),
@@ -51,14 +52,20 @@ PAPER = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Size:
+    """What a module takes, of a mask head for an instance and of a backbone for an image."""
+
+    parameters: int
+    gmacs: float | None  # multiply-adds in 10**9; None: not counted
+    saved_mib: float | None  # float32 activations that training keeps; None: not counted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry(Size):
     """One thing with a name."""
 
     kind: str  # mask head | backbone | model
     name: str
-    parameters: int
-    gmacs: float | None  # multiply-adds in 10**9: of a mask head per instance, of a backbone per image
-    saved_mib: float | None  # float32 activations that training keeps, per instance or image
     paper: str | None  # where the paper has it
     paper_figure: float | None  # mask AP of unseen classes, where `paper` says no other
 
@@ -68,18 +75,17 @@ def catalogue() -> Iterator[Entry]:
     for name in MASK_HEADS:
         with torch.device("meta"):
             head = build_mask_head(name, in_channels=CROPS[1])
-            yield _entry("mask head", name, head, torch.empty(CROPS))
+            yield _entry("mask head", name, size_of(head, torch.empty(CROPS)))
     images = (1, 3, BACKBONE_PX, BACKBONE_PX)
     for config in _backbones():
         with torch.device("meta"):
             backbone = build_model(config, 1, load_weights=False).backbone
-            yield _entry("backbone", config.backbone, backbone, torch.empty(images, dtype=torch.uint8))
+            pixels = torch.empty(images, dtype=torch.uint8)
+            yield _entry("backbone", config.backbone, size_of(backbone, pixels))
     for name, config in _models():
         with torch.device("meta"):
             model = build_model(config, 80, load_weights=False)
-        where, figure = PAPER.get(name, (None, None))
-        size = {"parameters": _parameters(model), "gmacs": None, "saved_mib": None}
-        yield Entry(kind="model", name=name, **size, paper=where, paper_figure=figure)
+        yield _entry("model", name, Size(parameters=_parameters(model), gmacs=None, saved_mib=None))
 
 
 def _backbones() -> Iterator[ModelConfig]:
@@ -92,6 +98,7 @@ def _backbones() -> Iterator[ModelConfig]:
 def _models() -> Iterator[tuple[str, ModelConfig]]:
     for backbone, head in (
         ("hourglass-104", "resnet-4"),
+        ("hourglass-104", "hourglass-20"),
         ("hourglass-104", "hourglass-52"),
         ("hourglass-104", "hourglass-100"),
         ("hourglass-52", "hourglass-52"),
@@ -100,10 +107,10 @@ def _models() -> Iterator[tuple[str, ModelConfig]]:
     ):
         yield f"deepmac {backbone}, {head}", DeepMacConfig(backbone=backbone, mask_head=head)
     for backbone, head, crop, channels, mask_boxes in (
-        ("resnet50", "default", 14, 256, "proposals+gt"),
-        ("resnet50", "default", 14, 256, "gt"),
-        ("resnet101", "default", 14, 256, "proposals+gt"),
-        ("resnet101", "default", 14, 256, "gt"),
+        ("resnet50", "default-batch-norm", 14, 256, "proposals+gt"),
+        ("resnet50", "default-batch-norm", 14, 256, "gt"),
+        ("resnet101", "default-batch-norm", 14, 256, "proposals+gt"),
+        ("resnet101", "default-batch-norm", 14, 256, "gt"),
         ("resnet101", "hourglass-20", 16, 64, "gt"),
         ("resnet101", "hourglass-52", 32, 64, "gt"),
         ("spinenet-143", "hourglass-52", 32, 64, "gt"),
@@ -121,7 +128,8 @@ def _models() -> Iterator[tuple[str, ModelConfig]]:
         )
 
 
-def _entry(kind: str, name: str, module: nn.Module, inputs: Tensor) -> Entry:
+def size_of(module: nn.Module, inputs: Tensor) -> Size:
+    """Counted in one training pass of `module` over B `inputs`, both on the meta device."""
     saved: dict[int, tuple[Tensor, int]] = {}  # the tensor too: a dead one's address may come again
     own = {id(parameter.untyped_storage()) for parameter in module.parameters()}
 
@@ -135,16 +143,17 @@ def _entry(kind: str, name: str, module: nn.Module, inputs: Tensor) -> Entry:
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
     ):
         module.train()(inputs)
-    where, figure = PAPER.get(name, (None, None))
-    return Entry(
-        kind=kind,
-        name=name,
+    return Size(
         parameters=_parameters(module),
         gmacs=flops.get_total_flops() / 2 / len(inputs) / 1e9,
         saved_mib=sum(size for _, size in saved.values()) / len(inputs) / 2**20,
-        paper=where,
-        paper_figure=figure,
     )
+
+
+def _entry(kind: str, name: str, size: Size) -> Entry:
+    # A backbone may have the name of a mask head; the paper has no figure of a backbone alone.
+    where, figure = (None, None) if kind == "backbone" else PAPER.get(name, (None, None))
+    return Entry(kind=kind, name=name, **asdict(size), paper=where, paper_figure=figure)
 
 
 def _parameters(module: nn.Module) -> int:

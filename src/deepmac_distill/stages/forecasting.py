@@ -236,10 +236,11 @@ def training_need(
 def evaluation_need(
     role: Role, recipe: RoleConfig, data: Inventory, settings: EvaluationConfig, rates: Rates | None
 ) -> StageNeed:
-    """Of masks in given boxes and, unless switched off, of detection."""
+    """Of masks in given boxes and, where the model has it and it is not switched off, of detection."""
     known = rates is not None and data.images > 0
-    found = 0 if settings.given_boxes_only else settings.max_detections  # for each image
-    views = 1 if settings.given_boxes_only else 2
+    detects = _detects(recipe.model) and not settings.given_boxes_only
+    found = settings.max_detections if detects else 0  # for each image
+    views = 2 if detects else 1
     size_px = recipe.train.image_size_px
     load = Load(images=views * data.images, size_px=size_px, masks=data.images * (data.usable.mean + found))
     return StageNeed(
@@ -272,6 +273,10 @@ def masks_trained_on(model: ModelConfig, given: PerImage) -> PerImage:
         return PerImage(mean=sampled, most=sampled)
     cap = model.mask_instances_per_image if isinstance(model, DeepMacConfig) else 0
     return PerImage(mean=min(given.mean, cap), most=min(given.most, cap)) if cap else given
+
+
+def _detects(model: ModelConfig) -> bool:
+    return isinstance(model, MaskRcnnConfig) or (isinstance(model, DeepMacConfig) and model.detection)
 
 
 def _mask_cells(model: ModelConfig) -> int:

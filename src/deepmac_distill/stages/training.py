@@ -15,20 +15,29 @@ from deepmac_distill.data.augment import training_views
 from deepmac_distill.data.dataset import BoxDataset
 from deepmac_distill.data.images import images_sha256
 from deepmac_distill.data.loader import training_batches
-from deepmac_distill.errors import ConfigError, DataError
+from deepmac_distill.errors import CheckpointError, ConfigError, DataError
+from deepmac_distill.files import sha256_of_file
+from deepmac_distill.models import pretrained
 from deepmac_distill.models.build import build_model
 from deepmac_distill.models.grabcut import GrabCut
 from deepmac_distill.stages.job import Job, Role, Trained, training_split
-from deepmac_distill.training.checkpoint import ModelCard, save_weights
+from deepmac_distill.training.checkpoint import (
+    ModelCard,
+    read_card_if_any,
+    require_not_shown,
+    save_weights,
+)
 from deepmac_distill.training.loop import LoopSettings, make_optimizer, train
 from deepmac_distill.training.schedule import make_schedule
 
 
 def teach(job: Job) -> Path:
     """Train the teacher on boxes of all classes and masks of the seen ones; returns its weights."""
+    require_buildable(job, "teacher")
     data = training_split(job)
     annotations = job.read_and_tell(data.annotations)
-    require_seen_masks(annotations)
+    if not isinstance(job.pipeline.teacher.model, GrabCutConfig):
+        require_seen_masks(annotations)
     return train_stage(job, "teacher", annotations, data.images)
 
 
@@ -41,6 +50,7 @@ def student(job: Job, labels: Path | None = None) -> Path:
     Raises:
         DataError: the labels are of other classes or images than the run's training annotations.
     """
+    require_buildable(job, "student")
     data = training_split(job)
     annotations = job.read_and_tell(labels or job.run.output("select", "instances.json", "pseudolabel"))
     if labels is not None and data.annotations.exists():
@@ -64,12 +74,15 @@ def _require_same_data(labels: AnnotationSet, training: AnnotationSet) -> None:
 
 
 def require_buildable(job: Job, role: Role) -> None:
-    """Refuse a model that cannot be built, or a canvas that does not fit it, before any work.
+    """Refuse a model that cannot be built or started, or a canvas that does not fit it, before any work.
 
     Raises:
         ConfigError: names the key.
+        CheckpointError: the initial weights cannot be read, or none of them fits.
     """
     recipe: RoleConfig = getattr(job.pipeline, role)
+    if role == "student" and isinstance(recipe.model, GrabCutConfig):
+        raise ConfigError("student.model.architecture: got 'grabcut', expected one that learns")
     try:
         with torch.device("meta"):  # shapes alone: no memory, no time
             model = build_model(recipe.model, num_classes=1, load_weights=False)
@@ -80,6 +93,16 @@ def require_buildable(job: Job, role: Role) -> None:
         raise ConfigError(
             f"{role}.train.image_size_px: got {size_px}, expected a multiple of {multiple} for this backbone"
         )
+    if not recipe.train.initial_weights:
+        return
+    key, path = f"{role}.train.initial_weights", Path(recipe.train.initial_weights)
+    if isinstance(model, GrabCut):
+        raise ConfigError(f"{key}: got {str(path)!r}, expected nothing: grabcut has nothing to train")
+    try:
+        read_card_if_any(path)
+        pretrained.what_fits(model, pretrained.read_weights(path), str(path))
+    except CheckpointError as error:
+        raise CheckpointError(f"{key}: {error}") from None
 
 
 def train_stage(
@@ -89,31 +112,67 @@ def train_stage(
     images: Path,
     seen: tuple[bool, ...] | None = None,
 ) -> Path:
-    """Train by the recipe of a stage's role, on these annotations; returns the weights.
+    """Train by the recipe of a stage's role, which can be built, on these annotations; returns the weights.
 
     Args:
         seen: (K,) classes whose masks are shown, for the weights' card; None: as `annotations` says.
+
+    Raises:
+        CheckpointError: the initial weights were shown masks of a class that is unseen here.
     """
     role = _role_of(stage)
-    require_buildable(job, role)
     recipe: RoleConfig = getattr(job.pipeline, role)
+    seen = annotations.classes.seen if seen is None else seen
+    shown_before = _shown_before(job, stage, recipe, annotations, seen)
     inputs = training_inputs(job, role, annotations, images)
 
     def work(folder: Path) -> None:
         job.progress.note(f"{stage}: {_described(recipe)} on {job.device}")
         state = _fit(job, recipe, annotations, images, folder)
-        save_weights(folder / "weights.safetensors", state, _card(role, recipe, annotations, seen))
+        card = _card(role, recipe, annotations, seen, shown_before)
+        save_weights(folder / "weights.safetensors", state, card)
 
     return job.do(stage, inputs, work) / "weights.safetensors"
 
 
 def training_inputs(job: Job, role: Role, annotations: AnnotationSet, images: Path) -> dict[str, Any]:
     """What a training by the recipe of `role` depends on, by name."""
-    return config.flatten(getattr(job.pipeline, role), f"{role}.") | {
+    recipe: RoleConfig = getattr(job.pipeline, role)
+    inputs = config.flatten(recipe, f"{role}.") | {
         "seed": job.pipeline.seed,
         f"{role} annotations": annotations.content_sha256,
         "data.train_images": images_sha256(annotations, images),
     }
+    start = f"{role}.train.initial_weights"
+    if inputs[start]:  # their content counts, not where they lie
+        inputs[start] = f"sha256:{sha256_of_file(Path(inputs[start]))}"
+    else:  # named only where it is set: trainings without it are as they were
+        del inputs[start]
+    return inputs
+
+
+def _shown_before(
+    job: Job, stage: Trained, recipe: RoleConfig, annotations: AnnotationSet, seen: tuple[bool, ...]
+) -> tuple[str, ...]:
+    """Classes whose masks the initial weights say they were shown, sorted.
+
+    Raises:
+        ConfigError: the initial weights would be deleted by the training that starts from them.
+        CheckpointError: they were shown masks of a class that is unseen here.
+    """
+    if not recipe.train.initial_weights:
+        return ()
+    path = Path(recipe.train.initial_weights)
+    if path.resolve().is_relative_to((job.run.path / stage).resolve()):
+        raise ConfigError(
+            f"{_role_of(stage)}.train.initial_weights: {path} is what this training itself writes; expected "
+            "a copy elsewhere, or another run (--out)"
+        )
+    card = read_card_if_any(path)
+    if card is None:
+        return ()
+    require_not_shown(path, card, annotations.classes.names, seen)
+    return tuple(sorted(card.shown))
 
 
 def _role_of(stage: Trained) -> Role:
@@ -129,6 +188,8 @@ def _fit(
     if isinstance(model, GrabCut):
         return {}
     settings, seed = recipe.train, job.pipeline.seed
+    if settings.initial_weights and not (folder / "state.pt").exists():  # a state holds all weights
+        _start_from(job, recipe, model, annotations.classes.names)
     views = training_views(
         settings.image_size_px, settings.scale_range, settings.flip_fraction, settings.colour_jitter
     )
@@ -161,6 +222,25 @@ def _fit(
     )
 
 
+def _start_from(job: Job, recipe: RoleConfig, model: torch.nn.Module, class_names: tuple[str, ...]) -> None:
+    """Load what fits of the initial weights, and tell what did and what did not."""
+    path = Path(recipe.train.initial_weights)
+    card, of_others = read_card_if_any(path), frozenset[str]()
+    if card is None:
+        told = "the file does not say which classes or masks it has seen"
+    elif card.class_names == class_names:
+        told = f"a {card.role} of the same {len(class_names)} classes"
+    else:
+        told = f"a {card.role} of {len(card.class_names)} classes, others than the data's or in another order"
+        of_others = pretrained.class_tensors(
+            lambda count: build_model(recipe.model, count, load_weights=False), len(class_names)
+        )
+    report = pretrained.load_partially(model, pretrained.read_weights(path), str(path), of_others)
+    job.progress.note(f"initial weights: {path}: {told}")
+    for line in report.lines():
+        job.progress.note(f"initial weights: {line}")
+
+
 def _described(recipe: RoleConfig) -> str:
     settings = recipe.train
     length = (
@@ -178,15 +258,20 @@ def _described(recipe: RoleConfig) -> str:
 
 
 def _card(
-    role: Role, recipe: RoleConfig, annotations: AnnotationSet, seen: tuple[bool, ...] | None
+    role: Role,
+    recipe: RoleConfig,
+    annotations: AnnotationSet,
+    seen: tuple[bool, ...],
+    shown_before: tuple[str, ...],
 ) -> ModelCard:
     return ModelCard(
         role=role,
         model=dataclasses.asdict(recipe.model),
         class_names=annotations.classes.names,
         category_ids=annotations.classes.category_ids,
-        seen=annotations.classes.seen if seen is None else seen,
+        seen=seen,
         image_size_px=recipe.train.image_size_px,
-        steps=recipe.train.steps,
+        steps=0 if isinstance(recipe.model, GrabCutConfig) else recipe.train.steps,
         data_sha256=annotations.content_sha256,
+        shown_before=shown_before,
     )

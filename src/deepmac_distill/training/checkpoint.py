@@ -32,6 +32,13 @@ class ModelCard:
     image_size_px: int  # canvas the model was trained at
     steps: int
     data_sha256: str  # of the annotations after the seen-class filter
+    shown_before: tuple[str, ...] = ()  # classes, of any data, whose masks its initial weights were shown
+
+    @property
+    def shown(self) -> frozenset[str]:
+        """Names of all classes whose masks the weights or those they started from were shown."""
+        seen = (name for name, seen in zip(self.class_names, self.seen, strict=True) if seen)
+        return frozenset(seen) | frozenset(self.shown_before)
 
 
 def save_weights(path: Path, state: dict[str, Tensor], card: ModelCard) -> None:
@@ -40,7 +47,10 @@ def save_weights(path: Path, state: dict[str, Tensor], card: ModelCard) -> None:
     The bytes depend on the weights and the card alone.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    words = json.dumps({"format": FORMAT, **asdict(card)}, sort_keys=True)
+    said = {"format": FORMAT, **asdict(card)}
+    if not card.shown_before:  # named only where there are any: other weights are as they were
+        del said["shown_before"]
+    words = json.dumps(said, sort_keys=True)
     with written_whole(path) as aside:
         # One key: the library writes several in any order.
         save_file(tensors, aside, metadata={"card": words})
@@ -59,6 +69,20 @@ def read_card(path: Path) -> ModelCard:
     if (found := card.pop("format", None)) != FORMAT:
         raise CheckpointError(f"{path}: format {found!r}, expected {FORMAT!r}")
     return ModelCard(**{key: tuple(v) if isinstance(v, list) else v for key, v in card.items()})
+
+
+def read_card_if_any(path: Path) -> ModelCard | None:
+    """The card of a weights file; None where it has none, as those of others.
+
+    Raises:
+        CheckpointError: no such file, or a card of another format.
+    """
+    if path.suffix != ".safetensors":
+        return None
+    with _opened(path) as file:
+        if "card" not in (file.metadata() or {}):
+            return None
+    return read_card(path)
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
@@ -104,6 +128,21 @@ def require_classes(
                 f"the model {kind} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
             )
     raise CheckpointError(f"{path}: trained on the same classes in another order; expected the data's order")
+
+
+def require_not_shown(
+    path: Path, card: ModelCard, class_names: tuple[str, ...], seen: tuple[bool, ...]
+) -> None:
+    """Raise CheckpointError, naming a class, if the weights were shown masks of a class that is unseen now.
+
+    A model that starts from them would know what it must not.
+    """
+    for name, may_show in zip(class_names, seen, strict=True):
+        if not may_show and name in card.shown:
+            raise CheckpointError(
+                f"{path}: was shown masks of {name}, data.seen says unseen; expected weights that were not, "
+                "or that class among the seen ones (--seen)"
+            )
 
 
 class TrainingState:

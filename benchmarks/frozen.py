@@ -1,0 +1,130 @@
+"""A trained model's backbone, frozen: its maps of a few views of every image, made once and kept.
+
+What learns on them sees the same views as everything else that does, and pays for no backbone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from deepmac_distill.annotations.coco import AnnotationSet
+from deepmac_distill.config import Pipeline
+from deepmac_distill.data.augment import training_views
+from deepmac_distill.data.dataset import BoxDataset, Key, Sample
+from deepmac_distill.data.loader import collate, evaluation_batches, training_keys
+from deepmac_distill.stages.loading import boxes_for, load_model
+from deepmac_distill.structures import Batch
+from deepmac_distill.training.checkpoint import ModelCard
+
+VIEWS = 4  # of every training image
+
+Maps = list[Tensor] | dict[str, Tensor]  # what a backbone gives
+
+
+class Shown(nn.Module):
+    """Stands in for a backbone: the maps it was told to show, whatever the images."""
+
+    maps: Maps
+
+    def forward(self, _images: Tensor) -> Maps:
+        """What the backbone would give."""
+        return self.maps
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """A trained model and the maps of its backbone, float16, of every image and view."""
+
+    card: ModelCard
+    state: dict[str, Tensor]
+    pipeline: Pipeline  # where the images lie, and how views are drawn
+    training: AnnotationSet
+    truth: AnnotationSet
+    training_maps: dict[Key, Maps]
+    validation_maps: list[Maps]
+
+    @classmethod
+    def of(cls, weights: Path, pipeline: Pipeline, training: AnnotationSet, truth: AnnotationSet) -> Frozen:
+        """Run the backbone of some weights over every image.
+
+        Raises:
+            CheckpointError: not weights of ours, or of other classes.
+            DataError: an image cannot be read.
+        """
+        model, card = load_model(weights, torch.device("cpu"), training.classes)
+        views = _views(training, pipeline, card, mask_size=1)
+        keys = [(position, draw) for draw in range(VIEWS) for position in range(len(views))]
+        whole = boxes_for(card, truth, images_of(pipeline, "val"))
+        with torch.inference_mode():
+            return cls(
+                card,
+                model.state_dict(),
+                pipeline,
+                training,
+                truth,
+                {key: _half(model.backbone(views[key].image[None])) for key in keys},
+                [_half(model.backbone(batch.images)) for batch in evaluation_batches(whole, 1)],
+            )
+
+    def training_batches(
+        self, shown: Shown, mask_size: int, batch_size: int, seed: int, first_step: int = 0
+    ) -> Iterator[Batch]:
+        """Batches without end in the order of `seed`; with each, `shown` shows its maps.
+
+        Args:
+            mask_size: cells a side of the mask grids.
+        """
+        dataset = _views(self.training, self.pipeline, self.card, mask_size)
+        samples = {key: _without_pixels(dataset[key]) for key in self.training_maps}
+        for step in count(first_step):
+            drawn = training_keys(len(dataset), batch_size, seed, step)
+            keys = [(position, draw % VIEWS) for position, draw in drawn]
+            shown.maps = _stacked([self.training_maps[key] for key in keys])
+            yield collate([samples[key] for key in keys])
+
+    def validation_batches(self, shown: Shown) -> Iterator[Batch]:
+        """The validation images one by one; with each, `shown` shows its maps."""
+        whole = boxes_for(self.card, self.truth, images_of(self.pipeline, "val"))
+        for maps, batch in zip(self.validation_maps, evaluation_batches(whole, 1), strict=True):
+            shown.maps = _stacked([maps])
+            yield batch
+
+
+def images_of(pipeline: Pipeline, split: Literal["train", "val"]) -> Path:
+    """The folder of a split's images."""
+    data = pipeline.data
+    named = data.train_images if split == "train" else data.val_images or data.train_images
+    return Path(data.root) / named
+
+
+def _views(annotations: AnnotationSet, pipeline: Pipeline, card: ModelCard, mask_size: int) -> BoxDataset:
+    """The training views, drawn by the pipeline's seed: the same whoever learns on them."""
+    views = training_views(card.image_size_px, pipeline.teacher.train.scale_range)
+    images = images_of(pipeline, "train")
+    return BoxDataset(annotations, images, mask_size=mask_size, view_of=views, seed=pipeline.seed)
+
+
+def _without_pixels(sample: Sample) -> Sample:
+    """The backbone has seen them; the canvas keeps its shape and takes no memory."""
+    return replace(sample, image=torch.zeros((), dtype=torch.uint8).expand(sample.image.shape))
+
+
+def _half(maps: Maps) -> Maps:
+    """The maps of one image, of the last stack where there are several."""
+    if isinstance(maps, dict):
+        return {name: level[0].half() for name, level in maps.items()}
+    return [maps[-1][0].half()]
+
+
+def _stacked(maps: Sequence[Maps]) -> Maps:
+    """The maps of several images as the backbone would give them."""
+    if isinstance(maps[0], dict):
+        return {name: torch.stack([some[name] for some in maps]).float() for name in maps[0]}
+    return [torch.stack([some[0] for some in maps]).float()]

@@ -1,0 +1,355 @@
+"""The paper's mask heads on one frozen backbone: which of them carries over to classes without masks?
+
+    python benchmarks/mask_heads.py train --pipeline pipelines/coco_sample.toml --data FOLDER \\
+        --deepmac DEEPMAC.safetensors --mask-rcnn MASK_RCNN.safetensors --out runs/mask_heads \\
+        [--seeds 0 1] [--only ROW ...] [--threads N]
+    python benchmarks/mask_heads.py table runs/mask_heads [--json benchmarks/results/mask_heads.json]
+
+A trained model is frozen but for its mask head, and its backbone's maps of a few views of every training
+image are kept. On them each row learns its mask head from scratch, by one recipe and for the same number of
+steps, from the masks of seen classes alone; then it is judged in the given boxes of the validation set. Rows
+that are done are not done again, so several processes may share the work with `--only`. What is frozen once
+learned together with a mask head of its own, which may favour heads of that kind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from frozen import VIEWS, Frozen, Shown, images_of
+from torch import Tensor, nn
+
+from deepmac_distill import config
+from deepmac_distill.annotations.classes import Classes
+from deepmac_distill.annotations.coco import AnnotationSet, read_coco
+from deepmac_distill.config import ModelConfig, Pipeline, load_pipeline
+from deepmac_distill.data.augment import evaluation_views
+from deepmac_distill.data.dataset import BoxDataset
+from deepmac_distill.data.loader import evaluation_batches
+from deepmac_distill.devices import use_threads
+from deepmac_distill.evaluation.mask_iou import given_box_ious
+from deepmac_distill.evaluation.summary import Means, interval, paired_ious
+from deepmac_distill.files import write_json
+from deepmac_distill.inference import segment_boxes
+from deepmac_distill.labelling import given_box_masks
+from deepmac_distill.models.build import build_model
+from deepmac_distill.models.deepmac import mask_input_channels
+from deepmac_distill.models.grabcut import GrabCut
+from deepmac_distill.progress import Silent
+from deepmac_distill.report.tables import percent, points
+from deepmac_distill.rundir import environment
+from deepmac_distill.stages.catalogue import size_of
+from deepmac_distill.structures import Batch
+from deepmac_distill.training.checkpoint import read_card
+from deepmac_distill.training.loop import LoopSettings, make_optimizer, train
+from deepmac_distill.training.schedule import make_schedule
+
+STEPS, BATCH_SIZE = 400, 8
+RECIPE = {"kind": "adamw", "lr": 1e-3, "weight_decay": 0.05}
+WARMUP_STEPS, CLIP_NORM, EMA_DECAY = 40, 5.0, 0.99
+GRABCUT_PX = 640  # COCO's photographs as they are; it learns nothing that a smaller canvas would make cheaper
+COST_CROPS, COST_ROUNDS = 32, 5
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model of the comparison, and what the paper says of it."""
+
+    base: Literal["deepmac", "mask_rcnn"]  # whose backbone
+    keys: Mapping[str, Any]  # of the base's model that differ
+    paper: float  # mask AP of unseen classes
+    where: str
+    against: str  # the row whose figure stands in the same table of the paper
+
+
+def _deepmac(head: str, paper: float, where: str, against: str = "hourglass-20") -> Row:
+    return Row("deepmac", {"mask_head": head, "detection": False}, paper, where, against)
+
+
+def _deep_marc(head: str, crop: int, boxes: str, paper: float, where: str, against: str) -> Row:
+    keys = {"mask_head": head, "mask_crop": crop, "mask_boxes": boxes, "class_agnostic": True}
+    return Row("mask_rcnn", keys, paper, where, against)
+
+
+ROWS = {
+    "resnet-4": _deepmac("resnet-4", 26.6, "table 3"),
+    "resnet-20": _deepmac("resnet-20", 28.8, "table 5"),
+    "hourglass-10": _deepmac("hourglass-10", 29.4, "table 3"),
+    "hourglass-20": _deepmac("hourglass-20", 32.5, "table 3", "resnet-4"),
+    "hourglass-20-no-long-skips": _deepmac("hourglass-20-no-long-skips", 31.7, "table 5"),
+    "hourglass-20-no-encoder-decoder": _deepmac("hourglass-20-no-encoder-decoder", 29.2, "table 5"),
+    "hourglass-52": _deepmac("hourglass-52", 32.5, "figure 3"),
+    "fully-connected-2": _deepmac("fully-connected-2", 26.0, "table 11"),
+    "deep-marc-gt": _deep_marc("default", 14, "gt", 25.9, "table 1", "deep-marc-proposals"),
+    "deep-marc-proposals": _deep_marc("default", 14, "proposals+gt", 18.2, "table 1", "deep-marc-gt"),
+}
+GRABCUT = "grabcut"
+
+
+def train_row(row: Row, base: Frozen, seed: int, out: Path) -> nn.Module:
+    """The row's model after its steps; its state is kept in `out` meanwhile."""
+    torch.manual_seed(seed)
+    model = build_model(_recipe(row, base.card.model), len(base.training.classes), load_weights=False)
+    kept = {name: tensor for name, tensor in base.state.items() if not name.startswith("mask_head.")}
+    model.load_state_dict(kept, strict=False)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith("mask_head."))
+    model.backbone = Shown()
+    state = train(
+        model,
+        partial(base.training_batches, model.backbone, model.target_size, BATCH_SIZE, seed),
+        make_optimizer(model, **RECIPE),
+        make_schedule("cosine", STEPS, WARMUP_STEPS),
+        LoopSettings(
+            steps=STEPS,
+            accumulate=1,
+            clip_norm=CLIP_NORM,
+            ema_decay=EMA_DECAY,
+            checkpoint_every=STEPS,
+            autocast=False,
+        ),
+        torch.device("cpu"),
+        out,
+        Silent(),
+    )
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def judge(model: nn.Module, batches: Iterable[Batch], truth: AnnotationSet) -> pa.Table:
+    """IoU of every judged instance of the validation set."""
+    segmented = segment_boxes(model, batches, torch.device("cpu"), autocast=False)
+    return given_box_ious(truth, given_box_masks(truth, segmented))
+
+
+def judge_grabcut(truth: AnnotationSet, pipeline: Pipeline) -> pa.Table:
+    """The same for GrabCut, which needs the pixels and nothing else."""
+    whole = BoxDataset(
+        truth,
+        images_of(pipeline, "val"),
+        mask_size=1,
+        view_of=evaluation_views(GRABCUT_PX),
+        with_masks=False,
+    )
+    return judge(GrabCut(), evaluation_batches(whole, 1), truth)
+
+
+def do_rows(
+    pipeline: Pipeline, weights: Mapping[str, Path], names: Sequence[str], seeds: Sequence[int], out: Path
+) -> None:
+    """Train and judge each row that is named and not yet there: `out`/ROW/seed-N/ious.parquet."""
+    root = Path(pipeline.data.root)
+    training = read_coco(root / pipeline.data.train_annotations, pipeline.data.seen)
+    truth = read_coco(root / pipeline.data.val_annotations, pipeline.data.seen, hide_unseen=False)
+    out.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "annotations": str(truth.path.resolve()),
+        "seen": list(truth.classes.seen_names),
+        "base_models": {kind: read_card(path).model for kind, path in weights.items()},
+        "weights": {kind: str(path) for kind, path in weights.items()},
+    }
+    write_json(out / "judged.json", facts)
+    bases: dict[str, Frozen] = {}
+    for seed in seeds:
+        for name in names:
+            folder = out / name / f"seed-{seed}"
+            if (folder / "ious.parquet").exists() or (name == GRABCUT and seed != seeds[0]):
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            started = time.perf_counter()
+            if name == GRABCUT:
+                ious = judge_grabcut(truth, pipeline)
+            else:
+                kind = ROWS[name].base
+                if kind not in bases:
+                    bases[kind] = Frozen.of(weights[kind], pipeline, training, truth)
+                model = train_row(ROWS[name], bases[kind], seed, folder)
+                ious = judge(model, bases[kind].validation_batches(model.backbone), truth)
+            (folder / "state.pt").unlink(missing_ok=True)
+            pq.write_table(ious, folder / "ious.parquet")
+            print(f"{name}, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
+
+
+def costs(base_models: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Of each row's mask head, for one instance: its size, and the ms of a forward and of a training pass."""
+    found = {}
+    for name, row in ROWS.items():
+        recipe = _recipe(row, base_models[row.base])
+        if row.base == "deepmac":
+            side = recipe.mask_size
+            channels = mask_input_channels(
+                recipe.pixel_embedding, recipe.instance_embedding, recipe.coordinates
+            )
+        else:
+            channels, side = recipe.fpn_channels, recipe.mask_crop
+        shape = (COST_CROPS, channels, side, side)
+        with torch.device("meta"):
+            size = size_of(build_model(recipe, 1, load_weights=False).mask_head, torch.empty(shape))
+        head = build_model(recipe, 1, load_weights=False).mask_head
+        found[name] = {**asdict(size), **_milliseconds(head, torch.randn(shape))}
+    return found
+
+
+def compare(out: Path, annotations: AnnotationSet) -> dict[str, Any]:
+    """Every figure of the comparison: of each row its class means, and its difference to its rival."""
+    ious = {name: _mean_over_seeds(out / name) for name in (*ROWS, GRABCUT) if (out / name).is_dir()}
+    paired = paired_ious(ious)
+    first = next(iter(ious.values()))
+    paired = paired.append_column("box", first["box_iou"])
+    names = [*ious, "box"]
+    means = Means.of(paired, names, annotations.classes, RESAMPLES, seed=0)
+    column = {name: position for position, name in enumerate(names)}
+
+    def difference(split: str, a: str, b: str) -> dict[str, float | None]:
+        values = means.class_means[split]
+        return interval(values[:, column[a]] - values[:, column[b]])
+
+    rows = {}
+    for name in names:
+        rows[name] = {
+            "iou": {split: float(means.class_means[split][0, column[name]]) for split in ("seen", "unseen")},
+            "minus_box": {split: difference(split, name, "box") for split in ("seen", "unseen")},
+            "unseen_of_each_seed": _of_each_seed(out / name, annotations.classes) if name != "box" else [],
+        }
+        if name in ROWS and ROWS[name].against in ious:
+            row = ROWS[name]
+            rows[name] |= {
+                "against": row.against,
+                "difference": {split: difference(split, name, row.against) for split in ("seen", "unseen")},
+                "paper_difference": round(row.paper - ROWS[row.against].paper, 1),
+                "paper": {"mask AP of unseen classes": row.paper, "where": row.where},
+            }
+    return rows
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    """The comparison as one table."""
+    lines = [
+        "| model | unseen IoU | − box | seen IoU | compared with | unseen, ours | mask AP unseen, paper "
+        "| parameters | GMACs | forward ms | training ms | kept MiB |",
+        "|---|---:|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, row in sorted(document["rows"].items(), key=lambda item: -item[1]["iou"]["unseen"]):
+        cells = [name, percent(row["iou"]["unseen"])]
+        cells += ["" if name == "box" else points(row["minus_box"]["unseen"]), percent(row["iou"]["seen"])]
+        if "against" in row:
+            cells += [row["against"], points(row["difference"]["unseen"]), f"{row['paper_difference']:+.1f}"]
+        else:
+            cells += ["", "", ""]
+        cost = document["costs"].get(name)
+        if cost:
+            cells += [f"{cost['parameters']:,}", f"{cost['gmacs']:.3f}"]
+            cells += [f"{cost[key]:.1f}" for key in ("forward_ms", "training_ms", "saved_mib")]
+        else:
+            cells += [""] * 5
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _recipe(row: Row, base_model: Mapping[str, Any]) -> ModelConfig:
+    return config.build(ModelConfig, {**base_model, "backbone_weights": "none", **row.keys}, "row")
+
+
+def _milliseconds(head: nn.Module, crops: Tensor) -> dict[str, float]:
+    """Of a forward pass and of a forward and backward pass, for one crop; medians."""
+
+    def forward() -> None:
+        with torch.inference_mode():
+            head.eval()(crops)
+
+    def training() -> None:
+        head.train()(crops).mean().backward()
+
+    found = {}
+    for name, work in (("forward_ms", forward), ("training_ms", training)):
+        work()
+        rounds = []
+        for _ in range(COST_ROUNDS):
+            started = time.perf_counter()
+            work()
+            rounds.append(time.perf_counter() - started)
+        found[name] = 1000 * statistics.median(rounds) / len(crops)
+    return found
+
+
+def _seed_tables(folder: Path) -> list[pa.Table]:
+    return [
+        pq.read_table(path).sort_by("annotation_id") for path in sorted(folder.glob("seed-*/ious.parquet"))
+    ]
+
+
+def _mean_over_seeds(folder: Path) -> pa.Table:
+    """One table: the IoU of an instance is the mean over the seeds."""
+    tables = _seed_tables(folder)
+    total = tables[0]["iou"]
+    for other in tables[1:]:
+        total = pc.add(total, other["iou"])
+    position = tables[0].schema.get_field_index("iou")
+    return tables[0].set_column(position, "iou", pc.divide(total, float(len(tables))))
+
+
+def _of_each_seed(folder: Path, classes: Classes) -> list[float]:
+    means = [
+        Means.of(table, ("iou",), classes, 0, 0).class_means["unseen"][0, 0] for table in _seed_tables(folder)
+    ]
+    return [float(mean) for mean in means]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The commands of the module's docstring."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="action", required=True)
+    training = commands.add_parser("train")
+    training.add_argument("--pipeline", type=Path, required=True)
+    training.add_argument("--data", default="")
+    training.add_argument("--deepmac", type=Path, required=True)
+    training.add_argument("--mask-rcnn", type=Path, required=True)
+    training.add_argument("--out", type=Path, required=True)
+    training.add_argument("--threads", type=int)
+    training.add_argument("--seeds", type=int, nargs="+", default=[0])
+    training.add_argument("--only", nargs="+", choices=[*ROWS, GRABCUT], default=[*ROWS, GRABCUT])
+    showing = commands.add_parser("table")
+    showing.add_argument("out", type=Path)
+    showing.add_argument("--json", type=Path)
+    given = parser.parse_args(arguments)
+    if given.action == "train":
+        overrides = [f'data.root="{given.data}"'] if given.data else []
+        pipeline = load_pipeline(given.pipeline, overrides)
+        weights = {"deepmac": given.deepmac, "mask_rcnn": given.mask_rcnn}
+        use_threads(pipeline.threads if given.threads is None else given.threads)
+        do_rows(pipeline, weights, given.only, given.seeds, given.out)
+    else:
+        facts = json.loads((given.out / "judged.json").read_text(encoding="utf-8"))
+        truth = read_coco(Path(facts["annotations"]), tuple(facts["seen"]), hide_unseen=False)
+        document = {
+            "environment": environment(),
+            "steps": STEPS,
+            "batch_size": BATCH_SIZE,
+            "views": VIEWS,
+            "rows": compare(given.out, truth),
+            "costs": costs(facts["base_models"]),
+        }
+        if given.json:
+            write_json(given.json, document)
+        print(markdown(document))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,255 @@
+"""GrabCut as the teacher, through the command line: nothing is trained, and every box gets its mask."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pycocotools import mask as coco_mask
+
+from deepmac_distill.config import DeepMacConfig, GrabCutConfig, ModelConfig, RoleConfig
+from deepmac_distill.config.schema import EvaluationConfig
+from deepmac_distill.data.completeness import Inventory
+from deepmac_distill.data.synthetic import SEEN_SHAPES
+from deepmac_distill.stages.forecasting import evaluation_need
+from deepmac_distill.training.checkpoint import read_card
+from deepmac_distill.training.footprint import Rates
+
+GRABCUT = f"""
+threads = 1
+device = "cpu"
+
+[data]
+source = "scenes"
+seen = {list(SEEN_SHAPES)}
+
+[data.scenes]
+train_images = 12
+val_images = 6
+size_px = 64
+
+[teacher.model]
+architecture = "grabcut"
+mask_size = 16
+
+[teacher.train]
+image_size_px = 64
+
+[student.model]
+backbone = "tiny"
+backbone_width = 8
+head_channels = 8
+mask_head = "resnet-4"
+mask_width = 8
+mask_size = 8
+
+[student.train]
+steps = 4
+batch_size = 4
+image_size_px = 64
+
+[labels]
+unit_images = 4
+batch_size = 3
+
+[evaluation]
+bootstrap = 20
+max_detections = 10
+"""
+STAGES = (["teach"], ["evaluate", "teacher"], ["pseudolabel"], ["student"], ["evaluate", "student"])
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def labels(run: Path) -> list[dict[str, Any]]:
+    return pq.read_table(run / "pseudolabel" / "masks.parquet").to_pylist()
+
+
+@pytest.fixture(scope="module")
+def toml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pipelines") / "grabcut.toml"
+    path.write_text(GRABCUT)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(deepmac, toml: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of every stage, each by its own command. To be looked at only."""
+    folder = tmp_path_factory.mktemp("runs") / "grabcut"
+    for stage in STAGES:
+        ended = deepmac(*stage, "--config", toml, "--out", folder)
+        assert ended.code == 0, ended.err
+        assert "Traceback" not in ended.err
+        if stage == ["teach"]:
+            assert "teacher: grabcut at 64 px, nothing to train" in ended.err
+    return folder
+
+
+def test_teaching_writes_a_card_and_trains_nothing(run: Path) -> None:
+    assert {path.name for path in (run / "teacher").iterdir()} == {"weights.safetensors", "done.json"}
+    weights = run / "teacher" / "weights.safetensors"
+    card = read_card(weights)
+    assert card.role == "teacher" and card.image_size_px == 64
+    assert card.model == {"architecture": "grabcut", "iterations": 5, "context": 0.5, "mask_size": 16}
+    assert weights.stat().st_size < 5000  # the card alone
+
+
+def test_the_architecture_can_be_set_on_the_command_line(run: Path, deepmac, scenes_toml, tmp_path) -> None:
+    ended = deepmac(
+        *("teach", "--config", scenes_toml, "--out", tmp_path / "run"),
+        *("--set", "teacher.model={architecture = 'grabcut', mask_size = 16}"),
+    )
+    assert ended.code == 0, ended.err
+    cards = [read_card(folder / "teacher" / "weights.safetensors") for folder in (run, tmp_path / "run")]
+    assert cards[0].model == cards[1].model
+
+
+def test_every_box_is_labelled_and_every_mask_lies_in_its_box(run: Path) -> None:
+    source = read(run / "scenes-train" / "instances.json")
+    seen = {c["id"] for c in source["categories"] if c["name"] in SEEN_SHAPES}
+    boxes = {a["id"]: a["bbox"] for a in source["annotations"]}
+    rows = labels(run)
+    assert sorted(row["annotation_id"] for row in rows) == sorted(boxes)
+    assert any(row["source"] == "teacher" for row in rows)
+    for row in rows:
+        human = row["category_id"] in seen
+        assert (row["status"], row["source"]) == ("labelled", "human" if human else "teacher")
+        if human:
+            continue
+        mask = coco_mask.decode({"size": [row["height"], row["width"]], "counts": row["rle_counts"]})
+        x, y, w, h = boxes[row["annotation_id"]]
+        outside = mask.copy()
+        outside[int(np.floor(y)) : int(np.ceil(y + h)), int(np.floor(x)) : int(np.ceil(x + w))] = 0
+        assert not outside.any() and mask.sum() == row["mask_area"]
+        assert row["soft_size"] == 16
+
+
+def test_most_masks_are_neither_empty_nor_the_whole_box(run: Path) -> None:
+    fills = [row["mask_area"] / np.prod(row["bbox"][2:]) for row in labels(run) if row["source"] == "teacher"]
+    assert np.mean([0.1 < fill < 0.9 for fill in fills]) > 0.5
+
+
+def test_other_batches_give_the_same_masks(run: Path, deepmac, toml: Path, tmp_path: Path) -> None:
+    weights = run / "teacher" / "weights.safetensors"
+    given = ["--config", toml, "--out", tmp_path / "run", "--teacher", weights]
+    assert deepmac("pseudolabel", *given, "--set", "labels.batch_size=1").code == 0
+    assert labels(tmp_path / "run") == labels(run)
+
+
+def test_there_is_no_detection_in_the_teacher_s_figures(run: Path, deepmac) -> None:
+    folder = run / "evaluate-teacher"
+    summary = read(folder / "summary.json")
+    assert summary["detected"] == {"segm": None, "bbox": None}
+    assert not (folder / "detections.json").exists()
+    truth = read(run / "scenes-val" / "instances.json")["annotations"]
+    figures = summary["given_boxes"]
+    assert figures["all"]["instances"] == len(truth)
+    assert 0 < figures["unseen"]["model"]["value"] < 1
+    told = deepmac("evaluate", "teacher", "--out", run)
+    assert told.code == 0 and "unseen" in told.out and "box AP" not in told.out
+
+
+def test_the_student_learns_from_its_masks_and_detects(run: Path) -> None:
+    written = read(run / "select" / "instances.json")["annotations"]
+    drawn = {row["annotation_id"]: row for row in labels(run)}
+    assert {a["source"] for a in written} >= {"human", "teacher"}
+    for a in written:
+        empty = drawn[a["id"]]["source"] == "teacher" and not drawn[a["id"]]["mask_area"]
+        assert (a["source"] == "none") == empty  # the box stays, for the detector
+        assert ("segmentation" in a) != empty
+    assert read_card(run / "student" / "weights.safetensors").steps == 4
+    assert read(run / "evaluate-student" / "summary.json")["detected"]["segm"] is not None
+
+
+def test_the_chain_reports_both_side_by_side(run: Path, deepmac, toml: Path) -> None:
+    ended = deepmac("run", toml, "--out", run)
+    assert ended.code == 0, ended.err
+    for stage in ("teacher", "evaluate-teacher", "pseudolabel", "select", "student", "evaluate-student"):
+        assert f"{stage}: done before, skipped" in ended.err
+    report = read(run / "report" / "summary.json")
+    assert report["student_minus_teacher"].keys() == {"given_boxes"}  # only one of them detects
+    assert (run / "report" / "contact_sheet.png").exists()
+
+
+def test_a_forecast_measures_the_student_alone(run: Path, deepmac, toml: Path, tmp_path: Path) -> None:
+    ended = deepmac("forecast", toml, "--out", tmp_path / "run")
+    assert ended.code == 0, ended.err
+    told = {line.split()[0]: line for line in ended.out.splitlines() if line.strip()}
+    for stage in ("teacher", "evaluate-teacher", "pseudolabel"):
+        assert "not measured" in told[stage]
+    for stage in ("student", "evaluate-student"):
+        assert "under a minute" in told[stage]
+    again = deepmac("forecast", toml, "--out", run)
+    assert again.code == 0 and again.out.count("done before") == 6
+
+
+def test_predict_draws_the_masks_of_given_boxes(run: Path, deepmac, tmp_path: Path) -> None:
+    row = next(row for row in labels(run) if row["source"] == "teacher")
+    image = run / "scenes-train" / "images" / f"{row['image_id']:06d}.png"
+    box = ",".join(map(str, row["bbox"]))
+    ended = deepmac("predict", image, "--box", box, "--model", run, "--out", tmp_path / "one")
+    assert ended.code == 0, ended.err
+    (annotation,) = read(tmp_path / "one.json")["annotations"]
+    assert annotation["segmentation"]["counts"].encode() == row["rle_counts"]
+    assert (tmp_path / "one.png").exists()
+
+
+@pytest.mark.parametrize("model", [GrabCutConfig(), DeepMacConfig(detection=False)])
+def test_an_evaluation_without_detection_is_forecast_as_one(model: ModelConfig) -> None:
+    rates = Rates(
+        fixed_bytes=0.0,
+        bytes_per_image=0.0,
+        bytes_per_pixel=0.0,
+        bytes_per_mask=0.0,
+        seconds_per_pixel=1e-6,
+        seconds_per_mask=1e-3,
+    )
+    data = Inventory(annotations=Path("a.json"), folder=Path("images"), images=50, boxes=200)
+    given = (data, EvaluationConfig(), rates)
+    detecting = evaluation_need("teacher", RoleConfig(), *given)
+    without = evaluation_need("teacher", RoleConfig(model=model), *given)
+    assert without.seconds == pytest.approx(50 * 512**2 * 1e-6 / 3)
+    assert detecting.seconds > 2 * without.seconds
+    assert detecting.kept_disk_bytes > without.kept_disk_bytes > 0
+
+
+@pytest.mark.parametrize("command", ["run", "student", "retention", "forecast"])
+def test_a_student_that_cannot_learn_is_refused(command: str, run: Path, deepmac, toml, tmp_path) -> None:
+    config = [toml] if command in ("run", "forecast") else ["--config", toml]
+    given = ["--out", tmp_path / "run", "--set", "student.model={architecture='grabcut'}"]
+    if command == "student":
+        given += ["--labels", run / "select" / "instances.json"]
+    ended = deepmac(command, *config, *given)
+    assert ended.code == 2 and ended.out == ""
+    last = ended.err.splitlines()[-1]
+    assert last.startswith("deepmac: student.model.architecture: got 'grabcut', expected")
+    assert not (tmp_path / "run" / "student").exists()
+
+
+@pytest.mark.parametrize("command", [["teach"], ["pseudolabel"], ["evaluate", "teacher"], ["predict"]])
+def test_without_opencv_one_line_says_what_to_install(
+    command: list[str], run: Path, deepmac, toml, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)  # its import fails
+    weights = run / "teacher" / "weights.safetensors"
+    given: list[Any] = ["--config", toml, "--out", tmp_path / "run"]
+    match command:
+        case ["pseudolabel"]:
+            given += ["--teacher", weights]
+        case ["evaluate", "teacher"]:
+            command = ["evaluate", str(weights)]
+        case ["predict"]:
+            image = run / "scenes-val" / "images" / "000001.png"
+            given = [image, "--box", "4,6,30,20", "--model", weights, "--out", tmp_path / "one"]
+    ended = deepmac(*command, *given)
+    assert ended.code == 2 and "Traceback" not in ended.err
+    last = ended.err.splitlines()[-1]
+    assert last.startswith("deepmac: ") and "grabcut needs OpenCV; install it with " in last
+    assert not (tmp_path / "run" / "teacher").exists()
