@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test coco-sample appendix-b appendix-b1 appendix-b2 data-named bench latency lock clean
+.PHONY: help demo test coco-sample appendix-b appendix-b1 appendix-b2 data-named mask-heads bench latency lock clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -36,6 +36,15 @@ appendix-b: data-named $(READY)  ## both, and with LVIS=lvis_v1_val.json what al
 data-named:
 	@test -n "$(if $(SMALL),$(DATA),$(COCO))" || { echo "appendix-b: no data named; expected COCO=FOLDER in \
 	COCO's layout and LVIS=FILE, or SMALL=1 DATA=FOLDER" >&2; exit 2; }
+
+HEADS = $(BIN)/python benchmarks/mask_heads.py
+mask-heads:  ## the paper's mask heads on one frozen model, hours: DATA=folder as of coco-sample
+	$(MAKE) appendix-b2 SMALL=1 DATA="$(DATA)"
+	$(BIN)/deepmac retention --out runs/coco_sample_mask_rcnn
+	$(HEADS) train --pipeline pipelines/coco_sample.toml --data "$(DATA)" --out runs/mask_heads \
+	  --deepmac runs/coco_sample/teacher/weights.safetensors \
+	  --mask-rcnn runs/coco_sample_mask_rcnn/student-seen/weights.safetensors
+	$(HEADS) table runs/mask_heads --json benchmarks/results/mask_heads.json
 
 bench: $(READY)  ## the box-local codec beside its peers
 	$(BIN)/python benchmarks/codec.py --json benchmarks/results/codec.json

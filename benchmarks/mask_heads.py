@@ -29,7 +29,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from frozen import VIEWS, Frozen, Shown, images_of
 from torch import Tensor, nn
 
 from deepmac_distill import config
@@ -56,6 +55,7 @@ from deepmac_distill.structures import Batch
 from deepmac_distill.training.checkpoint import read_card
 from deepmac_distill.training.loop import LoopSettings, make_optimizer, train
 from deepmac_distill.training.schedule import make_schedule
+from frozen import VIEWS, Frozen, Shown, images_of
 
 STEPS, BATCH_SIZE = 400, 8
 RECIPE = {"kind": "adamw", "lr": 1e-3, "weight_decay": 0.05}
@@ -184,10 +184,11 @@ def do_rows(
             print(f"{name}, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
 
 
-def costs(base_models: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+def costs(base_models: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> dict[str, dict[str, float]]:
     """Of each row's mask head, for one instance: its size, and the ms of a forward and of a training pass."""
     found = {}
-    for name, row in ROWS.items():
+    for name in names:
+        row = ROWS[name]
         recipe = _recipe(row, base_models[row.base])
         if row.base == "deepmac":
             side = recipe.mask_size
@@ -337,13 +338,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         facts = json.loads((given.out / "judged.json").read_text(encoding="utf-8"))
         truth = read_coco(Path(facts["annotations"]), tuple(facts["seen"]), hide_unseen=False)
+        rows = compare(given.out, truth)
         document = {
             "environment": environment(),
             "steps": STEPS,
             "batch_size": BATCH_SIZE,
             "views": VIEWS,
-            "rows": compare(given.out, truth),
-            "costs": costs(facts["base_models"]),
+            "rows": rows,
+            "costs": costs(facts["base_models"], rows.keys() & ROWS.keys()),
         }
         if given.json:
             write_json(given.json, document)

@@ -1,8 +1,10 @@
 """Figures of finished runs, kept as JSON beside the hardware that made them, and the README's tables of them.
 
-python benchmarks/results.py record runs/demo benchmarks/results/demo.json "make demo"
+python benchmarks/results.py record runs/demo benchmarks/results/demo.json "make demo"   # a run's figures
 python benchmarks/results.py tables            # rewrites the README between its results markers
 python benchmarks/results.py tables --check    # fails if that would change it
+
+The other files of benchmarks/results are what the benchmarks themselves write.
 """
 
 from __future__ import annotations
@@ -11,11 +13,16 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import appendix_b
+import latency
+import mask_heads
+from deepmac_distill.config import load_pipeline
 from deepmac_distill.files import write_json
-from deepmac_distill.report.tables import percent, points
+from deepmac_distill.report.tables import percent, points, share
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -30,17 +37,22 @@ def record(run: Path, out: Path, command: str) -> None:
         if (run / stage / "done.json").exists()
     }
     roles = [role for role in ("teacher", "student") if (run / f"evaluate-{role}").exists()]
-    report = run / "report" / "summary.json"
+    config = _read(run / "config.json")
+    report, labels = run / "report" / "summary.json", run / "select" / "counts.json"
+    retention = run / "retention" / "summary.json"
     write_json(
         out,
         {
             "command": command,
             "environment": _read(run / "environment.json"),
-            "seed": _read(run / "config.json")["seed"],
+            "run": f"runs/{run.name}",
+            "seed": config["seed"],
+            "student_model": appendix_b.described(load_pipeline(run / "config.json").student),
             "seconds": seconds,
-            "labels": _read(run / "select" / "counts.json"),
+            "labels": _read(labels) if labels.exists() else None,
             **{role: _read(run / f"evaluate-{role}" / "summary.json") for role in roles},
             "student_minus_teacher": _read(report)["student_minus_teacher"] if report.exists() else None,
+            "retention": _read(retention) if retention.exists() else None,
         },
     )
 
@@ -100,16 +112,65 @@ def codec_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-TABLES = {"demo": chain_table, "coco_sample": chain_table, "codec": codec_table}
+def retention_table(results: Sequence[dict[str, Any]]) -> str:
+    """Markdown: what the teacher's masks are worth to several students, on unseen classes."""
+    lines = [
+        "| student | a: human masks of seen classes | b: and the teacher's | c: all human masks "
+        "| b − a | c − b | retention, % |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for result in results:
+        row = result["retention"]["given_boxes"]["unseen"]["class_mean_iou"]
+        cells = [result["student_model"], *(percent(row[arm]) for arm in "abc")]
+        cells += [points(row["b_minus_a"]), points(row["c_minus_b"]), share(row["retention"])]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "Mask IoU in given boxes, mean over unseen classes, in percent; one seed. By:", ""]
+    lines += [f"- `deepmac retention --out {result['run']}`" for result in results]
+    return "\n".join(lines)
+
+
+def heads_table(result: dict[str, Any]) -> str:
+    """Markdown: mask heads on a frozen model."""
+    seeds = max(len(row["unseen_of_each_seed"]) for row in result["rows"].values())
+    return "\n".join(
+        [
+            mask_heads.markdown(result),
+            "",
+            f"`make mask-heads DATA=FOLDER`: {seeds} seed{'s' if seeds > 1 else ''}, {result['steps']} steps "
+            f"of {result['batch_size']} images, {result['environment']['cores']} cores of "
+            f"{result['environment']['processor']}; costs are of one instance, at the widths trained, on "
+            "whatever else the machine did.",
+        ]
+    )
+
+
+def appendix_table(result: dict[str, Any]) -> str:
+    """Markdown: appendix B beside the paper."""
+    return appendix_b.markdown(
+        [appendix_b.Row(**row) for row in result["rows"]], result["runs"], result["cut"]
+    )
+
+
+# Between which markers of the README, what of which recorded results.
+TABLES = {
+    "demo": (chain_table, "demo"),
+    "coco_sample": (chain_table, "coco_sample"),
+    "retention": (lambda *results: retention_table(results), "coco_sample", "coco_sample_mask_rcnn"),
+    "mask_heads": (heads_table, "mask_heads"),
+    "appendix_b": (appendix_table, "appendix_b_small"),
+    "latency": (latency.table, "latency"),
+    "codec": (codec_table, "codec"),
+}
 
 
 def tables(check: bool) -> int:
     """Write every table into the README between its markers; with `check`, only tell whether it differs."""
     readme = ROOT / "README.md"
     before = after = readme.read_text(encoding="utf-8")
-    for name, table in TABLES.items():
-        path = RESULTS / f"{name}.json"
-        body = table(_read(path)) if path.exists() else "(not recorded yet)"
+    for name, (table, *files) in TABLES.items():
+        paths = [RESULTS / f"{file}.json" for file in files]
+        recorded = all(path.exists() for path in paths)
+        body = table(*map(_read, paths)).strip() if recorded else "(not recorded yet)"
         block = f"<!-- results:{name} -->\n{body}\n<!-- end -->"
         after = re.sub(
             rf"<!-- results:{name} -->.*?<!-- end -->", lambda _, b=block: b, after, flags=re.DOTALL

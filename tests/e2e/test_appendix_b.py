@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+import appendix_b
+import latency
 from deepmac_distill.data.synthetic import SEEN_SHAPES
 
 ROOT = Path(__file__).parents[2]
@@ -63,17 +62,6 @@ sampled_proposals = 16
 """
 VOC = ("cat", "dog", "bird", "horse", "sheep", "cow")
 OTHERS = ("zebra", "kite", "pizza", "bed", "oven", "vase")
-
-
-def imported(name: str) -> ModuleType:
-    path = ROOT / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", path)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # its dataclasses look there
-    spec.loader.exec_module(module)
-    return module
-
-
-appendix_b, latency = imported("appendix_b"), imported("latency")
 
 
 def make(*words: str) -> subprocess.CompletedProcess:

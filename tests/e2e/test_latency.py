@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
+import latency
 from deepmac_distill.config import DeepMacConfig, MaskRcnnConfig, ModelConfig
 from deepmac_distill.data.synthetic import SCENE_CLASSES, write_scenes
 from deepmac_distill.models.build import build_model
@@ -25,17 +23,6 @@ SMALL_MASK_RCNN = {
     **{"backbone": "tiny", "backbone_width": 8, "fpn_channels": 8, "mask_channels": 8, "box_channels": 8},
     **{"anchor_sizes": (8, 16, 32, 64), "proposals": 20},
 }
-
-
-def imported() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "latency.py"
-    spec = importlib.util.spec_from_file_location("benchmarks_latency", path)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # its dataclasses look there
-    spec.loader.exec_module(module)
-    return module
-
-
-latency = imported()
 
 
 def save_untrained(path: Path, config: ModelConfig, image_size_px: int, names: tuple[str, ...]) -> Path:

@@ -1,0 +1,163 @@
+"""The comparison of mask heads on a frozen model: what learns, what is shown, and the table."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import frozen
+import mask_heads
+from deepmac_distill.annotations.coco import read_coco
+from deepmac_distill.config import MaskRcnnConfig, load_pipeline
+from deepmac_distill.data.synthetic import SEEN_SHAPES
+from deepmac_distill.models.build import build_model
+from deepmac_distill.stages.loading import load_model
+from deepmac_distill.training.checkpoint import read_card, save_weights
+
+MASK_RCNN = MaskRcnnConfig(
+    backbone="tiny",
+    backbone_width=8,
+    class_agnostic=True,
+    fpn_channels=8,
+    mask_channels=8,
+    box_channels=8,
+    anchor_sizes=(8, 16, 32, 64),
+    proposals=20,
+    sampled_proposals=16,
+)
+SEEN = list(SEEN_SHAPES)
+
+
+@pytest.fixture
+def pipeline_file(chain, tmp_path: Path) -> Path:
+    """The scenes of the chain as data on disk, the images of both splits in one folder each."""
+    path = tmp_path / "scenes.toml"
+    path.write_text(
+        f"""
+        threads = 1
+        [data]
+        root = "{chain[0]}"
+        train_annotations = "scenes-train/instances.json"
+        train_images = "scenes-train/images"
+        val_annotations = "scenes-val/instances.json"
+        val_images = "scenes-val/images"
+        seen = {SEEN}
+        """
+    )
+    return path
+
+
+@pytest.fixture
+def weights(chain, tmp_path: Path) -> dict[str, Path]:
+    """A trained Deep-MAC, and a Mask R-CNN for the same classes."""
+    deepmac = chain[0] / "teacher" / "weights.safetensors"
+    card = dataclasses.replace(read_card(deepmac), model=dataclasses.asdict(MASK_RCNN))
+    torch.manual_seed(0)
+    model = build_model(MASK_RCNN, len(card.class_names), load_weights=False)
+    save_weights(tmp_path / "mask_rcnn.safetensors", model.state_dict(), card)
+    return {"deepmac": deepmac, "mask_rcnn": tmp_path / "mask_rcnn.safetensors"}
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"STEPS": 3, "BATCH_SIZE": 2, "WARMUP_STEPS": 1, "RESAMPLES": 20}.items():
+        monkeypatch.setattr(mask_heads, name, value)
+    monkeypatch.setattr(frozen, "VIEWS", 2)
+
+
+def frozen_of(path: Path, pipeline_file: Path) -> frozen.Frozen:
+    pipeline = load_pipeline(pipeline_file)
+    training, truth = (
+        read_coco(Path(pipeline.data.root) / name, SEEN, hide_unseen=hide)
+        for name, hide in ((pipeline.data.train_annotations, True), (pipeline.data.val_annotations, False))
+    )
+    return frozen.Frozen.of(path, pipeline, training, truth)
+
+
+@pytest.mark.parametrize("name", ["resnet-4", "deep-marc-gt", "deep-marc-proposals"])
+def test_only_the_mask_head_learns(
+    name: str, weights: dict[str, Path], pipeline_file: Path, tmp_path: Path
+) -> None:
+    row = mask_heads.ROWS[name]
+    base = frozen_of(weights[row.base], pipeline_file)
+    torch.manual_seed(0)
+    fresh = build_model(mask_heads._recipe(row, base.card.model), len(base.card.class_names), False)
+    trained = mask_heads.train_row(row, base, seed=0, out=tmp_path).state_dict()
+    own = {key for key in trained if key.startswith("mask_head.") and key.endswith("weight")}
+    assert own and all(not torch.equal(trained[key], fresh.state_dict()[key]) for key in own)
+    others = trained.keys() - {key for key in trained if key.startswith("mask_head.")}
+    assert others
+    for key in others:  # the average of equal weights is rounded
+        torch.testing.assert_close(trained[key], base.state[key], rtol=1e-5, atol=0)
+
+
+def test_the_frozen_model_gives_the_masks_of_the_model_itself(
+    weights: dict[str, Path], pipeline_file: Path
+) -> None:
+    """But for the rounding of the maps to float16."""
+    base = frozen_of(weights["deepmac"], pipeline_file)
+    whole, _ = load_model(weights["deepmac"], torch.device("cpu"))
+    on_maps, _ = load_model(weights["deepmac"], torch.device("cpu"))
+    on_maps.backbone = frozen.Shown()
+    images = frozen.images_of(base.pipeline, "val")
+    batches = mask_heads.evaluation_batches(frozen.boxes_for(base.card, base.truth, images), 1)
+    expected, got = (
+        mask_heads.judge(model, shown, base.truth)["iou"].to_numpy()
+        for model, shown in ((whole, batches), (on_maps, base.validation_batches(on_maps.backbone)))
+    )
+    np.testing.assert_allclose(got, expected, atol=0.02)
+    assert np.abs(got - expected).mean() < 1e-3
+
+
+def test_every_row_sees_the_same_images_and_boxes(weights: dict[str, Path], pipeline_file: Path) -> None:
+    base, shown = frozen_of(weights["deepmac"], pipeline_file), frozen.Shown()
+    ids, boxes, maps = [], [], []
+    for size in (8, 16):
+        for batch in islice(base.training_batches(shown, size, 2, seed=3), 4):
+            assert batch.instances.masks.shape[-1] == size
+            ids.append(batch.image_ids)
+            boxes.append(batch.instances.boxes)
+            maps.append(shown.maps[0])
+    assert ids[:4] == ids[4:]
+    assert all(torch.equal(a, b) for a, b in zip(boxes[:4] + maps[:4], boxes[4:] + maps[4:], strict=True))
+    assert not torch.equal(maps[0], maps[1])
+
+
+def test_rows_become_a_table(
+    weights: dict[str, Path], pipeline_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, kept = tmp_path / "heads", tmp_path / "heads.json"
+    given = ["train", "--pipeline", str(pipeline_file), "--deepmac", str(weights["deepmac"])]
+    given += ["--mask-rcnn", str(weights["mask_rcnn"]), "--out", str(out), "--seeds", "0", "1"]
+    rows = ["resnet-4", "hourglass-20-no-encoder-decoder", "hourglass-10", "deep-marc-gt", "grabcut"]
+    assert mask_heads.main([*given, "--only", *rows]) == 0
+    before = (out / "resnet-4" / "seed-1" / "ious.parquet").stat().st_mtime_ns
+    capsys.readouterr()
+    assert mask_heads.main([*given, "--only", *rows, "deep-marc-proposals"]) == 0
+    assert (out / "resnet-4" / "seed-1" / "ious.parquet").stat().st_mtime_ns == before
+    assert "resnet-4" not in capsys.readouterr().out  # done before
+    assert mask_heads.main(["table", str(out), "--json", str(kept)]) == 0
+    told, document = capsys.readouterr().out, json.loads(kept.read_text())
+    assert document["rows"].keys() == {*rows, "deep-marc-proposals", "box"}
+    assert document["costs"].keys() == document["rows"].keys() - {"grabcut", "box"}
+    assert len(document["rows"]["resnet-4"]["unseen_of_each_seed"]) == 2
+    assert len(document["rows"]["grabcut"]["unseen_of_each_seed"]) == 1
+    one, other = (document["rows"][name] for name in ("deep-marc-gt", "deep-marc-proposals"))
+    assert one["against"] == "deep-marc-proposals" and one["paper_difference"] == 7.7
+    assert one["difference"]["unseen"]["value"] == pytest.approx(
+        one["iou"]["unseen"] - other["iou"]["unseen"], abs=1e-9
+    )
+    assert one["difference"]["unseen"]["value"] == -other["difference"]["unseen"]["value"]
+    boxes = pq.read_table(out / "grabcut" / "seed-0" / "ious.parquet")
+    assert document["rows"]["box"]["iou"]["seen"] > 0 and boxes["box_iou"].null_count == 0
+    costs = document["costs"]
+    assert costs["hourglass-20-no-encoder-decoder"]["gmacs"] > 3 * costs["hourglass-10"]["gmacs"]
+    assert all(cost["forward_ms"] < cost["training_ms"] for cost in costs.values())
+    assert all(f"| {name} |" in told for name in document["rows"])
