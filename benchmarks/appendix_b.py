@@ -110,7 +110,23 @@ def plan(
         ]
     steps = [Step("deepmac", ["forecast", *words, *(["--anyway"] if anyway else [])]) for words in forecasts]
     steps += [Step("deepmac", words) for words in work]
-    return steps if part == "b1" else [*steps, _timing(protocol, main, students, data, runs)]
+    if part == "b1":
+        return steps
+    return [
+        *steps,
+        _sheet(protocol, main, students, data, runs),
+        _timing(protocol, main, students, data, runs),
+    ]
+
+
+def _sheet(protocol: str, main: str, students: Sequence[str], data: str, runs: Path) -> Step:
+    """Masks of teacher and students beside the truth."""
+    folders = {"teacher": runs / main / "evaluate-teacher", "student": runs / main / "evaluate-student"}
+    folders |= {name: runs / name / "evaluate-student" for name in students}
+    config = load_pipeline(_file(main)).data
+    words = [*(f"{name}={folder}" for name, folder in folders.items())]
+    words += ["--images", str(Path(data) / (config.val_images or config.train_images))]
+    return Step("deepmac", ["sheet", *words, "--out", str(runs / FOLDERS[protocol] / "contact_sheet.png")])
 
 
 def _timing(protocol: str, main: str, students: Sequence[str], data: str, runs: Path) -> Step:

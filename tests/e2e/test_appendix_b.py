@@ -109,16 +109,16 @@ def test_every_forecast_comes_before_any_work() -> None:
     own = ["teach", "evaluate", "pseudolabel", "student", "evaluate"]
     another = ["student", "evaluate"]
     small = stages_of(planned_by_make("appendix-b2", "SMALL=1", "DATA=/d"))
-    assert small == ["forecast"] * 2 + own + another + ["latency"]
+    assert small == ["forecast"] * 2 + own + another + ["sheet", "latency"]
     whole = planned_by_make("appendix-b", "COCO=/coco", "LVIS=l/lvis_v1_val.json")
     lvis = ["teach", "evaluate"] * 2
-    assert stages_of(whole) == ["forecast"] * 5 + own + another * 2 + lvis + ["latency"]
+    assert stages_of(whole) == ["forecast"] * 5 + own + another * 2 + lvis + ["sheet", "latency"]
     begun = [step.words for step in whole if step.words[0] == "forecast" and "lvis_" in step.words[1]]
     assert {words[-2] for words in begun} == {
         f"data.val_annotations={Path.cwd() / 'l' / 'lvis_v1_val.json'}"  # not relative to COCO's folder
     }
     without = stages_of(planned_by_make("appendix-b", "COCO=/coco"))
-    assert without == ["forecast"] * 3 + own + another * 2 + ["latency"]
+    assert without == ["forecast"] * 3 + own + another * 2 + ["sheet", "latency"]
     anyway = planned_by_make("appendix-b", "COCO=/coco", "ANYWAY=1")
     assert [step.words[-1] for step in anyway if step.words[0] == "forecast"] == ["--anyway"] * 3
 
@@ -164,7 +164,6 @@ def test_the_steps_of_the_sample_run_and_end_in_a_table(
             ended = deepmac(*step.words)
             assert ended.code == 0, (step.words, ended.err)
         else:
-            (runs / "appendix_b_small").mkdir()
             assert latency.main([*step.words, "--images-count", "2", "--rounds", "1"]) == 0
     assert appendix_b.main(["table", "small", "--runs", str(runs)]) == 0
     told = capsys.readouterr().out
@@ -180,6 +179,7 @@ def test_the_steps_of_the_sample_run_and_end_in_a_table(
         ["teacher", "evaluate-teacher", "pseudolabel", "select", "student", "evaluate-student"],
         ["student", "evaluate-student"],
     ]
+    assert (runs / "appendix_b_small" / "contact_sheet.png").stat().st_size > 1000
     inputs = [
         json.loads((runs / run / "student" / "done.json").read_text())["inputs"]
         for run in ("coco_sample", "coco_sample_mask_rcnn")

@@ -216,6 +216,30 @@ def compare(
 
 
 @app.command()
+def sheet(
+    evaluations: Annotated[
+        list[str], typer.Argument(help="HEADING=FOLDER each, such as student=runs/x/evaluate-student.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="PNG file to write.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the validation images; default: where they lay.")
+    ] = None,
+    of_each: Annotated[int, typer.Option(min=1, help="So many worst, median and best masks of each.")] = 1,
+) -> None:
+    """A contact sheet of any evaluations on one validation set: worst, median and best unseen masks."""
+    from deepmac_distill import stages
+
+    folders: dict[str, Path] = {}
+    for given in evaluations:
+        heading, equals, folder = given.partition("=")
+        if not (heading and equals and folder) or heading in folders:
+            raise ConfigError(f"{given}: expected HEADING=FOLDER, each heading once")
+        folders[heading] = Path(folder)
+    print(stages.sheet(folders, out, images, of_each))
+    print(out)
+
+
+@app.command()
 def check(
     annotations: Annotated[Path, typer.Argument(help="COCO, LVIS or boxes-only JSON.")],
     images: Annotated[

@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from deepmac_distill.stages.checking import check
+from deepmac_distill.stages.comparing import compare, sheet
 from deepmac_distill.stages.evaluating import (
-    compare,
     evaluate,
     read_summary,
     report,
@@ -38,6 +38,7 @@ __all__ = [
     "report",
     "retention",
     "run",
+    "sheet",
     "student",
     "teach",
 ]

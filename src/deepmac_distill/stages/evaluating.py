@@ -10,26 +10,23 @@ from typing import Any
 import pyarrow.parquet as pq
 from torch import nn
 
-from deepmac_distill.annotations.coco import AnnotationSet, read_coco
+from deepmac_distill.annotations.coco import AnnotationSet
 from deepmac_distill.data.images import images_sha256
 from deepmac_distill.data.loader import evaluation_batches
-from deepmac_distill.errors import ConfigError, DataError, GateError, RunError
-from deepmac_distill.evaluation.average_precision import coco_average_precision, compare_average_precision
+from deepmac_distill.errors import ConfigError, DataError, GateError
+from deepmac_distill.evaluation.average_precision import coco_average_precision
 from deepmac_distill.evaluation.mask_iou import given_box_ious
-from deepmac_distill.evaluation.summary import compare_given_boxes, summarise
+from deepmac_distill.evaluation.summary import summarise
 from deepmac_distill.files import sha256_of_file, write_json
 from deepmac_distill.inference import detect_objects, segment_boxes
 from deepmac_distill.labelling import coco_results, given_box_masks
 from deepmac_distill.report.contact_sheet import contact_sheet
+from deepmac_distill.stages.comparing import compare, judged_masks
 from deepmac_distill.stages.job import MADE_BY, Job, Trained, training_split, validation_split
 from deepmac_distill.stages.loading import boxes_for, load_model, sha256_of_weights
-from deepmac_distill.stages.sheet import Judged, draw_sheet
+from deepmac_distill.stages.sheet import draw_sheet
 from deepmac_distill.structures import Batch
 from deepmac_distill.training.checkpoint import ModelCard, read_card
-
-MOST_AP_RESAMPLES = (
-    200  # each repeats the accumulation over all detections; IoU resamples cost next to nothing
-)
 
 
 def evaluate(job: Job, model: Trained | Path) -> Path:
@@ -119,7 +116,7 @@ def report(job: Job) -> dict[str, Any]:
         write_json(
             folder / "summary.json", {**summaries, "student_minus_teacher": comparison, "data": truth.counts}
         )
-        masks = {role: _judged_masks(where) for role, where in folders.items()}
+        masks = {role: judged_masks(where) for role, where in folders.items()}
         sheet = draw_sheet(truth, data.images, masks, settings.sheet_of_each)
         if sheet.rows:
             contact_sheet(sheet.rows, folder / "contact_sheet.png", job.run.path.name, sheet.note)
@@ -129,52 +126,6 @@ def report(job: Job) -> dict[str, Any]:
     inputs = {f"{role} evaluation": sha256_of_file(where / "summary.json") for role, where in folders.items()}
     inputs |= {"evaluation.sheet_of_each": settings.sheet_of_each}
     return read_summary(job.do("report", inputs, work, derived=True))
-
-
-def compare(a: Path, b: Path, resamples: int, seed: int) -> dict[str, Any]:
-    """Paired differences, a minus b, of two evaluation folders on the same validation set.
-
-    Raises:
-        RunError: a folder holds no evaluation.
-        DataError: the two were judged on other instances, or the set has changed since.
-    """
-    records = [_read_record(folder) for folder in (a, b)]
-    truth = read_coco(Path(records[0]["annotations"]), tuple(records[0]["seen"]), hide_unseen=False)
-    for folder, record in zip((a, b), records, strict=True):
-        if record["annotations_sha256"] != truth.content_sha256:
-            raise DataError(
-                f"{folder}: judged on other annotations or seen classes than {truth.path} holds now"
-            )
-    ious = [pq.read_table(folder / "ious.parquet") for folder in (a, b)]
-    found: dict[str, Any] = {"given_boxes": compare_given_boxes(*ious, truth.classes, resamples, seed)}
-    if all((folder / "detections.json").exists() for folder in (a, b)):
-        results = [json.loads((folder / "detections.json").read_text(encoding="utf-8")) for folder in (a, b)]
-        found["detected"] = {
-            kind: compare_average_precision(
-                truth, *results, kind, resamples=min(resamples, MOST_AP_RESAMPLES), seed=seed
-            )
-            for kind in ("segm", "bbox")
-        }
-    return found
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    """What an evaluation was of."""
-    try:
-        return json.loads((folder / "judged.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise RunError(f"{folder}: no evaluation; expected a folder that deepmac evaluate wrote") from None
-
-
-def _judged_masks(folder: Path) -> dict[int, Judged]:
-    masks = pq.read_table(folder / "masks.parquet").to_pylist()
-    ious = pq.read_table(folder / "ious.parquet", columns=["annotation_id", "iou"]).to_pylist()
-    counts = {row["annotation_id"]: row["rle_counts"] for row in masks}
-    return {
-        row["annotation_id"]: Judged(counts[row["annotation_id"]], row["iou"])
-        for row in ious
-        if row["annotation_id"] in counts
-    }
 
 
 def _judge(
@@ -216,6 +167,7 @@ def _judge(
         {
             "annotations": str(truth.path.resolve()),
             "annotations_sha256": truth.content_sha256,
+            "images": str(images.resolve()),
             "seen": truth.classes.seen_names,
             "weights": str(weights),
         },

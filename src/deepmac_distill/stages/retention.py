@@ -20,7 +20,8 @@ from deepmac_distill.config import MaskRcnnConfig
 from deepmac_distill.errors import ConfigError, DataError, RunError
 from deepmac_distill.evaluation.retention import retention_in_detections, retention_in_given_boxes
 from deepmac_distill.files import sha256_of_file, write_json
-from deepmac_distill.stages.evaluating import MOST_AP_RESAMPLES, evaluate, read_summary, require_validation
+from deepmac_distill.stages.comparing import MOST_AP_RESAMPLES
+from deepmac_distill.stages.evaluating import evaluate, read_summary, require_validation
 from deepmac_distill.stages.job import Job, Split, Trained, training_split, validation_split
 from deepmac_distill.stages.training import require_buildable, student, train_stage, training_inputs
 
