@@ -16,6 +16,7 @@ from deepmac_distill.config import DeepMacConfig, MaskRcnnConfig, ModelConfig
 from deepmac_distill.models.build import HOURGLASS_BACKBONES, RESNETS, build_model
 from deepmac_distill.models.mask_heads import MASK_HEADS, build_mask_head
 from deepmac_distill.models.spinenet import SPINENETS
+from deepmac_distill.training.footprint import counting_kept
 
 CROPS = (2, 50, 32, 32)  # what Deep-MAC's mask heads see; two, since a bottom of 1 x 1 has no variance alone
 BACKBONE_PX = 512
@@ -130,23 +131,12 @@ def _models() -> Iterator[tuple[str, ModelConfig]]:
 
 def size_of(module: nn.Module, inputs: Tensor) -> Size:
     """Counted in one training pass of `module` over B `inputs`, both on the meta device."""
-    saved: dict[int, tuple[Tensor, int]] = {}  # the tensor too: a dead one's address may come again
-    own = {id(parameter.untyped_storage()) for parameter in module.parameters()}
-
-    def keep(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, nn.Parameter) and id(tensor.untyped_storage()) not in own:
-            saved[tensor.untyped_storage()._cdata] = (tensor, tensor.untyped_storage().nbytes())
-        return tensor
-
-    with (
-        FlopCounterMode(display=False) as flops,
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-    ):
-        module.train()(inputs)
+    with FlopCounterMode(display=False) as flops, counting_kept(module) as kept:
+        _graph = module.train()(inputs)  # held, so that no kept tensor's storage is used again
     return Size(
         parameters=_parameters(module),
         gmacs=flops.get_total_flops() / 2 / len(inputs) / 1e9,
-        saved_mib=sum(size for _, size in saved.values()) / len(inputs) / 2**20,
+        saved_mib=sum(kept.values()) / len(inputs) / 2**20,
     )
 
 

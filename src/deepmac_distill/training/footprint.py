@@ -7,7 +7,8 @@ images and with the masks in it; so does its time. A few small passes tell how f
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -153,18 +154,9 @@ def training_bytes(state: StateBytes, rates: Rates, load: Load, margin: float) -
 
 def measure_pass(model: nn.Module, batch: Batch, device: torch.device, autocast: bool) -> Pass:
     """One forward and backward of `model`, in training mode; its gradients are gone afterwards."""
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: dict[int, int] = {}  # storage: bytes; several tensors may share one
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
     batch = batch.to(device)
     started = _now(device)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with counting_kept(model) as kept:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
             losses: dict[str, Tensor] = model(batch)
         total = torch.stack(list(losses.values())).sum()
@@ -174,6 +166,25 @@ def measure_pass(model: nn.Module, batch: Batch, device: torch.device, autocast:
     images, _, size_px, _ = batch.images.shape
     load = Load(images=images, size_px=size_px, masks=int(batch.instances.has_mask.sum()))
     return Pass(load=load, kept_bytes=sum(kept.values()), seconds=seconds)
+
+
+@contextmanager
+def counting_kept(model: nn.Module) -> Iterator[dict[int, int]]:
+    """What a forward inside leaves for the backward, parameters not among it: storage -> bytes.
+
+    Works on the meta device too. Several tensors may share a storage, which counts once.
+    """
+    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield kept
 
 
 def sample_batch(images: int, size_px: int, masks_per_image: int, mask_size: int) -> Batch:
