@@ -39,9 +39,10 @@ from deepmac_distill.data.augment import evaluation_views
 from deepmac_distill.data.dataset import BoxDataset
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.devices import use_threads
+from deepmac_distill.errors import CheckpointError, RunError
 from deepmac_distill.evaluation.mask_iou import given_box_ious
 from deepmac_distill.evaluation.summary import Means, interval, paired_ious
-from deepmac_distill.files import write_json
+from deepmac_distill.files import sha256_of_file, write_json
 from deepmac_distill.inference import segment_boxes
 from deepmac_distill.labelling import given_box_masks
 from deepmac_distill.models.build import build_model
@@ -81,7 +82,7 @@ def _deepmac(head: str, own: float, rivals: float, where: str, against: str = "h
 
 
 def _deep_marc(boxes: str, against: str, own: float, rivals: float) -> Row:
-    keys = {"mask_head": "default", "mask_crop": 14, "mask_boxes": boxes, "class_agnostic": True}
+    keys = {"mask_head": "default-batch-norm", "mask_crop": 14, "mask_boxes": boxes, "class_agnostic": True}
     return Row("mask_rcnn", keys, against, (own, rivals), "table 1")
 
 
@@ -105,7 +106,9 @@ def train_row(row: Row, base: Frozen, seed: int, out: Path) -> nn.Module:
     torch.manual_seed(seed)
     model = build_model(_recipe(row, base.card.model), len(base.training.classes), load_weights=False)
     kept = {name: tensor for name, tensor in base.state.items() if not name.startswith("mask_head.")}
-    model.load_state_dict(kept, strict=False)
+    missing = model.load_state_dict(kept, strict=False).missing_keys
+    if strays := [name for name in missing if not name.startswith("mask_head.")]:
+        raise CheckpointError(f"{row.keys}: no weight {strays[0]}; expected all but the mask head's")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith("mask_head."))
     model.backbone = Shown()
@@ -160,14 +163,16 @@ def do_rows(
         "annotations": str(truth.path.resolve()),
         "seen": list(truth.classes.seen_names),
         "base_models": {kind: read_card(path).model for kind, path in weights.items()},
-        "weights": {kind: str(path) for kind, path in weights.items()},
     }
     write_json(out / "judged.json", facts)
+    contents = {"training": training.content_sha256, "truth": truth.content_sha256}
     bases: dict[str, Frozen] = {}
     for seed in seeds:
         for name in names:
             folder = out / name / f"seed-{seed}"
-            if (folder / "ious.parquet").exists() or (name == GRABCUT and seed != seeds[0]):
+            base = None if name == GRABCUT else sha256_of_file(weights[ROWS[name].base])
+            inputs = {**contents, "weights": base, **_settings(name, seed)}
+            if (name == GRABCUT and seed != seeds[0]) or _is_done(folder, inputs):
                 continue
             folder.mkdir(parents=True, exist_ok=True)
             started = time.perf_counter()
@@ -181,7 +186,37 @@ def do_rows(
                 ious = judge(model, bases[kind].validation_batches(model.backbone), truth)
             (folder / "state.pt").unlink(missing_ok=True)
             pq.write_table(ious, folder / "ious.parquet")
+            write_json(folder / "done.json", {"inputs": inputs, "environment": environment()})
             print(f"{name}, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
+
+
+def _settings(name: str, seed: int) -> dict[str, Any]:
+    """What a row depends on beside its data and the frozen model."""
+    if name == GRABCUT:
+        return {"image_size_px": GRABCUT_PX}
+    return {
+        "keys": dict(ROWS[name].keys),
+        "recipe": {**RECIPE, "warmup_steps": WARMUP_STEPS, "clip_norm": CLIP_NORM, "ema_decay": EMA_DECAY},
+        "steps": STEPS,
+        "batch_size": BATCH_SIZE,
+        "views": VIEWS,
+        "seed": seed,
+    }
+
+
+def _is_done(folder: Path, inputs: Mapping[str, Any]) -> bool:
+    """Whether a row is there.
+
+    Raises:
+        RunError: it is there, but made with other inputs; names the first.
+    """
+    if not (folder / "done.json").exists():
+        return False
+    made = json.loads((folder / "done.json").read_text(encoding="utf-8"))["inputs"]
+    for key, now in inputs.items():
+        if made[key] != now:
+            raise RunError(f"{folder}: made with {key} = {made[key]}, now {now}; expected another --out")
+    return True
 
 
 def costs(base_models: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> dict[str, dict[str, float]]:
@@ -207,7 +242,11 @@ def costs(base_models: Mapping[str, Mapping[str, Any]], names: Iterable[str]) ->
 
 def compare(out: Path, annotations: AnnotationSet) -> dict[str, Any]:
     """Every figure of the comparison: of each row its class means, and its difference to its rival."""
-    ious = {name: _mean_over_seeds(out / name) for name in (*ROWS, GRABCUT) if (out / name).is_dir()}
+    ious = {
+        name: _mean_over_seeds(out / name)
+        for name in (*ROWS, GRABCUT)
+        if any((out / name).glob("*/done.json"))
+    }
     paired = paired_ious(ious)
     first = next(iter(ious.values()))
     paired = paired.append_column("box", first["box_iou"])
@@ -304,6 +343,14 @@ def _mean_over_seeds(folder: Path) -> pa.Table:
     return tables[0].set_column(position, "iou", pc.divide(total, float(len(tables))))
 
 
+def _made(out: Path) -> dict[str, Any]:
+    """Row -> what its first seed was made with, and where."""
+    return {
+        path.parts[-3]: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(out.glob("*/*/done.json"), reverse=True)
+    }
+
+
 def _of_each_seed(folder: Path, classes: Classes) -> list[float]:
     means = [
         Means.of(table, ("iou",), classes, 0, 0).class_means["unseen"][0, 0] for table in _seed_tables(folder)
@@ -341,11 +388,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         truth = read_coco(Path(facts["annotations"]), tuple(facts["seen"]), hide_unseen=False)
         rows = compare(given.out, truth)
         document = {
-            "environment": environment(),
-            "steps": STEPS,
-            "batch_size": BATCH_SIZE,
-            "views": VIEWS,
+            "environment": environment(),  # where the costs were measured
             "rows": rows,
+            "made": _made(given.out),
             "costs": costs(facts["base_models"], rows.keys() & ROWS.keys()),
         }
         if given.json:

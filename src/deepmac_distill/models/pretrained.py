@@ -257,6 +257,17 @@ def load_fitting(module: nn.Module, weights: Mapping[str, Tensor], where: str) -
     Raises:
         CheckpointError: a tensor is missing or has another shape; the first one is named.
     """
+    require_fitting(module, weights, where)
+    own = module.state_dict()
+    module.load_state_dict({name: weights.get(name, own[name]) for name in own})
+
+
+def require_fitting(module: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """Refuse what `load_fitting` would; `module` may be on the meta device.
+
+    Raises:
+        CheckpointError: a tensor is missing or has another shape; the first one is named.
+    """
     own = module.state_dict()
     weights = {name: own[name] for name in own if name.endswith(_COUNTER)} | dict(weights)
     for name, tensor in own.items():
@@ -265,4 +276,3 @@ def load_fitting(module: nn.Module, weights: Mapping[str, Tensor], where: str) -
         if weights[name].shape != tensor.shape:
             got, expected = tuple(weights[name].shape), tuple(tensor.shape)
             raise CheckpointError(f"{where}: {name}: got {got}, expected {expected}")
-    module.load_state_dict({name: weights[name] for name in own})

@@ -24,6 +24,7 @@ from deepmac_distill.stages.comparing import MOST_AP_RESAMPLES
 from deepmac_distill.stages.evaluating import evaluate, read_summary, require_validation
 from deepmac_distill.stages.job import Job, Split, Trained, training_split, validation_split
 from deepmac_distill.stages.training import require_buildable, student, train_stage, training_inputs
+from deepmac_distill.training.checkpoint import read_card, require_classes
 
 ARMS: dict[str, Trained] = {"a": "student-seen", "b": "student", "c": "student-human"}
 
@@ -45,7 +46,9 @@ def retention(job: Job) -> dict[str, Any]:
     _note_what_is_unfair(job, without)
 
     # The run's own student first: whatever is wrong with it is said before hours of work.
-    _student_of_run(job, annotations, training.images)
+    weights = _student_of_run(job, annotations, training.images)
+    classes = annotations.classes
+    require_classes(weights, read_card(weights), classes.names, classes.seen)
     train_stage(job, "student-seen", annotations, training.images)
     all_seen = (True,) * len(everything.classes)
     train_stage(job, "student-human", everything, training.images, seen=all_seen)

@@ -18,7 +18,7 @@ from deepmac_distill.data.loader import training_batches
 from deepmac_distill.errors import CheckpointError, ConfigError, DataError
 from deepmac_distill.files import sha256_of_file
 from deepmac_distill.models import pretrained
-from deepmac_distill.models.build import build_model
+from deepmac_distill.models.build import build_model, require_backbone_weights
 from deepmac_distill.models.grabcut import GrabCut
 from deepmac_distill.stages.job import Job, Role, Trained, training_split
 from deepmac_distill.training.checkpoint import (
@@ -78,7 +78,7 @@ def require_buildable(job: Job, role: Role) -> None:
 
     Raises:
         ConfigError: names the key.
-        CheckpointError: the initial weights cannot be read, or none of them fits.
+        CheckpointError: weights to start from cannot be read or do not fit.
     """
     recipe: RoleConfig = getattr(job.pipeline, role)
     if role == "student" and isinstance(recipe.model, GrabCutConfig):
@@ -86,8 +86,9 @@ def require_buildable(job: Job, role: Role) -> None:
     try:
         with torch.device("meta"):  # shapes alone: no memory, no time
             model = build_model(recipe.model, num_classes=1, load_weights=False)
-    except ConfigError as error:
-        raise ConfigError(f"{role}.{error}") from None
+        require_backbone_weights(model, recipe.model)
+    except (ConfigError, CheckpointError) as error:
+        raise type(error)(f"{role}.{error}") from None
     multiple, size_px = model.canvas_multiple, recipe.train.image_size_px
     if size_px % multiple:
         raise ConfigError(
@@ -143,10 +144,11 @@ def training_inputs(job: Job, role: Role, annotations: AnnotationSet, images: Pa
         f"{role} annotations": annotations.content_sha256,
         "data.train_images": images_sha256(annotations, images),
     }
-    start = f"{role}.train.initial_weights"
-    if inputs[start]:  # their content counts, not where they lie
-        inputs[start] = f"sha256:{sha256_of_file(Path(inputs[start]))}"
-    else:  # named only where it is set: trainings without it are as they were
+    start, backbone = f"{role}.train.initial_weights", f"{role}.model.backbone_weights"
+    for key in (start, backbone):
+        if (named := inputs.get(key)) and named not in ("none", "imagenet", "wheel"):
+            inputs[key] = f"sha256:{sha256_of_file(Path(named))}"  # the content counts, not where it lies
+    if not inputs[start]:  # named only where it is set: trainings without it are as they were
         del inputs[start]
     return inputs
 
