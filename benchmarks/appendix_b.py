@@ -52,7 +52,10 @@ RUNS = {
         "student mask rcnn r50": ("coco_sample_mask_rcnn", "student"),
     },
 }
-TIMED = {"speed hg100": "teacher", "speed resnet4": "student"}  # rows of benchmarks/latency.py: its model
+TIMED = {
+    "speed hg100": "teacher",
+    "speed resnet4": "student",
+}  # rows of benchmarks/latency.py: role of the run
 FOLDERS = {"paper": "appendix_b", "small": "appendix_b_small"}  # of the table, among the runs
 LEFT_OUT = "left out of the sample"
 
@@ -264,7 +267,7 @@ def write(runs: Path, protocol: str) -> list[Row]:
 
 def _ours(runs: Path, protocol: str, row: str, kind: str) -> tuple[dict[str, float | None] | None, str]:
     if row in TIMED:
-        return _timed(runs / FOLDERS[protocol] / "latency.json", TIMED[row])
+        return _timed(runs, protocol, TIMED[row])
     if row not in RUNS[protocol]:
         return None, f"not run: {LEFT_OUT}"
     name, role = RUNS[protocol][row]
@@ -279,15 +282,22 @@ def _ours(runs: Path, protocol: str, row: str, kind: str) -> tuple[dict[str, flo
     return figures, described(getattr(pipeline, role))
 
 
-def _timed(path: Path, model: str) -> tuple[dict[str, float | None] | None, str]:
-    """Median milliseconds of detection with masks, where they were measured."""
+def _timed(runs: Path, protocol: str, role: str) -> tuple[dict[str, float | None] | None, str]:
+    """Median milliseconds of detection with masks, where they were measured, of what and on what."""
+    path = runs / FOLDERS[protocol] / "latency.json"
     if not path.is_file():
         return None, f"not run: no {path.name}"
     measured = _read(path)
-    milliseconds = measured["models"][model]["detect"]
-    where = (measured["environment"]["gpus"] or [measured["environment"]["processor"]])[0]
-    canvas = measured["models"][model]["canvas_px"]
-    return {"all": statistics.median(milliseconds)} if milliseconds else None, f"{canvas} px, {where}"
+    milliseconds, environment = measured["models"][role]["detect"], measured["environment"]
+    if not milliseconds:
+        return None, "not run: the model does not detect"
+    main = RUNS[protocol]["teacher given boxes"][0]
+    model = described(getattr(load_pipeline(runs / main / "config.json"), role))
+    on_gpu = measured["device"].startswith("cuda")
+    machine = (
+        environment["gpus"][0] if on_gpu else f"{measured['threads']} threads of {environment['processor']}"
+    )
+    return {"all": statistics.median(milliseconds)}, f"{model}; {machine}"
 
 
 def _roles(protocol: str, name: str) -> set[str]:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from deepmac_distill.cli.app import STAGES_WITH_WEIGHTS
+from deepmac_distill.stages.job import MADE_BY
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "deepmac_distill"
 LAYERS = [
@@ -91,3 +94,7 @@ def test_the_library_neither_prints_nor_exits() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 assert ast.unparse(node.func) not in ("print", "exit", "sys.exit"), path
+
+
+def test_the_command_line_knows_every_stage_that_leaves_weights() -> None:
+    assert set(STAGES_WITH_WEIGHTS) == MADE_BY.keys()

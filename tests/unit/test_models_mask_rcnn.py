@@ -223,12 +223,21 @@ def test_weight_transfer_reaches_classes_without_masks_and_spares_the_boxes() ->
     unseen = batch.instances.select(batch.instances.labels == 2)
     before = model.eval().segment(batch.images, unseen)
     model.train()
-    optimizer = torch.optim.SGD(model.mask_head.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(model.mask_head.transfer.parameters(), lr=0.1)  # nothing that classes share
     losses(model, batch)["mask"].backward()
     assert model.roi.box_predictor.cls_score.weight.grad is None
     assert all(p.grad is not None for p in model.mask_head.parameters())
     optimizer.step()
     assert not torch.equal(model.eval().segment(batch.images, unseen), before)
+
+
+def test_without_weight_transfer_a_class_without_masks_learns_nothing_of_its_own() -> None:
+    model = narrow(mask_boxes="gt").train()
+    batch = make_batch(model, [[True, True, False], [True, True, False]])
+    losses(model, batch)["mask"].backward()
+    logits = [part for part in model.mask_head.modules() if isinstance(part, torch.nn.Conv2d)][-1]
+    own = logits.weight.grad.flatten(1).abs().sum(1)  # a row for each class
+    assert (own > 0).tolist() == [True, True, False]
 
 
 def test_weight_transfer_takes_a_class_s_own_box_weights() -> None:

@@ -31,6 +31,9 @@ from deepmac_distill.cli.jobs import job_of, names_of, overrides_of
 from deepmac_distill.cli.results import print_comparison, print_report, print_retention, print_summary
 from deepmac_distill.errors import ConfigError, DistillError
 
+# As in stages.job, which imports torch; a test holds the two together.
+STAGES_WITH_WEIGHTS = ("teacher", "student", "student-seen", "student-human")
+
 app = typer.Typer(
     help="Masks for all your boxes, and a fast detector-segmenter for every class.",
     no_args_is_help=True,
@@ -319,10 +322,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _role_or_path(model: str) -> str | Path:
-    if model in ("teacher", "student", "student-seen", "student-human"):
+    if model in STAGES_WITH_WEIGHTS:
         return model
     if not Path(model).is_file():
-        raise ConfigError(f"{model}: no such file; expected teacher, student, or a weights file")
+        stages = ", ".join(STAGES_WITH_WEIGHTS)
+        raise ConfigError(f"{model}: no such file; expected {stages}, or a weights file")
     return Path(model)
 
 

@@ -16,6 +16,7 @@ from deepmac_distill.cli.app import app
 
 HEADINGS = {
     "mask head": "Mask heads: 32 x 32 cells, 50 channels; per instance",
+    "mask head of mask_rcnn": "Mask heads of Mask R-CNN: the paper's crops, 256 channels; per instance",
     "backbone": "Backbones: 512 x 512 px; per image (and any timm model with maps of strides 4 to 32)",
     "model": "Models of the paper, 80 classes",
 }

@@ -218,7 +218,7 @@ class LabelsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationConfig:
-    """How models are judged. The validation set is read here and nowhere else."""
+    """How models are judged, on the validation set."""
 
     batch_size: int = 8
     max_detections: int = 100  # per image

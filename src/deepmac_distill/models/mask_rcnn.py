@@ -43,8 +43,15 @@ class MaskRcnn(nn.Module):
     - Mask targets come from grids over the boxes, with pixel centres at i + 0.5; torchvision's come from
       image-sized masks, half a pixel off.
     - There is no mask of the background class.
+    - Everything learns, batch norm from the batch too; torchvision's model, when it starts from ImageNet,
+      freezes the first layers and all batch norms.
     - A mask is a grid over its box and is not pasted here.
     - `mask_boxes="gt"` and `class_agnostic` are choices of Deep-MARC.
+
+    Where Deep-MARC's published code (TensorFlow) has other numbers, torchvision's stand: four samples a cell
+    of a crop, theirs one, at the cell's centre; 2000 proposals before NMS in training and 1000 in inference,
+    theirs 5000 in inference; the mask loss is the mean over instances, theirs over all their pixels; weight
+    decay is the recipe's, theirs spares the body of a deep mask head.
 
     Args:
         backbone: maps of several strides.

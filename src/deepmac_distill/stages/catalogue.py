@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,16 @@ from deepmac_distill.training.footprint import counting_kept
 
 CROPS = (2, 50, 32, 32)  # what Deep-MAC's mask heads see; two, since a bottom of 1 x 1 has no variance alone
 BACKBONE_PX = 512
+TINY_WIDTH = 32  # as the demo has it
+ROI_CHANNELS = 256  # of the maps that Mask R-CNN's mask heads see
+ROI_HEADS = {  # cells a side of the crop, and channels after the first convolution
+    "default": (14, 256),
+    "default-batch-norm": (14, 256),
+    "resnet-4": (14, 64),
+    "hourglass-20": (16, 64),
+    "hourglass-52": (32, 64),
+}
+SPINENET_ANCHOR_SCALES = (1.0, 1.26, 1.587)
 # Where the paper (arXiv:2104.00613) has it, and mask AP of unseen classes there where not said otherwise:
 # COCO, masks of the VOC classes seen, 512 px, mask heads on Hourglass-104.
 PAPER = {
@@ -47,7 +58,16 @@ PAPER = {
     "deepmac hourglass-104, hourglass-100": ("table 8, 1024 px", 35.5),
     "deepmac hourglass-104, resnet-4": ("table 3", 26.6),
     "deepmac resnet101, resnet-4": ("table 3", 22.6),
+    "deepmac resnet101, hourglass-10": ("table 3", 24.8),
     "deepmac resnet101, hourglass-20": ("table 3", 26.7),
+    "deepmac hourglass-104, resnet-4, without detection": ("table 4, mask IoU in given boxes", 62.1),
+    "deepmac hourglass-104, hourglass-20, without detection": ("table 4, mask IoU in given boxes", 77.8),
+    "deepmac hourglass-104, hourglass-52, without detection": ("table 4, mask IoU in given boxes", 79.2),
+    "mask_rcnn resnet101, resnet-4, gt": ("table 2", 27.4),
+    "mask_rcnn resnet50, default-batch-norm, a mask for each class": ("table 13, a student", 34.7),
+    "mask_rcnn spinenet-143, default-batch-norm, a mask for each class": ("table 13, a student", 40.4),
+    "mask_rcnn resnet101, weight-transfer, a mask for each class": ("table 8, Mask^X R-CNN", 23.8),
+    "grabcut": ("table 8, in detected boxes", 19.7),
     "deepmac hourglass-52, hourglass-52": ("table 7, mask IoU in given boxes", 77.8),
 }
 
@@ -65,7 +85,7 @@ class Size:
 class Entry(Size):
     """One thing with a name."""
 
-    kind: str  # mask head | backbone | model
+    kind: str  # mask head | mask head of mask_rcnn | backbone | model
     name: str
     paper: str | None  # where the paper has it
     paper_figure: float | None  # mask AP of unseen classes, where `paper` says no other
@@ -77,6 +97,11 @@ def catalogue() -> Iterator[Entry]:
         with torch.device("meta"):
             head = build_mask_head(name, in_channels=CROPS[1])
             yield _entry("mask head", name, size_of(head, torch.empty(CROPS)))
+    for name, (crop, _) in ROI_HEADS.items():
+        with torch.device("meta"):
+            head = build_model(_mask_rcnn("resnet50", name, "gt", True), 1, load_weights=False).mask_head
+            crops = torch.empty(2, ROI_CHANNELS, crop, crop)
+            yield _entry("mask head of mask_rcnn", name, size_of(head, crops))
     images = (1, 3, BACKBONE_PX, BACKBONE_PX)
     for config in _backbones():
         with torch.device("meta"):
@@ -87,10 +112,13 @@ def catalogue() -> Iterator[Entry]:
         with torch.device("meta"):
             model = build_model(config, 80, load_weights=False)
         yield _entry("model", name, Size(parameters=_parameters(model), gmacs=None, saved_mib=None))
+    # Not built: it has no weights to count, and OpenCV need not be there.
+    yield _entry("model", "grabcut", Size(parameters=0, gmacs=None, saved_mib=None))
 
 
 def _backbones() -> Iterator[ModelConfig]:
-    for name in ("tiny", *HOURGLASS_BACKBONES, *RESNETS):
+    yield DeepMacConfig(backbone="tiny", backbone_width=TINY_WIDTH, mask_head="resnet-4")
+    for name in (*HOURGLASS_BACKBONES, *RESNETS):
         yield DeepMacConfig(backbone=name, mask_head="resnet-4")
     for name in SPINENETS:
         yield MaskRcnnConfig(backbone=name)
@@ -104,29 +132,47 @@ def _models() -> Iterator[tuple[str, ModelConfig]]:
         ("hourglass-104", "hourglass-100"),
         ("hourglass-52", "hourglass-52"),
         ("resnet101", "resnet-4"),
+        ("resnet101", "hourglass-10"),
         ("resnet101", "hourglass-20"),
     ):
         yield f"deepmac {backbone}, {head}", DeepMacConfig(backbone=backbone, mask_head=head)
-    for backbone, head, crop, channels, mask_boxes in (
-        ("resnet50", "default-batch-norm", 14, 256, "proposals+gt"),
-        ("resnet50", "default-batch-norm", 14, 256, "gt"),
-        ("resnet101", "default-batch-norm", 14, 256, "proposals+gt"),
-        ("resnet101", "default-batch-norm", 14, 256, "gt"),
-        ("resnet101", "hourglass-20", 16, 64, "gt"),
-        ("resnet101", "hourglass-52", 32, 64, "gt"),
-        ("spinenet-143", "hourglass-52", 32, 64, "gt"),
+    for head in ("resnet-4", "hourglass-20", "hourglass-52"):
+        config = DeepMacConfig(backbone="hourglass-104", mask_head=head, detection=False)
+        yield f"deepmac hourglass-104, {head}, without detection", config
+    for backbone, head, mask_boxes in (
+        ("resnet50", "default-batch-norm", "proposals+gt"),
+        ("resnet50", "default-batch-norm", "gt"),
+        ("resnet101", "default-batch-norm", "proposals+gt"),
+        ("resnet101", "default-batch-norm", "gt"),
+        ("resnet101", "resnet-4", "gt"),
+        ("resnet101", "hourglass-20", "gt"),
+        ("resnet101", "hourglass-52", "gt"),
+        ("spinenet-143", "hourglass-52", "gt"),
     ):
-        yield (
-            f"mask_rcnn {backbone}, {head}, {mask_boxes}",
-            MaskRcnnConfig(
-                backbone=backbone,
-                mask_head=head,
-                mask_crop=crop,
-                mask_channels=channels,
-                mask_boxes=mask_boxes,
-                class_agnostic=True,
-            ),
-        )
+        yield f"mask_rcnn {backbone}, {head}, {mask_boxes}", _mask_rcnn(backbone, head, mask_boxes, True)
+    for backbone, head in (
+        ("resnet50", "default-batch-norm"),
+        ("resnet101", "weight-transfer"),
+        ("spinenet-143", "default-batch-norm"),
+    ):
+        name = f"mask_rcnn {backbone}, {head}, a mask for each class"
+        yield name, _mask_rcnn(backbone, head, "proposals+gt", False)
+
+
+def _mask_rcnn(
+    backbone: str, head: str, mask_boxes: Literal["gt", "proposals+gt"], class_agnostic: bool
+) -> MaskRcnnConfig:
+    """With the crop and the width that the paper gives each head, and SpineNet's anchors."""
+    crop, channels = ROI_HEADS.get(head, (14, 256))
+    return MaskRcnnConfig(
+        backbone=backbone,
+        mask_head=head,
+        mask_crop=crop,
+        mask_channels=channels,
+        mask_boxes=mask_boxes,
+        class_agnostic=class_agnostic,
+        anchor_scales=SPINENET_ANCHOR_SCALES if backbone in SPINENETS else (1.0,),
+    )
 
 
 def size_of(module: nn.Module, inputs: Tensor) -> Size:
@@ -141,8 +187,8 @@ def size_of(module: nn.Module, inputs: Tensor) -> Size:
 
 
 def _entry(kind: str, name: str, size: Size) -> Entry:
-    # A backbone may have the name of a mask head; the paper has no figure of a backbone alone.
-    where, figure = (None, None) if kind == "backbone" else PAPER.get(name, (None, None))
+    # A backbone may have the name of a mask head; the paper's figures are of Deep-MAC's heads and of models.
+    where, figure = PAPER.get(name, (None, None)) if kind in ("mask head", "model") else (None, None)
     return Entry(kind=kind, name=name, **asdict(size), paper=where, paper_figure=figure)
 
 

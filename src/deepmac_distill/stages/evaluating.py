@@ -1,4 +1,4 @@
-"""Stages `evaluate` and `report`: the only readers of the validation set."""
+"""Stages `evaluate` and `report`: masks and detections judged on the validation set."""
 
 from __future__ import annotations
 
