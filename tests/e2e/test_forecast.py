@@ -11,7 +11,7 @@ import pytest
 
 from deepmac_distill import stages
 from deepmac_distill.config import DeepMacConfig, MaskRcnnConfig, Pipeline, RoleConfig, load_pipeline
-from deepmac_distill.config.schema import EvaluationConfig
+from deepmac_distill.config.schema import EvaluationConfig, TrainConfig
 from deepmac_distill.data.completeness import Inventory, PerImage
 from deepmac_distill.data.synthetic import SEEN_SHAPES
 from deepmac_distill.errors import DeviceError, RunError
@@ -241,3 +241,23 @@ def test_the_disk_bound_holds_for_a_real_run(chain, small_toml: Path) -> None:
         files = [path for path in (run / need.stage).rglob("*") if path.is_file()]
         left = sum(path.stat().st_size for path in files if path.suffix in (".safetensors", ".parquet"))
         assert left <= need.kept_disk_bytes + 20_000, need.stage  # names and headers
+
+
+@pytest.mark.parametrize("mask_boxes", ["gt", "proposals+gt"])
+def test_masks_of_mask_rcnn_are_counted_whatever_boxes_train_them(
+    mask_boxes: str, scenes_toml: Path, tmp_path: Path
+) -> None:
+    """With proposals as many masks are trained on whatever is given; labelling has those that are given."""
+    model = MaskRcnnConfig(
+        backbone="tiny",
+        backbone_width=8,
+        fpn_channels=8,
+        box_channels=8,
+        anchor_sizes=(8, 16, 32, 64),
+        mask_boxes=mask_boxes,
+        sampled_proposals=16,
+    )
+    recipe = RoleConfig(model=model, train=TrainConfig(image_size_px=64))
+    job = stages.Job(load_pipeline(scenes_toml), None, RunDir(tmp_path), Silent())
+    rates = forecasting._measured(job, recipe, DATA, PLENTY)
+    assert rates.bytes_per_mask > 4 * model.mask_channels * model.mask_crop**2  # a map of its branch alone

@@ -292,7 +292,10 @@ def _state_of(recipe: RoleConfig, classes: int) -> StateBytes:
 
 def _measured(job: Job, recipe: RoleConfig, data: Inventory, machine: Machine) -> Rates:
     """A few passes of the real model: small ones first, larger canvases while they are short and fit."""
-    model = build_model(recipe.model, len(data.class_names) or CLASSES_OF_COCO, load_weights=False)
+    config = recipe.model
+    if isinstance(config, MaskRcnnConfig):  # of proposals there are as many masks whatever is given
+        config = replace(config, mask_boxes="gt")
+    model = build_model(config, len(data.class_names) or CLASSES_OF_COCO, load_weights=False)
     model.to(job.device).train()
     autocast = devices.autocast_allowed(job.device, recipe.train.autocast)
     free = math.inf if machine.memory is None else machine.memory
@@ -307,7 +310,7 @@ def _measured(job: Job, recipe: RoleConfig, data: Inventory, machine: Machine) -
     measured(2, first, masks)  # the first pass sets up what the others use
     small, more_masks, more_images = (
         measured(2, first, masks),
-        measured(2, first, masks + 4),
+        measured(2, first, masks + max(masks, 4)),
         measured(4, first, masks),
     )
     largest = small
