@@ -131,13 +131,14 @@ def retention_table(results: Sequence[dict[str, Any]]) -> str:
 
 def heads_table(result: dict[str, Any]) -> str:
     """Markdown: mask heads on a frozen model."""
-    seeds = max(len(row["unseen_of_each_seed"]) for row in result["rows"].values())
+    again = [name for name, row in result["rows"].items() if len(row["unseen_of_each_seed"]) > 1]
+    seeds = f"one seed, of {' and '.join(again)} the mean of two" if again else "one seed"
     made = next(row["inputs"] for row in result["made"].values() if "steps" in row["inputs"])
     return "\n".join(
         [
             mask_heads.markdown(result),
             "",
-            f"`make mask-heads DATA=FOLDER`: {seeds} seed{'s' if seeds > 1 else ''}, {made['steps']} steps "
+            f"`make mask-heads DATA=FOLDER`: {seeds}; {made['steps']} steps "
             f"of {made['batch_size']} images, {result['environment']['cores']} cores of "
             f"{result['environment']['processor']}. Costs are of one instance at the widths trained, forward "
             "and training on the CPU, measured in one run.",
