@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+import mask_heads
 from deepmac_distill.config import (
     DeepMacConfig,
     GrabCutConfig,
@@ -157,6 +158,17 @@ def test_a_figure_that_deepmac_models_prints_is_on_the_page(name: str, paper: tu
     parts = set(re.split(r",? ", keys)) - {"deepmac", "mask_rcnn"}
     rows = [row for row in ROWS if where in places(row.where) and parts <= set(map(str, row.keys.values()))]
     assert any(str(figure) in re.findall(r"\d+\.\d", row.figure) for row in rows), rows
+
+
+@pytest.mark.parametrize("name", mask_heads.ROWS)
+def test_a_figure_that_the_comparison_of_mask_heads_prints_is_on_the_page(name: str) -> None:
+    """Its own and its rival's, both in the place that it names."""
+    row = mask_heads.ROWS[name]
+    for keys, figure in ((row.keys, row.paper[0]), (mask_heads.ROWS[row.against].keys, row.paper[1])):
+        wanted = {str(value) for key, value in keys.items() if key in ("mask_head", "mask_boxes")}
+        there = [r for r in ROWS if row.where in places(r.where) and wanted <= set(map(str, r.keys.values()))]
+        in_text = row.where in ("figure 3", "table 11")  # whose rival is told in a caption
+        assert in_text or any(str(figure) in re.findall(r"\d+\.\d", r.figure) for r in there), (name, figure)
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if "](" in row.where], ids=label)
