@@ -59,13 +59,16 @@ class RunDir:
         """A file of a stage that is done; `command` is what does it.
 
         Raises:
-            RunError: the stage is not done.
+            RunError: the stage is not done, or the file was changed since.
         """
         path = self.path / stage / name
         if not path.exists():
             raise RunError(
                 f"{self.path}: no {stage}/{name}; expected `deepmac {command}` to be done in this run before"
             )
+        if (self.path / stage / "done.json").exists():
+            outputs = _read_record(self.path / stage / "done.json")["outputs"]
+            _refuse_edits(self.path / stage, {name: outputs[name]})
         return path
 
     def run_stage(

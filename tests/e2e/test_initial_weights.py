@@ -163,6 +163,15 @@ def test_masks_of_an_unseen_class_may_not_come_with_the_weights(knowing, deepmac
     )
 
 
+def test_a_leak_into_the_student_stops_a_run_before_its_teacher(
+    knowing, deepmac, scenes_toml, tmp_path
+) -> None:
+    given = ["--set", f"student.train.initial_weights={knowing}"]
+    ended = deepmac("run", scenes_toml, "--out", tmp_path / "run", *given)
+    assert_refused(ended, f"{knowing}: was shown masks of ")
+    assert not list((tmp_path / "run").glob("teacher*"))
+
+
 def test_nor_by_way_of_a_run_of_other_classes(knowing, deepmac, flags, tmp_path) -> None:
     between = tmp_path / "between"
     ended = deepmac("teach", "--out", between, *flags("other "), *STILL, "--set", f"{KEY}={knowing}")

@@ -51,3 +51,49 @@ def test_a_run_with_every_mask_seen_ends_well(deepmac, scenes_toml, tmp_path: Pa
     ended = deepmac("run", scenes_toml, "--out", tmp_path / "run", "--seen", "all")
     assert ended.code == 0, ended.err
     assert (tmp_path / "run" / "report" / "contact_sheet.png").stat().st_size > 0
+
+
+def test_labels_that_were_edited_are_not_learned_from(run_copy, deepmac) -> None:
+    run = run_copy("student", "evaluate-student", "report")
+    labels = run / "select" / "instances.json"
+    labels.write_text(labels.read_text().replace('"iscrowd": 0', '"iscrowd": 1', 1) + " ")
+    ended = deepmac("student", "--out", run)
+    assert ended.code == 2 and "instances.json: was changed since" in ended.err.splitlines()[-1]
+    assert not (run / "student").exists()
+
+
+def test_labels_of_classes_under_other_ids_are_refused(run_copy, deepmac, tmp_path: Path) -> None:
+    run = run_copy("student", "evaluate-student", "report")
+    raw = json.loads((run / "select" / "instances.json").read_text())
+    ids = [category["id"] for category in raw["categories"]]
+    for category, other in zip(raw["categories"], [*ids[1:], ids[0]], strict=True):
+        category["id"] = other
+    (tmp_path / "labels.json").write_text(json.dumps(raw))
+    ended = deepmac("student", "--out", run, "--labels", tmp_path / "labels.json")
+    assert ended.code == 2 and " has id " in ended.err.splitlines()[-1]
+    assert not (run / "student").exists()
+
+
+def test_a_teacher_whose_masks_belong_to_classes_is_told_of(chain, deepmac, tmp_path: Path) -> None:
+    toml = tmp_path / "mask_rcnn.toml"
+    train = chain[0] / "scenes-train"
+    for agnostic, told in (("false", True), ("true", False)):
+        toml.write_text(
+            f"""
+            data.seen = {list(SEEN_SHAPES)}
+            teacher.train = {{ steps = 1, batch_size = 2, image_size_px = 64 }}
+            [teacher.model]
+            architecture = "mask_rcnn"
+            backbone = "tiny"
+            backbone_width = 8
+            fpn_channels = 8
+            box_channels = 8
+            mask_channels = 8
+            anchor_sizes = [8, 16, 32, 64]
+            class_agnostic = {agnostic}
+            """
+        )
+        given = ["--annotations", train / "instances.json", "--images", train / "images"]
+        ended = deepmac("teach", "--config", toml, "--out", tmp_path / agnostic, *given)
+        assert ended.code == 0, ended.err
+        assert ("unseen classes learn nothing" in ended.err) == told

@@ -124,8 +124,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         else:
             weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # both readers raise a zoo of types on a broken file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: cannot read weights: {reason}") from error
+        raise CheckpointError(
+            f"{path}: cannot read weights ({type(error).__name__}); expected a .safetensors file, or a .pth "
+            "that holds tensors alone, as torch.save(model.state_dict()) writes it"
+        ) from error
     weights = _unwrapped(weights)
     entries = dict(weights) if isinstance(weights, Mapping) else {"content": weights}
     for name, entry in entries.items():

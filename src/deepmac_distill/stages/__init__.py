@@ -24,7 +24,7 @@ from deepmac_distill.stages.job import Job
 from deepmac_distill.stages.predicting import predict
 from deepmac_distill.stages.pseudolabelling import pseudolabel
 from deepmac_distill.stages.retention import retention
-from deepmac_distill.stages.training import require_buildable, student, teach
+from deepmac_distill.stages.training import require_buildable, require_unleaked, student, teach
 
 __all__ = [
     "Job",
@@ -52,6 +52,7 @@ def run(job: Job) -> dict[str, Any]:
     """
     require_buildable(job, "teacher")
     require_buildable(job, "student")
+    require_unleaked(job, "student")
     judged = require_validation(job)
     teach(job)
     if judged:

@@ -36,6 +36,11 @@ def teach(job: Job) -> Path:
     require_buildable(job, "teacher")
     data = training_split(job)
     annotations = job.read_and_tell(data.annotations)
+    if (unseen := annotations.classes.unseen_names) and _learns_no_unseen_mask(job.pipeline.teacher):
+        job.progress.note(
+            f"teacher.model has a mask for each class, and those of {len(unseen)} unseen classes learn "
+            "nothing: its labels of these say nothing; class_agnostic = true is what a teacher needs"
+        )
     if not isinstance(job.pipeline.teacher.model, GrabCutConfig):
         require_seen_masks(annotations)
     return train_stage(job, "teacher", annotations, data.images)
@@ -58,6 +63,28 @@ def student(job: Job, labels: Path | None = None) -> Path:
     return train_stage(job, "student", annotations, data.images)
 
 
+def _learns_no_unseen_mask(recipe: RoleConfig) -> bool:
+    """Whether masks belong to classes, with nothing that carries them over."""
+    model = recipe.model
+    return (
+        isinstance(model, MaskRcnnConfig)
+        and not model.class_agnostic
+        and model.mask_head != "weight-transfer"
+    )
+
+
+def require_unleaked(job: Job, role: Role) -> None:
+    """Refuse initial weights that were shown what is unseen here, as the training itself does.
+
+    Raises:
+        CheckpointError: names a class.
+    """
+    recipe: RoleConfig = getattr(job.pipeline, role)
+    if recipe.train.initial_weights:
+        annotations = job.read(training_split(job).annotations)
+        _shown_before(job, role, recipe, annotations, annotations.classes.seen)
+
+
 def _require_same_data(labels: AnnotationSet, training: AnnotationSet) -> None:
     """Refuse labels of other classes or images than the run is about, by the first that differs."""
     for kind, got, expected in (
@@ -71,6 +98,13 @@ def _require_same_data(labels: AnnotationSet, training: AnnotationSet) -> None:
                 f"{where.path} has {differing[0]}; expected labels of this run's training set "
                 "(data.train_annotations)"
             )
+    ids = [dict(zip(c.names, c.category_ids, strict=True)) for c in (labels.classes, training.classes)]
+    if ids[0] != ids[1]:
+        name = next(name for name in ids[0] if ids[0][name] != ids[1][name])
+        raise DataError(
+            f"{labels.path}: class {name} has id {ids[0][name]}, in {training.path} {ids[1][name]}; expected "
+            "labels of this run's training set (data.train_annotations)"
+        )
 
 
 def require_buildable(job: Job, role: Role) -> None:
