@@ -31,7 +31,11 @@ ValFile = Annotated[
 ]
 ValImages = Annotated[
     str | None,
-    typer.Option("--val-images", help="Folder of its images; default: the pipeline's, else --images.", rich_help_panel=DATA),
+    typer.Option(
+        "--val-images",
+        help="Folder of its images; default: the pipeline's, else --images.",
+        rich_help_panel=DATA,
+    ),
 ]
 Seen = Annotated[
     list[str] | None,
