@@ -52,10 +52,8 @@ RUNS = {
         "student mask rcnn r50": ("coco_sample_mask_rcnn", "student"),
     },
 }
-TIMED = {
-    "speed hg100": "teacher",
-    "speed resnet4": "student",
-}  # rows of benchmarks/latency.py: role of the run
+# Rows whose figure is measured by benchmarks/latency.py, and the role of the run that it is of.
+TIMED = {"speed hg100": "teacher", "speed resnet4": "student"}
 FOLDERS = {"paper": "appendix_b", "small": "appendix_b_small"}  # of the table, among the runs
 LEFT_OUT = "left out of the sample"
 

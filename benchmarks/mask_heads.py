@@ -20,11 +20,12 @@ import statistics
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -57,6 +58,7 @@ from deepmac_distill.training.checkpoint import read_card
 from deepmac_distill.training.loop import LoopSettings, make_optimizer, train
 from deepmac_distill.training.schedule import make_schedule
 from frozen import VIEWS, Frozen, Shown, images_of
+from mask_head_rows import GRABCUT, ROWS, Row
 
 STEPS, BATCH_SIZE = 400, 8
 RECIPE = {"kind": "adamw", "lr": 1e-3, "weight_decay": 0.05}
@@ -64,41 +66,6 @@ WARMUP_STEPS, CLIP_NORM, EMA_DECAY = 40, 5.0, 0.99
 GRABCUT_PX = 640  # COCO's photographs as they are; it learns nothing that a smaller canvas would make cheaper
 COST_CROPS, COST_ROUNDS = 32, 5
 RESAMPLES = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One model of the comparison, and what the paper says of it and of its rival in one table."""
-
-    base: Literal["deepmac", "mask_rcnn"]  # of which trained model it is the mask head
-    keys: Mapping[str, Any]  # of that model that differ
-    against: str  # the row it is compared with
-    paper: tuple[float, float]  # mask AP of unseen classes, of the row and of its rival
-    where: str  # both stand there
-
-
-def _deepmac(head: str, own: float, rivals: float, where: str, against: str = "hourglass-20") -> Row:
-    return Row("deepmac", {"mask_head": head, "detection": False}, against, (own, rivals), where)
-
-
-def _deep_marc(boxes: str, against: str, own: float, rivals: float) -> Row:
-    keys = {"mask_head": "default-batch-norm", "mask_crop": 14, "mask_boxes": boxes, "class_agnostic": True}
-    return Row("mask_rcnn", keys, against, (own, rivals), "table 1")
-
-
-ROWS = {
-    "resnet-4": _deepmac("resnet-4", 26.6, 32.5, "table 3"),
-    "resnet-20": _deepmac("resnet-20", 28.8, 32.2, "table 5"),
-    "hourglass-10": _deepmac("hourglass-10", 29.4, 32.5, "table 3"),
-    "hourglass-20": _deepmac("hourglass-20", 32.5, 26.6, "table 3", "resnet-4"),
-    "hourglass-20-no-long-skips": _deepmac("hourglass-20-no-long-skips", 31.7, 32.2, "table 5"),
-    "hourglass-20-no-encoder-decoder": _deepmac("hourglass-20-no-encoder-decoder", 29.2, 32.2, "table 5"),
-    "hourglass-52": _deepmac("hourglass-52", 32.5, 32.5, "figure 3"),
-    "fully-connected-2": _deepmac("fully-connected-2", 26.0, 32.5, "table 11", "hourglass-52"),
-    "deep-marc-gt": _deep_marc("gt", "deep-marc-proposals", 25.9, 18.2),
-    "deep-marc-proposals": _deep_marc("proposals+gt", "deep-marc-gt", 18.2, 25.9),
-}
-GRABCUT = "grabcut"
 
 
 def train_row(row: Row, base: Frozen, seed: int, out: Path) -> nn.Module:
@@ -264,6 +231,8 @@ def compare(out: Path, annotations: AnnotationSet) -> dict[str, Any]:
             "iou": {split: float(means.class_means[split][0, column[name]]) for split in ("seen", "unseen")},
             "minus_box": {split: difference(split, name, "box") for split in ("seen", "unseen")},
             "unseen_of_each_seed": _of_each_seed(out / name, annotations.classes) if name != "box" else [],
+            "misses": float(np.mean(paired[name].to_numpy() == 0)),  # share of the objects of IoU 0
+            "training_loss": _training_loss(out / name),
         }
         if name in ROWS and ROWS[name].against in ious:
             row = ROWS[name]
@@ -349,6 +318,15 @@ def _made(out: Path) -> dict[str, Any]:
         path.parts[-3]: json.loads(path.read_text(encoding="utf-8"))
         for path in sorted(out.glob("*/*/done.json"), reverse=True)
     }
+
+
+def _training_loss(folder: Path) -> float | None:
+    """Of the mask, at the end: the mean over the last quarter of the log of the first seed; None without."""
+    path = folder / "seed-0" / "metrics.jsonl"
+    if not path.exists():
+        return None
+    losses = [json.loads(line)["mask"] for line in path.read_text(encoding="utf-8").splitlines()]
+    return statistics.mean(losses[-max(len(losses) // 4, 1) :])
 
 
 def _of_each_seed(folder: Path, classes: Classes) -> list[float]:

@@ -4,7 +4,8 @@ python benchmarks/results.py record runs/demo benchmarks/results/demo.json "make
 python benchmarks/results.py tables            # rewrites the README between its results markers
 python benchmarks/results.py tables --check    # fails if that would change it
 
-The other files of benchmarks/results are what the benchmarks themselves write.
+codec.json and mask_heads.json are written by their benchmarks; appendix_b_small.json and latency.json are
+copies of what `make appendix-b SMALL=1` leaves in runs/appendix_b_small (appendix_b.json, latency.json).
 """
 
 from __future__ import annotations

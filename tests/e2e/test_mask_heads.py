@@ -156,6 +156,8 @@ def test_rows_become_a_table(
         one["iou"]["unseen"] - other["iou"]["unseen"], abs=1e-9
     )
     assert one["difference"]["unseen"]["value"] == -other["difference"]["unseen"]["value"]
+    assert document["rows"]["resnet-4"]["training_loss"] > 0
+    assert document["rows"]["grabcut"]["training_loss"] is None and 0 <= one["misses"] <= 1
     assert document["made"]["hourglass-10"]["inputs"]["steps"] == mask_heads.STEPS
     boxes = pq.read_table(out / "grabcut" / "seed-0" / "ious.parquet")
     assert document["rows"]["box"]["iou"]["seen"] > 0 and boxes["box_iou"].null_count == 0

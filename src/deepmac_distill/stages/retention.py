@@ -16,14 +16,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from deepmac_distill.annotations.coco import AnnotationSet, require_seen_masks
-from deepmac_distill.config import MaskRcnnConfig
 from deepmac_distill.errors import ConfigError, DataError, RunError
 from deepmac_distill.evaluation.retention import retention_in_detections, retention_in_given_boxes
 from deepmac_distill.files import sha256_of_file, write_json
 from deepmac_distill.stages.comparing import MOST_AP_RESAMPLES
 from deepmac_distill.stages.evaluating import evaluate, read_summary, require_validation
 from deepmac_distill.stages.job import Job, Split, Trained, training_split, validation_split
-from deepmac_distill.stages.training import require_buildable, student, train_stage, training_inputs
+from deepmac_distill.stages.training import (
+    learns_no_unseen_mask,
+    require_buildable,
+    student,
+    train_stage,
+    training_inputs,
+)
 from deepmac_distill.training.checkpoint import read_card, require_classes
 
 ARMS: dict[str, Trained] = {"a": "student-seen", "b": "student", "c": "student-human"}
@@ -98,8 +103,7 @@ def _note_what_is_unfair(job: Job, without: list[str]) -> None:
             f"no human masks in training of {len(without)} unseen classes ({_some(tuple(without))}): "
             "student-human is no upper bound for these"
         )
-    model = job.pipeline.student.model
-    if isinstance(model, MaskRcnnConfig) and not model.class_agnostic:
+    if learns_no_unseen_mask(job.pipeline.student):
         job.progress.note(
             "student.model has a mask for each class: in student-seen those of unseen classes learn nothing, "
             "so retention flatters the teacher; class_agnostic = true is the fair comparison"

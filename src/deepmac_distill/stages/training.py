@@ -36,7 +36,7 @@ def teach(job: Job) -> Path:
     require_buildable(job, "teacher")
     data = training_split(job)
     annotations = job.read_and_tell(data.annotations)
-    if (unseen := annotations.classes.unseen_names) and _learns_no_unseen_mask(job.pipeline.teacher):
+    if (unseen := annotations.classes.unseen_names) and learns_no_unseen_mask(job.pipeline.teacher):
         job.progress.note(
             f"teacher.model has a mask for each class, and those of {len(unseen)} unseen classes learn "
             "nothing: its labels of these say nothing; class_agnostic = true is what a teacher needs"
@@ -63,7 +63,7 @@ def student(job: Job, labels: Path | None = None) -> Path:
     return train_stage(job, "student", annotations, data.images)
 
 
-def _learns_no_unseen_mask(recipe: RoleConfig) -> bool:
+def learns_no_unseen_mask(recipe: RoleConfig) -> bool:
     """Whether masks belong to classes, with nothing that carries them over."""
     model = recipe.model
     return (
