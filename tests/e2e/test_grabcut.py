@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,47 +21,10 @@ from deepmac_distill.stages.forecasting import evaluation_need
 from deepmac_distill.training.checkpoint import read_card
 from deepmac_distill.training.footprint import Rates
 
-GRABCUT = f"""
-threads = 1
-device = "cpu"
-
-[data]
-source = "scenes"
-seen = {list(SEEN_SHAPES)}
-
-[data.scenes]
-train_images = 12
-val_images = 6
-size_px = 64
-
-[teacher.model]
+GRABCUT = """[teacher.model]
 architecture = "grabcut"
 mask_size = 16
-
-[teacher.train]
-image_size_px = 64
-
-[student.model]
-backbone = "tiny"
-backbone_width = 8
-head_channels = 8
-mask_head = "resnet-4"
-mask_width = 8
-mask_size = 8
-
-[student.train]
-steps = 4
-batch_size = 4
-image_size_px = 64
-
-[labels]
-unit_images = 4
-batch_size = 3
-
-[evaluation]
-bootstrap = 20
-max_detections = 10
-"""
+[teacher.train]"""
 STAGES = (["teach"], ["evaluate", "teacher"], ["pseudolabel"], ["student"], ["evaluate", "student"])
 
 
@@ -73,9 +37,11 @@ def labels(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def toml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def toml(scenes_toml: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small pipeline on generated scenes, with GrabCut for its teacher."""
     path = tmp_path_factory.mktemp("pipelines") / "grabcut.toml"
-    path.write_text(GRABCUT)
+    small = scenes_toml.read_text()
+    path.write_text(re.sub(r"\[teacher\.model\].*?\[teacher\.train\]", GRABCUT, small, flags=re.DOTALL))
     return path
 
 
@@ -164,7 +130,7 @@ def test_the_student_learns_from_its_masks_and_detects(run: Path) -> None:
         empty = drawn[a["id"]]["source"] == "teacher" and not drawn[a["id"]]["mask_area"]
         assert (a["source"] == "none") == empty  # the box stays, for the detector
         assert ("segmentation" in a) != empty
-    assert read_card(run / "student" / "weights.safetensors").steps == 4
+    assert read_card(run / "student" / "weights.safetensors").steps == 12
     assert read(run / "evaluate-student" / "summary.json")["detected"]["segm"] is not None
 
 
