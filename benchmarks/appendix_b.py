@@ -182,7 +182,7 @@ def described(recipe: RoleConfig) -> str:
     """A model and its training in a few words."""
     model, train = recipe.model, recipe.train
     kind = f"deepmac with {model.mask_head}" if isinstance(model, DeepMacConfig) else "mask_rcnn"
-    images = train.batch_size * train.accumulate
+    images = train.batch_size * train.gradient_accumulation_steps
     return f"{kind} on {model.backbone}, {train.image_size_px} px, {train.steps:,} steps of {images} images"
 
 

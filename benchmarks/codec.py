@@ -1,10 +1,10 @@
-"""How fast masks are encoded and targets rasterised, beside what others do, in one run on one thread.
+"""How fast masks are encoded and targets rasterized, beside what others do, in one run on one thread.
 
     python benchmarks/codec.py [--masks 1000] [--rounds 3] [--json codec.json]
 
 Encoding: soft masks over boxes of about 5 % of a 640 x 480 image to COCO codes. Peers: torchvision's paste,
 and a paste restated after detectron2's (grid_sample inside the box grown by a pixel), both followed by
-pycocotools. The truth is grid_sample in float64 at every pixel centre of the box, then pycocotools.
+pycocotools. The truth is grid_sample in float64 at every pixel center of the box, then pycocotools.
 Targets: polygons to coverage grids. Peers: pycocotools on the polygon scaled into the box, at 1x and 4x.
 The truth is the same at 64x, averaged. Rates are of process CPU time, the median over the rounds.
 """
@@ -24,7 +24,7 @@ from pycocotools import mask as coco_mask
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from deepmac_distill.files import write_json
-from deepmac_distill.geometry.rasterise import rasterise_polygons
+from deepmac_distill.geometry.rasterize import rasterize_polygons
 from deepmac_distill.geometry.rle import encode_grids
 from deepmac_distill.rundir import environment
 
@@ -56,7 +56,7 @@ def make_grids(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def paste_exactly(grid: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """(HEIGHT, WIDTH) bool: the grid sampled in float64 at the pixel centres inside the box."""
+    """(HEIGHT, WIDTH) bool: the grid sampled in float64 at the pixel centers inside the box."""
     x = (np.arange(WIDTH) + 0.5 - box[0]) / (box[2] - box[0]) * 2 - 1
     y = (np.arange(HEIGHT) + 0.5 - box[1]) / (box[3] - box[1]) * 2 - 1
     at = torch.from_numpy(np.stack(np.meshgrid(x, y), axis=-1))[None]
@@ -104,7 +104,7 @@ def make_polygons(rng: np.random.Generator, boxes: np.ndarray) -> list[list[floa
     return (middle + half * unit.clip(-1, 1)).reshape(len(boxes), -1).tolist()
 
 
-def rasterise_by_pycocotools(polygon: list[float], box: np.ndarray, finer: int) -> np.ndarray:
+def rasterize_by_pycocotools(polygon: list[float], box: np.ndarray, finer: int) -> np.ndarray:
     """(SIZE, SIZE) float coverage: pycocotools on a grid `finer` times as fine, averaged."""
     scaled = (np.reshape(polygon, (-1, 2)) - box[:2]) / (box[2:] - box[:2]) * (SIZE * finer)
     fine = coco_mask.decode(coco_mask.frPyObjects([scaled.ravel().tolist()], SIZE * finer, SIZE * finer))
@@ -161,17 +161,17 @@ def agreement(codes: list[bytes], truth: list[bytes]) -> dict[str, float]:
     }
 
 
-def compare_rasterisers(rng: np.random.Generator, n: int, rounds: int) -> dict[str, dict[str, float]]:
+def compare_rasterizers(rng: np.random.Generator, n: int, rounds: int) -> dict[str, dict[str, float]]:
     """Rate and mean soft IoU with the truth, per method; the truth is taken on the first 100."""
     boxes = make_boxes(rng, n)
     pairs = list(zip(make_polygons(rng, boxes), boxes, strict=True))
     methods: dict[str, Callable[[list], list[np.ndarray]]] = {
-        "deepmac_distill": lambda some: [rasterise_polygons([p], b, SIZE) / 255 for p, b in some],
-        "pycocotools, 1x": lambda some: [rasterise_by_pycocotools(p, b, 1) for p, b in some],
-        "pycocotools, 4x": lambda some: [rasterise_by_pycocotools(p, b, 4) for p, b in some],
+        "deepmac_distill": lambda some: [rasterize_polygons([p], b, SIZE) / 255 for p, b in some],
+        "pycocotools, 1x": lambda some: [rasterize_by_pycocotools(p, b, 1) for p, b in some],
+        "pycocotools, 4x": lambda some: [rasterize_by_pycocotools(p, b, 4) for p, b in some],
     }
     rates = time_in_turn({name: lambda m=method: m(pairs) for name, method in methods.items()}, n, rounds)
-    truth = [rasterise_by_pycocotools(p, b, 64) for p, b in pairs[:100]]
+    truth = [rasterize_by_pycocotools(p, b, 64) for p, b in pairs[:100]]
     ious = {
         name: [
             np.minimum(a, t).sum() / np.maximum(a, t).sum()
@@ -204,12 +204,12 @@ def main() -> None:
         "masks": args.masks,
         "rounds": args.rounds,
         "encode": compare_encoders(rng, args.masks, args.rounds),
-        "rasterise": compare_rasterisers(rng, args.masks, args.rounds),
+        "rasterize": compare_rasterizers(rng, args.masks, args.rounds),
     }
     print_table(
         f"encode {args.masks} soft masks of {SIZE} x {SIZE}, {WIDTH} x {HEIGHT} image", result["encode"]
     )
-    print_table(f"rasterise {args.masks} polygons to {SIZE} x {SIZE}", result["rasterise"])
+    print_table(f"rasterize {args.masks} polygons to {SIZE} x {SIZE}", result["rasterize"])
     if args.json:
         write_json(args.json, result)
 

@@ -14,14 +14,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from deepmac_distill.annotations.coco import AnnotationSet
 from deepmac_distill.config import Pipeline
 from deepmac_distill.data.augment import training_views
 from deepmac_distill.data.dataset import BoxDataset, Key, Sample
 from deepmac_distill.data.loader import collate, evaluation_batches, training_keys
+from deepmac_distill.dataset.coco import Annotations
 from deepmac_distill.stages.loading import boxes_for, load_model
 from deepmac_distill.structures import Batch
-from deepmac_distill.training.checkpoint import ModelCard
+from deepmac_distill.weights.card import ModelCard
 
 VIEWS = 4  # of every training image
 
@@ -45,13 +45,13 @@ class Frozen:
     card: ModelCard
     state: dict[str, Tensor]
     pipeline: Pipeline  # where the images lie, and how views are drawn
-    training: AnnotationSet
-    truth: AnnotationSet
+    training: Annotations
+    truth: Annotations
     training_maps: dict[Key, Maps]
     validation_maps: list[Maps]
 
     @classmethod
-    def of(cls, weights: Path, pipeline: Pipeline, training: AnnotationSet, truth: AnnotationSet) -> Frozen:
+    def of(cls, weights: Path, pipeline: Pipeline, training: Annotations, truth: Annotations) -> Frozen:
         """Run the backbone of some weights over every image.
 
         Raises:
@@ -104,7 +104,7 @@ def images_of(pipeline: Pipeline, split: Literal["train", "val"]) -> Path:
     return Path(data.root) / named
 
 
-def _views(annotations: AnnotationSet, pipeline: Pipeline, card: ModelCard, mask_size: int) -> BoxDataset:
+def _views(annotations: Annotations, pipeline: Pipeline, card: ModelCard, mask_size: int) -> BoxDataset:
     """The training views, drawn by the pipeline's seed: the same whoever learns on them."""
     views = training_views(card.image_size_px, pipeline.teacher.train.scale_range)
     images = images_of(pipeline, "train")

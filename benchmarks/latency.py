@@ -26,8 +26,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from deepmac_distill.annotations.coco import AnnotationSet, read_coco
 from deepmac_distill.data.loader import evaluation_batches
+from deepmac_distill.dataset.coco import Annotations, read_coco
 from deepmac_distill.devices import autocast_allowed, pick_device, use_threads
 from deepmac_distill.errors import CheckpointError, DataError, DistillError
 from deepmac_distill.files import write_json
@@ -58,7 +58,7 @@ class Contestant:
 
 
 def load(
-    weights: Path, annotations: AnnotationSet, images: Path, count: int, device: torch.device
+    weights: Path, annotations: Annotations, images: Path, count: int, device: torch.device
 ) -> Contestant:
     """A model and the first `count` images of a set as it wants to see them.
 

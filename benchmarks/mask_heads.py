@@ -9,7 +9,7 @@ A trained model is frozen but for its mask head, and its backbone's maps of a fe
 image are kept. On them each row learns its mask head from scratch, by one recipe and for the same number of
 steps, from the masks of seen classes alone; then it is judged in the given boxes of the validation set. Rows
 that are done are not done again, so several processes may share the work with `--only`. What is frozen once
-learned together with a mask head of its own, which may favour heads of that kind.
+learned together with a mask head of its own, which may favor heads of that kind.
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ import torch
 from torch import Tensor, nn
 
 from deepmac_distill import config
-from deepmac_distill.annotations.classes import Classes
-from deepmac_distill.annotations.coco import AnnotationSet, read_coco
 from deepmac_distill.config import ModelConfig, Pipeline, load_pipeline
 from deepmac_distill.data.augment import evaluation_views
 from deepmac_distill.data.dataset import BoxDataset
 from deepmac_distill.data.loader import evaluation_batches
+from deepmac_distill.dataset.classes import Classes
+from deepmac_distill.dataset.coco import Annotations, read_coco
 from deepmac_distill.devices import use_threads
 from deepmac_distill.errors import CheckpointError, RunError
 from deepmac_distill.evaluation.mask_iou import given_box_ious
 from deepmac_distill.evaluation.summary import Means, interval, paired_ious
 from deepmac_distill.files import sha256_of_file, write_json
 from deepmac_distill.inference import segment_boxes
-from deepmac_distill.labelling import given_box_masks
+from deepmac_distill.labels.describe import given_box_masks
 from deepmac_distill.models.build import build_model
+from deepmac_distill.models.catalog import size_of
 from deepmac_distill.models.deepmac import mask_input_channels
-from deepmac_distill.models.grabcut import GrabCut
 from deepmac_distill.progress import Silent
 from deepmac_distill.report.tables import percent, points
 from deepmac_distill.rundir import environment
-from deepmac_distill.stages.catalogue import size_of
 from deepmac_distill.structures import Batch
-from deepmac_distill.training.checkpoint import read_card
+from deepmac_distill.teachers.grabcut import GrabCut
 from deepmac_distill.training.loop import LoopSettings, make_optimizer, train
 from deepmac_distill.training.schedule import make_schedule
+from deepmac_distill.weights.card import read_card
 from frozen import VIEWS, Frozen, Shown, images_of
 from mask_head_rows import GRABCUT, ROWS, Row
 
@@ -81,13 +81,13 @@ def train_row(row: Row, base: Frozen, seed: int, out: Path) -> nn.Module:
     model.backbone = Shown()
     state = train(
         model,
-        partial(base.training_batches, model.backbone, model.target_size, BATCH_SIZE, seed),
+        partial(base.training_batches, model.backbone, model.target_mask_size, BATCH_SIZE, seed),
         make_optimizer(model, **RECIPE),
         make_schedule("cosine", STEPS, WARMUP_STEPS),
         LoopSettings(
             steps=STEPS,
-            accumulate=1,
-            clip_norm=CLIP_NORM,
+            gradient_accumulation_steps=1,
+            max_grad_norm=CLIP_NORM,
             ema_decay=EMA_DECAY,
             checkpoint_every=STEPS,
             autocast=False,
@@ -100,13 +100,13 @@ def train_row(row: Row, base: Frozen, seed: int, out: Path) -> nn.Module:
     return model.eval()
 
 
-def judge(model: nn.Module, batches: Iterable[Batch], truth: AnnotationSet) -> pa.Table:
+def judge(model: nn.Module, batches: Iterable[Batch], truth: Annotations) -> pa.Table:
     """IoU of every judged instance of the validation set."""
     segmented = segment_boxes(model, batches, torch.device("cpu"), autocast=False)
     return given_box_ious(truth, given_box_masks(truth, segmented))
 
 
-def judge_grabcut(truth: AnnotationSet, pipeline: Pipeline) -> pa.Table:
+def judge_grabcut(truth: Annotations, pipeline: Pipeline) -> pa.Table:
     """The same for GrabCut, which needs the pixels and nothing else."""
     whole = BoxDataset(
         truth,
@@ -131,7 +131,7 @@ def do_rows(
         "seen": list(truth.classes.seen_names),
         "base_models": {kind: read_card(path).model for kind, path in weights.items()},
     }
-    write_json(out / "judged.json", facts)
+    write_json(out / "evaluation.json", facts)
     contents = {"training": training.content_sha256, "truth": truth.content_sha256}
     bases: dict[str, Frozen] = {}
     for seed in seeds:
@@ -163,7 +163,12 @@ def _settings(name: str, seed: int) -> dict[str, Any]:
         return {"image_size_px": GRABCUT_PX}
     return {
         "keys": dict(ROWS[name].keys),
-        "recipe": {**RECIPE, "warmup_steps": WARMUP_STEPS, "clip_norm": CLIP_NORM, "ema_decay": EMA_DECAY},
+        "recipe": {
+            **RECIPE,
+            "warmup_steps": WARMUP_STEPS,
+            "max_grad_norm": CLIP_NORM,
+            "ema_decay": EMA_DECAY,
+        },
         "steps": STEPS,
         "batch_size": BATCH_SIZE,
         "views": VIEWS,
@@ -207,7 +212,7 @@ def costs(base_models: Mapping[str, Mapping[str, Any]], names: Iterable[str]) ->
     return found
 
 
-def compare(out: Path, annotations: AnnotationSet) -> dict[str, Any]:
+def compare(out: Path, annotations: Annotations) -> dict[str, Any]:
     """Every figure of the comparison: of each row its class means, and its difference to its rival."""
     ious = {
         name: _mean_over_seeds(out / name)
@@ -362,7 +367,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         use_threads(pipeline.threads if given.threads is None else given.threads)
         do_rows(pipeline, weights, given.only, given.seeds, given.out)
     else:
-        facts = json.loads((given.out / "judged.json").read_text(encoding="utf-8"))
+        facts = json.loads((given.out / "evaluation.json").read_text(encoding="utf-8"))
         truth = read_coco(Path(facts["annotations"]), tuple(facts["seen"]), hide_unseen=False)
         rows = compare(given.out, truth)
         document = {

@@ -41,7 +41,7 @@ class DetectedObjects:
 
     image_ids: np.ndarray  # (D,) int64
     boxes_fraction: np.ndarray  # (D, 4) float64 xyxy in [0, 1]
-    labels: np.ndarray  # (D,) int64
+    class_index: np.ndarray  # (D,) int64
     scores: np.ndarray  # (D,) float32
     grids: np.ndarray  # (D, S, S) uint8
 
@@ -57,7 +57,7 @@ def segment_boxes(
     for batch in batches:
         with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
             probs = model.segment(batch.images.to(device), batch.instances.to(device))  # (N, S, S)
-        yield SegmentedBoxes(batch.instances.annotation_ids.numpy(), _quantised(probs))
+        yield SegmentedBoxes(batch.instances.annotation_ids.numpy(), _quantized(probs))
 
 
 def detect_objects(
@@ -75,11 +75,11 @@ def detect_objects(
         yield DetectedObjects(
             image_ids=np.asarray(batch.image_ids, dtype=np.int64)[index.numpy()],
             boxes_fraction=(found.boxes.cpu().double() / scale).numpy(),
-            labels=found.labels.cpu().numpy(),
+            class_index=found.class_index.cpu().numpy(),
             scores=found.scores.cpu().numpy(),
-            grids=_quantised(found.masks),
+            grids=_quantized(found.masks),
         )
 
 
-def _quantised(probs: Tensor) -> np.ndarray:
+def _quantized(probs: Tensor) -> np.ndarray:
     return (probs.float() * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()

@@ -1,6 +1,6 @@
 """The tensor types that cross rooms: instances over a batch of images, the batch, and detections.
 
-Boxes are xyxy, half-open, in pixels of the network input (pixel i has its centre at i + 0.5).
+Boxes are xyxy, half-open, in pixels of the network input (pixel i has its center at i + 0.5).
 A mask is a square grid over its own box, never an image.
 """
 
@@ -24,7 +24,7 @@ class Instances:
     image_index: Tensor  # (N,) int64, position of the image in the batch
     annotation_ids: Tensor  # (N,) int64, the source file's ids
     boxes: Tensor  # (N, 4) float32, xyxy in network-input pixels, clipped to the image
-    labels: Tensor  # (N,) int64, contiguous class index
+    class_index: Tensor  # (N,) int64, contiguous class index
     masks: (
         Tensor  # (N, S, S) uint8, coverage of each cell of the box, 255 = all; zero where has_mask is False
     )
@@ -36,7 +36,7 @@ class Instances:
         _expect("image_index", self.image_index, (n,), torch.int64)
         _expect("annotation_ids", self.annotation_ids, (n,), torch.int64)
         _expect("boxes", self.boxes, (n, 4), torch.float32)
-        _expect("labels", self.labels, (n,), torch.int64)
+        _expect("class_index", self.class_index, (n,), torch.int64)
         size = self.masks.shape[-1]
         _expect("masks", self.masks, (n, size, size), torch.uint8)
         _expect("has_mask", self.has_mask, (n,), torch.bool)
@@ -52,15 +52,15 @@ class Instances:
             image_index=torch.zeros(0, dtype=torch.int64),
             annotation_ids=torch.zeros(0, dtype=torch.int64),
             boxes=torch.zeros(0, 4),
-            labels=torch.zeros(0, dtype=torch.int64),
+            class_index=torch.zeros(0, dtype=torch.int64),
             masks=torch.zeros(0, mask_size, mask_size, dtype=torch.uint8),
             has_mask=torch.zeros(0, dtype=torch.bool),
             mask_weight=torch.zeros(0),
         )
 
     @classmethod
-    def of_boxes(cls, boxes: Sequence[Tensor], labels: Sequence[Tensor], mask_size: int) -> Instances:
-        """Boxes without masks: B x (n, 4) xyxy and B x (n,) labels, one entry for each image."""
+    def of_boxes(cls, boxes: Sequence[Tensor], class_index: Sequence[Tensor], mask_size: int) -> Instances:
+        """Boxes without masks: B x (n, 4) xyxy and B x (n,) class_index, one entry for each image."""
         counts = torch.tensor([len(some) for some in boxes])
         packed, n = torch.cat(list(boxes)), int(counts.sum())
         device = packed.device
@@ -68,7 +68,7 @@ class Instances:
             image_index=torch.arange(len(boxes)).repeat_interleave(counts).to(device),
             annotation_ids=torch.arange(n, device=device),
             boxes=packed.float(),
-            labels=torch.cat(list(labels)),
+            class_index=torch.cat(list(class_index)),
             masks=torch.zeros(n, mask_size, mask_size, dtype=torch.uint8, device=device),
             has_mask=torch.zeros(n, dtype=torch.bool, device=device),
             mask_weight=torch.zeros(n, device=device),
@@ -123,7 +123,7 @@ class Detections:
 
     image_index: Tensor  # (D,) int64
     boxes: Tensor  # (D, 4) float32, xyxy in network-input pixels, clipped to the image
-    labels: Tensor  # (D,) int64
+    class_index: Tensor  # (D,) int64
     scores: Tensor  # (D,) float32 in [0, 1]
     masks: Tensor  # (D, S, S) float32 probabilities over the box
 
@@ -131,7 +131,7 @@ class Detections:
         n = self.image_index.shape[0]
         _expect("image_index", self.image_index, (n,), torch.int64)
         _expect("boxes", self.boxes, (n, 4), torch.float32)
-        _expect("labels", self.labels, (n,), torch.int64)
+        _expect("class_index", self.class_index, (n,), torch.int64)
         _expect("scores", self.scores, (n,), torch.float32)
         _expect("masks", self.masks, (n, *self.masks.shape[1:]), torch.float32)
 

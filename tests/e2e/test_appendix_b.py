@@ -203,7 +203,11 @@ def fabricate(runs: Path, name: str, role: str, figures: dict[str, Any], seen: s
     (runs / name / f"evaluate-{role}" / "summary.json").write_text(json.dumps(figures))
     done = {"inputs": {}, "outputs": {}, "seconds_since_last_start": 90.0}
     (runs / name / f"evaluate-{role}" / "done.json").write_text(json.dumps(done))
-    config = {"seed": 7, "data": {"seen": [seen]}, "teacher": {"train": {"steps": 1234, "accumulate": 2}}}
+    config = {
+        "seed": 7,
+        "data": {"seen": [seen]},
+        "teacher": {"train": {"steps": 1234, "gradient_accumulation_steps": 2}},
+    }
     (runs / name / "config.json").write_text(json.dumps(config))
     environment = {"gpus": ["Z100"], "cores": 3, "processor": "x", "packages": {"torch": "9.9"}}
     (runs / name / "environment.json").write_text(json.dumps(environment))

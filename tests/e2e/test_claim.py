@@ -34,10 +34,10 @@ steps = 160
 batch_size = 4
 lr = 5e-3
 warmup_steps = 10
-clip_norm = 5.0
+max_grad_norm = 5.0
 image_size_px = 128
 scale_range = [0.8, 1.2]
-colour_jitter = false
+color_jitter = false
 """
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from deepmac_distill.config import DeepMacConfig
 from deepmac_distill.data.synthetic import SEEN_SHAPES
-from deepmac_distill.training.checkpoint import read_card, save_weights
+from deepmac_distill.weights.card import read_card, save_weights
 
 Raw = dict[str, Any]
 
@@ -314,10 +314,10 @@ def test_boxes_without_area_are_counted_by_default_and_refused_where_strict(
     assert teach(command="pseudolabel").code == 0
     table = pq.read_table(tmp_path / "run" / "pseudolabel" / "masks.parquet").to_pylist()
     assert [row["status"] for row in table if row["annotation_id"] == 3] == ["degenerate"]
-    assert json.loads((tmp_path / "run" / "select" / "counts.json").read_text())["unlabelled"] == 1
+    assert json.loads((tmp_path / "run" / "select" / "counts.json").read_text())["unlabeled"] == 1
 
 
-def test_a_mask_of_two_points_is_told_and_labelled_like_a_box_without_one(
+def test_a_mask_of_two_points_is_told_and_labeled_like_a_box_without_one(
     teach, deepmac, data: Path, tmp_path: Path
 ) -> None:
     raw = document()
@@ -337,7 +337,7 @@ def test_a_mask_of_two_points_is_told_and_labelled_like_a_box_without_one(
     assert by_id[4]["segmentation"] == raw["annotations"][2]["segmentation"]
 
 
-def test_an_unreadable_image_stops_labelling_by_default_and_has_rows_that_say_why_on_request(
+def test_an_unreadable_image_stops_labeling_by_default_and_has_rows_that_say_why_on_request(
     teach, data: Path, tmp_path: Path
 ) -> None:
     assert teach().code == 0

@@ -21,10 +21,10 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
-from deepmac_distill.annotations.pseudolabels import read_provenance
 from deepmac_distill.data.synthetic import SEEN_SHAPES
+from deepmac_distill.labels.table import read_provenance
 from deepmac_distill.report.contact_sheet import PANEL_PX
-from deepmac_distill.stages import pseudolabelling
+from deepmac_distill.stages import pseudolabel as pseudolabeling
 from deepmac_distill.training import loop
 
 SEEN = ",".join(SEEN_SHAPES)
@@ -34,11 +34,23 @@ STAGES = {
     "scenes-train": {"instances.json", "images"},
     "scenes-val": {"instances.json", "images"},
     "teacher": {"weights.safetensors", "metrics.jsonl"},
-    "evaluate-teacher": {"summary.json", "ious.parquet", "masks.parquet", "detections.json", "judged.json"},
+    "evaluate-teacher": {
+        "summary.json",
+        "ious.parquet",
+        "masks.parquet",
+        "detections.json",
+        "evaluation.json",
+    },
     "pseudolabel": {"masks.parquet"},
     "select": {"instances.json", "counts.json"},
     "student": {"weights.safetensors", "metrics.jsonl"},
-    "evaluate-student": {"summary.json", "ious.parquet", "masks.parquet", "detections.json", "judged.json"},
+    "evaluate-student": {
+        "summary.json",
+        "ious.parquet",
+        "masks.parquet",
+        "detections.json",
+        "evaluation.json",
+    },
     "report": {"summary.json", "contact_sheet.png"},
 }
 
@@ -83,24 +95,24 @@ def test_every_box_has_a_label_row(chain) -> None:
     table = pq.read_table(run / "pseudolabel" / "masks.parquet")
     keys = sorted((a["image_id"], a["id"]) for a in source["annotations"])
     assert list(zip(table["image_id"].to_pylist(), table["annotation_id"].to_pylist(), strict=True)) == keys
-    assert set(table["status"].to_pylist()) == {"labelled"}
+    assert set(table["status"].to_pylist()) == {"labeled"}
     assert table["rle_counts"].null_count == 0
 
 
 def test_the_students_file_is_coco_and_keeps_human_masks_verbatim(chain) -> None:
     run, _ = chain
     source = COCO(str(run / "scenes-train" / "instances.json"))
-    labelled = COCO(str(run / "select" / "instances.json"))
-    assert labelled.imgs == source.imgs and labelled.cats == source.cats
-    assert labelled.anns.keys() == source.anns.keys()
+    labeled = COCO(str(run / "select" / "instances.json"))
+    assert labeled.imgs == source.imgs and labeled.cats == source.cats
+    assert labeled.anns.keys() == source.anns.keys()
     seen = {id for id, category in source.cats.items() if category["name"] in SEEN_SHAPES}
-    for id, annotation in labelled.anns.items():
+    for id, annotation in labeled.anns.items():
         before = source.anns[id]
         human = before["category_id"] in seen
         assert annotation["source"] == ("human" if human else "teacher")
         assert annotation["bbox"] == before["bbox"]
         assert (annotation["segmentation"] == before["segmentation"]) == human
-        assert annotation["area"] == labelled.annToMask(annotation).sum()
+        assert annotation["area"] == labeled.annToMask(annotation).sum()
         assert human == (annotation["mask_score"] is None)
     counts = read(run / "select" / "counts.json")
     assert counts["human"] + counts["teacher"] == counts["written"] == len(source.anns)
@@ -176,7 +188,7 @@ def test_force_redoes_a_stage_and_the_next_one_then_knows_its_input_changed(run_
     assert deepmac("pseudolabel", "--out", run, "--force").code == 0
 
 
-def test_a_changed_rule_selects_again_without_labelling_again(run_copy, deepmac) -> None:
+def test_a_changed_rule_selects_again_without_labeling_again(run_copy, deepmac) -> None:
     run = run_copy("student")
     before = content(run)
     rule = ["--set", "labels.min_mask_score=0.999", "--set", "labels.on_rejected='drop'"]
@@ -205,9 +217,9 @@ def test_an_edited_output_is_refused_by_name(run_copy, deepmac, scenes_toml, out
     assert f"deepmac: {run / output}: was changed since" in ended.err
 
 
-def test_labelling_that_was_stopped_goes_on_to_the_same_bytes(chain, run_copy, deepmac, monkeypatch) -> None:
+def test_labeling_that_was_stopped_goes_on_to_the_same_bytes(chain, run_copy, deepmac, monkeypatch) -> None:
     run = run_copy("pseudolabel", "select", "student")
-    write_unit, written = pseudolabelling.write_unit, []
+    write_unit, written = pseudolabeling.write_unit, []
 
     def once(folder: Path, unit: int, rows: Any) -> None:
         if written:
@@ -215,12 +227,12 @@ def test_labelling_that_was_stopped_goes_on_to_the_same_bytes(chain, run_copy, d
         written.append(unit)
         write_unit(folder, unit, rows)
 
-    monkeypatch.setattr(pseudolabelling, "write_unit", once)
+    monkeypatch.setattr(pseudolabeling, "write_unit", once)
     assert deepmac("pseudolabel", "--out", run).code == 130
     assert not (run / "pseudolabel").exists() and written == [0]
     rest = []
     monkeypatch.setattr(
-        pseudolabelling, "write_unit", lambda *given: (rest.append(given[1]), write_unit(*given))
+        pseudolabeling, "write_unit", lambda *given: (rest.append(given[1]), write_unit(*given))
     )
     ended = deepmac("pseudolabel", "--out", run)
     assert ended.code == 0 and rest == [1, 2, 3, 4, 5]  # 24 images in units of 4, the first one kept
@@ -415,7 +427,7 @@ def test_predict_writes_a_picture_and_coco_beside_the_image(chain, deepmac, tmp_
     assert f"{tmp_path / 'photo.v1-masks'}.png" in ended.out
 
 
-def test_predict_gives_the_mask_that_labelling_gives(chain, deepmac, tmp_path) -> None:
+def test_predict_gives_the_mask_that_labeling_gives(chain, deepmac, tmp_path) -> None:
     run, _ = chain
     rows = pq.read_table(run / "pseudolabel" / "masks.parquet").to_pylist()
     row = next(row for row in rows if row["source"] == "teacher")
@@ -423,8 +435,8 @@ def test_predict_gives_the_mask_that_labelling_gives(chain, deepmac, tmp_path) -
     box = ",".join(map(str, row["bbox"]))
     assert deepmac("predict", image, "--box", box, "--model", run, "--out", tmp_path / "one").code == 0
     coco = COCO(str(tmp_path / "one.json"))
-    labelled = COCO(str(run / "select" / "instances.json"))
-    ours, theirs = coco.annToMask(coco.anns[1]), labelled.annToMask(labelled.anns[row["annotation_id"]])
+    labeled = COCO(str(run / "select" / "instances.json"))
+    ours, theirs = coco.annToMask(coco.anns[1]), labeled.annToMask(labeled.anns[row["annotation_id"]])
     assert np.mean(ours != theirs) < 0.001  # alone or in a batch, rounding may differ in its last bit
 
 
@@ -477,7 +489,7 @@ def test_without_a_validation_set_the_chain_ends_well_and_says_so(
     }
 
 
-def test_a_gate_that_fails_stops_the_chain_before_labelling_with_code_three(
+def test_a_gate_that_fails_stops_the_chain_before_labeling_with_code_three(
     run_copy, deepmac, scenes_toml
 ) -> None:
     run = run_copy("pseudolabel", "select", "student", "evaluate-student", "report")

@@ -12,22 +12,22 @@ import pytest
 from deepmac_distill import stages
 from deepmac_distill.config import DeepMacConfig, MaskRcnnConfig, Pipeline, RoleConfig, load_pipeline
 from deepmac_distill.config.schema import EvaluationConfig, TrainConfig
-from deepmac_distill.data.completeness import Inventory, PerImage
 from deepmac_distill.data.synthetic import SEEN_SHAPES
 from deepmac_distill.errors import DeviceError, RunError
-from deepmac_distill.progress import Silent
-from deepmac_distill.rundir import RunDir
-from deepmac_distill.stages import forecasting
-from deepmac_distill.stages.forecasting import (
+from deepmac_distill.forecast import needs as forecasting
+from deepmac_distill.forecast.cost import Load, Rates, StateBytes, training_bytes
+from deepmac_distill.forecast.inventory import Inventory, PerImage
+from deepmac_distill.forecast.needs import (
     Machine,
     StageNeed,
     evaluation_need,
-    labelling_needs,
+    labeling_needs,
     masks_trained_on,
     peak_disk_bytes,
     training_need,
 )
-from deepmac_distill.training.footprint import Load, Rates, StateBytes, training_bytes
+from deepmac_distill.progress import Silent
+from deepmac_distill.rundir import RunDir
 
 SEEN = ",".join(SEEN_SHAPES)
 PLENTY = Machine(memory=10**12, ram=10**12, disk=10**12)
@@ -144,8 +144,8 @@ def test_a_machine_that_is_too_small_is_refused(
 ) -> None:
     flags = [f"data.root='{data}'", "data.train_annotations='instances.json'", f"data.seen='{SEEN}'"]
     job = job_of(load_pipeline(small_toml, flags), tmp_path / "run")
-    assert stages.forecast(job, ["teacher"], PLENTY).problems == ()
-    (problem,) = stages.forecast(job, ["teacher"], replace(PLENTY, **lacking)).problems
+    assert forecasting.forecast(job, ["teacher"], PLENTY).problems == ()
+    (problem,) = forecasting.forecast(job, ["teacher"], replace(PLENTY, **lacking)).problems
     assert type(problem) is kind and problem.exit_code == 2 and says in str(problem)
     assert "expected" in str(problem) and "\n" not in str(problem)
 
@@ -165,7 +165,7 @@ def test_what_cannot_be_measured_is_not_made_up(data: Path, small_toml: Path, tm
     """Memory for the weights alone does not suffice, so nothing is run; their count is still right."""
     flags = [f"data.root='{data}'", "data.train_annotations='instances.json'", f"data.seen='{SEEN}'"]
     job = job_of(load_pipeline(small_toml, flags), tmp_path / "run")
-    (need,) = stages.forecast(job, ["teacher"], replace(PLENTY, memory=10)).needs
+    (need,) = forecasting.forecast(job, ["teacher"], replace(PLENTY, memory=10)).needs
     assert need.seconds is None and need.memory_bytes > 10
 
 
@@ -186,7 +186,7 @@ def recipe(**train) -> RoleConfig:
 
 
 def test_training_is_its_passes() -> None:
-    settings = recipe(steps=10, accumulate=3, batch_size=4, image_size_px=64)
+    settings = recipe(steps=10, gradient_accumulation_steps=3, batch_size=4, image_size_px=64)
     need = training_need("teacher", settings, STATE, RATES, PerImage(mean=1.5, most=7), margin=3.0)
     fullest = Load(images=4, size_px=64, masks=7 + 3 * 1.5)
     assert need.memory_bytes == training_bytes(STATE, RATES, fullest, margin=3.0)
@@ -200,7 +200,7 @@ def test_evaluation_in_given_boxes_alone_is_one_pass_without_detections() -> Non
     settings = EvaluationConfig(max_detections=10)
     both = evaluation_need("teacher", recipe(image_size_px=64), DATA, settings, RATES)
     alone = evaluation_need(
-        "teacher", recipe(image_size_px=64), DATA, replace(settings, given_boxes_only=True), RATES
+        "teacher", recipe(image_size_px=64), DATA, replace(settings, gt_boxes_only=True), RATES
     )
     assert both.seconds == pytest.approx((100 * 64**2 * 1e-6 + 50 * 14 * 1e-3) / 3)
     assert alone.seconds == pytest.approx((50 * 64**2 * 1e-6 + 50 * 4 * 1e-3) / 3)
@@ -208,7 +208,7 @@ def test_evaluation_in_given_boxes_alone_is_one_pass_without_detections() -> Non
 
 
 def test_labels_are_as_large_as_their_grids() -> None:
-    soft, hard = (labelling_needs(recipe(image_size_px=64), DATA, soft, RATES) for soft in (True, False))
+    soft, hard = (labeling_needs(recipe(image_size_px=64), DATA, soft, RATES) for soft in (True, False))
     assert [need.stage for need in soft] == ["pseudolabel", "select"]
     assert soft[0].kept_disk_bytes - hard[0].kept_disk_bytes == 16**2 * 3 * 50  # unseen boxes
     assert soft[0].passing_disk_bytes == soft[0].kept_disk_bytes
@@ -236,7 +236,7 @@ def test_the_disk_bound_holds_for_a_real_run(chain, small_toml: Path) -> None:
     """The stages of a run that is done are not larger than what is forecast for them."""
     run, _ = chain
     pipeline = load_pipeline(run / "config.json")
-    found = stages.forecast(job_of(pipeline, run.parent / "another"), machine=PLENTY)
+    found = forecasting.forecast(job_of(pipeline, run.parent / "another"), machine=PLENTY)
     for need in found.needs:
         files = [path for path in (run / need.stage).rglob("*") if path.is_file()]
         left = sum(path.stat().st_size for path in files if path.suffix in (".safetensors", ".parquet"))
@@ -247,7 +247,7 @@ def test_the_disk_bound_holds_for_a_real_run(chain, small_toml: Path) -> None:
 def test_masks_of_mask_rcnn_are_counted_whatever_boxes_train_them(
     mask_boxes: str, scenes_toml: Path, tmp_path: Path
 ) -> None:
-    """With proposals as many masks are trained on whatever is given; labelling has those that are given."""
+    """With proposals as many masks are trained on whatever is given; labeling has those that are given."""
     model = MaskRcnnConfig(
         backbone="tiny",
         backbone_width=8,

@@ -14,9 +14,9 @@ import pytest
 from deepmac_distill.config import MaskRcnnConfig
 from deepmac_distill.data.synthetic import SEEN_SHAPES
 from deepmac_distill.models.build import build_model
-from deepmac_distill.training.checkpoint import read_card, save_weights
+from deepmac_distill.weights.card import read_card, save_weights
 
-ALONE = ["--set", "evaluation.given_boxes_only=true"]
+ALONE = ["--set", "evaluation.gt_boxes_only=true"]
 URL = "http://images.cocodataset.org"
 
 
@@ -112,7 +112,7 @@ def test_other_seen_classes_are_refused_all_the_same(chain, deepmac, tmp_path: P
 
 def test_evaluations_made_before_the_key_was_there_are_still_valid(chain) -> None:
     inputs = read(chain[0] / "evaluate-teacher" / "done.json")["inputs"]
-    assert "evaluation.given_boxes_only" not in inputs
+    assert "evaluation.gt_boxes_only" not in inputs
 
 
 def test_a_missing_image_of_either_folder_is_named(chain, deepmac, lvis, tmp_path: Path) -> None:

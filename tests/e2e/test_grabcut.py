@@ -15,11 +15,11 @@ from pycocotools import mask as coco_mask
 
 from deepmac_distill.config import DeepMacConfig, GrabCutConfig, ModelConfig, RoleConfig
 from deepmac_distill.config.schema import EvaluationConfig
-from deepmac_distill.data.completeness import Inventory
 from deepmac_distill.data.synthetic import SEEN_SHAPES
-from deepmac_distill.stages.forecasting import evaluation_need
-from deepmac_distill.training.checkpoint import read_card
-from deepmac_distill.training.footprint import Rates
+from deepmac_distill.forecast.cost import Rates
+from deepmac_distill.forecast.inventory import Inventory
+from deepmac_distill.forecast.needs import evaluation_need
+from deepmac_distill.weights.card import read_card
 
 GRABCUT = """[teacher.model]
 architecture = "grabcut"
@@ -77,7 +77,7 @@ def test_the_architecture_can_be_set_on_the_command_line(run: Path, deepmac, sce
     assert cards[0].model == cards[1].model
 
 
-def test_every_box_is_labelled_and_every_mask_lies_in_its_box(run: Path) -> None:
+def test_every_box_is_labeled_and_every_mask_lies_in_its_box(run: Path) -> None:
     source = read(run / "scenes-train" / "instances.json")
     seen = {c["id"] for c in source["categories"] if c["name"] in SEEN_SHAPES}
     boxes = {a["id"]: a["bbox"] for a in source["annotations"]}
@@ -86,7 +86,7 @@ def test_every_box_is_labelled_and_every_mask_lies_in_its_box(run: Path) -> None
     assert any(row["source"] == "teacher" for row in rows)
     for row in rows:
         human = row["category_id"] in seen
-        assert (row["status"], row["source"]) == ("labelled", "human" if human else "teacher")
+        assert (row["status"], row["source"]) == ("labeled", "human" if human else "teacher")
         if human:
             continue
         mask = coco_mask.decode({"size": [row["height"], row["width"]], "counts": row["rle_counts"]})

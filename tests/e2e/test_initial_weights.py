@@ -1,4 +1,4 @@
-"""`train.initial_weights`: what is loaded and told, what is refused, and what may not leak."""
+"""`train.init_from`: what is loaded and told, what is refused, and what may not leak."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from deepmac_distill.annotations.coco import read_coco
 from deepmac_distill.config import load_pipeline
 from deepmac_distill.data.synthetic import SEEN_SHAPES
+from deepmac_distill.dataset.coco import read_coco
 from deepmac_distill.progress import Silent
 from deepmac_distill.rundir import RunDir
 from deepmac_distill.stages.job import Job
-from deepmac_distill.stages.training import train_stage
+from deepmac_distill.stages.train import train_stage
 from deepmac_distill.training import loop
-from deepmac_distill.training.checkpoint import read_card, save_weights
+from deepmac_distill.weights.card import read_card, save_weights
 
-KEY = "teacher.train.initial_weights"
+KEY = "teacher.train.init_from"
 HEATMAP = {"heads.0.center.heatmap.output.weight", "heads.0.center.heatmap.output.bias"}
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 # One step that moves no weight: what comes out is what went in, but for the statistics of batch norm.
@@ -134,7 +134,7 @@ def test_a_file_without_a_card_is_matched_by_shape_and_said_to_be_silent(
 def test_a_student_starts_from_a_teacher_with_another_mask_head(run_copy, deepmac) -> None:
     run = run_copy("student", "evaluate-student", "report")
     still = [flag.replace("teacher", "student") for flag in STILL]
-    key = f"student.train.initial_weights={weights(run)}"
+    key = f"student.train.init_from={weights(run)}"
     ended = deepmac("student", "--out", run, *still, "--set", key)
     assert ended.code == 0, ended.err
     theirs, ours = load_file(weights(run)), load_file(weights(run, "student"))
@@ -166,7 +166,7 @@ def test_masks_of_an_unseen_class_may_not_come_with_the_weights(knowing, deepmac
 def test_a_leak_into_the_student_stops_a_run_before_its_teacher(
     knowing, deepmac, scenes_toml, tmp_path
 ) -> None:
-    given = ["--set", f"student.train.initial_weights={knowing}"]
+    given = ["--set", f"student.train.init_from={knowing}"]
     ended = deepmac("run", scenes_toml, "--out", tmp_path / "run", *given)
     assert_refused(ended, f"{knowing}: was shown masks of ")
     assert not list((tmp_path / "run").glob("teacher*"))
@@ -176,14 +176,14 @@ def test_nor_by_way_of_a_run_of_other_classes(knowing, deepmac, flags, tmp_path)
     between = tmp_path / "between"
     ended = deepmac("teach", "--out", between, *flags("other "), *STILL, "--set", f"{KEY}={knowing}")
     assert ended.code == 0, ended.err  # of classes that these data do not have
-    assert set(read_card(weights(between)).shown_before) == set(read_card(knowing).class_names)
+    assert set(read_card(weights(between)).pretrained_mask_classes) == set(read_card(knowing).class_names)
     ended = deepmac("teach", "--out", tmp_path / "run", *flags(), "--set", f"{KEY}={weights(between)}")
     assert_refused(ended, f"{weights(between)}: was shown masks of ")
     assert deepmac("pseudolabel", "--out", between, *flags("other ")).code == 0
 
 
 def test_the_upper_bound_may_start_from_what_was_shown_all(knowing, chain, scenes_toml, tmp_path) -> None:
-    sets = ["student.train.steps=1", f"student.train.initial_weights={knowing}"]
+    sets = ["student.train.steps=1", f"student.train.init_from={knowing}"]
     job = Job(load_pipeline(scenes_toml, sets), None, RunDir(tmp_path / "run"), Silent())
     scenes = chain[0] / "scenes-train"
     everything = read_coco(scenes / "instances.json", SEEN_SHAPES, hide_unseen=False)
@@ -213,7 +213,7 @@ def test_a_file_that_changed_is_refused_and_one_that_moved_is_not(
 def test_without_the_key_inputs_and_cards_are_as_they_were_before_there_was_one(chain) -> None:
     for stage in ("teacher", "student"):
         assert not [name for name in read(chain[0] / stage / "done.json")["inputs"] if "initial" in name]
-        assert b"shown_before" not in weights(chain[0], stage).read_bytes()
+        assert b"pretrained_mask_classes" not in weights(chain[0], stage).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_a_file_that_is_missing_or_broken_is_refused_before_any_work(
     path = tmp_path / "w.safetensors"
     if content is not None:
         path.write_bytes(content)
-    key = f"{role}.train.initial_weights"
+    key = f"{role}.train.init_from"
     ended = deepmac("run", scenes_toml, "--out", tmp_path / "run", "--set", f"{key}={path}")
     assert_refused(ended, f"{key}: ")
     assert says in ended.err and len(ended.err.splitlines()) == 1
@@ -239,7 +239,7 @@ def test_a_file_that_is_missing_or_broken_is_refused_before_any_work(
 
 def test_weights_of_which_nothing_fits_are_refused_before_any_work(deepmac, scenes_toml, tmp_path) -> None:
     torch.save({"layer1.weight": torch.zeros(3, 3)}, tmp_path / "w.pth")
-    key = f"student.train.initial_weights={tmp_path / 'w.pth'}"
+    key = f"student.train.init_from={tmp_path / 'w.pth'}"
     ended = deepmac("run", scenes_toml, "--out", tmp_path / "run", "--set", key)
     assert_refused(ended, "w.pth: none of its 1 tensors fits the model; got such as layer1.weight (3, 3)")
     assert len(ended.err.splitlines()) == 1 and not (tmp_path / "run").exists()

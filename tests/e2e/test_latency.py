@@ -15,7 +15,7 @@ import latency
 from deepmac_distill.config import DeepMacConfig, MaskRcnnConfig, ModelConfig
 from deepmac_distill.data.synthetic import SCENE_CLASSES, write_scenes
 from deepmac_distill.models.build import build_model
-from deepmac_distill.training.checkpoint import ModelCard, save_weights
+from deepmac_distill.weights.card import ModelCard, save_weights
 
 IMAGES = 3
 SMALL = {"backbone": "tiny", "backbone_width": 8, "head_channels": 8, "mask_width": 8, "mask_size": 8}

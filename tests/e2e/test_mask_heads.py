@@ -14,13 +14,13 @@ import torch
 
 import frozen
 import mask_heads
-from deepmac_distill.annotations.coco import read_coco
 from deepmac_distill.config import MaskRcnnConfig, load_pipeline
 from deepmac_distill.data.synthetic import SEEN_SHAPES
+from deepmac_distill.dataset.coco import read_coco
 from deepmac_distill.errors import RunError
 from deepmac_distill.models.build import build_model
 from deepmac_distill.stages.loading import load_model
-from deepmac_distill.training.checkpoint import read_card, save_weights
+from deepmac_distill.weights.card import read_card, save_weights
 
 MASK_RCNN = MaskRcnnConfig(
     backbone="tiny",

@@ -22,8 +22,8 @@ from deepmac_distill.config import (
     load_pipeline,
 )
 from deepmac_distill.models.build import build_model
+from deepmac_distill.models.catalog import PAPER
 from deepmac_distill.models.mask_heads import MASK_HEADS
-from deepmac_distill.stages.catalogue import PAPER
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 HEADS_SECTION = "\n## Mask heads\n"

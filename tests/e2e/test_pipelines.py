@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from deepmac_distill.annotations.coco import read_coco
 from deepmac_distill.config import DeepMacConfig, ModelConfig, Pipeline, RoleConfig, load_pipeline
 from deepmac_distill.data.augment import training_views
 from deepmac_distill.data.dataset import BoxDataset
 from deepmac_distill.data.loader import training_batches
 from deepmac_distill.data.synthetic import SEEN_SHAPES, write_scenes
+from deepmac_distill.dataset.coco import read_coco
 from deepmac_distill.models.build import build_model
 from deepmac_distill.training.loop import make_optimizer
 from deepmac_distill.training.schedule import make_schedule
@@ -89,11 +89,11 @@ def test_a_pipeline_builds_and_steps(path: Path, role: str, scenes: Path) -> Non
     stepped = narrowed(recipe.model) if path in PAPER else recipe.model
     model = build_model(stepped, len(annotations.classes), load_weights=True)
     # Batch norm over the two values that two images have on a map of one cell makes gradients explode.
-    size_px = 2 * model.canvas_multiple if path.stem.endswith("_sn143") else REDUCED_PX
+    size_px = 2 * model.size_divisibility if path.stem.endswith("_sn143") else REDUCED_PX
     dataset = BoxDataset(
         annotations,
         scenes / "images",
-        mask_size=model.target_size,
+        mask_size=model.target_mask_size,
         view_of=training_views(size_px, recipe.train.scale_range),
     )
     batch = next(training_batches(dataset, 2, seed=0))
@@ -121,7 +121,7 @@ def test_a_model_of_the_paper_has_its_size_and_its_narrow_copy_its_structure(pat
         )
     shapes = [{name: tensor.ndim for name, tensor in model.state_dict().items()} for model in (full, narrow)]
     assert shapes[0] == shapes[1]  # tensor by tensor, so that what was stepped is what is meant
-    assert recipe.train.image_size_px % full.canvas_multiple == 0
+    assert recipe.train.image_size_px % full.size_divisibility == 0
     if isinstance(recipe.model, DeepMacConfig):
         assert parameters(full.mask_head) == HEAD_PARAMETERS[recipe.model.mask_head]
         assert parameters(full.backbone) == BACKBONE_PARAMETERS[recipe.model.backbone]
@@ -134,7 +134,7 @@ def test_a_file_of_the_paper_has_its_schedule(path: Path) -> None:
     pipeline = load_pipeline(path)
     for role in ("teacher", "student"):
         recipe: RoleConfig = getattr(pipeline, role)
-        train, images = recipe.train, recipe.train.batch_size * recipe.train.accumulate
+        train, images = recipe.train, recipe.train.batch_size * recipe.train.gradient_accumulation_steps
         if recipe == Pipeline().student:
             continue  # the file is about its teacher alone
         size_px = ABLATIONS_PX if path.stem.startswith("backbone_") else 1024

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from deepmac_distill.data.synthetic import SEEN_SHAPES
-from deepmac_distill.training.checkpoint import read_card
+from deepmac_distill.weights.card import read_card
 
 SEEN = ",".join(SEEN_SHAPES)
 ARMS = {"a": "student-seen", "b": "student", "c": "student-human"}

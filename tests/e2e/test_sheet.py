@@ -32,13 +32,13 @@ def test_what_cannot_be_shown_is_said_in_one_line(chain, deepmac, run_copy, tmp_
     ):
         ended = deepmac("sheet", *words, "--out", out)
         assert ended.code == 2 and expected in ended.err and len(ended.err.splitlines()) == 1
-    record = json.loads((evaluation / "judged.json").read_text())
+    record = json.loads((evaluation / "evaluation.json").read_text())
     del record["images"]  # as older evaluations have it
-    (evaluation / "judged.json").write_text(json.dumps(record))
+    (evaluation / "evaluation.json").write_text(json.dumps(record))
     ended = deepmac("sheet", f"a={evaluation}", "--out", out)
     assert ended.code == 2 and "--images FOLDER" in ended.err
     images = run / "scenes-val" / "images"
     assert deepmac("sheet", f"a={evaluation}", "--out", out, "--images", images).code == 0
-    (evaluation / "judged.json").write_text(json.dumps(record | {"annotations_sha256": "other"}))
+    (evaluation / "evaluation.json").write_text(json.dumps(record | {"annotations_sha256": "other"}))
     ended = deepmac("sheet", f"a={evaluation}", "--out", out, "--images", images)
     assert ended.code == 2 and "judged on other annotations" in ended.err

@@ -31,7 +31,7 @@ def test_predict_scores_its_masks_and_takes_a_name_with_a_suffix(chain, deepmac,
     assert {path.name for path in tmp_path.iterdir()} == {"seen.png", "seen.json"}
     (annotation,) = json.loads((tmp_path / "seen.json").read_text())["annotations"]
     assert annotation["source"] == "student"
-    assert 0 <= annotation["mask_score"] <= 1 and 0 <= annotation["box_fill_iou"] <= 1
+    assert 0 <= annotation["mask_score"] <= 1 and 0 <= annotation["mask_bbox_iou"] <= 1
 
 
 def test_other_rules_say_that_the_student_is_out_of_date(chain, deepmac, tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
 
-from deepmac_distill.annotations.export import write_instances_json
-from deepmac_distill.annotations.problems import runs_of
-from deepmac_distill.annotations.pseudolabels import label_table
-from deepmac_distill.annotations.select import SelectRules
+from deepmac_distill.dataset.problems import runs_of
+from deepmac_distill.labels.export import write_instances_json
+from deepmac_distill.labels.rules import SelectRules
+from deepmac_distill.labels.table import label_table
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -45,7 +45,7 @@ def exported(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
             "height": [40, 40],
             "width": [60, 60],
             "source": ["human", "teacher"],
-            "status": ["labelled", "labelled"],
+            "status": ["labeled", "labeled"],
             "reason": ["", ""],
             "rle_counts": [None, b"52203"],
             "mask_area": [None, 4],

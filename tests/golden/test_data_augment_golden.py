@@ -8,9 +8,9 @@ from pycocotools import mask as coco_mask
 from torchvision.ops import roi_align
 from torchvision.transforms.v2 import functional as tv
 
-from deepmac_distill.data.augment import Colours, change_colours, evaluation_view, training_view
+from deepmac_distill.data.augment import Colors, change_colors, evaluation_view, training_view
 from deepmac_distill.geometry.boxes import has_area
-from deepmac_distill.geometry.rasterise import rasterise_polygons
+from deepmac_distill.geometry.rasterize import rasterize_polygons
 
 MUTED = torch.randint(60, 190, (3, 40, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
@@ -29,7 +29,7 @@ def test_resizing_is_pillows_bilinear_to_one_level() -> None:
 def test_saturation_is_torchvisions_to_one_level() -> None:
     for factor in (0.8, 1.0, 1.25):
         assert (
-            difference(change_colours(MUTED, Colours(saturation=factor)), tv.adjust_saturation(MUTED, factor))
+            difference(change_colors(MUTED, Colors(saturation=factor)), tv.adjust_saturation(MUTED, factor))
             <= 1
         )
 
@@ -39,13 +39,13 @@ def test_contrast_is_about_the_mean_of_each_channel() -> None:
     mean = pixels.mean(dim=(1, 2), keepdim=True)
     for factor in (0.8, 1.25):
         expected = (mean + factor * (pixels - mean)).round().clamp(0, 255)
-        assert difference(change_colours(MUTED, Colours(contrast=factor)), expected) <= 1
+        assert difference(change_colors(MUTED, Colors(contrast=factor)), expected) <= 1
 
 
 def test_the_hue_turns_the_chroma_as_torchvision_does_but_keeps_luma() -> None:
     luma = torch.tensor([0.299, 0.587, 0.114])
     for share in (-0.05, 0.02, 0.05):
-        ours = change_colours(MUTED, Colours(hue=share)).float() - MUTED.float()
+        ours = change_colors(MUTED, Colors(hue=share)).float() - MUTED.float()
         theirs = tv.adjust_hue(MUTED, share).float() - MUTED.float()
         chroma = theirs - torch.einsum("c,chw->hw", luma, theirs)
         assert torch.cosine_similarity(ours.flatten(), chroma.flatten(), dim=0) > 0.95
@@ -64,11 +64,11 @@ def test_a_mask_grid_is_what_roi_align_reads_off_the_mask_seen_through_the_same_
     rng = np.random.default_rng(4)
     seen_boxes = 0
     for _ in range(20):
-        view = training_view(rng, height, width, size_px=128, colour_jitter=False)
+        view = training_view(rng, height, width, size_px=128, color_jitter=False)
         visible = view.clip(np.array([[20.0, 15, 100, 80]]))
         if not has_area(visible).all():
             continue
-        grid = view.grids(rasterise_polygons([polygon], visible[0], size)[None])[0]
+        grid = view.grids(rasterize_polygons([polygon], visible[0], size)[None])[0]
         canvas = view.image(mask)[None, :1].float()
         box = torch.from_numpy(view.to_canvas(visible)).float()
         read = roi_align(canvas, [box], size, sampling_ratio=4, aligned=True)[0, 0]

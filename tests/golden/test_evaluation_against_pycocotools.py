@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from deepmac_distill.annotations.coco import read_coco
+from deepmac_distill.dataset.coco import read_coco
 from deepmac_distill.errors import DataError
 from deepmac_distill.evaluation.average_precision import (
     STATS,
@@ -168,9 +168,9 @@ def test_truth_without_a_mask_is_neither_right_nor_wrong(truth_path: Path) -> No
     for annotation in data["annotations"]:
         if annotation["category_id"] not in SEEN:
             x, y, w, h = annotation["bbox"]
-            centres = [np.arange(n) + 0.5 for n in (HEIGHT, WIDTH)]
-            rows, columns = (c >= a for c, a in zip(centres, (y, x), strict=True))
-            rows, columns = rows & (centres[0] < y + h), columns & (centres[1] < x + w)
+            centers = [np.arange(n) + 0.5 for n in (HEIGHT, WIDTH)]
+            rows, columns = (c >= a for c, a in zip(centers, (y, x), strict=True))
+            rows, columns = rows & (centers[0] < y + h), columns & (centers[1] < x + w)
             rle = coco_mask.encode(np.asfortranarray(np.outer(rows, columns).astype(np.uint8)))
             annotation |= {"iscrowd": 1, "segmentation": {**rle, "counts": rle["counts"].decode()}}
     crowds = truth_path.with_name("crowds.json")

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
-from deepmac_distill.geometry.rasterise import rasterise_polygons, rasterise_rle
+from deepmac_distill.geometry.rasterize import rasterize_polygons, rasterize_rle
 from deepmac_distill.geometry.rle import decode_counts, encode_boxes, encode_ellipses, encode_grids
 
 # pycocotools hands its buffers to numpy in a way that numpy 2 means to drop.
@@ -38,7 +38,7 @@ def random_boxes(n: int, height: int, width: int, seed: int, beyond: float = 0.2
 
 
 def pasted(grid: np.ndarray, box: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(height, width) probability at every pixel centre of the box, in float64; zero outside the box."""
+    """(height, width) probability at every pixel center of the box, in float64; zero outside the box."""
     x = (np.arange(width) + 0.5 - box[0]) / (box[2] - box[0]) * 2 - 1
     y = (np.arange(height) + 0.5 - box[1]) / (box[3] - box[1]) * 2 - 1
     at = torch.from_numpy(np.stack(np.meshgrid(x, y), axis=-1))[None]
@@ -70,7 +70,7 @@ def test_bytes_mean_probability_over_255_at_any_threshold(threshold: float) -> N
         assert not ((decode(code, 50, 70) != (probs > threshold)) & (abs(probs - threshold) > 1e-5)).any()
 
 
-def test_boxes_and_ellipses_hold_the_pixels_whose_centre_they_hold() -> None:
+def test_boxes_and_ellipses_hold_the_pixels_whose_center_they_hold() -> None:
     height, width, boxes = 45, 60, random_boxes(100, 45, 60, 5)
     y, x = np.mgrid[:height, :width] + 0.5
     codes = zip(encode_boxes(boxes, height, width), encode_ellipses(boxes, height, width), boxes, strict=True)
@@ -111,7 +111,7 @@ def test_a_code_covers_cells_by_the_area_of_its_pixels() -> None:
     for box in boxes:
         mask = rng.random((height, width)) < rng.uniform()
         mask[:, 10:14] |= rng.random() < 0.5  # runs that go on over several columns
-        got = rasterise_rle(encode(mask), height, width, box, 9)
+        got = rasterize_rle(encode(mask), height, width, box, 9)
         assert abs(got - 255 * coverage_of_pixels(mask, box, 9)).max() <= 0.501
 
 
@@ -126,7 +126,7 @@ def test_polygons_cover_cells_as_a_grid_64_times_as_fine() -> None:
         scaled = (part - box[:2]) / (box[2:] - box[:2]) * size * finer
         fine = coco_mask.frPyObjects([scaled.ravel().tolist()], size * finer, size * finer)
         expected = coco_mask.decode(fine)[..., 0].reshape(size, finer, size, finer).mean(axis=(1, 3))
-        got = rasterise_polygons([part.ravel().tolist()], box, size) / 255
+        got = rasterize_polygons([part.ravel().tolist()], box, size) / 255
         assert abs(got - expected).max() < 0.04  # what a border cell may lose to a grid of 64
         assert abs(got - expected).mean() < 0.002
 
@@ -142,5 +142,5 @@ def test_real_masks_cover_their_boxes_by_the_area_of_their_pixels() -> None:
         counts = coco_mask.merge(parts)["counts"]
         x, y, w, h = annotation["bbox"]
         box = np.array([x, y, x + w, y + h])
-        got = rasterise_rle(counts, height, width, box, 32)
+        got = rasterize_rle(counts, height, width, box, 32)
         assert abs(got - 255 * coverage_of_pixels(decode(counts, height, width), box, 32)).max() <= 0.501

@@ -15,10 +15,10 @@ from torchvision.models.detection.roi_heads import project_masks_on_boxes
 from torchvision.ops import roi_align
 
 from deepmac_distill.models.backbones import FpnBackbone
-from deepmac_distill.models.extractors import resnet_extractor
+from deepmac_distill.models.feature_extractors import resnet_extractor
 from deepmac_distill.models.mask_rcnn import MaskRcnn
+from deepmac_distill.models.mask_rcnn_heads import default_roi_mask_head
 from deepmac_distill.models.mask_targets import masks_over
-from deepmac_distill.models.roi_mask_heads import default_roi_mask_head
 from deepmac_distill.structures import Batch, Instances
 
 CANVAS, CLASSES, CHANNELS = 96, 3, 16
@@ -102,7 +102,7 @@ def test_boxes_scores_labels_and_masks_are_torchvisions(theirs: MaskRCNN, ours: 
         mine = found.image_index == i
         torch.testing.assert_close(found.boxes[mine], one["boxes"], rtol=1e-4, atol=1e-3)
         torch.testing.assert_close(found.scores[mine], one["scores"], rtol=1e-4, atol=1e-5)
-        assert torch.equal(found.labels[mine] + 1, one["labels"])
+        assert torch.equal(found.class_index[mine] + 1, one["labels"])
         torch.testing.assert_close(found.masks[mine], one["masks"][:, 0], rtol=1e-4, atol=1e-4)
 
 
@@ -111,12 +111,12 @@ def test_losses_are_torchvisions(theirs: MaskRCNN, ours: MaskRcnn) -> None:
     images, boxes = images_of(2), torch.tensor([[0.0, 0.0, CANVAS, CANVAS]])
     full = torch.ones(1, CANVAS, CANVAS, dtype=torch.uint8)
     truth = [{"boxes": boxes, "labels": torch.tensor([k]), "masks": full} for k in (2, 1)]
-    given = Instances.of_boxes([boxes, boxes], [torch.tensor([1]), torch.tensor([0])], ours.target_size)
+    given = Instances.of_boxes([boxes, boxes], [torch.tensor([1]), torch.tensor([0])], ours.target_mask_size)
     given = Instances(
         given.image_index,
         given.annotation_ids,
         given.boxes,
-        given.labels,
+        given.class_index,
         torch.full_like(given.masks, 255),
         torch.ones(2, dtype=torch.bool),
         torch.ones(2),

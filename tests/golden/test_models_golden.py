@@ -12,8 +12,8 @@ from deepmac_distill.config import DeepMacConfig
 from deepmac_distill.models.backbones import PyramidBackbone
 from deepmac_distill.models.blocks import ResidualBlock
 from deepmac_distill.models.build import build_model
-from deepmac_distill.models.extractors import resnet_extractor, timm_extractor
-from deepmac_distill.models.pretrained import load_fitting
+from deepmac_distill.models.feature_extractors import resnet_extractor, timm_extractor
+from deepmac_distill.weights.transfer import load_fitting
 
 
 def test_wheel_features_are_those_of_the_whole_network_with_the_wheels_weights() -> None:
@@ -27,7 +27,7 @@ def test_wheel_features_are_those_of_the_whole_network_with_the_wheels_weights()
     whole.load_state_dict(dict(zip(whole.state_dict(), tensors.values(), strict=True)))
     images = torch.randint(0, 256, (2, 3, 64, 96), generator=torch.Generator().manual_seed(0)).byte()
     with torch.no_grad():
-        ours = backbone.extractor(backbone.normalise(images))
+        ours = backbone.extractor(backbone.normalize(images))
         x = (images.float() - 127) / 128
         _, theirs = whole.forward_intermediates(x, indices=[1, 2, 3, 4])
     assert [m.shape[-1] for m in ours] == [24, 12, 6, 3]
@@ -59,12 +59,12 @@ def test_resnet_maps_are_torchvisions() -> None:
     mean, std = torch.tensor(weights.mean).view(3, 1, 1), torch.tensor(weights.std).view(3, 1, 1)
     with torch.no_grad():
         whole((images / 255 - mean) / std)
-        ours = backbone.extractor(backbone.normalise(images))
+        ours = backbone.extractor(backbone.normalize(images))
     for mine, other in zip(ours, kept, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
 
 
-def test_timm_pixels_are_normalised_as_timm_says() -> None:
+def test_timm_pixels_are_normalized_as_timm_says() -> None:
     backbone = PyramidBackbone(timm_extractor("resnet10t"), (16, 8, 8))
     settings = timm.data.resolve_data_config(timm.get_pretrained_cfg("resnet10t").to_dict())
     torch.testing.assert_close(backbone.mean.flatten() / 255, torch.tensor(settings["mean"]))

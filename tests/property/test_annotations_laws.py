@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepmac_distill.annotations.check import find_problems
-from deepmac_distill.annotations.coco import AnnotationSet, read_coco
+from deepmac_distill.dataset.check import find_problems
+from deepmac_distill.dataset.coco import Annotations, read_coco
 from deepmac_distill.errors import DataError
 
 json_values = st.recursive(
@@ -31,7 +31,7 @@ def document(annotations: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def read(value: Any, seen: str = "cat") -> AnnotationSet:
+def read(value: Any, seen: str = "cat") -> Annotations:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.json"
         path.write_text(json.dumps(value))

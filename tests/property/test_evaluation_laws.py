@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepmac_distill.annotations.classes import Classes
+from deepmac_distill.dataset.classes import Classes
 from deepmac_distill.evaluation.mask_iou import IOU_SCHEMA
-from deepmac_distill.evaluation.summary import compare_given_boxes, summarise_given_boxes
+from deepmac_distill.evaluation.summary import compare_given_boxes, summarize_given_boxes
 
 CLASSES = Classes(("a", "b", "c"), (1, 2, 3), (True, False, False))
 fractions = st.floats(0, 1)
@@ -26,7 +26,7 @@ def table(drawn: list[tuple]) -> pa.Table:
 @given(rows)
 def test_means_and_intervals_lie_between_the_worst_and_the_best(drawn: list[tuple]) -> None:
     ious = table(drawn)
-    found = summarise_given_boxes(ious, CLASSES, 20)["all"]
+    found = summarize_given_boxes(ious, CLASSES, 20)["all"]
     worst, best = ious["iou"].to_numpy().min() - 1e-12, ious["iou"].to_numpy().max() + 1e-12
     assert worst <= found["model"]["low"] <= found["model"]["high"] <= best
     assert worst <= found["class_mean_iou"]["model"] <= best
@@ -38,14 +38,14 @@ def test_means_and_intervals_lie_between_the_worst_and_the_best(drawn: list[tupl
 def test_order_of_rows_does_not_matter(drawn: list[tuple], random) -> None:
     shuffled = list(drawn)
     random.shuffle(shuffled)
-    a, b = (summarise_given_boxes(table(r), CLASSES, 10)["all"]["model"] for r in (drawn, shuffled))
+    a, b = (summarize_given_boxes(table(r), CLASSES, 10)["all"]["model"] for r in (drawn, shuffled))
     assert a == pytest.approx(b, abs=1e-12)
 
 
 @few
 @given(rows)
 def test_instances_add_up_over_splits_and_sizes(drawn: list[tuple]) -> None:
-    found = summarise_given_boxes(table(drawn), CLASSES, 0)
+    found = summarize_given_boxes(table(drawn), CLASSES, 0)
     assert (
         found["all"]["instances"] == found["seen"]["instances"] + found["unseen"]["instances"] == len(drawn)
     )

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
-from deepmac_distill.geometry.rasterise import rasterise_polygons, rasterise_rle
+from deepmac_distill.geometry.rasterize import rasterize_polygons, rasterize_rle
 from deepmac_distill.geometry.rle import decode_counts, encode_boxes, encode_ellipses, encode_grids
 
 # pycocotools hands its buffers to numpy in a way that numpy 2 means to drop.
@@ -25,7 +25,7 @@ def decode(code: bytes, height: int, width: int) -> np.ndarray:
 
 
 def bilinear(grid: np.ndarray, v: float, u: float) -> float:
-    """Interpolation at row v and column u of cell centres, zero outside, one neighbour after the other."""
+    """Interpolation at row v and column u of cell centers, zero outside, one neighbor after the other."""
     total = 0.0
     for i in (int(np.floor(v)), int(np.floor(v)) + 1):
         for j in (int(np.floor(u)), int(np.floor(u)) + 1):
@@ -36,7 +36,7 @@ def bilinear(grid: np.ndarray, v: float, u: float) -> float:
 
 @settings(max_examples=150, deadline=None)
 @given(grids, boxes_with_area, sizes, sizes)
-def test_a_pixel_is_foreground_where_its_centre_is(
+def test_a_pixel_is_foreground_where_its_center_is(
     grid: np.ndarray, box: list, height: int, width: int
 ) -> None:
     x1, y1, x2, y2 = box
@@ -86,7 +86,7 @@ def test_polygon_coverage_sums_to_the_area_inside_the_box(inner: list, box: list
     across = max(min(x2, box[2]) - max(x1, box[0]), 0)
     down = max(min(y2, box[3]) - max(y1, box[1]), 0)
     share = across * down / ((box[2] - box[0]) * (box[3] - box[1]))
-    coverage = rasterise_polygons([[x1, y1, x2, y1, x2, y2, x1, y2]], box, size)
+    coverage = rasterize_polygons([[x1, y1, x2, y1, x2, y2, x1, y2]], box, size)
     assert abs(coverage.mean() / 255 - share) <= 0.51 / 255
 
 
@@ -97,5 +97,5 @@ def test_a_code_and_its_pixels_drawn_as_polygons_cover_alike(mask: np.ndarray, d
     code = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
     box = data.draw(boxes_with_area)
     squares = [[x, y, x + 1, y, x + 1, y + 1, x, y + 1] for y, x in np.argwhere(mask)]
-    from_pixels = rasterise_polygons(squares, box, 6).astype(int)
-    assert abs(rasterise_rle(code, height, width, box, 6) - from_pixels).max() <= 1
+    from_pixels = rasterize_polygons(squares, box, 6).astype(int)
+    assert abs(rasterize_rle(code, height, width, box, 6) - from_pixels).max() <= 1

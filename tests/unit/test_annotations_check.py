@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from deepmac_distill.annotations.check import class_counts, find_problems, leaked_images
-from deepmac_distill.annotations.coco import read_coco
+from deepmac_distill.dataset.check import class_counts, find_problems, leaked_images
+from deepmac_distill.dataset.coco import read_coco
 from deepmac_distill.errors import DataError
 
 SQUARE = [[10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]]

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 from pycocotools import mask as coco_mask
 
-from deepmac_distill.annotations.coco import load_coco_json, read_coco
-from deepmac_distill.annotations.export import write_instances_json
-from deepmac_distill.annotations.pseudolabels import label_table
-from deepmac_distill.annotations.select import SelectRules
+from deepmac_distill.dataset.coco import load_coco_json, read_coco
 from deepmac_distill.errors import DataError
+from deepmac_distill.labels.export import write_instances_json
+from deepmac_distill.labels.rules import SelectRules
+from deepmac_distill.labels.table import label_table
 
 SQUARE = [[10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]]
 CROWD = {"size": [40, 60], "counts": [80, 40, 2280]}
@@ -27,7 +27,7 @@ def box(annotation_id: int, **changes: Any) -> dict[str, Any]:
 
 
 def source() -> dict[str, Any]:
-    """1 a person's mask, 2 a person's crowd, 3 labelled, 4 labelled badly, 5 an unlabelled crowd."""
+    """1 a person's mask, 2 a person's crowd, 3 labeled, 4 labeled badly, 5 an unlabeled crowd."""
     return {
         "info": {"year": 2017},
         "licenses": [{"id": 1}],
@@ -61,12 +61,12 @@ def labels(ids: tuple[int, ...] = (1, 2, 3, 4, 5), **changes: list[Any]) -> pa.T
         "height": [40] * len(ids),
         "width": [60] * len(ids),
         "source": ["teacher" if d else "human" if i < 3 else "none" for i, d in zip(ids, drawn, strict=True)],
-        "status": ["labelled" if i != 5 else "crowd" for i in ids],
+        "status": ["labeled" if i != 5 else "crowd" for i in ids],
         "reason": [""] * len(ids),
         "rle_counts": [counts if d else None for d in drawn],
         "mask_area": [area if d else None for d in drawn],
         "mask_score": [{3: 0.9, 4: 0.1}.get(i) for i in ids],
-        "box_fill_iou": [0.8 if d else None for d in drawn],
+        "mask_bbox_iou": [0.8 if d else None for d in drawn],
     }
     return label_table(columns | changes)
 
@@ -124,7 +124,7 @@ def test_a_rejected_mask_leaves_the_box_nothing_or_a_region_to_ignore(tmp_path: 
 def test_every_box_is_accounted_for(tmp_path: Path, on_rejected: Any, written: int) -> None:
     rules = SelectRules(min_mask_score=0.5, on_rejected=on_rejected)
     counts = write_instances_json(source(), labels(), rules, tmp_path / "out.json")
-    assert counts == {"human": 2, "teacher": 1, "rejected": 1, "unlabelled": 1, "written": written}
+    assert counts == {"human": 2, "teacher": 1, "rejected": 1, "unlabeled": 1, "written": written}
 
 
 def test_a_human_mask_without_an_area_gets_the_masks(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_human_mask_keeps_its_degenerate_parts_and_one_without_others_gives_wa
         box(4, category_id=1, segmentation=[line], area=1.0),
     ]
     counts = write_instances_json(given, labels((1, 3, 4)), RULES, tmp_path / "out.json")
-    assert counts == {"human": 1, "teacher": 1, "rejected": 1, "unlabelled": 0, "written": 3}
+    assert counts == {"human": 1, "teacher": 1, "rejected": 1, "unlabeled": 0, "written": 3}
     human, teacher, rejected = json.loads((tmp_path / "out.json").read_text())["annotations"]
     assert (human["source"], human["segmentation"]) == ("human", [line, *SQUARE])
     assert human["area"] == coco_mask.area(coco_mask.frPyObjects(SQUARE, 40, 60)).item()

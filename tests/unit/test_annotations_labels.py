@@ -7,7 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from deepmac_distill.annotations.pseudolabels import (
+from deepmac_distill.errors import DataError
+from deepmac_distill.labels.rules import SelectRules, accepted_rows
+from deepmac_distill.labels.table import (
     LABELS_SCHEMA,
     assemble,
     finished_units,
@@ -17,14 +19,12 @@ from deepmac_distill.annotations.pseudolabels import (
     read_provenance,
     write_unit,
 )
-from deepmac_distill.annotations.select import SelectRules, accepted_rows
-from deepmac_distill.errors import DataError
 
 PROVENANCE = {"teacher_sha256": "ab" * 32, "package": "0.1.0"}
 
 
 def rows(*ids: tuple[int, int], **columns: list[Any]) -> pa.Table:
-    """One labelled row for each (image id, annotation id)."""
+    """One labeled row for each (image id, annotation id)."""
     n = len(ids)
     defaults: dict[str, list[Any]] = {
         "annotation_id": [annotation_id for _, annotation_id in ids],
@@ -34,14 +34,14 @@ def rows(*ids: tuple[int, int], **columns: list[Any]) -> pa.Table:
         "height": [40] * n,
         "width": [60] * n,
         "source": ["teacher"] * n,
-        "status": ["labelled"] * n,
+        "status": ["labeled"] * n,
         "reason": [""] * n,
         "rle_counts": [b"52203"] * n,
         "soft": [bytes(range(4))] * n,
         "soft_size": [2] * n,
         "mask_area": [4] * n,
         "mask_score": [0.75] * n,
-        "box_fill_iou": [0.5] * n,
+        "mask_bbox_iou": [0.5] * n,
     }
     return label_table(defaults | columns)
 
@@ -146,12 +146,12 @@ def test_rules_are_floors_and_a_missing_score_counts_as_zero() -> None:
     table = rows(
         *((1, i) for i in range(8)),
         source=["teacher"] * 6 + ["human", "teacher"],
-        status=["labelled"] * 7 + ["crowd"],
+        status=["labeled"] * 7 + ["crowd"],
         mask_score=[0.6, 0.5, None, 0.9, 0.9, 0.9, 0.9, 0.9],
-        box_fill_iou=[0.8, 0.8, 0.8, 0.7, None, 0.9, 0.9, 0.9],
+        mask_bbox_iou=[0.8, 0.8, 0.8, 0.7, None, 0.9, 0.9, 0.9],
         mask_area=[1, 1, 1, 1, 1, 0, 1, 1],
     )
-    strict = SelectRules(min_mask_score=0.6, min_box_fill_iou=0.8)
+    strict = SelectRules(min_mask_score=0.6, min_mask_bbox_iou=0.8)
     assert accepted_rows(table, strict).tolist() == [True] + [False] * 7
     assert accepted_rows(table, SelectRules()).tolist() == [True] * 5 + [False] * 3
     assert accepted_rows(rows(), strict).tolist() == []

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from deepmac_distill.annotations.classes import VOC_NAMES, Classes
-from deepmac_distill.annotations.coco import AnnotationSet, load_coco_json, read_coco, require_seen_masks
+from deepmac_distill.dataset.classes import VOC_NAMES, Classes
+from deepmac_distill.dataset.coco import Annotations, load_coco_json, read_coco, require_seen_masks
 from deepmac_distill.errors import DataError
 
 # pycocotools.mask.decode predates numpy 2's copy keyword.
@@ -43,7 +43,7 @@ def box(annotation_id: int, **changes: Any) -> dict[str, Any]:
     return {"id": annotation_id, "image_id": 5, "category_id": 17, "bbox": bbox, "iscrowd": 0} | changes
 
 
-def read(tmp_path: Path, document: Any, seen: str = "cat", **options: bool) -> AnnotationSet:
+def read(tmp_path: Path, document: Any, seen: str = "cat", **options: bool) -> Annotations:
     path = tmp_path / "instances.json"
     path.write_text(json.dumps(document))
     return read_coco(path, seen, **options)
@@ -54,7 +54,7 @@ def test_rows_are_sorted_by_image_and_annotation_whatever_the_file_says(tmp_path
     assert found.images["image_id"].to_pylist() == [5, 7, 20]
     assert found.annotations["annotation_id"].to_pylist() == [2, 9, 3]
     assert found.rows_by_image().tolist() == [0, 2, 2, 3]
-    assert found.labels().tolist() == [0, 0, 1]
+    assert found.class_index().tolist() == [0, 0, 1]
     assert found.boxes_xyxy().tolist() == [[10, 10, 30, 30]] * 3
     assert found.classes == Classes(("cat", "yak"), (17, 90), (True, False))
     assert found.counts == {
@@ -201,7 +201,7 @@ def test_boxes_only_and_empty_files_are_ordinary(tmp_path: Path) -> None:
     assert boxes_only.counts["without_mask"] == 2
     empty = read(tmp_path, plain(annotations=[]))
     assert empty.boxes_xyxy().shape == (0, 4)
-    assert empty.labels().shape == empty.has_mask().shape == (0,)
+    assert empty.class_index().shape == empty.has_mask().shape == (0,)
     assert empty.rows_by_image().tolist() == [0, 0, 0, 0]
     for nothing in (boxes_only, empty):
         with pytest.raises(DataError, match="no masks of the seen classes"):
@@ -223,7 +223,7 @@ def test_lvis_has_urls_for_names_and_no_crowds(tmp_path: Path) -> None:
     found = read(tmp_path, {"images": [image], "annotations": [annotation], "categories": [category]}, "all")
     assert found.images["file_name"].to_pylist() == ["val2017/000000397133.jpg"]
     assert found.annotations["iscrowd"].to_pylist() == [False]
-    assert found.labels().tolist() == [0]
+    assert found.class_index().tolist() == [0]
 
 
 def test_boxes_without_area_stay_and_say_why(tmp_path: Path) -> None:

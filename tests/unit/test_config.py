@@ -64,7 +64,7 @@ def test_the_student_keeps_its_light_mask_head_when_a_file_names_something_else_
         ("[student.train]\nsteps = 1.5", "student.train.steps", "got 1.5, expected int"),
         ("[student.train]\nlr = 0", "student.train.lr", "expected > 0"),
         ("[student.train]\nlr = nan", "student.train.lr", "got nan"),
-        ("[student.train]\nclip_norm = -1", "student.train.clip_norm", "got -1"),
+        ("[student.train]\nmax_grad_norm = -1", "student.train.max_grad_norm", "got -1"),
         ("[student.train]\nweight_decay = -1", "student.train.weight_decay", "got -1"),
         ("[student.train]\nmomentum = 1", "student.train.momentum", "in [0, 1)"),
         ("[student.train]\nwarmup_steps = 9\nsteps = 8", "student.train.warmup_steps", "0 to steps"),

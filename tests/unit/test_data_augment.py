@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from deepmac_distill.data.augment import (
-    Colours,
+    Colors,
     View,
-    change_colours,
+    change_colors,
     evaluation_view,
     evaluation_views,
     training_view,
@@ -71,7 +71,7 @@ def test_no_boxes_are_an_ordinary_input() -> None:
     assert view.clip(none).shape == view.to_canvas(none).shape == (0, 4)
 
 
-def test_training_crops_have_one_of_eight_sides_and_a_centre_away_from_the_border() -> None:
+def test_training_crops_have_one_of_eight_sides_and_a_center_away_from_the_border() -> None:
     rng = np.random.default_rng(0)
     views = [training_view(rng, 480, 640, size_px=64) for _ in range(600)]
     sides = {v.crop[2] - v.crop[0] for v in views}
@@ -83,7 +83,7 @@ def test_training_crops_have_one_of_eight_sides_and_a_centre_away_from_the_borde
     assert 128 <= min(y) < 131 and 349 < max(y) < 352  # 128 < 480 / 2
     assert 0.4 < np.mean([v.flipped for v in views]) < 0.6
     hues = np.array(
-        [(v.colours.hue, v.colours.contrast, v.colours.saturation, v.colours.brightness) for v in views]
+        [(v.colors.hue, v.colors.contrast, v.colors.saturation, v.colors.brightness) for v in views]
     )
     assert np.allclose(hues.min(0), [-0.02, 0.8, 0.8, -0.2], atol=0.01)
     assert np.allclose(hues.max(0), [0.02, 1.25, 1.25, 0.2], atol=0.01)
@@ -101,10 +101,10 @@ def test_the_smallest_images_have_training_views() -> None:
 
 
 def test_switching_the_jitter_off_leaves_crops_and_flips_as_they_were() -> None:
-    plain = training_view(np.random.default_rng(1), 48, 64, size_px=32, colour_jitter=False)
+    plain = training_view(np.random.default_rng(1), 48, 64, size_px=32, color_jitter=False)
     jittered = training_views(32)(np.random.default_rng(1), 48, 64)
     assert (plain.crop, plain.flipped) == (jittered.crop, jittered.flipped)
-    assert plain.colours is None and jittered.colours is not None
+    assert plain.colors is None and jittered.colors is not None
 
 
 def test_an_evaluation_view_does_not_touch_the_generator() -> None:
@@ -113,21 +113,19 @@ def test_an_evaluation_view_does_not_touch_the_generator() -> None:
     assert rng.random() == np.random.default_rng(1).random()
 
 
-def test_neutral_colours_change_nothing() -> None:
+def test_neutral_colors_change_nothing() -> None:
     image = random_image(9, 11)
-    assert torch.equal(change_colours(image, Colours()), image)
+    assert torch.equal(change_colors(image, Colors()), image)
 
 
-def test_grey_keeps_its_grey_under_hue_and_saturation() -> None:
-    grey = random_image(9, 11)[:1].repeat(3, 1, 1)
-    assert torch.equal(change_colours(grey, Colours(hue=0.02, saturation=1.25)), grey)
+def test_gray_keeps_its_gray_under_hue_and_saturation() -> None:
+    gray = random_image(9, 11)[:1].repeat(3, 1, 1)
+    assert torch.equal(change_colors(gray, Colors(hue=0.02, saturation=1.25)), gray)
 
 
 def test_brightness_does_not_light_up_what_lies_outside_the_image() -> None:
-    bright = Colours(brightness=0.2)
-    view = View(
-        height=6, width=8, crop=(-2, 0, 8, 10), fit=(10, 10), size_px=12, flipped=True, colours=bright
-    )
+    bright = Colors(brightness=0.2)
+    view = View(height=6, width=8, crop=(-2, 0, 8, 10), fit=(10, 10), size_px=12, flipped=True, colors=bright)
     canvas = view.image(torch.zeros(3, 6, 8, dtype=torch.uint8))
     assert (canvas[:, :6, :8] == 51).all()  # 0.2 of 255
     assert canvas.sum() == 51 * 3 * 6 * 8

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from deepmac_distill.data.completeness import (
+from deepmac_distill.data.images import resolve_image
+from deepmac_distill.errors import DataError
+from deepmac_distill.forecast.inventory import (
     COCO_PAGE,
     LVIS_PAGE,
     PerImage,
@@ -16,8 +18,6 @@ from deepmac_distill.data.completeness import (
     download_page,
     take_inventory,
 )
-from deepmac_distill.data.images import resolve_image
-from deepmac_distill.errors import DataError
 
 
 def document() -> dict[str, Any]:

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from deepmac_distill.annotations.coco import read_coco
 from deepmac_distill.data.augment import View, ViewOf, evaluation_views, training_views
 from deepmac_distill.data.dataset import BoxDataset
+from deepmac_distill.dataset.coco import read_coco
 
 SQUARE = [10, 5, 30, 5, 30, 25, 10, 25]  # covers the box [10, 5, 20, 20] xywh
 LEFT_HALF = [10, 5, 20, 5, 20, 25, 10, 25]
@@ -63,7 +63,7 @@ def dataset(source: Path, view_of: ViewOf = WHOLE, **more: Any) -> BoxDataset:
 def test_every_usable_box_comes_once_in_table_order(source: Path) -> None:
     sample = dataset(source)[0, 0]
     assert sample.annotation_ids.tolist() == [1, 2, 5, 6]  # no crowd, none without area
-    assert sample.labels.tolist() == [0, 0, 0, 1]
+    assert sample.class_index.tolist() == [0, 0, 0, 1]
     assert sample.boxes.tolist() == [[10, 5, 30, 25], [10, 5, 30, 25], [50, 30, 60, 40], [10, 5, 30, 25]]
     assert (sample.image_id, sample.image_size, tuple(sample.image.shape)) == (7, (40, 60), (3, 60, 60))
 
@@ -87,11 +87,11 @@ def test_garbage_in_hidden_masks_changes_no_sample(source: Path) -> None:
     raw["annotations"][5] |= {"segmentation": [[0, 0, 60, 0, 60, 40]], "area": 1}
     source.write_text(json.dumps(raw))
     dirty = dataset(source, training_views(32))[0, 3]
-    for name in ("image", "annotation_ids", "boxes", "labels", "masks", "has_mask"):
+    for name in ("image", "annotation_ids", "boxes", "class_index", "masks", "has_mask"):
         assert np.array_equal(np.asarray(getattr(clean, name)), np.asarray(getattr(dirty, name))), name
 
 
-def test_a_box_is_clipped_first_and_its_mask_rasterised_over_what_is_left(source: Path) -> None:
+def test_a_box_is_clipped_first_and_its_mask_rasterized_over_what_is_left(source: Path) -> None:
     right = View(height=40, width=60, crop=(15, 5, 35, 25), fit=(40, 40), size_px=40)
     sample = dataset(source, lambda rng, height, width: right)[0, 0]
     assert sample.annotation_ids.tolist() == [1, 2, 6]  # box 5 is out of sight

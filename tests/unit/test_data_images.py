@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepmac_distill.annotations.coco import read_coco
 from deepmac_distill.data.images import find_image_problems, read_image, read_sized_image, resolve_image
+from deepmac_distill.dataset.coco import read_coco
 from deepmac_distill.errors import DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from deepmac_distill.annotations.coco import read_coco
 from deepmac_distill.data.augment import evaluation_views, training_views
 from deepmac_distill.data.dataset import BoxDataset
 from deepmac_distill.data.loader import collate, evaluation_batches, training_batches
 from deepmac_distill.data.synthetic import SEEN_SHAPES, write_scenes
+from deepmac_distill.dataset.coco import read_coco
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import write_json
 from deepmac_distill.structures import Batch

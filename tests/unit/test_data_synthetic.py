@@ -10,9 +10,9 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from deepmac_distill.annotations.coco import read_coco
 from deepmac_distill.data.images import read_image
 from deepmac_distill.data.synthetic import SCENE_CLASSES, SEEN_SHAPES, UNSEEN_SHAPES, draw_scene, write_scenes
+from deepmac_distill.dataset.coco import read_coco
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
 
@@ -78,10 +78,10 @@ def test_a_contour_can_be_seen_along_a_figures_edge() -> None:
     for seed in range(20):
         pixels, figures = draw_scene(np.random.default_rng(seed), 128)
         inside = np.pad(figures[-1].visible, 1, mode="edge")  # the nearest figure is seen whole
-        neighbours = [
+        neighbors = [
             inside[1 + dy : 129 + dy, 1 + dx : 129 + dx] for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0))
         ]
-        core = np.logical_and.reduce(neighbours) & inside[1:-1, 1:-1]
+        core = np.logical_and.reduce(neighbors) & inside[1:-1, 1:-1]
         edge = inside[1:-1, 1:-1] & ~core
         contrasts.append(np.abs(pixels[edge].mean(0) - pixels[core].mean(0)).max())
     assert np.median(contrasts) > 30  # of 255

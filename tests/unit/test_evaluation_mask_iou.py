@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from pycocotools import mask as coco_mask
 
-from deepmac_distill.annotations.coco import AnnotationSet, read_coco
+from deepmac_distill.dataset.coco import Annotations, read_coco
 from deepmac_distill.errors import DataError
 from deepmac_distill.evaluation import mask_iou
 from deepmac_distill.evaluation.mask_iou import IOU_SCHEMA, given_box_ious
@@ -27,7 +27,7 @@ def rle(rows: slice, columns: slice) -> bytes:
 
 
 @pytest.fixture
-def truth(tmp_path: Path) -> AnnotationSet:
+def truth(tmp_path: Path) -> Annotations:
     box = [4.0, 4.0, 10.0, 10.0]
     annotations = [
         {"id": 1, "image_id": 1, "category_id": 1, "bbox": box, "segmentation": square(4, 4, 10)},
@@ -64,7 +64,7 @@ def predictions(counts: dict[int, bytes | None]) -> pa.Table:
     return pa.table({"annotation_id": ids, "rle_counts": values})
 
 
-def test_iou_is_intersection_over_union_in_image_pixels(truth: AnnotationSet) -> None:
+def test_iou_is_intersection_over_union_in_image_pixels(truth: Annotations) -> None:
     left_half = rle(slice(4, 14), slice(4, 9))
     ious = given_box_ious(truth, predictions({1: left_half, 2: left_half, 3: left_half}))
     assert ious.schema == IOU_SCHEMA
@@ -75,19 +75,19 @@ def test_iou_is_intersection_over_union_in_image_pixels(truth: AnnotationSet) ->
     assert ious["box_iou"].to_pylist() == [1.0, 0.25, 1.0]
 
 
-def test_missing_prediction_counts_zero_and_keeps_its_baselines(truth: AnnotationSet) -> None:
+def test_missing_prediction_counts_zero_and_keeps_its_baselines(truth: Annotations) -> None:
     ious = given_box_ious(truth, predictions({2: None}))
     assert ious["iou"].to_pylist() == [0.0, 0.0, 0.0]
     assert ious["box_iou"].to_pylist() == [1.0, 0.25, 1.0]
     assert 0.74 < ious["ellipse_iou"][0].as_py() < 0.82  # a disk fills pi / 4 of its square
 
 
-def test_no_predictions_at_all_is_ordinary(truth: AnnotationSet) -> None:
+def test_no_predictions_at_all_is_ordinary(truth: Annotations) -> None:
     assert given_box_ious(truth, predictions({}))["iou"].to_pylist() == [0.0, 0.0, 0.0]
 
 
 def test_order_of_predictions_and_chunking_do_not_matter(
-    truth: AnnotationSet, monkeypatch: pytest.MonkeyPatch
+    truth: Annotations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     masks = {i: rle(slice(4, 4 + i), slice(4, 9)) for i in (3, 1, 5, 2, 4)}
     whole = given_box_ious(truth, predictions(masks))
@@ -95,12 +95,12 @@ def test_order_of_predictions_and_chunking_do_not_matter(
     assert given_box_ious(truth, predictions(dict(sorted(masks.items())))).equals(whole)
 
 
-def test_mask_of_an_unknown_annotation_is_refused_by_its_id(truth: AnnotationSet) -> None:
+def test_mask_of_an_unknown_annotation_is_refused_by_its_id(truth: Annotations) -> None:
     with pytest.raises(DataError, match=r"truth\.json: annotation 77"):
         given_box_ious(truth, predictions({77: None}))
 
 
-def test_two_masks_for_one_annotation_are_refused_by_its_id(truth: AnnotationSet) -> None:
+def test_two_masks_for_one_annotation_are_refused_by_its_id(truth: Annotations) -> None:
     twice = pa.concat_tables([predictions({1: None, 2: None}), predictions({2: None})])
     with pytest.raises(DataError, match=r"annotation 2: got more than one mask, expected one"):
         given_box_ious(truth, twice)

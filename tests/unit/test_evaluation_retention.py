@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from deepmac_distill.annotations.classes import Classes
-from deepmac_distill.annotations.coco import AnnotationSet, read_coco
+from deepmac_distill.dataset.classes import Classes
+from deepmac_distill.dataset.coco import Annotations, read_coco
 from deepmac_distill.errors import DataError
 from deepmac_distill.evaluation.mask_iou import IOU_SCHEMA
 from deepmac_distill.evaluation.retention import (
@@ -144,7 +144,7 @@ IMAGES = range(1, 9)
 
 
 @pytest.fixture
-def truth(tmp_path: Path) -> AnnotationSet:
+def truth(tmp_path: Path) -> Annotations:
     """Eight images, each with a square of class 2, which is not seen; class 1 is seen and has none."""
     square = {"bbox": [5, 5, 20, 20], "segmentation": [[5, 5, 25, 5, 25, 25, 5, 25]], "area": 400}
     raw = {
@@ -163,7 +163,7 @@ def found_in(images: range) -> list[dict[str, Any]]:
     return json.loads(json.dumps(rows))
 
 
-def test_average_precision_of_perfect_detections_is_worked_out_by_hand(truth: AnnotationSet) -> None:
+def test_average_precision_of_perfect_detections_is_worked_out_by_hand(truth: Annotations) -> None:
     """Recall 1/4, 1/2 and 1 without a false positive: 26, 51 and 101 of COCO's 101 recall points."""
     detections = {"a": found_in(IMAGES[:2]), "b": found_in(IMAGES[:4]), "c": found_in(IMAGES)}
     found = retention_in_detections(truth, detections, resamples=100, seed=0)
@@ -179,7 +179,7 @@ def test_average_precision_of_perfect_detections_is_worked_out_by_hand(truth: An
     assert found["all"] == unseen
 
 
-def test_ratios_of_average_precision_are_undefined_by_the_same_rule(truth: AnnotationSet) -> None:
+def test_ratios_of_average_precision_are_undefined_by_the_same_rule(truth: Annotations) -> None:
     same = retention_in_detections(truth, dict.fromkeys("abc", found_in(IMAGES[:4])), resamples=50)["unseen"]
     assert [same[name] for name in DIFFERENCES] == [ZERO] * 3
     assert undefined(same, "retention").startswith("c - a = 0.0000 ")
@@ -188,7 +188,7 @@ def test_ratios_of_average_precision_are_undefined_by_the_same_rule(truth: Annot
     assert {undefined(blind, name).split(" = ")[0] for name in RATIOS} == {"c - a", "c"}
 
 
-def test_a_split_without_classes_is_none(truth: AnnotationSet) -> None:
+def test_a_split_without_classes_is_none(truth: Annotations) -> None:
     everything = read_coco(truth.path, "all", hide_unseen=False)
     found = retention_in_detections(everything, dict.fromkeys("abc", found_in(IMAGES)), resamples=2)
     assert found["unseen"] is None and found["seen"]["c"] == 1.0

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from deepmac_distill.annotations.classes import Classes
+from deepmac_distill.dataset.classes import Classes
 from deepmac_distill.errors import DataError
 from deepmac_distill.evaluation import summary
 from deepmac_distill.evaluation.mask_iou import IOU_SCHEMA
-from deepmac_distill.evaluation.summary import compare_given_boxes, summarise, summarise_given_boxes
+from deepmac_distill.evaluation.summary import compare_given_boxes, summarize, summarize_given_boxes
 
 CLASSES = Classes(("cat", "dog", "fox", "owl"), (3, 5, 8, 9), (True, False, False, True))
 NOTHING = {"value": None, "low": None, "high": None}
@@ -31,7 +31,7 @@ def random_table(seed: int, instances: int = 60, images: int = 9) -> pa.Table:
 
 
 def test_a_class_counts_once_however_many_instances_it_has() -> None:
-    result = summarise_given_boxes(table([(1, 3, 0.9), (1, 5, 0.2), (2, 5, 0.4), (3, 5, 0.6)]), CLASSES)
+    result = summarize_given_boxes(table([(1, 3, 0.9), (1, 5, 0.2), (2, 5, 0.4), (3, 5, 0.6)]), CLASSES)
     assert result["all"]["class_mean_iou"]["model"] == pytest.approx((0.9 + 0.4) / 2)
     assert result["all"]["instance_mean_iou"]["model"] == pytest.approx(2.1 / 4)
     assert result["seen"]["class_mean_iou"]["model"] == pytest.approx(0.9)
@@ -44,14 +44,14 @@ def test_a_class_counts_once_however_many_instances_it_has() -> None:
 def test_sizes_are_those_of_coco() -> None:
     ious = table([(1, 3, 0.1), (1, 3, 0.2), (1, 3, 0.3), (1, 3, 0.4)])
     ious = ious.set_column(3, "area", pa.array([32**2 - 1, 32**2, 96**2 - 1, 96**2]))
-    sizes = summarise_given_boxes(ious, CLASSES)["all"]["by_size"]
+    sizes = summarize_given_boxes(ious, CLASSES)["all"]["by_size"]
     assert {name: size["instances"] for name, size in sizes.items()} == {"small": 1, "medium": 2, "large": 1}
     assert sizes["medium"]["class_mean_iou"]["model"] == pytest.approx(0.25)
 
 
 def test_interval_is_that_of_a_naive_bootstrap_over_images() -> None:
     ious, resamples, seed = random_table(0), 100, 4
-    result = summarise_given_boxes(ious, CLASSES, resamples, seed)["unseen"]
+    result = summarize_given_boxes(ious, CLASSES, resamples, seed)["unseen"]
     rows, images = ious.to_pylist(), sorted(set(ious["image_id"].to_pylist()))
     drawn = np.random.default_rng(seed).multinomial(
         len(images), [1 / len(images)] * len(images), 1 + resamples
@@ -77,9 +77,9 @@ def test_interval_is_that_of_a_naive_bootstrap_over_images() -> None:
 
 
 def test_chunks_of_resamples_do_not_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = summarise_given_boxes(random_table(1), CLASSES, 100, 0)
+    whole = summarize_given_boxes(random_table(1), CLASSES, 100, 0)
     monkeypatch.setattr(summary, "RESAMPLES_AT_ONCE", 7)
-    assert summarise_given_boxes(random_table(1), CLASSES, 100, 0) == whole
+    assert summarize_given_boxes(random_table(1), CLASSES, 100, 0) == whole
 
 
 def test_an_interval_covers_what_it_should_about_as_often_as_it_says() -> None:
@@ -88,7 +88,7 @@ def test_an_interval_covers_what_it_should_about_as_often_as_it_says() -> None:
         rng = np.random.default_rng(seed)
         effect = np.repeat(rng.normal(0.5, 0.1, 60), 3)  # instances of one image are alike
         ious = table([(i // 3, 3, float(e)) for i, e in enumerate(effect)])
-        found = summarise_given_boxes(ious, CLASSES, 200, seed)["all"]["model"]
+        found = summarize_given_boxes(ious, CLASSES, 200, seed)["all"]["model"]
         covered += found["low"] <= 0.5 <= found["high"]
     assert 88 <= covered <= 99
 
@@ -113,7 +113,7 @@ def test_runs_judged_on_other_instances_are_refused() -> None:
 
 
 def test_nothing_to_average_is_none_not_nan() -> None:
-    result = summarise_given_boxes(table([]), CLASSES)["all"]
+    result = summarize_given_boxes(table([]), CLASSES)["all"]
     assert result["model_minus_box"] == NOTHING
     assert result["class_mean_iou"] == {"model": None, "box": None, "ellipse": None}
     assert (result["instances"], result["classes"]) == (0, 0)
@@ -122,7 +122,7 @@ def test_nothing_to_average_is_none_not_nan() -> None:
 def test_summary_is_plain_json_with_a_row_for_every_class() -> None:
     stats = {"AP": 0.3}
     segm = {"all": stats, "seen": stats, "unseen": stats, "per_class": {3: 0.1, 5: 0.2, 8: None, 9: None}}
-    result = summarise(CLASSES, ious=table([(1, 3, 0.9)]), segm=segm)
+    result = summarize(CLASSES, ious=table([(1, 3, 0.9)]), segm=segm)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert result["detected"] == {"segm": {"all": stats, "seen": stats, "unseen": stats}, "bbox": None}
     assert [row["name"] for row in result["per_class"]] == list(CLASSES.names)
@@ -134,6 +134,6 @@ def test_summary_is_plain_json_with_a_row_for_every_class() -> None:
 
 
 def test_an_unmeasured_part_is_none() -> None:
-    result = summarise(CLASSES)
+    result = summarize(CLASSES)
     assert result["given_boxes"] is None and result["detected"] == {"segm": None, "bbox": None}
     assert result["per_class"][0]["instances"] == 0

@@ -54,7 +54,7 @@ def test_heatmap_matches_a_loop_in_float64() -> None:
     np.testing.assert_allclose(got.numpy(), expected, atol=1e-12)
 
 
-def test_the_target_is_exactly_one_at_centres_alone() -> None:
+def test_the_target_is_exactly_one_at_centers_alone() -> None:
     boxes = torch.tensor([[1.3, 2.1, 9.9, 7.7], [10, 10, 10.5, 11]])
     heatmap = center_heatmap(boxes, torch.tensor([0, 1]), torch.tensor([0, 0]), (1, 2, 16, 16))
     assert (heatmap == 1).nonzero().tolist() == [[0, 0, 4, 5], [0, 1, 10, 10]]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from deepmac_distill.geometry.rasterise import rasterise_polygons, rasterise_rle
+from deepmac_distill.geometry.rasterize import rasterize_polygons, rasterize_rle
 from deepmac_distill.geometry.rle import decode_counts, encode_boxes, encode_ellipses, encode_grids
 
 
@@ -21,7 +21,7 @@ def test_a_box_is_one_run_a_column() -> None:
 @pytest.mark.parametrize(
     "box", [[3, 3, 3, 8], [8, 3, 2, 4], [-5, -5, -1, -1], [50, 50, 60, 60], [2.6, 0, 3.4, 9]]
 )
-def test_a_box_that_holds_no_pixel_centre_gives_an_empty_mask(box: list[float]) -> None:
+def test_a_box_that_holds_no_pixel_center_gives_an_empty_mask(box: list[float]) -> None:
     for (code,) in (
         encode_grids(np.ones((1, 4, 4), np.float32), [box], 10, 10),
         encode_boxes([box], 10, 10),
@@ -47,23 +47,23 @@ def test_wrong_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="threshold"):
         encode_grids(np.zeros((1, 4, 4)), [[0, 0, 1, 1]], 5, 5, threshold=1.0)
     with pytest.raises(ValueError, match="counts: got 42 pixels"):
-        rasterise_rle(encode_boxes([[0, 0, 1, 1]], 6, 7)[0], 5, 5, (0, 0, 1, 1), 4)
+        rasterize_rle(encode_boxes([[0, 0, 1, 1]], 6, 7)[0], 5, 5, (0, 0, 1, 1), 4)
     with pytest.raises(ValueError, match="box"):
-        rasterise_polygons([], (1, 1, 1, 5), 4)
+        rasterize_polygons([], (1, 1, 1, 5), 4)
 
 
 def test_disjoint_and_overlapping_parts_are_united() -> None:
     square, other = [0, 0, 4, 0, 4, 4, 0, 4], [2, 2, 2, 6, 6, 6, 6, 2]  # wound in opposite directions
-    coverage = rasterise_polygons([square, other], (0, 0, 8, 8), 4)
+    coverage = rasterize_polygons([square, other], (0, 0, 8, 8), 4)
     assert (coverage // 255).tolist() == [[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
 
 
 def test_a_triangle_covers_half_of_the_cells_on_its_slope() -> None:
-    coverage = rasterise_polygons([[0, 0, 4, 4, 0, 4]], (0, 0, 4, 4), 4)
+    coverage = rasterize_polygons([[0, 0, 4, 4, 0, 4]], (0, 0, 4, 4), 4)
     assert coverage.tolist() == [[128, 0, 0, 0], [255, 128, 0, 0], [255, 255, 128, 0], [255, 255, 255, 128]]
 
 
 def test_a_polygon_far_larger_than_the_box_fills_it() -> None:
     far = [-1e6, -1e6, 1e6, -1e6, 1e6, 1e6, -1e6, 1e6]
-    assert (rasterise_polygons([far], (3.2, 4.1, 3.21, 4.13), 8) == 255).all()
-    assert (rasterise_polygons([], (0, 0, 1, 1), 8) == 0).all()
+    assert (rasterize_polygons([far], (3.2, 4.1, 3.21, 4.13), 8) == 255).all()
+    assert (rasterize_polygons([], (0, 0, 1, 1), 8) == 0).all()

@@ -18,7 +18,7 @@ def batch(ids: list[int], image_ids: tuple[int, ...] = (7, 9)) -> Batch:
         image_index=torch.zeros(n, dtype=torch.int64),
         annotation_ids=torch.tensor(ids, dtype=torch.int64),
         boxes=torch.zeros(n, 4),
-        labels=torch.zeros(n, dtype=torch.int64),
+        class_index=torch.zeros(n, dtype=torch.int64),
         masks=torch.zeros(n, 2, 2, dtype=torch.uint8),
         has_mask=torch.zeros(n, dtype=torch.bool),
         mask_weight=torch.zeros(n),
@@ -46,7 +46,7 @@ class Model:
         return Detections(
             image_index=torch.tensor([0, 1, 1])[:n],
             boxes=boxes,
-            labels=torch.tensor([5, 0, 1])[:n],
+            class_index=torch.tensor([5, 0, 1])[:n],
             scores=torch.tensor([0.9, 0.8, 0.7])[:n],
             masks=torch.tensor([0.0, 1.0, 0.5]).view(3, 1, 1).expand(3, 2, 2)[:n],
         )
@@ -88,7 +88,7 @@ def test_detections_leave_as_fractions_of_their_own_image() -> None:
     assert found.image_ids.tolist() == [7, 9, 9]
     expected = [[0.25, 0.25, 0.75, 1], [0, 0, 1, 1], [0.25, 0.25, 0.5, 0.5]]
     assert found.boxes_fraction.tolist() == expected
-    assert found.labels.tolist() == [5, 0, 1] and found.grids[:, 0, 0].tolist() == [0, 255, 128]
+    assert found.class_index.tolist() == [5, 0, 1] and found.grids[:, 0, 0].tolist() == [0, 255, 128]
     assert found.scores.tolist() == [np.float32(s) for s in (0.9, 0.8, 0.7)]
 
 

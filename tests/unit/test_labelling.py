@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
-from deepmac_distill.annotations.coco import AnnotationSet, read_coco
+from deepmac_distill.dataset.coco import Annotations, read_coco
 from deepmac_distill.inference import DetectedObjects, SegmentedBoxes
-from deepmac_distill.labelling import (
+from deepmac_distill.labels.describe import (
     BoxMasks,
     coco_results,
     given_box_masks,
@@ -28,7 +28,7 @@ HUMAN, CROWD, LEFT, OVER, FLAT, HIDDEN_CROWD, LOST, LOST_HUMAN = 3, 4, 5, 6, 7, 
 
 
 @pytest.fixture
-def annotations(tmp_path: Path) -> AnnotationSet:
+def annotations(tmp_path: Path) -> Annotations:
     def row(id: int, category: int, bbox: list[float], image: int = 1, **more: Any) -> dict[str, Any]:
         return {"id": id, "image_id": image, "category_id": category, "bbox": bbox, **more}
 
@@ -65,7 +65,7 @@ def masks_of(**grids: np.ndarray) -> BoxMasks:
     return BoxMasks.of([SegmentedBoxes(np.array([id]), grids[f"_{id}"][None]) for id in ids])
 
 
-def labelled(annotations: AnnotationSet, keep_soft: bool = True, left: np.ndarray = LEFT_HALF) -> pa.Table:
+def labeled(annotations: Annotations, keep_soft: bool = True, left: np.ndarray = LEFT_HALF) -> pa.Table:
     masks = masks_of(_5=left, _6=np.full((4, 4), 255, np.uint8), _3=np.zeros((4, 4), np.uint8))
     rows = range(0, len(annotations.annotations))
     return label_unit(annotations, rows, masks, {2: "2.png: truncated"}, keep_soft)
@@ -80,8 +80,8 @@ def decoded(row: dict[str, Any]) -> np.ndarray:
     return coco_mask.decode({"size": [row["height"], row["width"]], "counts": row["rle_counts"]}).astype(bool)
 
 
-def test_every_box_has_a_row_in_the_order_of_image_and_annotation(annotations: AnnotationSet) -> None:
-    labels = labelled(annotations)
+def test_every_box_has_a_row_in_the_order_of_image_and_annotation(annotations: Annotations) -> None:
+    labels = labeled(annotations)
     assert labels["annotation_id"].to_pylist() == [3, 4, 5, 6, 7, 8, 9, 10]
     assert labels["image_id"].to_pylist() == [1] * 6 + [2] * 2
     assert row_of(labels, OVER)["bbox"] == [26, 16, 8, 8]  # as in the source, not clipped
@@ -91,77 +91,77 @@ def test_every_box_has_a_row_in_the_order_of_image_and_annotation(annotations: A
 @pytest.mark.parametrize(
     ("id", "source", "status", "reason"),
     [
-        (HUMAN, "human", "labelled", ""),
+        (HUMAN, "human", "labeled", ""),
         (CROWD, "human", "crowd", "iscrowd is 1"),
-        (LEFT, "teacher", "labelled", ""),
+        (LEFT, "teacher", "labeled", ""),
         (FLAT, "none", "degenerate", "has no area"),
         (HIDDEN_CROWD, "none", "crowd", "iscrowd is 1"),
         (LOST, "none", "unreadable image", "2.png: truncated"),
-        (LOST_HUMAN, "human", "labelled", ""),
+        (LOST_HUMAN, "human", "labeled", ""),
     ],
 )
 def test_a_row_says_who_drew_its_mask_or_why_nobody_did(
-    annotations: AnnotationSet, id: int, source: str, status: str, reason: str
+    annotations: Annotations, id: int, source: str, status: str, reason: str
 ) -> None:
-    row = row_of(labelled(annotations), id)
+    row = row_of(labeled(annotations), id)
     assert (row["source"], row["status"], row["reason"]) == (source, status, reason)
     assert (row["rle_counts"] is None) == (source == "none")
 
 
-def test_a_mask_lies_where_its_cells_say(annotations: AnnotationSet) -> None:
-    row = row_of(labelled(annotations), LEFT)
+def test_a_mask_lies_where_its_cells_say(annotations: Annotations) -> None:
+    row = row_of(labeled(annotations), LEFT)
     expected = np.zeros((HEIGHT, WIDTH), bool)
     expected[4:12, 4:8] = True
     assert np.array_equal(decoded(row), expected)
     assert (row["mask_area"], row["mask_score"]) == (32, 1.0)
-    assert row["box_fill_iou"] == pytest.approx(0.5)  # the tight box is half of the given one
+    assert row["mask_bbox_iou"] == pytest.approx(0.5)  # the tight box is half of the given one
     assert (row["soft_size"], row["soft"]) == (4, LEFT_HALF.tobytes())
 
 
-def test_a_box_over_the_edge_is_filled_where_the_image_is(annotations: AnnotationSet) -> None:
-    row = row_of(labelled(annotations), OVER)
+def test_a_box_over_the_edge_is_filled_where_the_image_is(annotations: Annotations) -> None:
+    row = row_of(labeled(annotations), OVER)
     expected = np.zeros((HEIGHT, WIDTH), bool)
     expected[16:20, 26:30] = True
     assert np.array_equal(decoded(row), expected)
-    assert row["box_fill_iou"] == pytest.approx(16 / 64)  # against the box as given
+    assert row["mask_bbox_iou"] == pytest.approx(16 / 64)  # against the box as given
 
 
-def test_a_human_mask_is_kept_whatever_the_teacher_drew(annotations: AnnotationSet) -> None:
-    labels = labelled(annotations)
+def test_a_human_mask_is_kept_whatever_the_teacher_drew(annotations: Annotations) -> None:
+    labels = labeled(annotations)
     polygon = coco_mask.frPyObjects([TRIANGLE], HEIGHT, WIDTH)[0]
     for id, rle in ((HUMAN, polygon), (CROWD, coco_mask.frPyObjects(RLE, HEIGHT, WIDTH))):
         row = row_of(labels, id)
         assert row["rle_counts"] == rle["counts"] and row["mask_area"] == coco_mask.area(rle)
-        assert row["soft"] is row["soft_size"] is row["mask_score"] is row["box_fill_iou"] is None
+        assert row["soft"] is row["soft_size"] is row["mask_score"] is row["mask_bbox_iou"] is None
 
 
-def test_soft_grids_are_left_out_on_request(annotations: AnnotationSet) -> None:
-    hard, soft = labelled(annotations, keep_soft=False), labelled(annotations)
+def test_soft_grids_are_left_out_on_request(annotations: Annotations) -> None:
+    hard, soft = labeled(annotations, keep_soft=False), labeled(annotations)
     assert hard["soft"].null_count == hard["soft_size"].null_count == len(hard)
     assert hard.drop_columns(["soft", "soft_size"]) == soft.drop_columns(["soft", "soft_size"])
     with pytest.raises(ValueError, match="without soft grids"):
         rethresholded(hard, 0.4)
 
 
-def test_units_together_are_the_whole_and_an_empty_one_has_no_rows(annotations: AnnotationSet) -> None:
+def test_units_together_are_the_whole_and_an_empty_one_has_no_rows(annotations: Annotations) -> None:
     masks = masks_of(_5=LEFT_HALF, _6=LEFT_HALF)
     parts = [label_unit(annotations, rows, masks, {}, True) for rows in (range(3), range(3, 3), range(3, 8))]
     assert [len(part) for part in parts] == [3, 0, 5]
     assert pa.concat_tables(parts) == label_unit(annotations, range(8), masks, {}, True)
 
 
-def test_a_unit_in_which_the_teacher_drew_nothing_still_has_its_rows(annotations: AnnotationSet) -> None:
+def test_a_unit_in_which_the_teacher_drew_nothing_still_has_its_rows(annotations: Annotations) -> None:
     nothing = label_unit(annotations, range(2), BoxMasks.of([]), {}, True)
     assert nothing["source"].to_pylist() == ["human", "human"]
 
 
-def test_an_empty_mask_is_a_row_without_a_pixel(annotations: AnnotationSet) -> None:
-    row = row_of(labelled(annotations, left=np.zeros((4, 4), np.uint8)), LEFT)
-    assert (row["source"], row["mask_area"], row["mask_score"], row["box_fill_iou"]) == ("teacher", 0, 0, 0)
+def test_an_empty_mask_is_a_row_without_a_pixel(annotations: Annotations) -> None:
+    row = row_of(labeled(annotations, left=np.zeros((4, 4), np.uint8)), LEFT)
+    assert (row["source"], row["mask_area"], row["mask_score"], row["mask_bbox_iou"]) == ("teacher", 0, 0, 0)
 
 
 def pasted(grid: np.ndarray, box: list[float]) -> np.ndarray:
-    """Probability at every pixel centre by torch's grid sampling: (HEIGHT, WIDTH) float64."""
+    """Probability at every pixel center by torch's grid sampling: (HEIGHT, WIDTH) float64."""
     x1, y1, x2, y2 = box
     y, x = torch.meshgrid(
         (torch.arange(HEIGHT).double() + 0.5 - y1) / (y2 - y1) * 2 - 1,
@@ -176,10 +176,10 @@ def pasted(grid: np.ndarray, box: list[float]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.3, 0.7, 0.9])
-def test_another_threshold_gives_the_masks_that_labelling_at_it_would_have_given(
-    annotations: AnnotationSet, threshold: float
+def test_another_threshold_gives_the_masks_that_labeling_at_it_would_have_given(
+    annotations: Annotations, threshold: float
 ) -> None:
-    labels = labelled(annotations, left=SLOPE)
+    labels = labeled(annotations, left=SLOPE)
     again = rethresholded(labels, threshold)
     row = row_of(again, LEFT)
     expected = pasted(SLOPE, [4, 4, 12, 12]) > threshold
@@ -192,25 +192,25 @@ def test_another_threshold_gives_the_masks_that_labelling_at_it_would_have_given
     assert row_of(again, HUMAN) == row_of(labels, HUMAN)  # a person's mask has no threshold
 
 
-def test_the_stored_threshold_changes_nothing(annotations: AnnotationSet) -> None:
-    labels = labelled(annotations, left=SLOPE)
+def test_the_stored_threshold_changes_nothing(annotations: Annotations) -> None:
+    labels = labeled(annotations, left=SLOPE)
     assert rethresholded(labels, 0.5) == labels
 
 
-def test_masks_in_given_boxes_are_found_by_annotation(annotations: AnnotationSet) -> None:
+def test_masks_in_given_boxes_are_found_by_annotation(annotations: Annotations) -> None:
     batches = [SegmentedBoxes(np.array([OVER, LEFT]), np.stack([np.full((4, 4), 255, np.uint8), LEFT_HALF]))]
     table = given_box_masks(annotations, [*batches, SegmentedBoxes(np.zeros(0, int), np.zeros((0, 4, 4)))])
-    labels = labelled(annotations)
+    labels = labeled(annotations)
     assert table.to_pylist() == [
         {"annotation_id": id, "rle_counts": row_of(labels, id)["rle_counts"]} for id in (OVER, LEFT)
     ]
 
 
-def test_detections_become_coco_results_at_the_size_of_their_image(annotations: AnnotationSet) -> None:
+def test_detections_become_coco_results_at_the_size_of_their_image(annotations: Annotations) -> None:
     found = DetectedObjects(
         image_ids=np.array([2, 1]),
         boxes_fraction=np.array([[3 / 30, 4 / 20, 11 / 30, 12 / 20], [0, 0, 1, 1]]),
-        labels=np.array([1, 0]),
+        class_index=np.array([1, 0]),
         scores=np.array([0.75, 0.5], np.float32),
         grids=np.stack([LEFT_HALF, np.zeros((4, 4), np.uint8)]),
     )

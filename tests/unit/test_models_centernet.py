@@ -28,12 +28,12 @@ def test_decode_finds_hand_made_peaks_and_their_boxes() -> None:
     peaks = find_peaks(probs, max_detections=2)
     strong = peaks.scores > 0.5
     assert peaks.image_index[strong].tolist() == [0, 0, 1]
-    assert peaks.labels[strong].tolist() == [2, 0, 1]
+    assert peaks.class_index[strong].tolist() == [2, 0, 1]
     assert peaks.cells[strong].tolist() == [[1, 3], [5, 7], [4, 0]]
     sizes = torch.tensor([[2.0, 4.0], [4.0, 4.0], [-1.0, 2.0]])  # height, width in cells
     offsets = torch.tensor([[0.5, 0.25], [0.5, 0.5], [0.5, 0.5]])  # y, x
     boxes = boxes_of(peaks.cells[strong], sizes, offsets, torch.tensor([[24, 32]] * 3))
-    # Centre (y 1.5, x 3.25) * 4 = (6, 13), 8 high and 16 wide; then clipped; then a negative height.
+    # Center (y 1.5, x 3.25) * 4 = (6, 13), 8 high and 16 wide; then clipped; then a negative height.
     assert boxes.tolist() == [[5, 2, 21, 10], [22, 14, 32, 24], [0, 18, 6, 18]]
 
 
@@ -59,7 +59,7 @@ def test_what_the_targets_say_is_what_decoding_gives_back() -> None:
     )
     peaks = find_peaks(targets.heatmap, max_detections=1)
     assert torch.equal(peaks.cells, targets.cells) and peaks.scores.tolist() == [1.0, 1.0]
-    assert torch.equal(peaks.labels, instances.labels)
+    assert torch.equal(peaks.class_index, instances.class_index)
     torch.testing.assert_close(boxes_of(peaks.cells, targets.sizes, targets.offsets, sizes), boxes)
 
 

@@ -42,7 +42,7 @@ def make_batch(has_mask: list[list[bool]], size: int = 64, cells: int = 16) -> B
         image_index=torch.repeat_interleave(torch.arange(images), torch.tensor([len(r) for r in has_mask])),
         annotation_ids=torch.arange(n),
         boxes=torch.cat((corners, corners + sides), dim=1),
-        labels=torch.randint(0, 3, (n,), generator=g),
+        class_index=torch.randint(0, 3, (n,), generator=g),
         masks=masks * known[:, None, None],
         has_mask=known,
         mask_weight=torch.ones(n),
@@ -122,7 +122,7 @@ def test_segment_does_not_look_at_labels_or_masks() -> None:
     model, batch = narrow().eval(), make_batch([[True, False]])
     blind = replace(
         batch.instances,
-        labels=batch.instances.labels.flip(0),
+        class_index=batch.instances.class_index.flip(0),
         masks=255 - batch.instances.masks,
         has_mask=~batch.instances.has_mask,
     )
@@ -196,7 +196,7 @@ def test_losses_stay_in_float32_under_autocast() -> None:
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
 
 
-def test_one_value_per_channel_is_normalised_by_running_statistics() -> None:
+def test_one_value_per_channel_is_normalized_by_running_statistics() -> None:
     norm = BatchNorm(2)
     norm.running_mean.copy_(torch.tensor([1.0, 2.0]))
     norm.running_var.fill_(4.0)
@@ -216,8 +216,8 @@ def test_a_batch_can_be_learned_by_heart() -> None:
     model, batch = narrow(), make_batch([[True, True], [True, False]])
     y, x = torch.meshgrid(torch.arange(16), torch.arange(16), indexing="ij")
     shapes = torch.stack([x > y, (x - 8) ** 2 + (y - 8) ** 2 < 40, x < 6, x < 0]).to(torch.uint8) * 255
-    labels = torch.tensor([0, 1, 2, 0])  # two boxes of one class and one centre cell are one peak
-    batch = replace(batch, instances=replace(batch.instances, masks=shapes, labels=labels))
+    labels = torch.tensor([0, 1, 2, 0])  # two boxes of one class and one center cell are one peak
+    batch = replace(batch, instances=replace(batch.instances, masks=shapes, class_index=labels))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(150):
         losses = model(batch)
@@ -232,7 +232,7 @@ def test_a_batch_can_be_learned_by_heart() -> None:
     order = torch.argsort(batch.instances.image_index * 4096 + batch.instances.boxes.sum(1))
     by_place = torch.argsort(found.image_index * 4096 + found.boxes.sum(1))
     torch.testing.assert_close(found.boxes[by_place], batch.instances.boxes[order], rtol=0, atol=3.0)
-    assert torch.equal(found.labels[by_place], batch.instances.labels[order])
+    assert torch.equal(found.class_index[by_place], batch.instances.class_index[order])
 
 
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "resnet18", "hourglass-52", "tiny"])

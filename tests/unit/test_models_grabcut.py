@@ -1,4 +1,4 @@
-"""GrabCut as a teacher: colours alone, no training."""
+"""GrabCut as a teacher: colors alone, no training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def boxes(*corners: list[float]) -> Instances:
     return Instances.of_boxes([torch.tensor(corners)], [torch.zeros(len(corners), dtype=torch.int64)], 1)
 
 
-def test_a_shape_of_its_own_colour_is_found() -> None:
+def test_a_shape_of_its_own_color_is_found() -> None:
     image, _ = scene()
     model = build_model(GrabCutConfig(mask_size=24), num_classes=3, load_weights=True)
     mask = model.segment(image[None], boxes([12.0, 8.0, 36.0, 32.0]))[0] > 0.5

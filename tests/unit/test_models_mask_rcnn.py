@@ -39,10 +39,10 @@ def make_batch(model: MaskRcnn, has_mask: list[list[bool]], seed: int = 0) -> Ba
     corners = torch.tensor([[4.0, 4.0], [34.0, 4.0], [4.0, 34.0], [34.0, 34.0]])
     boxes = [torch.cat((corners, corners + 26), dim=1)[: len(some)] for some in has_mask]
     labels = [torch.arange(len(some)) % CLASSES for some in has_mask]
-    instances = Instances.of_boxes(boxes, labels, model.target_size)
+    instances = Instances.of_boxes(boxes, labels, model.target_mask_size)
     known = torch.tensor([flag for some in has_mask for flag in some], dtype=torch.bool)
     masks = torch.zeros_like(instances.masks)
-    masks[:, :, : model.target_size // 2] = 255
+    masks[:, :, : model.target_mask_size // 2] = 255
     masks[~known] = 0
     images = torch.randint(0, 256, (len(has_mask), 3, CANVAS, CANVAS), generator=generator).byte()
     return Batch(
@@ -120,7 +120,7 @@ def test_masks_follow_the_labels_only_where_they_belong_to_classes() -> None:
     for class_agnostic in (True, False):
         model = narrow(class_agnostic=class_agnostic).eval()
         batch = make_batch(model, [[True, True]])
-        other = replace(batch.instances, labels=(batch.instances.labels + 1) % CLASSES)
+        other = replace(batch.instances, class_index=(batch.instances.class_index + 1) % CLASSES)
         same = torch.equal(model.segment(batch.images, batch.instances), model.segment(batch.images, other))
         assert same == class_agnostic == (not model.needs_labels)
 
@@ -148,7 +148,7 @@ def test_detections_keep_to_their_image_and_their_number() -> None:
     assert torch.bincount(found.image_index, minlength=2).tolist() == [7, 7]
     height, width = sizes[found.image_index].T
     assert (found.boxes[:, 2] <= width).all() and (found.boxes[:, 3] <= height).all()
-    assert (found.boxes >= 0).all() and ((found.labels >= 0) & (found.labels < CLASSES)).all()
+    assert (found.boxes >= 0).all() and ((found.class_index >= 0) & (found.class_index < CLASSES)).all()
     for i in (0, 1):
         scores = found.scores[found.image_index == i]
         assert torch.equal(scores, scores.sort(descending=True).values)
@@ -220,7 +220,7 @@ def test_weight_transfer_reaches_classes_without_masks_and_spares_the_boxes() ->
     """Classes 0 and 1 have masks, class 2 has none: its mask changes all the same (Mask^X)."""
     model = narrow(mask_boxes="gt", mask_head="weight-transfer").train()
     batch = make_batch(model, [[True, True, False], [True, True, False]])
-    unseen = batch.instances.select(batch.instances.labels == 2)
+    unseen = batch.instances.select(batch.instances.class_index == 2)
     before = model.eval().segment(batch.images, unseen)
     model.train()
     optimizer = torch.optim.SGD(model.mask_head.transfer.parameters(), lr=0.1)  # nothing that classes share

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from deepmac_distill.config import DeepMacConfig, MaskRcnnConfig
 from deepmac_distill.errors import CheckpointError
 from deepmac_distill.models.build import build_model
-from deepmac_distill.models.pretrained import class_tensors, load_partially, read_weights, what_fits
+from deepmac_distill.weights.transfer import class_tensors, load_partially, read_weights, what_fits
 
 SMALL = {"backbone": "tiny", "backbone_width": 8, "head_channels": 8, "mask_width": 8, "mask_size": 8}
 COUNTER = "num_batches_tracked"

@@ -10,7 +10,7 @@ from deepmac_distill.config import DeepMacConfig
 from deepmac_distill.errors import CheckpointError, ConfigError
 from deepmac_distill.models.backbones import HourglassBackbone, PyramidBackbone
 from deepmac_distill.models.build import build_model
-from deepmac_distill.models.extractors import resnet_extractor, tiny_extractor
+from deepmac_distill.models.feature_extractors import resnet_extractor, tiny_extractor
 
 
 def tiny_backbone(width: int) -> PyramidBackbone:
@@ -50,7 +50,7 @@ def test_resnet_pyramid_ends_at_stride_four(name: str) -> None:
         backbone = PyramidBackbone(resnet_extractor(name), (32, 16, 8))
         (features,) = backbone(torch.empty(2, 3, 64, 96, dtype=torch.uint8))
     assert features.shape == (2, 8, 16, 24)
-    assert (backbone.out_channels, backbone.canvas_multiple) == (8, 32)
+    assert (backbone.out_channels, backbone.size_divisibility) == (8, 32)
 
 
 def test_a_canvas_that_does_not_fit_is_refused() -> None:

@@ -18,7 +18,7 @@ COUNTS = coco_mask.encode(MASK)["counts"]
 RED = (255, 0, 0)
 
 
-def test_a_mask_colours_its_inside_outlines_it_and_leaves_the_rest() -> None:
+def test_a_mask_colors_its_inside_outlines_it_and_leaves_the_rest() -> None:
     picture = np.asarray(draw_overlays(GREY, [Overlay(RED, COUNTS)])).astype(int)
     assert picture.shape == GREY.shape
     far = np.ones((HEIGHT, WIDTH), bool)
@@ -70,7 +70,7 @@ def test_window_around_a_box_holds_it_and_stays_in_the_image() -> None:
         assert 0 <= x1 <= box[0] and 0 <= y1 <= box[1] and box[2] <= x2 <= WIDTH and box[3] <= y2 <= HEIGHT
 
 
-def test_colours_repeat_and_neighbours_differ() -> None:
+def test_colors_repeat_and_neighbors_differ() -> None:
     assert color_of(0) == color_of(len(PALETTE)) != color_of(1)
     assert len(set(PALETTE)) == len(PALETTE)
 

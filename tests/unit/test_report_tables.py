@@ -3,11 +3,11 @@ from __future__ import annotations
 import pyarrow as pa
 from rich.table import Table
 
-from deepmac_distill.annotations.classes import Classes
+from deepmac_distill.dataset.classes import Classes
 from deepmac_distill.evaluation.average_precision import STATS
 from deepmac_distill.evaluation.mask_iou import IOU_SCHEMA
 from deepmac_distill.evaluation.retention import retention_in_given_boxes
-from deepmac_distill.evaluation.summary import compare_given_boxes, summarise
+from deepmac_distill.evaluation.summary import compare_given_boxes, summarize
 from deepmac_distill.report import tables
 
 CLASSES = Classes(("cat", "dog"), (1, 2), (True, False))
@@ -24,7 +24,7 @@ ROWS = [
 IOUS = pa.table([pa.array(c, f.type) for c, f in zip(ROWS, IOU_SCHEMA, strict=True)], IOU_SCHEMA)
 AP = dict.fromkeys(STATS, 0.25) | {"APl": None, "instances": 3, "ignored": 0}
 FOUND = {"all": AP, "seen": AP, "unseen": AP, "per_class": {1: 0.125, 2: None}}
-SUMMARY = summarise(CLASSES, ious=IOUS, segm=FOUND)
+SUMMARY = summarize(CLASSES, ious=IOUS, segm=FOUND)
 
 
 def cells(table: Table) -> list[list[str]]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from deepmac_distill.annotations.coco import AnnotationSet, read_coco
+from deepmac_distill.dataset.coco import Annotations, read_coco
 from deepmac_distill.stages.sheet import Judged, Sheet, draw_sheet, worst_median_best
 
 SIDE = 300
@@ -70,7 +70,7 @@ def test_places_are_what_they_say(values: list[float], each: int) -> None:
 
 def annotation_set(
     folder: Path, objects: list[tuple[int, str, int]], seen: tuple[str, ...] = ("cat",)
-) -> AnnotationSet:
+) -> Annotations:
     """Two black images, and on them one square figure for each (image, class, side), side by side."""
     names, annotations = ("bird", "cat", "dog"), []
     for id, (image, name, side) in enumerate(objects, start=1):

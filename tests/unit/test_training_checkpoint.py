@@ -9,14 +9,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from deepmac_distill.errors import CheckpointError
-from deepmac_distill.training.checkpoint import (
-    ModelCard,
-    TrainingState,
-    load_weights,
-    read_card,
-    require_classes,
-    save_weights,
-)
+from deepmac_distill.training.checkpoint import TrainingState
+from deepmac_distill.weights.card import ModelCard, load_weights, read_card, require_classes, save_weights
 
 CARD = ModelCard(
     role="teacher",

@@ -9,9 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deepmac_distill.structures import Batch
-from deepmac_distill.training.ema import averaged
-from deepmac_distill.training.footprint import (
+from deepmac_distill.forecast.cost import (
     LIBRARIES_BYTES,
     Load,
     Pass,
@@ -22,6 +20,8 @@ from deepmac_distill.training.footprint import (
     state_bytes,
     training_bytes,
 )
+from deepmac_distill.structures import Batch
+from deepmac_distill.training.ema import averaged
 from deepmac_distill.training.loop import make_optimizer
 
 CPU = torch.device("cpu")

@@ -59,7 +59,13 @@ class Net(nn.Module):
 
 
 def settings(**changed: Any) -> LoopSettings:
-    plain = {"steps": 12, "accumulate": 1, "clip_norm": 0.0, "ema_decay": 0.0, "checkpoint_every": 5}
+    plain = {
+        "steps": 12,
+        "gradient_accumulation_steps": 1,
+        "max_grad_norm": 0.0,
+        "ema_decay": 0.0,
+        "checkpoint_every": 5,
+    }
     return LoopSettings(**{**plain, "autocast": False, **changed})
 
 
@@ -85,7 +91,9 @@ def fit(
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-@pytest.mark.parametrize("changed", [{}, {"accumulate": 2}, {"ema_decay": 0.9, "clip_norm": 0.1}])
+@pytest.mark.parametrize(
+    "changed", [{}, {"gradient_accumulation_steps": 2}, {"ema_decay": 0.9, "max_grad_norm": 0.1}]
+)
 def test_a_killed_run_started_again_ends_with_the_bits_of_one_that_was_not(
     tmp_path: Path, optimizer: str, changed: dict[str, Any]
 ) -> None:
@@ -95,7 +103,7 @@ def test_a_killed_run_started_again_ends_with_the_bits_of_one_that_was_not(
         with pytest.raises(KeyboardInterrupt):
             fit(
                 killed,
-                batches=stopping_at(stop * changed.get("accumulate", 1)),
+                batches=stopping_at(stop * changed.get("gradient_accumulation_steps", 1)),
                 optimizer=optimizer,
                 **changed,
             )
@@ -158,14 +166,14 @@ def one_step(folder: Path, **changed: Any) -> float:
 
 def test_two_batches_of_four_have_the_gradient_of_the_mean_over_eight(tmp_path: Path) -> None:
     assert one_step(_folder(tmp_path / "1")) == pytest.approx(-slope_gradient([0]), rel=1e-12)
-    two = one_step(_folder(tmp_path / "2"), accumulate=2)
+    two = one_step(_folder(tmp_path / "2"), gradient_accumulation_steps=2)
     assert two == pytest.approx(-slope_gradient([0, 1]), rel=1e-12)
     record = json.loads((tmp_path / "2" / "metrics.jsonl").read_text())
     assert record["mask"] == pytest.approx(1.0)  # the mean of the two, not their sum
 
 
 def test_a_gradient_is_clipped_to_the_norm_that_was_asked_for(tmp_path: Path) -> None:
-    assert one_step(tmp_path, clip_norm=0.125) == pytest.approx(0.125, rel=1e-5)
+    assert one_step(tmp_path, max_grad_norm=0.125) == pytest.approx(0.125, rel=1e-5)
 
 
 def test_the_average_is_what_is_reported_where_there_is_one(tmp_path: Path) -> None:

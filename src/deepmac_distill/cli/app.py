@@ -293,7 +293,7 @@ def predict(
     for annotation in stages.predict(weights, pick_device(device), image, boxes, out)["annotations"]:
         print(
             f"box {annotation['bbox']}: mask of {annotation['area']} px, "
-            f"score {annotation['mask_score']:.2f}, fills the box {annotation['box_fill_iou']:.2f}"
+            f"score {annotation['mask_score']:.2f}, fills the box {annotation['mask_bbox_iou']:.2f}"
         )
     print(f"{out}.png {out}.json")
 

@@ -27,7 +27,7 @@ from deepmac_distill.cli.jobs import job_of, overrides_of
 from deepmac_distill.errors import DeviceError
 
 if TYPE_CHECKING:
-    from deepmac_distill.stages.forecasting import Forecast
+    from deepmac_distill.forecast.needs import Forecast
 
 
 @app.command()
@@ -54,10 +54,11 @@ def forecast(
     """
     flags = overrides_of(data, annotations, images, val_annotations, val_images, seen, device)
     job = job_of(pipeline, out, flags, set_, False)
-    from deepmac_distill import stages
+
+    from deepmac_distill.forecast import needs
 
     roles = [role for role, asked in (("teacher", teacher), ("student", student)) if asked]
-    found = stages.forecast(job, roles or ["teacher", "student"])
+    found = needs.forecast(job, roles or ["teacher", "student"])
     _print(found)
     refused = [problem for problem in found.problems if not (anyway and isinstance(problem, DeviceError))]
     for problem in found.problems:
@@ -68,7 +69,7 @@ def forecast(
 
 
 def _print(found: Forecast) -> None:
-    from deepmac_distill.stages.forecasting import in_words
+    from deepmac_distill.forecast.needs import in_words
 
     for inventory in found.data:
         state = "; missing: " + ", ".join(inventory.missing) if inventory.missing else ", all there"

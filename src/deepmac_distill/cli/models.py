@@ -27,9 +27,9 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Mask heads, backbones and models: their names, their sizes, the paper's row and figure."""
-    from deepmac_distill.stages.catalogue import catalogue
+    from deepmac_distill.models.catalog import catalog
 
-    entries = list(catalogue())
+    entries = list(catalog())
     if as_json:
         print(json.dumps([dataclasses.asdict(entry) for entry in entries], indent=2))
         return

@@ -46,6 +46,14 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 Built = TypeVar("Built")
+RENAMED = {  # keys of earlier versions, refused with the name they have now
+    "accumulate": "gradient_accumulation_steps",
+    "clip_norm": "max_grad_norm",
+    "colour_jitter": "color_jitter",
+    "given_boxes_only": "gt_boxes_only",
+    "initial_weights": "init_from",
+    "min_box_fill_iou": "min_mask_bbox_iou",
+}
 
 
 def build(cls: type[Built], tree: Any, where: str) -> Built:
@@ -61,7 +69,7 @@ def build(cls: type[Built], tree: Any, where: str) -> Built:
 
 
 def _changed(default: Built, tree: Any, where: str, prefix: str) -> Built:
-    """`default` with the values of `tree`: a table that names one key leaves its neighbours alone."""
+    """`default` with the values of `tree`: a table that names one key leaves its neighbors alone."""
     if not isinstance(tree, dict):
         raise ConfigError(f"{where}: {prefix.rstrip('.')}: got {tree!r}, expected a table")
     hints = get_type_hints(type(default))
@@ -146,5 +154,7 @@ def _toml_value(text: str) -> Any:
 
 
 def _did_you_mean(key: str, known: dict[str, Any]) -> str:
+    if RENAMED.get(key) in known:
+        return f"; it is now called {RENAMED[key]}"
     close = difflib.get_close_matches(key, known, n=1)
     return f"; did you mean {close[0]}?" if close else f"; expected one of {', '.join(known)}"

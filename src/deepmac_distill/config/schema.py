@@ -148,10 +148,10 @@ class TrainConfig:
 
     # Whole model to start from: a run's weights.safetensors, or another .safetensors / .pth; what fits is
     # loaded, what was loaded and what not is printed. Empty: from scratch, or from model.backbone_weights.
-    initial_weights: str = ""
+    init_from: str = ""
     steps: int = 50_000  # optimizer steps
     batch_size: int = 8  # images per forward pass
-    accumulate: int = 1  # forward passes per optimizer step
+    gradient_accumulation_steps: int = 1  # forward passes per optimizer step
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: float = 1e-3
     backbone_lr_factor: float = 1.0  # learning rate of what can be pretrained, relative to the rest
@@ -160,19 +160,25 @@ class TrainConfig:
     schedule: Literal["cosine", "steps", "constant"] = "cosine"
     warmup_steps: int = 0  # linear from 0
     decay_steps: tuple[int, ...] = ()  # schedule = "steps": lr x 0.1 at each
-    clip_norm: float = 0.0  # largest gradient norm; 0 = no clipping
+    max_grad_norm: float = 0.0  # largest gradient norm; 0 = no clipping
     ema_decay: float = 0.0  # 0 = the reported weights are the last ones
     autocast: Literal["auto", "off"] = "auto"  # bfloat16 on a GPU that has it; never on a CPU
     image_size_px: int = 512  # side of the square canvas
     scale_range: tuple[float, ...] = (0.6, 1.3)  # side of the random square crop / longer side of the image
     flip_fraction: float = 0.5
-    colour_jitter: bool = True
+    color_jitter: bool = True
     checkpoint_every: int = 500  # optimizer steps between resumable states
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "checkpoint_every", "image_size_px"):
+        for name in (
+            "steps",
+            "batch_size",
+            "gradient_accumulation_steps",
+            "checkpoint_every",
+            "image_size_px",
+        ):
             _require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
-        for name in ("backbone_lr_factor", "weight_decay", "clip_norm"):
+        for name in ("backbone_lr_factor", "weight_decay", "max_grad_norm"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         _require(self.lr > 0, "lr", self.lr, "> 0")
         _require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
@@ -202,14 +208,14 @@ class LabelsConfig:
     soft: bool = True  # keep the teacher's probabilities beside the mask
     unit_images: int = 64  # images per resumable unit and Parquet row group; batches never cross one
     batch_size: int = 8  # images per forward pass
-    # An image that cannot be read stops labelling, or gets rows that say so. Training always stops.
+    # An image that cannot be read stops labeling, or gets rows that say so. Training always stops.
     on_unreadable: Literal["error", "skip"] = "error"
     min_mask_score: float = 0.0  # below: rejected
-    min_box_fill_iou: float = 0.0  # below: rejected
+    min_mask_bbox_iou: float = 0.0  # below: rejected
     on_rejected: Literal["keep_box", "drop", "ignore"] = "keep_box"
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "min_mask_score", "min_box_fill_iou"):
+        for name in ("threshold", "min_mask_score", "min_mask_bbox_iou"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
         for name in ("unit_images", "batch_size"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
@@ -224,7 +230,7 @@ class EvaluationConfig:
     max_detections: int = 100  # per image
     bootstrap: int = 1000  # resamples of the images behind each 95 % interval
     reference: bool = False  # average precision by pycocotools instead of hotcoco
-    given_boxes_only: bool = False  # no detection; class-agnostic masks may then be judged on other classes
+    gt_boxes_only: bool = False  # no detection; class-agnostic masks may then be judged on other classes
     min_lead_over_box: float = 0.0  # gate on the teacher's lead on unseen classes, a fraction; 0 = none
     sheet_of_each: int = 1  # the contact sheet: so many worst, median and best masks of each model
 

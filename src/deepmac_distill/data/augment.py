@@ -1,4 +1,4 @@
-"""What the network sees of an image: one crop, where it lies on a square canvas, flipped or not, its colours.
+"""What the network sees of an image: one crop, where it lies on a square canvas, flipped or not, its colors.
 
 A `View` is drawn once per image and is plain data; applying it to pixels, boxes and masks is pure.
 """
@@ -20,17 +20,17 @@ from deepmac_distill.geometry.boxes import Boxes, clip_boxes
 
 ViewOf = Callable[[np.random.Generator, int, int], "View"]  # (rng, height, width) of an image -> its view
 
-BORDER_PX = 128  # the crop's centre keeps this far from the image's edge, or a power of two less
+BORDER_PX = 128  # the crop's center keeps this far from the image's edge, or a power of two less
 _LUMA = torch.tensor([0.299, 0.587, 0.114])  # Rec. 601
 
 
 @dataclass(frozen=True, slots=True)
-class Colours:
-    """A change of colour; these values change nothing."""
+class Colors:
+    """A change of color; these values change nothing."""
 
     hue: float = 0.0  # share of a full turn
     contrast: float = 1.0  # factor on the distance from each channel's mean
-    saturation: float = 1.0  # factor on the distance from grey
+    saturation: float = 1.0  # factor on the distance from gray
     brightness: float = 0.0  # added, in units of the full range
 
 
@@ -44,7 +44,7 @@ class View:
     fit: tuple[int, int]  # (height, width) of the crop on the canvas, at the top left
     size_px: int  # side of the canvas, zero outside `fit`
     flipped: bool = False  # left and right exchanged, after everything else
-    colours: Colours | None = None
+    colors: Colors | None = None
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -79,10 +79,10 @@ class View:
         x1, y1, x2, y2 = self.crop
         outside = (-x1, x2 - self.width, -y1, y2 - self.height)  # left, right, top, bottom; negative cuts
         shown = F.interpolate(F.pad(image[None], outside), self.fit, mode="bilinear", antialias=True)[0]
-        if self.colours is not None:
+        if self.colors is not None:
             left, top, right, bottom = self._content()
             inside = shown[:, top:bottom, left:right]
-            shown[:, top:bottom, left:right] = change_colours(inside, self.colours)
+            shown[:, top:bottom, left:right] = change_colors(inside, self.colors)
         shown = shown.flip(-1) if self.flipped else shown
         return F.pad(shown, (0, self.size_px - self.fit[1], 0, self.size_px - self.fit[0]))
 
@@ -102,19 +102,19 @@ def training_view(
     size_px: int,
     scale_range: tuple[float, float] = (0.6, 1.3),
     flip_fraction: float = 0.5,
-    colour_jitter: bool = True,
+    color_jitter: bool = True,
 ) -> View:
-    """A random square crop, flip and colours.
+    """A random square crop, flip and colors.
 
     CenterNet's square crop (arXiv:1904.07850, public code) as Deep-MAC sets it (arXiv:2104.00613): the
-    side is one of 8 even steps of `scale_range` times the longer side of the image; the centre is uniform
+    side is one of 8 even steps of `scale_range` times the longer side of the image; the center is uniform
     where it keeps 128 px, halved until that is less than half the side, from the image's edge.
     """
     side = max(1, int(rng.choice(np.linspace(*scale_range, 8)) * max(height, width)))
-    x1 = _crop_centre(rng, width) - side // 2
-    y1 = _crop_centre(rng, height) - side // 2
+    x1 = _crop_center(rng, width) - side // 2
+    y1 = _crop_center(rng, height) - side // 2
     flipped = bool(rng.random() < flip_fraction)
-    colours = _draw_colours(rng)
+    colors = _draw_colors(rng)
     return View(
         height=height,
         width=width,
@@ -122,7 +122,7 @@ def training_view(
         fit=(size_px, size_px),
         size_px=size_px,
         flipped=flipped,
-        colours=colours if colour_jitter else None,
+        colors=colors if color_jitter else None,
     )
 
 
@@ -141,7 +141,7 @@ def training_views(
     size_px: int,
     scale_range: tuple[float, float] = (0.6, 1.3),
     flip_fraction: float = 0.5,
-    colour_jitter: bool = True,
+    color_jitter: bool = True,
 ) -> ViewOf:
     """`training_view` with its settings bound, as a data set wants it."""
     return partial(
@@ -149,7 +149,7 @@ def training_views(
         size_px=size_px,
         scale_range=scale_range,
         flip_fraction=flip_fraction,
-        colour_jitter=colour_jitter,
+        color_jitter=color_jitter,
     )
 
 
@@ -158,20 +158,20 @@ def evaluation_views(size_px: int) -> ViewOf:
     return partial(_evaluation_view_of, size_px)
 
 
-def change_colours(image: Tensor, colours: Colours) -> Tensor:
+def change_colors(image: Tensor, colors: Colors) -> Tensor:
     """The image with hue, contrast, saturation and brightness changed, in this order: (3, H, W) uint8.
 
     The four are one affine map of RGB, rounded and cut to 0..255 once. Deviations from the reference, which
-    turns the hue in HSV (15 times slower) and cuts after each: the hue turns about the grey axis at equal
-    luma, so that grey stays grey. Contrast is about each channel's mean and brightness is added, as there.
+    turns the hue in HSV (15 times slower) and cuts after each: the hue turns about the gray axis at equal
+    luma, so that gray stays gray. Contrast is about each channel's mean and brightness is added, as there.
     """
     flat = image.reshape(3, -1).float()  # (3, P)
-    turn = _turn_about_grey(2 * math.pi * colours.hue)
-    grey = _LUMA.expand(3, 3)
-    saturate = colours.saturation * torch.eye(3) + (1 - colours.saturation) * grey
-    matrix = colours.contrast * saturate @ turn  # (3, 3)
+    turn = _turn_about_gray(2 * math.pi * colors.hue)
+    gray = _LUMA.expand(3, 3)
+    saturate = colors.saturation * torch.eye(3) + (1 - colors.saturation) * gray
+    matrix = colors.contrast * saturate @ turn  # (3, 3)
     mean = turn @ flat.mean(dim=1, keepdim=True)
-    offset = saturate @ ((1 - colours.contrast) * mean) + 255 * colours.brightness  # (3, 1)
+    offset = saturate @ ((1 - colors.contrast) * mean) + 255 * colors.brightness  # (3, 1)
     return torch.addmm(offset, matrix, flat).round_().clamp_(0, 255).to(torch.uint8).reshape(image.shape)
 
 
@@ -179,16 +179,16 @@ def _evaluation_view_of(size_px: int, _rng: np.random.Generator, height: int, wi
     return evaluation_view(height, width, size_px)
 
 
-def _crop_centre(rng: np.random.Generator, length: int) -> int:
+def _crop_center(rng: np.random.Generator, length: int) -> int:
     border = BORDER_PX
     while border > 0 and 2 * border >= length:
         border //= 2
     return int(rng.integers(border, length - border))
 
 
-def _draw_colours(rng: np.random.Generator) -> Colours:
+def _draw_colors(rng: np.random.Generator) -> Colors:
     """The ranges of the Deep-MAC training configurations."""
-    return Colours(
+    return Colors(
         hue=float(rng.uniform(-0.02, 0.02)),
         contrast=float(rng.uniform(0.8, 1.25)),
         saturation=float(rng.uniform(0.8, 1.25)),
@@ -196,8 +196,8 @@ def _draw_colours(rng: np.random.Generator) -> Colours:
     )
 
 
-def _turn_about_grey(angle: float) -> Tensor:
-    """(3, 3): a turn of the RGB colours by `angle` radians, red towards green, that keeps grey and luma."""
+def _turn_about_gray(angle: float) -> Tensor:
+    """(3, 3): a turn of the RGB colors by `angle` radians, red towards green, that keeps gray and luma."""
     cosine, sine = math.cos(angle), math.sin(angle) / math.sqrt(3)
     around = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]])  # Rodrigues, axis (1, 1, 1)
     turn = cosine * torch.eye(3) + (1 - cosine) / 3 + sine * around

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from deepmac_distill.annotations.coco import AnnotationSet
 from deepmac_distill.data.augment import ViewOf
 from deepmac_distill.data.images import read_sized_image, resolve_image
+from deepmac_distill.dataset.coco import Annotations
 from deepmac_distill.geometry.boxes import has_area
-from deepmac_distill.geometry.rasterise import rasterise_polygons, rasterise_rle
+from deepmac_distill.geometry.rasterize import rasterize_polygons, rasterize_rle
 
 Key = tuple[int, int]  # position of the image in its set, number of the draw
 
@@ -29,7 +29,7 @@ class Sample:
     image_id: int
     annotation_ids: NDArray[np.int64]  # (N,)
     boxes: NDArray[np.float64]  # (N, 4) xyxy in canvas pixels, clipped to what is visible
-    labels: NDArray[np.int64]  # (N,)
+    class_index: NDArray[np.int64]  # (N,)
     masks: NDArray[np.uint8]  # (N, M, M) coverage over the clipped box; zero where has_mask is False
     has_mask: NDArray[np.bool_]  # (N,)
 
@@ -38,12 +38,12 @@ class BoxDataset(Dataset[Sample]):
     """The images of an annotation set, each under a view that depends on (`seed`, position, draw) alone.
 
     Crowds, boxes without area and boxes that the view leaves out are not among a sample's boxes. A box is
-    clipped to what is visible first and its mask is rasterised over the clipped box then.
+    clipped to what is visible first and its mask is rasterized over the clipped box then.
     """
 
     def __init__(
         self,
-        annotations: AnnotationSet,
+        annotations: Annotations,
         folder: Path,
         *,
         mask_size: int,
@@ -66,7 +66,7 @@ class BoxDataset(Dataset[Sample]):
         self._offsets = annotations.rows_by_image()
         self._ids = table["annotation_id"].to_numpy()
         self._boxes = annotations.boxes_xyxy()
-        self._labels = annotations.labels()
+        self._class_index = annotations.class_index()
         self._usable = pc.equal(table["status"], "ok").to_numpy() & (True if wanted is None else wanted)
         self._has_mask = annotations.has_mask() & with_masks
         self._polygons = table["polygons"].combine_chunks()
@@ -98,7 +98,7 @@ class BoxDataset(Dataset[Sample]):
             image_id=image_id,
             annotation_ids=self._ids[rows],
             boxes=view.to_canvas(visible),
-            labels=self._labels[rows],
+            class_index=self._class_index[rows],
             masks=view.grids(self._grids(rows, visible, height, width)),
             has_mask=self._has_mask[rows],
         )
@@ -111,8 +111,8 @@ class BoxDataset(Dataset[Sample]):
                 continue
             counts, polygons = self._rle_counts[row], self._polygons[row]
             if counts.is_valid:
-                grid[:] = rasterise_rle(counts.as_py(), height, width, box, self.mask_size)
+                grid[:] = rasterize_rle(counts.as_py(), height, width, box, self.mask_size)
             else:
                 parts = [part.values.to_numpy() for part in polygons]
-                grid[:] = rasterise_polygons(parts, box, self.mask_size)
+                grid[:] = rasterize_polygons(parts, box, self.mask_size)
         return grids

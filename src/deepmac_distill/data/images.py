@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from deepmac_distill.annotations.coco import AnnotationSet
-from deepmac_distill.annotations.problems import Problem
+from deepmac_distill.dataset.coco import Annotations
+from deepmac_distill.dataset.problems import Problem
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import sha256_of_json
 
@@ -22,7 +22,7 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 def read_image(path: Path) -> Tensor:
     """Decode an image file: (3, H, W) uint8 RGB, of an animation the first frame.
 
-    Grey and palette images are spread over three channels, transparency is dropped, 16 bits become 8. An EXIF
+    Gray and palette images are spread over three channels, transparency is dropped, 16 bits become 8. An EXIF
     orientation is not applied: COCO's sizes, boxes and masks are on the pixels as stored. Pillow decodes,
     at 1.3 ms for a 512 px photograph; torchvision does in 0.9 ms, but is to lose its decoders.
 
@@ -68,7 +68,7 @@ def resolve_image(folder: Path, file_name: str) -> Path:
     raise DataError(f"{folder / file_name}: no such file; expected an image")
 
 
-def find_image_problems(annotation_set: AnnotationSet, folder: Path) -> Iterator[Problem]:
+def find_image_problems(annotation_set: Annotations, folder: Path) -> Iterator[Problem]:
     """Every image that is missing, cannot be decoded, or has another size than its annotations say."""
     if not folder.is_dir():
         yield Problem("error", str(folder), "no such folder; expected the images")
@@ -80,7 +80,7 @@ def find_image_problems(annotation_set: AnnotationSet, folder: Path) -> Iterator
             yield Problem("error", f"{annotation_set.path}: image {image['image_id']}", str(error))
 
 
-def images_sha256(annotation_set: AnnotationSet, folder: Path) -> str:
+def images_sha256(annotation_set: Annotations, folder: Path) -> str:
     """A fingerprint of the images of a set: their names and sizes in bytes, not their pixels.
 
     It costs one look at each file, so that a missing image is found before any work and not after hours.

@@ -25,7 +25,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         image_index=torch.arange(len(samples)).repeat_interleave(lengths),
         annotation_ids=torch.from_numpy(np.concatenate([s.annotation_ids for s in samples])),
         boxes=boxes,
-        labels=torch.from_numpy(np.concatenate([s.labels for s in samples])),
+        class_index=torch.from_numpy(np.concatenate([s.class_index for s in samples])),
         masks=torch.from_numpy(np.concatenate([s.masks for s in samples])),
         has_mask=torch.from_numpy(np.concatenate([s.has_mask for s in samples])),
         mask_weight=torch.ones(len(boxes)),

@@ -40,7 +40,7 @@ def write_scenes(folder: Path, *, images: int, seed: int, size_px: int = 128) ->
     """Write `images` scenes under `folder`: `images/000001.png` ... and a COCO file; return the file's path.
 
     Scene i depends on (`seed`, i, `size_px`) alone: a longer set begins with the shorter one. Masks are the
-    visible part of each figure, decided at pixel centres; a box is tight around its mask. Images are written
+    visible part of each figure, decided at pixel centers; a box is tight around its mask. Images are written
     one by one and the COCO file last, so a set that has one is complete.
     """
     (folder / "images").mkdir(parents=True, exist_ok=True)
@@ -103,8 +103,8 @@ def _signed_distance(rng: np.random.Generator, shape: Field, size_px: int) -> np
     radius = size_px * rng.uniform(0.12, 0.27)
     cx, cy = rng.uniform(0.1 * size_px, 0.9 * size_px, 2)
     stretch, turn = np.exp(rng.uniform(-0.25, 0.25)), rng.uniform(0, 2 * np.pi)
-    centres = np.arange(size_px) + 0.5
-    x, y = (centres[None, :] - cx) / radius, (centres[:, None] - cy) / radius
+    centers = np.arange(size_px) + 0.5
+    x, y = (centers[None, :] - cx) / radius, (centers[:, None] - cy) / radius
     u = (np.cos(turn) * x + np.sin(turn) * y) / stretch
     v = (np.cos(turn) * y - np.sin(turn) * x) * stretch
     field = shape(u, v)
@@ -113,7 +113,7 @@ def _signed_distance(rng: np.random.Generator, shape: Field, size_px: int) -> np
 
 
 def _paint(rng: np.random.Generator, canvas: np.ndarray, distance: np.ndarray) -> None:
-    """Draw one figure onto the canvas: a texture of two near colours inside a contour, edges smoothed."""
+    """Draw one figure onto the canvas: a texture of two near colors inside a contour, edges smoothed."""
     touched = distance < 0.5
     rows, columns = np.flatnonzero(touched.any(1)), np.flatnonzero(touched.any(0))
     window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -129,7 +129,7 @@ def _paint(rng: np.random.Generator, canvas: np.ndarray, distance: np.ndarray) -
 
 
 def _background(rng: np.random.Generator, size_px: int) -> np.ndarray:
-    """(H, W, 3) in [0, 1]: soft blotches of muted colours under a weave and grain."""
+    """(H, W, 3) in [0, 1]: soft blotches of muted colors under a weave and grain."""
     knots = np.stack([_rgb(rng.uniform(), rng.uniform(0.1, 0.5), rng.uniform(0.3, 0.8)) for _ in range(16)])
     blotches = _smooth(knots.reshape(4, 4, 3), size_px, size_px)
     weave = rng.uniform(0.1, 0.3) * (_texture(rng, size_px, size_px)[..., None] - 0.5)

@@ -13,10 +13,10 @@ from typing import Any, Literal
 import hotcoco
 import numpy as np
 
-from deepmac_distill.annotations.coco import AnnotationSet
-from deepmac_distill.annotations.masks import mask_rle
+from deepmac_distill.dataset.coco import Annotations
+from deepmac_distill.dataset.masks import mask_rle
 from deepmac_distill.errors import DataError
-from deepmac_distill.evaluation.splits import split_labels
+from deepmac_distill.evaluation.splits import split_classes
 from deepmac_distill.geometry.rle import encode_boxes
 
 IouType = Literal["bbox", "segm"]
@@ -27,7 +27,7 @@ STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs
 
 
 def coco_average_precision(
-    truth: AnnotationSet, detections: Sequence[Detection], iou_type: IouType, *, reference: bool = False
+    truth: Annotations, detections: Sequence[Detection], iou_type: IouType, *, reference: bool = False
 ) -> dict[str, Any]:
     """The 12 COCO numbers (fractions) a split, and AP a class.
 
@@ -54,9 +54,9 @@ def coco_average_precision(
     )  # (T, R, K, A, M), (T, K, A, M)
     position = {category_id: k for k, category_id in enumerate(evaluation.params.catIds)}
     rows = np.array([position[i] for i in truth.classes.category_ids], dtype=np.int64)  # label -> K
-    labels, ignored = truth.labels(), _ignored(truth, iou_type)
+    labels, ignored = truth.class_index(), _ignored(truth, iou_type)
     result: dict[str, Any] = {}
-    for split, members in split_labels(truth.classes).items():
+    for split, members in split_classes(truth.classes).items():
         inside = np.isin(labels, members)
         result[split] = _stats(precision[:, :, rows[members]], recall[:, rows[members]])
         result[split]["instances"] = int((inside & ~ignored).sum())
@@ -67,7 +67,7 @@ def coco_average_precision(
 
 
 def compare_average_precision(
-    truth: AnnotationSet,
+    truth: Annotations,
     detections_a: Sequence[Detection],
     detections_b: Sequence[Detection],
     iou_type: IouType,
@@ -85,7 +85,7 @@ def compare_average_precision(
     """
     ids = np.array(truth.classes.category_ids)
     result: dict[str, Any] = {}
-    for split, members in split_labels(truth.classes).items():
+    for split, members in split_classes(truth.classes).items():
         chosen = ids[members].tolist()
         a, b = (_evaluate(truth, detections, iou_type, chosen) for detections in (detections_a, detections_b))
         found = hotcoco.compare(b, a, n_bootstrap=resamples, seed=seed) if chosen else None
@@ -117,7 +117,7 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 def _evaluate(
-    truth: AnnotationSet,
+    truth: Annotations,
     detections: Sequence[Detection],
     iou_type: IouType,
     category_ids: list[int] | None = None,
@@ -132,9 +132,7 @@ def _evaluate(
     return evaluation
 
 
-def _evaluate_with_pycocotools(
-    truth: AnnotationSet, detections: Sequence[Detection], iou_type: IouType
-) -> Any:
+def _evaluate_with_pycocotools(truth: Annotations, detections: Sequence[Detection], iou_type: IouType) -> Any:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -159,13 +157,13 @@ def _only(detections: Sequence[Detection], iou_type: IouType) -> list[Detection]
     return [{key: value for key, value in d.items() if key != other} for d in detections]
 
 
-def _ignored(truth: AnnotationSet, iou_type: IouType) -> np.ndarray:
+def _ignored(truth: Annotations, iou_type: IouType) -> np.ndarray:
     """(N,) bool: truths that may be found or not without effect."""
     crowd = truth.annotations["iscrowd"].to_numpy()
     return crowd | ~truth.has_human_mask() if iou_type == "segm" else crowd
 
 
-def _coco_dict(truth: AnnotationSet, iou_type: IouType) -> dict[str, Any]:
+def _coco_dict(truth: Annotations, iou_type: IouType) -> dict[str, Any]:
     """The truth as COCO JSON, with what one IoU type needs."""
     images = zip(*(truth.images[name].to_pylist() for name in ("image_id", "height", "width")), strict=True)
     names = zip(truth.classes.category_ids, truth.classes.names, strict=True)
@@ -190,7 +188,7 @@ def _coco_dict(truth: AnnotationSet, iou_type: IouType) -> dict[str, Any]:
     }
 
 
-def _segmentations(truth: AnnotationSet) -> list[dict[str, Any]]:
+def _segmentations(truth: Annotations) -> list[dict[str, Any]]:
     """Each annotation's mask as RLE; its box where it has none."""
     sizes = truth.image_sizes()
     boxes = encode_boxes(truth.boxes_xyxy(), *sizes.T)
@@ -199,7 +197,7 @@ def _segmentations(truth: AnnotationSet) -> list[dict[str, Any]]:
     return [mask_rle(*((p, c) if known else (None, box)), *size) for p, c, known, box, size in shapes]
 
 
-def _check_detections(truth: AnnotationSet, detections: Sequence[Detection]) -> None:
+def _check_detections(truth: Annotations, detections: Sequence[Detection]) -> None:
     known = {
         "image_id": set(truth.images["image_id"].to_pylist()),
         "category_id": set(truth.classes.category_ids),

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deepmac_distill.annotations.coco import AnnotationSet
-from deepmac_distill.annotations.masks import mask_rle
+from deepmac_distill.dataset.coco import Annotations
+from deepmac_distill.dataset.masks import mask_rle
 from deepmac_distill.errors import DataError
 from deepmac_distill.geometry.rle import encode_boxes, encode_ellipses
 
@@ -30,7 +30,7 @@ IOU_SCHEMA = pa.schema(
 ROWS_AT_ONCE = 1024  # bounds the masks held as Python objects
 
 
-def given_box_ious(truth: AnnotationSet, predicted: pa.Table) -> pa.Table:
+def given_box_ious(truth: Annotations, predicted: pa.Table) -> pa.Table:
     """IoU in [0, 1] at original resolution of each predicted mask with its truth, in the order of `truth`.
 
     Judged is every non-crowd instance with a human's mask of at least one pixel (an empty truth would make
@@ -90,7 +90,7 @@ def _pixels_outside(truth: dict[str, Any], box: bytes) -> int:
     return int(hotcoco.mask.area(truth) - hotcoco.mask.area(inside))
 
 
-def _check_ids(truth: AnnotationSet, ids: pa.ChunkedArray) -> None:
+def _check_ids(truth: Annotations, ids: pa.ChunkedArray) -> None:
     unknown = ids.filter(pc.invert(pc.is_in(ids, truth.annotations["annotation_id"])))
     if len(unknown):
         raise DataError(f"{truth.path}: annotation {unknown[0]} has a predicted mask, got no such annotation")

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from deepmac_distill.annotations.classes import Classes
-from deepmac_distill.annotations.coco import AnnotationSet
+from deepmac_distill.dataset.classes import Classes
+from deepmac_distill.dataset.coco import Annotations
 from deepmac_distill.evaluation.average_precision import Detection, compare_average_precision
 from deepmac_distill.evaluation.splits import SPLITS
 from deepmac_distill.evaluation.summary import Means, interval, known, paired_ious
@@ -55,7 +55,7 @@ def retention_in_given_boxes(
 
 
 def retention_in_detections(
-    truth: AnnotationSet,
+    truth: Annotations,
     detections: Mapping[str, Sequence[Detection]],
     *,
     resamples: int = 1000,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from deepmac_distill.annotations.classes import Classes
+from deepmac_distill.dataset.classes import Classes
 
 SPLITS = ("all", "seen", "unseen")
 
 
-def split_labels(classes: Classes) -> dict[str, np.ndarray]:
+def split_classes(classes: Classes) -> dict[str, np.ndarray]:
     """Labels (int64, ascending) of all classes, of those with masks in training, and of those without."""
     seen = np.array(classes.seen, dtype=bool)
     return {"all": np.arange(len(seen)), "seen": np.flatnonzero(seen), "unseen": np.flatnonzero(~seen)}

@@ -15,16 +15,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deepmac_distill.annotations.classes import Classes
+from deepmac_distill.dataset.classes import Classes
 from deepmac_distill.errors import DataError
-from deepmac_distill.evaluation.splits import SPLITS, split_labels
+from deepmac_distill.evaluation.splits import SPLITS, split_classes
 
 MASKS = {"model": "iou", "box": "box_iou", "ellipse": "ellipse_iou"}  # name in the summary: column
 SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, None)}  # truth area in px, half-open
 RESAMPLES_AT_ONCE = 32  # bounds memory
 
 
-def summarise(
+def summarize(
     classes: Classes,
     *,
     ious: pa.Table | None = None,
@@ -40,7 +40,7 @@ def summarise(
         segm, bbox: from `average_precision.coco_average_precision`.
 
     Returns:
-        {"given_boxes": from `summarise_given_boxes`,
+        {"given_boxes": from `summarize_given_boxes`,
          "detected": {"segm" | "bbox": {split: {the 12 COCO numbers, "instances", "ignored"}}},
          "per_class": [{"name", "category_id", "seen", "instances", "model", "box", "ellipse",
                         "segm_AP", "bbox_AP"}, ...] in label order}
@@ -48,7 +48,7 @@ def summarise(
     """
     detected = {"segm": segm, "bbox": bbox}
     return {
-        "given_boxes": None if ious is None else summarise_given_boxes(ious, classes, resamples, seed),
+        "given_boxes": None if ious is None else summarize_given_boxes(ious, classes, resamples, seed),
         "detected": {
             kind: None if found is None else {split: found[split] for split in SPLITS}
             for kind, found in detected.items()
@@ -57,7 +57,7 @@ def summarise(
     }
 
 
-def summarise_given_boxes(
+def summarize_given_boxes(
     ious: pa.Table, classes: Classes, resamples: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
     """Mean IoU of the model, the box and the ellipse per split, and the model's paired lead with intervals.
@@ -150,7 +150,7 @@ class Means:
     ) -> Means:
         """Means of columns of a table that has `image_id` and `category_id` too."""
         sums, counts = _class_sums(table, columns, classes, resamples, seed)
-        splits = split_labels(classes)
+        splits = split_classes(classes)
         with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: no instance, no mean
             means = np.where(counts > 0, sums / counts, 0.0)
             present = {split: (counts[:, labels] > 0).sum(axis=1) for split, labels in splits.items()}
@@ -205,7 +205,7 @@ def interval(values: np.ndarray) -> dict[str, float | None]:
 
 
 def _outside_fraction(ious: pa.Table, classes: Classes, split: str) -> float | None:
-    ids = [classes.category_ids[label] for label in split_labels(classes)[split]]
+    ids = [classes.category_ids[label] for label in split_classes(classes)[split]]
     inside = ious.filter(pc.is_in(ious["category_id"], pa.array(ids, pa.int32())))
     area = pc.sum(inside["area"]).as_py()
     return pc.sum(inside["outside_box"]).as_py() / area if area else None

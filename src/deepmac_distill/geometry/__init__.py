@@ -1,1 +1,1 @@
-"""Pure functions on boxes, feature crops, centre heatmaps and masks that live in their boxes."""
+"""Pure functions on boxes, feature crops, center heatmaps and masks that live in their boxes."""

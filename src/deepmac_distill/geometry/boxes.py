@@ -1,4 +1,4 @@
-"""Boxes as numpy arrays: xyxy, half-open, float64, in pixels whose centres lie at i + 0.5."""
+"""Boxes as numpy arrays: xyxy, half-open, float64, in pixels whose centers lie at i + 0.5."""
 
 from __future__ import annotations
 

@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 def crop_features(features: Tensor, boxes: Tensor, image_index: Tensor, size: int) -> Tensor:
-    """One bilinear sample at the centre of each of size x size cells of every box.
+    """One bilinear sample at the center of each of size x size cells of every box.
 
     Equal to `torchvision.ops.roi_align(sampling_ratio=1, aligned=True)`, forward and backward, for boxes
-    inside the map, in one `grid_sample` call per image that never copies features. Beyond the centres of
+    inside the map, in one `grid_sample` call per image that never copies features. Beyond the centers of
     the outermost pixels the border is repeated. The paper's public code samples with aligned corners and
     zeros outside (arXiv:2104.00613, its `crop_and_resize`); here the lattice is the one masks are pasted
     with, so that a crop and its mask cover the same cells.
@@ -58,7 +58,7 @@ def cell_coordinates(
 
 
 def _sampling_grid(boxes: Tensor, height: int, width: int, size: int) -> Tensor:
-    """(N, S, S, 2): x, y of the cell centres of (N, 4) boxes, where -1 and 1 are the edges of the map."""
+    """(N, S, S, 2): x, y of the cell centers of (N, 4) boxes, where -1 and 1 are the edges of the map."""
     cells = (torch.arange(size, dtype=boxes.dtype, device=boxes.device) + 0.5) / size  # (S,)
     x1, y1, x2, y2 = boxes[:, :, None].unbind(1)  # each (N, 1)
     x = 2 / width * (x1 + (x2 - x1) * cells) - 1  # (N, S)

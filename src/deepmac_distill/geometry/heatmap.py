@@ -1,4 +1,4 @@
-"""Centre heatmaps: one Gaussian per box on the map of its class."""
+"""Center heatmaps: one Gaussian per box on the map of its class."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def gaussian_radius(height: Tensor, width: Tensor, min_iou: float = 0.7) -> Tens
 
 
 def centers(boxes: Tensor, height: int, width: int) -> Tensor:
-    """(N, 2) int64 y, x of the map cell that holds each box's centre, kept inside the map.
+    """(N, 2) int64 y, x of the map cell that holds each box's center, kept inside the map.
 
     Args:
         boxes: (N, 4) xyxy in map pixels.
@@ -42,16 +42,16 @@ def centers(boxes: Tensor, height: int, width: int) -> Tensor:
 
 
 def center_heatmap(
-    boxes: Tensor, labels: Tensor, image_index: Tensor, shape: tuple[int, int, int, int]
+    boxes: Tensor, class_index: Tensor, image_index: Tensor, shape: tuple[int, int, int, int]
 ) -> Tensor:
-    """(B, K, H, W) target: exactly 1 at each box's centre cell, falling off as a Gaussian around it.
+    """(B, K, H, W) target: exactly 1 at each box's center cell, falling off as a Gaussian around it.
 
     sigma = (2 * floor(radius) + 1) / 6, cut nowhere; where boxes of one class overlap the larger value
     holds. CenterNet (arXiv:1904.07850, 3), which cuts the Gaussian at the radius; Deep-MAC's code does not.
 
     Args:
         boxes: (N, 4) float xyxy in map pixels.
-        labels: (N,) int64 in [0, K).
+        class_index: (N,) int64 in [0, K).
         image_index: (N,) int64 in [0, B).
         shape: (B, K, H, W).
     """
@@ -63,7 +63,7 @@ def center_heatmap(
     falloff = -0.5 / sigma[:, None] ** 2
     down = torch.exp(falloff * (torch.arange(h, device=boxes.device) - y) ** 2)  # (N, H)
     across = torch.exp(falloff * (torch.arange(w, device=boxes.device) - x) ** 2)  # (N, W)
-    sheets = image_index * k + labels  # (N,)
+    sheets = image_index * k + class_index  # (N,)
     for rows in torch.arange(len(boxes), device=boxes.device).split(_BOXES_AT_ONCE):
         gaussians = down[rows, :, None] * across[rows, None, :]  # (n, H, W)
         target.scatter_reduce_(0, sheets[rows, None, None].expand_as(gaussians), gaussians, reduce="amax")

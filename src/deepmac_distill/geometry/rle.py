@@ -2,7 +2,7 @@
 
 A mask is described by where each image column enters and leaves it. COCO codes run down the columns, so
 these crossings are the runs: the cost grows with the box's width and the grid's size, never with its area.
-Pixel i has its centre at i + 0.5, and a pixel is foreground when its centre is.
+Pixel i has its center at i + 0.5, and a pixel is foreground when its center is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 _COLUMNS_AT_ONCE = 4096  # keeps the samples of a chunk of masks in the cache
-_TIE_PX = 1e-6  # a pixel centre this near to a crossing is on it, hence background, however sums round
+_TIE_PX = 1e-6  # a pixel center this near to a crossing is on it, hence background, however sums round
 _MOST_IN_DIGITS = 2 ** (5 * np.arange(1, 13) - 1) - 1  # largest magnitude that 1, 2, ... signed digits hold
 
 Floats = NDArray[np.floating]
@@ -25,9 +25,9 @@ def encode_grids(
 ) -> list[bytes]:
     """Compressed COCO counts of N soft masks, each a grid of cells over its own box.
 
-    A pixel's probability is the bilinear interpolation of the grid's cell centres at the pixel's centre,
+    A pixel's probability is the bilinear interpolation of the grid's cell centers at the pixel's center,
     zero outside the grid (`F.grid_sample` with zero padding and align_corners=False); it is foreground
-    where that exceeds `threshold` and its centre lies in the box. Between two samples of a column the
+    where that exceeds `threshold` and its center lies in the box. Between two samples of a column the
     probability is linear, so the crossings are solved, not searched.
 
     Args:
@@ -55,7 +55,7 @@ def encode_grids(
 
 
 def encode_boxes(boxes: ArrayLike, heights: ArrayLike, widths: ArrayLike) -> list[bytes]:
-    """Compressed COCO counts of N boxes as masks: the pixels whose centre lies in the half-open box.
+    """Compressed COCO counts of N boxes as masks: the pixels whose center lies in the half-open box.
 
     Args:
         boxes: (N, 4) xyxy in image pixels; what lies outside the image is cut off.
@@ -71,7 +71,7 @@ def encode_boxes(boxes: ArrayLike, heights: ArrayLike, widths: ArrayLike) -> lis
 
 
 def encode_ellipses(boxes: ArrayLike, heights: ArrayLike, widths: ArrayLike) -> list[bytes]:
-    """Compressed COCO counts of the ellipse inscribed in each box: the pixels whose centre lies inside it.
+    """Compressed COCO counts of the ellipse inscribed in each box: the pixels whose center lies inside it.
 
     Args:
         boxes: (N, 4) xyxy in image pixels; what lies outside the image is cut off.
@@ -116,7 +116,7 @@ def _grid_runs(
     n, size = len(grids), grids.shape[-1]
     mask, x = _columns(first, last)
     cell_width, cell_height = ((boxes[:, 2:] - boxes[:, :2]) / size).T
-    # Samples lie down the last axis, with a ring of zeros: sample k is at the cell centre k - 1/2.
+    # Samples lie down the last axis, with a ring of zeros: sample k is at the cell center k - 1/2.
     padded = np.zeros((n, size + 2, size + 2), dtype=np.float32)
     padded[:, 1:-1, 1:-1] = grids.transpose(0, 2, 1)
     position = (x + 0.5 - boxes[mask, 0]) / cell_width[mask] + 0.5
@@ -206,7 +206,7 @@ def _frames(boxes: ArrayLike, heights: ArrayLike, widths: ArrayLike) -> tuple[Fl
 
 
 def _pixel_range(low: Floats, high: Floats, limit: Ints) -> tuple[Ints, Ints]:
-    """First pixel whose centre is at or after `low`, and first at or after `high`, within [0, limit]."""
+    """First pixel whose center is at or after `low`, and first at or after `high`, within [0, limit]."""
     first = np.clip(np.ceil(low - 0.5), 0, limit).astype(np.int64)
     return first, np.clip(np.ceil(high - 0.5), first, np.maximum(limit, first)).astype(np.int64)
 

@@ -3,7 +3,7 @@
 CenterNet's heads read stride-4 maps, one per stack (`HourglassBackbone`, `PyramidBackbone`); Mask R-CNN's
 read maps of several strides (`MultiScaleBackbone`). Each backbone knows
 the mean and the spread of the pixels it was made for and applies them itself, on the device. Canvas sides
-must be multiples of its `canvas_multiple`.
+must be multiples of its `size_divisibility`.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ HOURGLASS_MEAN, HOURGLASS_STD = (119.916596, 114.034223, 104.013626), (70.915071
 
 @dataclass(frozen=True, slots=True)
 class Extractor:
-    """A module from normalised images (B, 3, H, W) to maps at strides 4, 8, 16 and so on."""
+    """A module from normalized images (B, 3, H, W) to maps at strides 4, 8, 16 and so on."""
 
     module: nn.Module
     channels: tuple[int, ...]  # of its maps, finest first
     mean: Sequence[float] = IMAGENET_MEAN  # of RGB pixels on the scale 0 to 255
     std: Sequence[float] = IMAGENET_STD
-    canvas_multiple: int = 0  # of the images' sides; 0: the stride of the coarsest map
+    size_divisibility: int = 0  # of the images' sides; 0: the stride of the coarsest map
 
     @property
     def multiple(self) -> int:
         """What the images' sides must be multiples of."""
-        return self.canvas_multiple or STRIDE_PX * 2 ** (len(self.channels) - 1)
+        return self.size_divisibility or STRIDE_PX * 2 ** (len(self.channels) - 1)
 
 
 class Backbone(nn.Module):
@@ -53,7 +53,7 @@ class Backbone(nn.Module):
     Attributes:
         out_channels: channels of every map.
         stacks: predictions made; all are supervised, the last one counts.
-        canvas_multiple: H and W of the images must be multiples of this.
+        size_divisibility: H and W of the images must be multiples of this.
         pretrained_prefix: how the names of those parameters begin that weights of others can fill.
     """
 
@@ -63,18 +63,18 @@ class Backbone(nn.Module):
         self,
         out_channels: int,
         stacks: int,
-        canvas_multiple: int,
+        size_divisibility: int,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
         super().__init__()
-        self.out_channels, self.stacks, self.canvas_multiple = out_channels, stacks, canvas_multiple
+        self.out_channels, self.stacks, self.size_divisibility = out_channels, stacks, size_divisibility
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
-    def normalise(self, images: Tensor) -> Tensor:
+    def normalize(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 to float, channels last in memory."""
-        multiple = self.canvas_multiple
+        multiple = self.size_divisibility
         if images.shape[-2] % multiple or images.shape[-1] % multiple:
             raise ValueError(f"images: got {tuple(images.shape[-2:])}, expected multiples of {multiple}")
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
@@ -106,10 +106,10 @@ class HourglassBackbone(Backbone):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) uint8 to `stacks` maps (B, width, H / 4, W / 4)."""
-        return self.maps(self.normalise(images))
+        return self.maps(self.normalize(images))
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        """The same from normalised images."""
+        """The same from normalized images."""
         x = self.stem(x)
         maps = []
         for i, (hourglass, output) in enumerate(zip(self.hourglasses, self.outputs, strict=True)):
@@ -152,7 +152,7 @@ class PyramidBackbone(Backbone):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) uint8 to one map (B, channels[-1], H / 4, W / 4)."""
-        *finer, coarsest = self.extractor(self.normalise(images))
+        *finer, coarsest = self.extractor(self.normalize(images))
         x = self.top(coarsest)
         for lateral, merge, fine in zip(self.lateral, self.merge, reversed(finer), strict=True):
             x = merge(F.interpolate(x, scale_factor=2.0, mode="nearest") + lateral(fine))
@@ -185,5 +185,5 @@ class FpnBackbone(MultiScaleBackbone):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) uint8 to maps (B, channels, H / s, W / s) for s = 4, 8, ... of `levels`."""
-        maps = self.extractor(self.normalise(images))
+        maps = self.extractor(self.normalize(images))
         return self.pyramid(dict(zip(self.crop_levels, maps, strict=True)))

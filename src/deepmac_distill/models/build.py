@@ -15,7 +15,7 @@ from deepmac_distill.config import (
     ModelConfig,
 )
 from deepmac_distill.errors import CheckpointError, ConfigError
-from deepmac_distill.models import extractors, pretrained
+from deepmac_distill.models import backbone_weights, feature_extractors
 from deepmac_distill.models.backbones import (
     Backbone,
     Extractor,
@@ -25,16 +25,17 @@ from deepmac_distill.models.backbones import (
     PyramidBackbone,
 )
 from deepmac_distill.models.deepmac import DeepMac, mask_input_channels
-from deepmac_distill.models.grabcut import GrabCut
 from deepmac_distill.models.mask_heads import MASK_HEADS, build_mask_head
 from deepmac_distill.models.mask_rcnn import MaskRcnn
-from deepmac_distill.models.roi_mask_heads import (
+from deepmac_distill.models.mask_rcnn_heads import (
     WeightTransferHead,
     batch_norm_roi_mask_head,
     deep_roi_mask_head,
     default_roi_mask_head,
 )
 from deepmac_distill.models.spinenet import SPINENETS, SpineNetBackbone
+from deepmac_distill.teachers.grabcut import GrabCut
+from deepmac_distill.weights import transfer
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 HOURGLASS_BACKBONES = {"hourglass-52": 1, "hourglass-104": 2}
@@ -58,15 +59,15 @@ def build_model(config: ModelConfig, num_classes: int, load_weights: bool) -> De
         return GrabCut(config.iterations, config.context, config.mask_size)
     if config.backbone in _OURS and config.backbone_width % 4:
         raise ConfigError(f"model.backbone_width: got {config.backbone_width}, expected a multiple of 4")
-    if config.backbone_weights == "wheel" and config.backbone != pretrained.WHEEL_BACKBONE:
+    if config.backbone_weights == "wheel" and config.backbone != backbone_weights.WHEEL_BACKBONE:
         raise ConfigError(
-            f'model.backbone_weights: "wheel" is for {pretrained.WHEEL_BACKBONE}, got backbone '
+            f'model.backbone_weights: "wheel" is for {backbone_weights.WHEEL_BACKBONE}, got backbone '
             f"{config.backbone}"
         )
     build = _mask_rcnn if isinstance(config, MaskRcnnConfig) else _deepmac
     model = build(config, num_classes)
     if load_weights:
-        _with_weights(model.backbone, config, pretrained.load_fitting)
+        _with_weights(model.backbone, config, transfer.load_fitting)
     return model
 
 
@@ -180,15 +181,17 @@ def _extractor(config: BackboneConfig) -> Extractor:
     name, width = config.backbone, config.backbone_width
     match name:
         case "tiny":
-            return extractors.tiny_extractor(width)
+            return feature_extractors.tiny_extractor(width)
         case "hourglass-52" | "hourglass-104":
-            return extractors.hourglass_extractor(HOURGLASS_BACKBONES[name], width)
+            return feature_extractors.hourglass_extractor(HOURGLASS_BACKBONES[name], width)
         case _ if name in RESNETS:
-            return extractors.resnet_extractor(name)
+            return feature_extractors.resnet_extractor(name)
         case _ if config.backbone_weights == "wheel":
-            return extractors.timm_extractor(name, pretrained.WHEEL_MEAN, pretrained.WHEEL_STD)
+            return feature_extractors.timm_extractor(
+                name, backbone_weights.WHEEL_MEAN, backbone_weights.WHEEL_STD
+            )
         case _:
-            return extractors.timm_extractor(name)
+            return feature_extractors.timm_extractor(name)
 
 
 def require_backbone_weights(model: DeepMac | MaskRcnn | GrabCut, config: ModelConfig) -> None:
@@ -199,7 +202,7 @@ def require_backbone_weights(model: DeepMac | MaskRcnn | GrabCut, config: ModelC
         CheckpointError: they are missing, cannot be fetched, or do not fit.
     """
     if not isinstance(config, GrabCutConfig):
-        _with_weights(model.backbone, config, pretrained.require_fitting)
+        _with_weights(model.backbone, config, transfer.require_fitting)
 
 
 def _with_weights(
@@ -218,12 +221,12 @@ def _with_weights(
         case "imagenet" if config.backbone in _OURS:
             raise ConfigError(f"model.backbone_weights: there are no imagenet weights of {config.backbone}")
         case "imagenet":
-            weights = pretrained.imagenet_weights(config.backbone, target)
+            weights = backbone_weights.imagenet_weights(config.backbone, target)
         case "wheel":
-            weights = pretrained.wheel_weights(target)
+            weights = backbone_weights.wheel_weights(target)
         case path:
             try:
-                weights = pretrained.read_weights(Path(path))
+                weights = transfer.read_weights(Path(path))
             except CheckpointError as error:
                 raise CheckpointError(f"model.backbone_weights: {error}") from None
     use(target, weights, where)

@@ -36,7 +36,7 @@ class PredictionHead(nn.Module):
         return self.output(F.relu(self.hidden(features), inplace=True))
 
     def at(self, patches: Tensor) -> Tensor:
-        """(N, C, 3, 3) patches of the map to (N, out): what `forward` gives at their centres."""
+        """(N, C, 3, 3) patches of the map to (N, out): what `forward` gives at their centers."""
         hidden = F.conv2d(patches, self.hidden.weight, self.hidden.bias)  # (N, hidden, 1, 1)
         return self.output(F.relu(hidden, inplace=True))[:, :, 0, 0]
 
@@ -53,7 +53,7 @@ class CenterHeads(nn.Module):
     def losses(self, features: Tensor, targets: CenterTargets) -> dict[str, Tensor]:
         """Scalars `center`, `size` and `offset`, each a sum over the batch per box, unweighted.
 
-        Sizes and offsets are read and computed at the centre cells only, so only there is work done.
+        Sizes and offsets are read and computed at the center cells only, so only there is work done.
         """
         patches = patches_at(features, targets.image_index, targets.cells)
         boxes = max(len(targets.cells), 1)
@@ -68,12 +68,12 @@ class CenterHeads(nn.Module):
 class CenterTargets:
     """What the three heads should say for a batch of N boxes on a map of H x W cells."""
 
-    heatmap: Tensor  # (B, K, H, W) float32, 1 at centres
+    heatmap: Tensor  # (B, K, H, W) float32, 1 at centers
     inside: Tensor  # (B, 1, H, W) bool, False on padding
     image_index: Tensor  # (N,) int64
-    cells: Tensor  # (N, 2) int64, y x of the centre's cell
+    cells: Tensor  # (N, 2) int64, y x of the center's cell
     sizes: Tensor  # (N, 2) float32, height width
-    offsets: Tensor  # (N, 2) float32, y x of the centre within its cell
+    offsets: Tensor  # (N, 2) float32, y x of the center within its cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Peaks:
     """D local maxima of a batch's heatmaps, best first within an image."""
 
     image_index: Tensor  # (D,) int64
-    labels: Tensor  # (D,) int64
+    class_index: Tensor  # (D,) int64
     cells: Tensor  # (D, 2) int64, y x
     scores: Tensor  # (D,) float32
 
@@ -95,7 +95,7 @@ def center_targets(batch: Batch, num_classes: int) -> CenterTargets:
     cells = centers(boxes, h, w)
     middle = (boxes[:, :2] + boxes[:, 2:]).flip(1) / 2  # (N, 2) y, x
     return CenterTargets(
-        heatmap=center_heatmap(boxes, instances.labels, instances.image_index, (b, num_classes, h, w)),
+        heatmap=center_heatmap(boxes, instances.class_index, instances.image_index, (b, num_classes, h, w)),
         inside=cells_inside(batch.image_sizes, h, w),
         image_index=instances.image_index,
         cells=cells,

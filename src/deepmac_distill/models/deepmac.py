@@ -1,6 +1,6 @@
 """Deep-MAC: a CenterNet detector with a deep class-agnostic mask head (arXiv:2104.00613, section 4).
 
-For each box the mask head sees a crop of a pixel embedding, the embedding of the box's centre and the
+For each box the mask head sees a crop of a pixel embedding, the embedding of the box's center and the
 coordinates of the cells; it never sees the class. It trains on given boxes only, and only those with a
 mask enter it.
 """
@@ -47,9 +47,9 @@ class DeepMac(nn.Module):
     """Boxes to masks, and images to boxes with masks.
 
     Attributes:
-        target_size: cells a side of the mask grids it trains on.
-        canvas_multiple: the images' sides must be multiples of this.
-        needs_labels: whether `segment` looks at the labels of the boxes; never.
+        target_mask_size: cells a side of the mask grids it trains on.
+        size_divisibility: the images' sides must be multiples of this.
+        needs_labels: whether `segment` looks at the classes of the boxes; never.
 
     Args:
         backbone: stride-4 maps of the images.
@@ -57,7 +57,7 @@ class DeepMac(nn.Module):
         mask_head: (N, C, S, S) crops to (N, S, S) logits, for `mask_input_channels(...)` channels.
         head_channels: hidden channels of every prediction head.
         pixel_embedding: channels of the map that is cropped.
-        instance_embedding: channels of the box centre's embedding; 0 switches it off.
+        instance_embedding: channels of the box center's embedding; 0 switches it off.
         coordinates: whether the mask head sees the cells' coordinates.
         crop_size: cells a side of crop and mask.
         detection: without it there are no detection heads and losses (paper, section 6).
@@ -90,7 +90,7 @@ class DeepMac(nn.Module):
             raise ValueError(f"crop_size: got {crop_size}, expected a multiple of {mask_head.size_multiple}")
         self.backbone, self.mask_head = backbone, mask_head
         self.num_classes, self.crop_size, self.detection = num_classes, crop_size, detection
-        self.target_size, self.canvas_multiple = crop_size, backbone.canvas_multiple
+        self.target_mask_size, self.size_divisibility = crop_size, backbone.size_divisibility
         self.coordinates, self.loss_weights = coordinates, dict(loss_weights)
         self.mask_instances_per_image = mask_instances_per_image
         self.heads = nn.ModuleList(
@@ -130,7 +130,7 @@ class DeepMac(nn.Module):
 
         Args:
             images: (B, 3, H, W) uint8.
-            instances: N boxes; their labels and masks are not looked at.
+            instances: N boxes; their classes and masks are not looked at.
 
         Returns:
             (N, S, S) float32, in the order of `instances`.
@@ -159,7 +159,7 @@ class DeepMac(nn.Module):
         sizes, offsets = center.size.at(patches).float(), center.offset.at(patches).float()
         boxes = boxes_of(peaks.cells, sizes, offsets, image_sizes[peaks.image_index])
         masks = self._mask_probs(features, boxes, peaks.image_index)
-        return Detections(peaks.image_index, boxes, peaks.labels, peaks.scores, masks)
+        return Detections(peaks.image_index, boxes, peaks.class_index, peaks.scores, masks)
 
     def _mask_probs(self, features: Tensor, boxes: Tensor, image_index: Tensor) -> Tensor:
         crops = self._crops(self.heads[-1], features, boxes, image_index)

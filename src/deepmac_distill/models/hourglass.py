@@ -17,7 +17,7 @@ class Hourglass(nn.Module):
     """One encoder-decoder: stage s runs at 1 / 2**s of the input's resolution and the last is the bottom.
 
     Each stage keeps a long skip at its own resolution and adds the decoder's output, upsampled to the
-    nearest neighbour. The decoder's blocks run before the upsampling, at the lower resolution.
+    nearest neighbor. The decoder's blocks run before the upsampling, at the lower resolution.
 
     Args:
         blocks: residual blocks per stage, at least two stages.

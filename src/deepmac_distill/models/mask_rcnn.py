@@ -21,8 +21,8 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from deepmac_distill.models.backbones import MultiScaleBackbone
+from deepmac_distill.models.mask_rcnn_heads import WeightTransferHead, default_roi_mask_head
 from deepmac_distill.models.mask_targets import masked_instances, masks_over
-from deepmac_distill.models.roi_mask_heads import WeightTransferHead, default_roi_mask_head
 from deepmac_distill.structures import Batch, Detections, Instances
 
 BOX_CROP = 7  # cells a side of the box branch's crops
@@ -37,10 +37,10 @@ class MaskRcnn(nn.Module):
     The defaults are those of torchvision's `maskrcnn_resnet50_fpn`. Where we deviate from it:
 
     - The images come on a square canvas, as `Batch` has them; nothing is resized here. What is padding is
-      black, not the mean colour.
+      black, not the mean color.
     - Only instances that have a mask enter the mask branch's training, and its loss is the mean over them;
       boxes without a mask train the proposals and the box branch as all others do.
-    - Mask targets come from grids over the boxes, with pixel centres at i + 0.5; torchvision's come from
+    - Mask targets come from grids over the boxes, with pixel centers at i + 0.5; torchvision's come from
       image-sized masks, half a pixel off.
     - There is no mask of the background class.
     - Everything learns, batch norm from the batch too; torchvision's model, when it starts from ImageNet,
@@ -49,7 +49,7 @@ class MaskRcnn(nn.Module):
     - `mask_boxes="gt"` and `class_agnostic` are choices of Deep-MARC.
 
     Where Deep-MARC's published code (TensorFlow) has other numbers, torchvision's stand: four samples a cell
-    of a crop, theirs one, at the cell's centre; 2000 proposals before NMS in training and 1000 in inference,
+    of a crop, theirs one, at the cell's center; 2000 proposals before NMS in training and 1000 in inference,
     theirs 5000 in inference; the mask loss is the mean over instances, theirs over all their pixels; weight
     decay is the recipe's, theirs spares the body of a deep mask head.
 
@@ -72,8 +72,8 @@ class MaskRcnn(nn.Module):
         score_threshold, nms_threshold: of detections.
 
     Attributes:
-        target_size: cells a side of the mask grids it trains on.
-        canvas_multiple: the images' sides must be multiples of this.
+        target_mask_size: cells a side of the mask grids it trains on.
+        size_divisibility: the images' sides must be multiples of this.
         needs_labels: whether `segment` looks at the labels of the boxes.
     """
 
@@ -103,8 +103,8 @@ class MaskRcnn(nn.Module):
         channels = backbone.out_channels
         self.backbone, self.num_classes, self.needs_labels = backbone, num_classes, not class_agnostic
         self.mask_boxes, self.mask_size = mask_boxes, 2 * mask_crop
-        self.canvas_multiple = backbone.canvas_multiple
-        self.target_size = self.mask_size if mask_boxes == "gt" else PROPOSAL_TARGET_SIZE
+        self.size_divisibility = backbone.size_divisibility
+        self.target_mask_size = self.mask_size if mask_boxes == "gt" else PROPOSAL_TARGET_SIZE
         anchors = AnchorGenerator(
             tuple(tuple(size * scale for scale in anchor_scales) for size in anchor_sizes),
             (tuple(anchor_ratios),) * len(anchor_sizes),
@@ -134,14 +134,14 @@ class MaskRcnn(nn.Module):
         The content of `masks` is never read where `has_mask` is False.
 
         Raises:
-            ValueError: the masks are not `target_size` cells a side.
+            ValueError: the masks are not `target_mask_size` cells a side.
         """
         features, instances = self.backbone(batch.images), _by_image(batch)
         counts = torch.bincount(instances.image_index, minlength=len(batch.images)).tolist()
         truth = [  # of each image, as torchvision wants it; label 0 is its background
             {"boxes": boxes, "labels": labels}
             for boxes, labels in zip(
-                instances.boxes.split(counts), (instances.labels + 1).split(counts), strict=True
+                instances.boxes.split(counts), (instances.class_index + 1).split(counts), strict=True
             )
         ]
         proposals, found = self.rpn(_image_list(batch.images, batch.image_sizes), features, truth)
@@ -191,7 +191,7 @@ class MaskRcnn(nn.Module):
         )
         found = Instances.of_boxes(boxes, [label - 1 for label in labels], self.mask_size)
         masks = self._mask_branch(features, found, images).float().sigmoid()
-        return Detections(found.image_index, found.boxes, found.labels, torch.cat(scores), masks)
+        return Detections(found.image_index, found.boxes, found.class_index, torch.cat(scores), masks)
 
     def _class_weights(self) -> Tensor:
         """(K, 5 * box_channels): what the box branch scores each class by, then what moves its boxes."""
@@ -219,7 +219,7 @@ class MaskRcnn(nn.Module):
             logits = self.mask_head(crops)[torch.argsort(order)]  # (N, K or 1, S, S)
         if not self.needs_labels:
             return logits[:, 0]
-        return logits[torch.arange(len(logits), device=logits.device), instances.labels]
+        return logits[torch.arange(len(logits), device=logits.device), instances.class_index]
 
 
 class _ExactRPNHead(RPNHead):

@@ -60,7 +60,7 @@ def _placeholder(images: Tensor, mask_size: int) -> Instances:
         image_index=zero,
         annotation_ids=zero,
         boxes=torch.tensor([[0.0, 0.0, width, height]]),
-        labels=zero,
+        class_index=zero,
         masks=torch.zeros(1, mask_size, mask_size, dtype=torch.uint8),
         has_mask=torch.ones(1, dtype=torch.bool),
         mask_weight=torch.zeros(1),

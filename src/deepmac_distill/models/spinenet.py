@@ -57,7 +57,7 @@ SPINENETS = {"spinenet-49": (1, 0.5), "spinenet-96": (2, 0.5), "spinenet-143": (
 
 
 class SpineNet(nn.Module):
-    """Normalised images to maps of 256 channels at levels 3 to 7.
+    """Normalized images to maps of 256 channels at levels 3 to 7.
 
     Args:
         repeats: blocks per stage.
@@ -112,13 +112,13 @@ class SpineNetBackbone(MultiScaleBackbone):
     """SpineNet under the heads of Mask R-CNN: maps "3" to "7" of strides 8 to 128."""
 
     def __init__(self, name: str, channels: int = 256, drop_rate: float = 0.0) -> None:
-        super().__init__(channels, stacks=1, canvas_multiple=128)
+        super().__init__(channels, stacks=1, size_divisibility=128)
         self.spinenet = SpineNet(*SPINENETS[name], channels, drop_rate)
         self.levels = self.crop_levels = tuple("34567")
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) uint8 to maps (B, channels, H / 2**k, W / 2**k) under the name k."""
-        return dict(zip(self.levels, self.spinenet(self.normalise(images)), strict=True))
+        return dict(zip(self.levels, self.spinenet(self.normalize(images)), strict=True))
 
 
 class Resample(nn.Module):

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 Color = tuple[int, int, int]
-PALETTE: tuple[Color, ...] = (  # bright on photographs, apart for colour-blind eyes, alike ones far apart
+PALETTE: tuple[Color, ...] = (  # bright on photographs, apart for color-blind eyes, alike ones far apart
     (255, 176, 0),
     (40, 150, 255),
     (255, 64, 129),
@@ -40,7 +40,7 @@ class Overlay:
 
 
 def color_of(index: int) -> Color:
-    """A colour for the index-th object or class; they repeat after `len(PALETTE)`."""
+    """A color for the index-th object or class; they repeat after `len(PALETTE)`."""
     return PALETTE[index % len(PALETTE)]
 
 

@@ -10,28 +10,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from deepmac_distill.stages.checking import check
-from deepmac_distill.stages.comparing import compare, sheet
-from deepmac_distill.stages.evaluating import (
+from deepmac_distill.stages.check import check
+from deepmac_distill.stages.compare import compare, sheet
+from deepmac_distill.stages.evaluate import (
     evaluate,
     read_summary,
     report,
     require_lead,
     require_validation,
 )
-from deepmac_distill.stages.forecasting import forecast
 from deepmac_distill.stages.job import Job
-from deepmac_distill.stages.predicting import predict
-from deepmac_distill.stages.pseudolabelling import pseudolabel
+from deepmac_distill.stages.predict import predict
+from deepmac_distill.stages.pseudolabel import pseudolabel
 from deepmac_distill.stages.retention import retention
-from deepmac_distill.stages.training import require_buildable, require_unleaked, student, teach
+from deepmac_distill.stages.train import require_buildable, require_unleaked, student, teach
 
 __all__ = [
     "Job",
     "check",
     "compare",
     "evaluate",
-    "forecast",
     "predict",
     "pseudolabel",
     "read_summary",

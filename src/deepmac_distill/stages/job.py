@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 
 from deepmac_distill import devices
-from deepmac_distill.annotations.coco import AnnotationSet, read_coco
 from deepmac_distill.config import Pipeline
 from deepmac_distill.data.synthetic import write_scenes
+from deepmac_distill.dataset.coco import Annotations, read_coco
 from deepmac_distill.progress import Progress
 from deepmac_distill.rundir import RunDir
 
@@ -48,14 +48,14 @@ class Job:
         """Whether inference runs in bfloat16."""
         return devices.autocast_allowed(self.device, "auto")
 
-    def read(self, path: Path, hide_unseen: bool = True) -> AnnotationSet:
+    def read(self, path: Path, hide_unseen: bool = True) -> Annotations:
         """An annotation file; `hide_unseen` False is for judging, and for stage `student-human`."""
         data = self.pipeline.data
         annotations = read_coco(path, data.seen, strict=data.strict, hide_unseen=hide_unseen)
         self._facts[annotations.content_sha256] = _facts_of(annotations)
         return annotations
 
-    def read_and_tell(self, path: Path) -> AnnotationSet:
+    def read_and_tell(self, path: Path) -> Annotations:
         """`read`, and a line that says how much of what is in the file and what will not be used."""
         annotations = self.read(path)
         told = ", ".join(
@@ -80,7 +80,7 @@ class Job:
         )
 
 
-def _facts_of(annotations: AnnotationSet) -> dict[str, Any]:
+def _facts_of(annotations: Annotations) -> dict[str, Any]:
     """What a user can see of a change that the hash of an annotation file tells."""
     counts = ("images", "annotations", "human_masks", "teacher_masks")
     return {

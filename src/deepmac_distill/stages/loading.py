@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from deepmac_distill import config
-from deepmac_distill.annotations.classes import Classes
-from deepmac_distill.annotations.coco import AnnotationSet
 from deepmac_distill.config import ModelConfig
 from deepmac_distill.data.augment import evaluation_views
 from deepmac_distill.data.dataset import BoxDataset
+from deepmac_distill.dataset.classes import Classes
+from deepmac_distill.dataset.coco import Annotations
 from deepmac_distill.errors import CheckpointError, ConfigError
 from deepmac_distill.files import sha256_of_file
 from deepmac_distill.models.build import build_model
-from deepmac_distill.training.checkpoint import ModelCard, load_weights, read_card, require_classes
+from deepmac_distill.weights.card import ModelCard, load_weights, read_card, require_classes
 
 
 def sha256_of_weights(weights: Path) -> str:
@@ -60,7 +60,7 @@ def load_model(
 
 
 def boxes_for(
-    card: ModelCard, annotations: AnnotationSet, images: Path, wanted: NDArray[np.bool_] | None = None
+    card: ModelCard, annotations: Annotations, images: Path, wanted: NDArray[np.bool_] | None = None
 ) -> BoxDataset:
     """Whole images at the size the model was trained at, with all usable boxes or the (N,) `wanted` ones."""
     return BoxDataset(

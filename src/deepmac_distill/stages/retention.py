@@ -15,21 +15,21 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from deepmac_distill.annotations.coco import AnnotationSet, require_seen_masks
+from deepmac_distill.dataset.coco import Annotations, require_seen_masks
 from deepmac_distill.errors import ConfigError, DataError, RunError
 from deepmac_distill.evaluation.retention import retention_in_detections, retention_in_given_boxes
 from deepmac_distill.files import sha256_of_file, write_json
-from deepmac_distill.stages.comparing import MOST_AP_RESAMPLES
-from deepmac_distill.stages.evaluating import evaluate, read_summary, require_validation
+from deepmac_distill.stages.compare import MOST_AP_RESAMPLES
+from deepmac_distill.stages.evaluate import evaluate, read_summary, require_validation
 from deepmac_distill.stages.job import Job, Split, Trained, training_split, validation_split
-from deepmac_distill.stages.training import (
+from deepmac_distill.stages.train import (
     learns_no_unseen_mask,
     require_buildable,
     student,
     train_stage,
     training_inputs,
 )
-from deepmac_distill.training.checkpoint import read_card, require_classes
+from deepmac_distill.weights.card import read_card, require_classes
 
 ARMS: dict[str, Trained] = {"a": "student-seen", "b": "student", "c": "student-human"}
 
@@ -69,7 +69,7 @@ def retention(job: Job) -> dict[str, Any]:
     return read_summary(job.do("retention", inputs, work, derived=True))
 
 
-def _require_judgeable(job: Job) -> tuple[Split, AnnotationSet]:
+def _require_judgeable(job: Job) -> tuple[Split, Annotations]:
     """The validation set, if unseen classes can be judged on it."""
     data = validation_split(job)
     if data is None or not require_validation(job):
@@ -81,7 +81,7 @@ def _require_judgeable(job: Job) -> tuple[Split, AnnotationSet]:
     return data, truth
 
 
-def _require_upper_bound(annotations: AnnotationSet, everything: AnnotationSet) -> list[str]:
+def _require_upper_bound(annotations: Annotations, everything: Annotations) -> list[str]:
     """Refuse training annotations that cannot serve all arms; returns the unseen classes without human masks.
 
     Args:
@@ -110,7 +110,7 @@ def _note_what_is_unfair(job: Job, without: list[str]) -> None:
         )
 
 
-def _student_of_run(job: Job, annotations: AnnotationSet, images: Path) -> Path:
+def _student_of_run(job: Job, annotations: Annotations, images: Path) -> Path:
     """The run's student, trained if it is not done; its recipe and its data must be those of the others."""
     selected, done = job.run.inputs_of("select"), job.run.inputs_of("student")
     if selected is None and done is not None and not job.force:
@@ -126,7 +126,7 @@ def _student_of_run(job: Job, annotations: AnnotationSet, images: Path) -> Path:
     return student(job)
 
 
-def _figures(truth: AnnotationSet, folders: dict[str, Path], resamples: int, seed: int) -> dict[str, Any]:
+def _figures(truth: Annotations, folders: dict[str, Path], resamples: int, seed: int) -> dict[str, Any]:
     """What three evaluations say of retention; "detected" is None where the model does not detect."""
     ious = {arm: pq.read_table(folder / "ious.parquet") for arm, folder in folders.items()}
     found = {arm: folder / "detections.json" for arm, folder in folders.items()}
@@ -144,9 +144,9 @@ def _figures(truth: AnnotationSet, folders: dict[str, Path], resamples: int, see
     }
 
 
-def _require_unseen_masks(annotations: AnnotationSet, purpose: str) -> set[str]:
+def _require_unseen_masks(annotations: Annotations, purpose: str) -> set[str]:
     """Names of the unseen classes of which a person drew a mask in a usable box; none is refused."""
-    classes, labels = annotations.classes, annotations.labels()
+    classes, labels = annotations.classes, annotations.class_index()
     if all(classes.seen):
         raise ConfigError(
             f"data.seen: got every class of {annotations.path}, expected an unseen one (--seen)"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from deepmac_distill.annotations.coco import AnnotationSet
-from deepmac_distill.annotations.masks import mask_rle
 from deepmac_distill.data.images import read_image, resolve_image
+from deepmac_distill.dataset.coco import Annotations
+from deepmac_distill.dataset.masks import mask_rle
 from deepmac_distill.geometry.boxes import box_area
 from deepmac_distill.report.contact_sheet import Panel, SheetRow, around
 from deepmac_distill.report.drawing import Overlay, color_of
@@ -63,7 +63,7 @@ def worst_median_best(values: Sequence[float], each: int) -> list[Pick]:
 
 
 def draw_sheet(
-    truth: AnnotationSet, folder: Path, found: Mapping[str, Mapping[int, Judged]], each: int
+    truth: Annotations, folder: Path, found: Mapping[str, Mapping[int, Judged]], each: int
 ) -> Sheet:
     """For each model its worst, median and best masks by IoU with the truth, beside those of the others.
 
@@ -79,7 +79,7 @@ def draw_sheet(
     """
     rows, kind, note = _ranked(truth, found)
     ids = truth.annotations["annotation_id"].to_numpy()[rows].tolist()
-    names = [truth.classes.names[label] for label in truth.labels()[rows]]
+    names = [truth.classes.names[label] for label in truth.class_index()[rows]]
     sheet = []
     for heading, masks in found.items():
         for pick in worst_median_best([masks[id].iou for id in ids], each):
@@ -91,11 +91,11 @@ def draw_sheet(
     return Sheet(sheet, note)
 
 
-def _ranked(truth: AnnotationSet, found: Mapping[str, Mapping[int, Judged]]) -> tuple[np.ndarray, str, str]:
+def _ranked(truth: Annotations, found: Mapping[str, Mapping[int, Judged]]) -> tuple[np.ndarray, str, str]:
     """The table rows (M,) of the objects that are ranked, their masks' kind, and a line that says which."""
     ids = truth.annotations["annotation_id"].to_pylist()
     judged = np.array([all(id in masks for masks in found.values()) for id in ids], dtype=bool)
-    unseen = judged & ~np.array(truth.classes.seen, dtype=bool)[truth.labels()]
+    unseen = judged & ~np.array(truth.classes.seen, dtype=bool)[truth.class_index()]
     kind, classes = ("unseen masks", "unseen classes") if unseen.any() else ("masks", "all classes")
     shown = unseen if unseen.any() else judged
     large = shown & (box_area(truth.boxes_xyxy()) >= LEAST_BOX_PX)
@@ -104,7 +104,7 @@ def _ranked(truth: AnnotationSet, found: Mapping[str, Mapping[int, Judged]]) -> 
     return np.flatnonzero(large if large.any() else shown), kind, note
 
 
-def _row(truth: AnnotationSet, folder: Path, row: int, panels: Mapping[str, Panel], caption: str) -> SheetRow:
+def _row(truth: Annotations, folder: Path, row: int, panels: Mapping[str, Panel], caption: str) -> SheetRow:
     entry = truth.annotations.slice(row, 1).to_pylist()[0]
     (height, width), box = truth.image_sizes()[row].tolist(), tuple(truth.boxes_xyxy()[row].tolist())
     true_mask = mask_rle(entry["polygons"], entry["rle_counts"], height, width)["counts"]

@@ -26,8 +26,8 @@ class LoopSettings:
     """Plain values of one training run; `config.TrainConfig` says what each means."""
 
     steps: int
-    accumulate: int
-    clip_norm: float
+    gradient_accumulation_steps: int
+    max_grad_norm: float
     ema_decay: float
     checkpoint_every: int
     autocast: bool
@@ -58,7 +58,7 @@ def train(
     state = TrainingState(folder / "state.pt", parts)
     first_step = state.restore()
     base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
-    batches = batches_from(first_step * settings.accumulate)
+    batches = batches_from(first_step * settings.gradient_accumulation_steps)
     with (
         MetricsLog(folder / "metrics.jsonl", first_step) as log,
         progress.bar("training", settings.steps, done=first_step, unit="step") as bar,
@@ -68,12 +68,12 @@ def train(
                 group["lr"] = base_lr * schedule(step)
             optimizer.zero_grad(set_to_none=True)
             losses = _accumulate_gradients(model, batches, settings, device, step)
-            if settings.clip_norm:
-                nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+            if settings.max_grad_norm:
+                nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
             optimizer.step()
             if average:
                 average.update_parameters(model)
-            figures = {name: value / settings.accumulate for name, value in losses.items()}
+            figures = {name: value / settings.gradient_accumulation_steps for name, value in losses.items()}
             if step % LOG_EVERY_STEPS == 0 or step == settings.steps - 1:
                 log.write(step, lr=max(group["lr"] for group in optimizer.param_groups), **figures)
             bar.advance(1, loss=sum(figures.values()))
@@ -117,9 +117,9 @@ def make_optimizer(
 def _accumulate_gradients(
     model: nn.Module, batches: Iterator[Batch], settings: LoopSettings, device: torch.device, step: int
 ) -> dict[str, float]:
-    """Gradients of the mean loss over `accumulate` batches; returns each term's sum."""
+    """Gradients of the mean loss over `gradient_accumulation_steps` batches; returns each term's sum."""
     sums: dict[str, float] = {}
-    for _ in range(settings.accumulate):
+    for _ in range(settings.gradient_accumulation_steps):
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.autocast):
             losses: dict[str, Tensor] = model(next(batches).to(device))
         total = torch.stack(list(losses.values())).sum()
@@ -127,6 +127,6 @@ def _accumulate_gradients(
         if not total.isfinite():
             terms = ", ".join(f"{name} {value:g}" for name, value in values.items())
             raise DivergedError(f"step {step}: loss is not finite: {terms}; expected finite; try a lower lr")
-        (total / settings.accumulate).backward()
+        (total / settings.gradient_accumulation_steps).backward()
         sums = {name: sums.get(name, 0.0) + value for name, value in values.items()}
     return sums

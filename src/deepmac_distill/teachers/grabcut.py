@@ -21,25 +21,25 @@ SMALLEST_SIDE_PX = 2  # of a box that GrabCut can say anything of
 
 
 class GrabCut(nn.Module):
-    """Masks for given boxes from colours alone: outside the box is background, inside is in question.
+    """Masks for given boxes from colors alone: outside the box is background, inside is in question.
 
-    What pads an image on its square canvas counts as black background. A box in which no colour differs from
+    What pads an image on its square canvas counts as black background. A box in which no color differs from
     those around it gets an empty mask.
 
     Args:
         iterations: of the graph cut.
-        context: how far around the box colours of the background are taken from, in sides of the box.
+        context: how far around the box colors of the background are taken from, in sides of the box.
         mask_size: cells a side of a mask.
 
     Attributes:
-        target_size, needs_labels, detection, canvas_multiple: as of models that are trained.
+        target_mask_size, needs_labels, detection, size_divisibility: as of models that are trained.
     """
 
-    needs_labels, detection, canvas_multiple = False, False, 1
+    needs_labels, detection, size_divisibility = False, False, 1
 
     def __init__(self, iterations: int = 5, context: float = 0.5, mask_size: int = 64) -> None:
         super().__init__()
-        self.iterations, self.context, self.target_size = iterations, context, mask_size
+        self.iterations, self.context, self.target_mask_size = iterations, context, mask_size
         _import_cv2()
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -64,13 +64,13 @@ class GrabCut(nn.Module):
             self._mask(pixels[image], box)
             for image, box in zip(instances.image_index.tolist(), instances.boxes.cpu(), strict=True)
         ]
-        size = self.target_size
+        size = self.target_mask_size
         return torch.stack(masks).to(images.device) if masks else images.new_zeros(0, size, size).float()
 
     def _mask(self, image: NDArray[np.uint8], box: Tensor) -> Tensor:
         """(S, S) of one box in one (H, W, 3) image."""
         cv2 = _import_cv2()
-        size = self.target_size
+        size = self.target_mask_size
         (left, top, right, bottom), window = box.tolist(), _around(box, self.context, *image.shape[:2])
         x, y, x2, y2 = window
         inside = np.zeros((y2 - y, x2 - x), dtype=bool)
@@ -78,8 +78,8 @@ class GrabCut(nn.Module):
         if inside.all() or min(right - left, bottom - top) < SMALLEST_SIDE_PX:
             return torch.ones(size, size)
         cut = np.where(inside, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
-        models = np.zeros((2, 1, 65))  # of colours, of background and foreground
-        cv2.setRNGSeed(0)  # it clusters colours from random starts
+        models = np.zeros((2, 1, 65))  # of colors, of background and foreground
+        cv2.setRNGSeed(0)  # it clusters colors from random starts
         crop = np.ascontiguousarray(image[y:y2, x:x2])
         cv2.grabCut(crop, cut, None, *models, self.iterations, cv2.GC_INIT_WITH_MASK)
         found = torch.from_numpy(np.isin(cut, (cv2.GC_FGD, cv2.GC_PR_FGD))).float()

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from deepmac_distill.annotations.problems import category_problems
+from deepmac_distill.dataset.problems import category_problems
 from deepmac_distill.errors import DataError
 
 SeenSpec = str | Sequence[str]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from deepmac_distill.annotations.check import find_problems
-from deepmac_distill.annotations.classes import SeenSpec
-from deepmac_distill.annotations.coco import read_coco
-from deepmac_distill.annotations.problems import Problem
 from deepmac_distill.data.images import find_image_problems
+from deepmac_distill.dataset.check import find_problems
+from deepmac_distill.dataset.classes import SeenSpec
+from deepmac_distill.dataset.coco import read_coco
+from deepmac_distill.dataset.problems import Problem
 
 
 def check(

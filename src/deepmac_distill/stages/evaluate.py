@@ -10,23 +10,23 @@ from typing import Any
 import pyarrow.parquet as pq
 from torch import nn
 
-from deepmac_distill.annotations.coco import AnnotationSet
 from deepmac_distill.data.images import images_sha256
 from deepmac_distill.data.loader import evaluation_batches
+from deepmac_distill.dataset.coco import Annotations
 from deepmac_distill.errors import ConfigError, DataError, GateError
 from deepmac_distill.evaluation.average_precision import coco_average_precision
 from deepmac_distill.evaluation.mask_iou import given_box_ious
-from deepmac_distill.evaluation.summary import summarise
+from deepmac_distill.evaluation.summary import summarize
 from deepmac_distill.files import sha256_of_file, write_json
 from deepmac_distill.inference import detect_objects, segment_boxes
-from deepmac_distill.labelling import coco_results, given_box_masks
+from deepmac_distill.labels.describe import coco_results, given_box_masks
 from deepmac_distill.report.contact_sheet import contact_sheet
-from deepmac_distill.stages.comparing import compare, judged_masks
+from deepmac_distill.stages.compare import compare, judged_masks
 from deepmac_distill.stages.job import MADE_BY, Job, Trained, training_split, validation_split
 from deepmac_distill.stages.loading import boxes_for, load_model, sha256_of_weights
 from deepmac_distill.stages.sheet import draw_sheet
 from deepmac_distill.structures import Batch
-from deepmac_distill.training.checkpoint import ModelCard, read_card
+from deepmac_distill.weights.card import ModelCard, read_card
 
 
 def evaluate(job: Job, model: Trained | Path) -> Path:
@@ -64,8 +64,8 @@ def evaluate(job: Job, model: Trained | Path) -> Path:
         "evaluation.reference": settings.reference,
         "seed": job.pipeline.seed,
     }
-    if settings.given_boxes_only:  # named only where it is set: evaluations without it are as they were
-        inputs["evaluation.given_boxes_only"] = True
+    if settings.gt_boxes_only:  # named only where it is set: evaluations without it are as they were
+        inputs["evaluation.gt_boxes_only"] = True
     return job.do(stage, inputs, work)
 
 
@@ -79,7 +79,7 @@ def require_validation(job: Job) -> bool:
     if data is None:
         return False
     truth, training = job.read(data.annotations), job.read(training_split(job).annotations)
-    if truth.classes != training.classes and not job.pipeline.evaluation.given_boxes_only:
+    if truth.classes != training.classes and not job.pipeline.evaluation.gt_boxes_only:
         differing = set(truth.classes.names) ^ set(training.classes.names) or {"their ids"}
         raise DataError(
             f"{truth.path}: classes differ from those of {training.path} in "
@@ -90,7 +90,7 @@ def require_validation(job: Job) -> bool:
 
 
 def require_lead(job: Job, evaluation: Path) -> None:
-    """Stop before labelling when the teacher is not worth it: the gate of `evaluation.min_lead_over_box`.
+    """Stop before labeling when the teacher is not worth it: the gate of `evaluation.min_lead_over_box`.
 
     Raises:
         GateError: the lead on unseen classes is below the gate.
@@ -129,7 +129,7 @@ def report(job: Job) -> dict[str, Any]:
 
 
 def _judge(
-    job: Job, truth: AnnotationSet, images: Path, weights: Path, seen: tuple[bool, ...], folder: Path
+    job: Job, truth: Annotations, images: Path, weights: Path, seen: tuple[bool, ...], folder: Path
 ) -> None:
     """Masks in given boxes, then detections, then every figure of both.
 
@@ -152,7 +152,7 @@ def _judge(
     pq.write_table(masks, folder / "masks.parquet")
     pq.write_table(ious, folder / "ious.parquet")
     precision: dict[str, Any] = {}
-    if model.detection and not settings.given_boxes_only:
+    if model.detection and not settings.gt_boxes_only:
         detected = detect_objects(
             model, batches("detection"), job.device, job.autocast, settings.max_detections
         )
@@ -163,7 +163,7 @@ def _judge(
             for kind in ("segm", "bbox")
         }
     write_json(
-        folder / "judged.json",
+        folder / "evaluation.json",
         {
             "annotations": str(truth.path.resolve()),
             "annotations_sha256": truth.content_sha256,
@@ -172,14 +172,14 @@ def _judge(
             "weights": str(weights),
         },
     )
-    summary = summarise(
+    summary = summarize(
         truth.classes, ious=ious, **precision, resamples=settings.bootstrap, seed=job.pipeline.seed
     )
     write_json(folder / "summary.json", summary)
 
 
 def _load_judged(
-    job: Job, truth: AnnotationSet, weights: Path, seen: tuple[bool, ...]
+    job: Job, truth: Annotations, weights: Path, seen: tuple[bool, ...]
 ) -> tuple[nn.Module, ModelCard]:
     """The model, which must know the classes of `truth`; of one mask for all classes, in given boxes alone,
     no class is asked.
@@ -189,12 +189,12 @@ def _load_judged(
         ConfigError: the weights are of other classes and have a mask for each.
     """
     others = read_card(weights).class_names != truth.classes.names
-    if not (others and job.pipeline.evaluation.given_boxes_only):
+    if not (others and job.pipeline.evaluation.gt_boxes_only):
         return load_model(weights, job.device, truth.classes, seen)
     model, card = load_model(weights, job.device)
     if model.needs_labels:
         raise ConfigError(
-            f"evaluation.given_boxes_only: {weights} has a mask for each of its classes, {truth.path} has "
+            f"evaluation.gt_boxes_only: {weights} has a mask for each of its classes, {truth.path} has "
             "other classes; expected weights of a class-agnostic mask head"
         )
     return model, card

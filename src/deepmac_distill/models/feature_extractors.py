@@ -89,7 +89,7 @@ def hourglass_extractor(stacks: int, width: int) -> Extractor:
     backbone = HourglassBackbone(stacks, width)
     channels = (width,) * len(_STRIDES)
     return Extractor(
-        HourglassFeatures(backbone), channels, HOURGLASS_MEAN, HOURGLASS_STD, backbone.canvas_multiple
+        HourglassFeatures(backbone), channels, HOURGLASS_MEAN, HOURGLASS_STD, backbone.size_divisibility
     )
 
 

@@ -9,26 +9,21 @@ from typing import Any
 import torch
 
 from deepmac_distill import config, devices
-from deepmac_distill.annotations.coco import AnnotationSet, require_seen_masks
 from deepmac_distill.config import DeepMacConfig, GrabCutConfig, MaskRcnnConfig, RoleConfig
 from deepmac_distill.data.augment import training_views
 from deepmac_distill.data.dataset import BoxDataset
 from deepmac_distill.data.images import images_sha256
 from deepmac_distill.data.loader import training_batches
+from deepmac_distill.dataset.coco import Annotations, require_seen_masks
 from deepmac_distill.errors import CheckpointError, ConfigError, DataError
 from deepmac_distill.files import sha256_of_file
-from deepmac_distill.models import pretrained
 from deepmac_distill.models.build import build_model, require_backbone_weights
-from deepmac_distill.models.grabcut import GrabCut
 from deepmac_distill.stages.job import Job, Role, Trained, training_split
-from deepmac_distill.training.checkpoint import (
-    ModelCard,
-    read_card_if_any,
-    require_not_shown,
-    save_weights,
-)
+from deepmac_distill.teachers.grabcut import GrabCut
 from deepmac_distill.training.loop import LoopSettings, make_optimizer, train
 from deepmac_distill.training.schedule import make_schedule
+from deepmac_distill.weights import transfer
+from deepmac_distill.weights.card import ModelCard, read_card_if_any, require_not_shown, save_weights
 
 
 def teach(job: Job) -> Path:
@@ -80,12 +75,12 @@ def require_unleaked(job: Job, role: Role) -> None:
         CheckpointError: names a class.
     """
     recipe: RoleConfig = getattr(job.pipeline, role)
-    if recipe.train.initial_weights:
+    if recipe.train.init_from:
         annotations = job.read(training_split(job).annotations)
-        _shown_before(job, role, recipe, annotations, annotations.classes.seen)
+        _pretrained_mask_classes(job, role, recipe, annotations, annotations.classes.seen)
 
 
-def _require_same_data(labels: AnnotationSet, training: AnnotationSet) -> None:
+def _require_same_data(labels: Annotations, training: Annotations) -> None:
     """Refuse labels of other classes or images than the run is about, by the first that differs."""
     for kind, got, expected in (
         ("class", labels.classes.names, training.classes.names),
@@ -123,19 +118,19 @@ def require_buildable(job: Job, role: Role) -> None:
         require_backbone_weights(model, recipe.model)
     except (ConfigError, CheckpointError) as error:
         raise type(error)(f"{role}.{error}") from None
-    multiple, size_px = model.canvas_multiple, recipe.train.image_size_px
+    multiple, size_px = model.size_divisibility, recipe.train.image_size_px
     if size_px % multiple:
         raise ConfigError(
             f"{role}.train.image_size_px: got {size_px}, expected a multiple of {multiple} for this backbone"
         )
-    if not recipe.train.initial_weights:
+    if not recipe.train.init_from:
         return
-    key, path = f"{role}.train.initial_weights", Path(recipe.train.initial_weights)
+    key, path = f"{role}.train.init_from", Path(recipe.train.init_from)
     if isinstance(model, GrabCut):
         raise ConfigError(f"{key}: got {str(path)!r}, expected nothing: grabcut has nothing to train")
     try:
         read_card_if_any(path)
-        pretrained.what_fits(model, pretrained.read_weights(path), str(path))
+        transfer.what_fits(model, transfer.read_weights(path), str(path))
     except CheckpointError as error:
         raise CheckpointError(f"{key}: {error}") from None
 
@@ -143,7 +138,7 @@ def require_buildable(job: Job, role: Role) -> None:
 def train_stage(
     job: Job,
     stage: Trained,
-    annotations: AnnotationSet,
+    annotations: Annotations,
     images: Path,
     seen: tuple[bool, ...] | None = None,
 ) -> Path:
@@ -158,19 +153,19 @@ def train_stage(
     role = _role_of(stage)
     recipe: RoleConfig = getattr(job.pipeline, role)
     seen = annotations.classes.seen if seen is None else seen
-    shown_before = _shown_before(job, stage, recipe, annotations, seen)
+    pretrained_mask_classes = _pretrained_mask_classes(job, stage, recipe, annotations, seen)
     inputs = training_inputs(job, role, annotations, images)
 
     def work(folder: Path) -> None:
         job.progress.note(f"{stage}: {_described(recipe)} on {job.device}")
         state = _fit(job, recipe, annotations, images, folder)
-        card = _card(role, recipe, annotations, seen, shown_before)
+        card = _card(role, recipe, annotations, seen, pretrained_mask_classes)
         save_weights(folder / "weights.safetensors", state, card)
 
     return job.do(stage, inputs, work) / "weights.safetensors"
 
 
-def training_inputs(job: Job, role: Role, annotations: AnnotationSet, images: Path) -> dict[str, Any]:
+def training_inputs(job: Job, role: Role, annotations: Annotations, images: Path) -> dict[str, Any]:
     """What a training by the recipe of `role` depends on, by name."""
     recipe: RoleConfig = getattr(job.pipeline, role)
     inputs = config.flatten(recipe, f"{role}.") | {
@@ -178,7 +173,7 @@ def training_inputs(job: Job, role: Role, annotations: AnnotationSet, images: Pa
         f"{role} annotations": annotations.content_sha256,
         "data.train_images": images_sha256(annotations, images),
     }
-    start, backbone = f"{role}.train.initial_weights", f"{role}.model.backbone_weights"
+    start, backbone = f"{role}.train.init_from", f"{role}.model.backbone_weights"
     for key in (start, backbone):
         if (named := inputs.get(key)) and named not in ("none", "imagenet", "wheel"):
             inputs[key] = f"sha256:{sha256_of_file(Path(named))}"  # the content counts, not where it lies
@@ -187,8 +182,8 @@ def training_inputs(job: Job, role: Role, annotations: AnnotationSet, images: Pa
     return inputs
 
 
-def _shown_before(
-    job: Job, stage: Trained, recipe: RoleConfig, annotations: AnnotationSet, seen: tuple[bool, ...]
+def _pretrained_mask_classes(
+    job: Job, stage: Trained, recipe: RoleConfig, annotations: Annotations, seen: tuple[bool, ...]
 ) -> tuple[str, ...]:
     """Classes whose masks the initial weights say they were shown, sorted.
 
@@ -196,12 +191,12 @@ def _shown_before(
         ConfigError: the initial weights would be deleted by the training that starts from them.
         CheckpointError: they were shown masks of a class that is unseen here.
     """
-    if not recipe.train.initial_weights:
+    if not recipe.train.init_from:
         return ()
-    path = Path(recipe.train.initial_weights)
+    path = Path(recipe.train.init_from)
     if path.resolve().is_relative_to((job.run.path / stage).resolve()):
         raise ConfigError(
-            f"{_role_of(stage)}.train.initial_weights: {path} is what this training itself writes; expected "
+            f"{_role_of(stage)}.train.init_from: {path} is what this training itself writes; expected "
             "a copy elsewhere, or another run (--out)"
         )
     card = read_card_if_any(path)
@@ -217,19 +212,19 @@ def _role_of(stage: Trained) -> Role:
 
 
 def _fit(
-    job: Job, recipe: RoleConfig, annotations: AnnotationSet, images: Path, folder: Path
+    job: Job, recipe: RoleConfig, annotations: Annotations, images: Path, folder: Path
 ) -> dict[str, Any]:
     torch.manual_seed(job.pipeline.seed)
     model = build_model(recipe.model, len(annotations.classes), load_weights=True)
     if isinstance(model, GrabCut):
         return {}
     settings, seed = recipe.train, job.pipeline.seed
-    if settings.initial_weights and not (folder / "state.pt").exists():  # a state holds all weights
+    if settings.init_from and not (folder / "state.pt").exists():  # a state holds all weights
         _start_from(job, recipe, model, annotations.classes.names)
     views = training_views(
-        settings.image_size_px, settings.scale_range, settings.flip_fraction, settings.colour_jitter
+        settings.image_size_px, settings.scale_range, settings.flip_fraction, settings.color_jitter
     )
-    dataset = BoxDataset(annotations, images, mask_size=model.target_size, view_of=views, seed=seed)
+    dataset = BoxDataset(annotations, images, mask_size=model.target_mask_size, view_of=views, seed=seed)
     optimizer = make_optimizer(
         model,
         settings.optimizer,
@@ -246,8 +241,8 @@ def _fit(
         make_schedule(settings.schedule, settings.steps, settings.warmup_steps, settings.decay_steps),
         LoopSettings(
             steps=settings.steps,
-            accumulate=settings.accumulate,
-            clip_norm=settings.clip_norm,
+            gradient_accumulation_steps=settings.gradient_accumulation_steps,
+            max_grad_norm=settings.max_grad_norm,
             ema_decay=settings.ema_decay,
             checkpoint_every=settings.checkpoint_every,
             autocast=devices.autocast_allowed(job.device, settings.autocast),
@@ -260,7 +255,7 @@ def _fit(
 
 def _start_from(job: Job, recipe: RoleConfig, model: torch.nn.Module, class_names: tuple[str, ...]) -> None:
     """Load what fits of the initial weights, and tell what did and what did not."""
-    path = Path(recipe.train.initial_weights)
+    path = Path(recipe.train.init_from)
     card, of_others = read_card_if_any(path), frozenset[str]()
     if card is None:
         told = "the file does not say which classes or masks it has seen"
@@ -268,10 +263,10 @@ def _start_from(job: Job, recipe: RoleConfig, model: torch.nn.Module, class_name
         told = f"a {card.role} of the same {len(class_names)} classes"
     else:
         told = f"a {card.role} of {len(card.class_names)} classes, others than the data's or in another order"
-        of_others = pretrained.class_tensors(
+        of_others = transfer.class_tensors(
             lambda count: build_model(recipe.model, count, load_weights=False), len(class_names)
         )
-    report = pretrained.load_partially(model, pretrained.read_weights(path), str(path), of_others)
+    report = transfer.load_partially(model, transfer.read_weights(path), str(path), of_others)
     job.progress.note(f"initial weights: {path}: {told}")
     for line in report.lines():
         job.progress.note(f"initial weights: {line}")
@@ -280,7 +275,7 @@ def _start_from(job: Job, recipe: RoleConfig, model: torch.nn.Module, class_name
 def _described(recipe: RoleConfig) -> str:
     settings = recipe.train
     length = (
-        f"{settings.steps} steps of {settings.batch_size * settings.accumulate} images at "
+        f"{settings.steps} steps of {settings.batch_size * settings.gradient_accumulation_steps} images at "
         f"{settings.image_size_px} px"
     )
     match recipe.model:
@@ -296,9 +291,9 @@ def _described(recipe: RoleConfig) -> str:
 def _card(
     role: Role,
     recipe: RoleConfig,
-    annotations: AnnotationSet,
+    annotations: Annotations,
     seen: tuple[bool, ...],
-    shown_before: tuple[str, ...],
+    pretrained_mask_classes: tuple[str, ...],
 ) -> ModelCard:
     return ModelCard(
         role=role,
@@ -309,5 +304,5 @@ def _card(
         image_size_px=recipe.train.image_size_px,
         steps=0 if isinstance(recipe.model, GrabCutConfig) else recipe.train.steps,
         data_sha256=annotations.content_sha256,
-        shown_before=shown_before,
+        pretrained_mask_classes=pretrained_mask_classes,
     )

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from deepmac_distill.config import DeepMacConfig, MaskRcnnConfig, ModelConfig
+from deepmac_distill.models.activations import saved_activations
 from deepmac_distill.models.build import HOURGLASS_BACKBONES, RESNETS, build_model
 from deepmac_distill.models.mask_heads import MASK_HEADS, build_mask_head
 from deepmac_distill.models.spinenet import SPINENETS
-from deepmac_distill.training.footprint import counting_kept
 
 CROPS = (2, 50, 32, 32)  # what Deep-MAC's mask heads see; two, since a bottom of 1 x 1 has no variance alone
 BACKBONE_PX = 512
@@ -91,7 +91,7 @@ class Entry(Size):
     paper_figure: float | None  # mask AP of unseen classes, where `paper` says no other
 
 
-def catalogue() -> Iterator[Entry]:
+def catalog() -> Iterator[Entry]:
     """Mask heads, backbones, and the models of the paper, as 80-class detectors."""
     for name in MASK_HEADS:
         with torch.device("meta"):
@@ -177,7 +177,7 @@ def _mask_rcnn(
 
 def size_of(module: nn.Module, inputs: Tensor) -> Size:
     """Counted in one training pass of `module` over B `inputs`, both on the meta device."""
-    with FlopCounterMode(display=False) as flops, counting_kept(module) as kept:
+    with FlopCounterMode(display=False) as flops, saved_activations(module) as kept:
         _graph = module.train()(inputs)  # held, so that no kept tensor's storage is used again
     return Size(
         parameters=_parameters(module),

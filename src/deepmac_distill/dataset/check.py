@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pycocotools import mask as coco_mask
 
-from deepmac_distill.annotations.classes import Classes, SeenSpec
-from deepmac_distill.annotations.coco import (
-    AnnotationSet,
+from deepmac_distill.dataset.classes import Classes, SeenSpec
+from deepmac_distill.dataset.coco import (
+    Annotations,
     build_annotation_set,
     parse_json,
     require_seen_masks,
 )
-from deepmac_distill.annotations.problems import (
+from deepmac_distill.dataset.problems import (
     Level,
     Problem,
     annotation_problems,
@@ -73,9 +73,9 @@ def leaked_images(path: Path, other: Path) -> list[Problem]:
     return [Problem("warning", str(path), message)]
 
 
-def class_counts(annotation_set: AnnotationSet) -> pa.Table:
+def class_counts(annotation_set: Annotations) -> pa.Table:
     """One row per class in label order: name, seen, boxes (usable), masks (of those), crowd, degenerate."""
-    classes, labels = annotation_set.classes, annotation_set.labels()
+    classes, labels = annotation_set.classes, annotation_set.class_index()
     status = {
         name: pc.equal(annotation_set.annotations["status"], name).to_numpy()
         for name in ("ok", "crowd", "degenerate")
@@ -117,7 +117,7 @@ def _content_problems(raw: dict[str, Any], path: Path, seen: SeenSpec, strict: b
     yield from annotation_problems(raw, path, strict=strict)
 
 
-def _mask_problems(annotation_set: AnnotationSet) -> Iterator[Problem]:
+def _mask_problems(annotation_set: Annotations) -> Iterator[Problem]:
     """Masks that lie elsewhere than their boxes: one of the two belongs to another object."""
     table, sizes = annotation_set.annotations, annotation_set.image_sizes()
     rows = np.flatnonzero(annotation_set.has_mask() & pc.equal(table["status"], "ok").to_numpy())
@@ -139,7 +139,7 @@ def _tight_box_xywh(polygons: list[list[float]] | None, counts: bytes | None, si
     return [*points.min(axis=0).tolist(), *np.ptp(points, axis=0).tolist()]
 
 
-def _class_problems(annotation_set: AnnotationSet) -> Iterator[Problem]:
+def _class_problems(annotation_set: Annotations) -> Iterator[Problem]:
     try:
         require_seen_masks(annotation_set)
     except DataError as error:

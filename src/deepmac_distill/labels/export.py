@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 from pycocotools import mask as coco_mask
 
-from deepmac_distill.annotations.coco import source_of
-from deepmac_distill.annotations.problems import drawn_parts, file_name_of
-from deepmac_distill.annotations.select import OnRejected, SelectRules, accepted_rows
+from deepmac_distill.dataset.coco import source_of
+from deepmac_distill.dataset.problems import drawn_parts, file_name_of
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import written_whole
 from deepmac_distill.geometry.boxes import xywh_to_xyxy
 from deepmac_distill.geometry.rle import encode_boxes
+from deepmac_distill.labels.rules import OnRejected, SelectRules, accepted_rows
 
 Annotation = dict[str, Any]
 
@@ -38,7 +38,7 @@ def write_instances_json(
         labels: rows of LABELS_SCHEMA, one for each annotation of the source.
 
     Returns:
-        counts of `human`, `teacher`, `rejected` and `unlabelled` (which add up to the source's annotations),
+        counts of `human`, `teacher`, `rejected` and `unlabeled` (which add up to the source's annotations),
         and of `written`.
 
     Raises:
@@ -49,7 +49,7 @@ def write_instances_json(
     accepted = accepted_rows(labels, rules)
     drawn = labels["rle_counts"].to_pylist()
     areas, scores = labels["mask_area"].to_pylist(), labels["mask_score"].to_pylist()
-    counts = dict.fromkeys(("human", "teacher", "rejected", "unlabelled", "written"), 0)
+    counts = dict.fromkeys(("human", "teacher", "rejected", "unlabeled", "written"), 0)
     annotations = []
     for annotation in source["annotations"]:
         size, row = sizes[annotation["image_id"]], rows[annotation["id"]]
@@ -60,7 +60,7 @@ def write_instances_json(
         elif accepted[row]:
             kind, end = "teacher", _teacher(annotation, size, drawn[row], areas[row], score)
         else:
-            kind = "unlabelled" if drawn[row] is None else "rejected"
+            kind = "unlabeled" if drawn[row] is None else "rejected"
             end = _without_mask(annotation, size, score, rules.on_rejected)
         counts[kind] += 1
         annotations += [end] if end is not None else []
@@ -77,18 +77,18 @@ def _rows_by_annotation(
 ) -> dict[int, int]:
     """Annotation id -> its row in `labels`, of which there is exactly one."""
     columns = (labels[name].to_pylist() for name in ("annotation_id", "image_id", "height", "width"))
-    labelled = list(zip(*columns, strict=True))
-    rows = {key[0]: row for row, key in enumerate(labelled)}
+    labeled = list(zip(*columns, strict=True))
+    rows = {key[0]: row for row, key in enumerate(labeled)}
     for annotation in annotations:
         annotation_id, image_id = annotation["id"], annotation["image_id"]
         if annotation_id not in rows:
             raise DataError(f"labels: annotation {annotation_id}: no row; expected one for every annotation")
-        _, *got = labelled[rows[annotation_id]]
+        _, *got = labeled[rows[annotation_id]]
         if got != (expected := [image_id, *sizes[image_id]]):
             where = f"labels: annotation {annotation_id}: [image_id, height, width]"
             raise DataError(f"{where}: got {got}, expected the source's {expected}")
-    if len(labelled) != len(annotations):
-        raise DataError(f"labels: got {len(labelled)} rows, expected the source's {len(annotations)}")
+    if len(labeled) != len(annotations):
+        raise DataError(f"labels: got {len(labeled)} rows, expected the source's {len(annotations)}")
     return rows
 
 

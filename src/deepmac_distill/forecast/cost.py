@@ -7,14 +7,14 @@ images and with the masks in it; so does its time. A few small passes tell how f
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from deepmac_distill.models.activations import saved_activations
 from deepmac_distill.structures import Batch, Instances
 
 # On what a pass keeps: gradients in passing, workspaces, memory in pieces that batches of other sizes left.
@@ -156,7 +156,7 @@ def measure_pass(model: nn.Module, batch: Batch, device: torch.device, autocast:
     """One forward and backward of `model`, in training mode; its gradients are gone afterwards."""
     batch = batch.to(device)
     started = _now(device)
-    with counting_kept(model) as kept:
+    with saved_activations(model) as kept:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
             losses: dict[str, Tensor] = model(batch)
         total = torch.stack(list(losses.values())).sum()
@@ -166,25 +166,6 @@ def measure_pass(model: nn.Module, batch: Batch, device: torch.device, autocast:
     images, _, size_px, _ = batch.images.shape
     load = Load(images=images, size_px=size_px, masks=int(batch.instances.has_mask.sum()))
     return Pass(load=load, kept_bytes=sum(kept.values()), seconds=seconds)
-
-
-@contextmanager
-def counting_kept(model: nn.Module) -> Iterator[dict[int, int]]:
-    """What a forward inside leaves for the backward, parameters not among it: storage -> bytes.
-
-    Works on the meta device too. Several tensors may share a storage, which counts once.
-    """
-    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        yield kept
 
 
 def sample_batch(images: int, size_px: int, masks_per_image: int, mask_size: int) -> Batch:
@@ -200,7 +181,7 @@ def sample_batch(images: int, size_px: int, masks_per_image: int, mask_size: int
             image_index=torch.arange(images).repeat_interleave(masks_per_image),
             annotation_ids=torch.arange(n),
             boxes=torch.cat([corners, corners + size_px / 2], dim=1),
-            labels=torch.zeros(n, dtype=torch.int64),
+            class_index=torch.zeros(n, dtype=torch.int64),
             masks=torch.full((n, mask_size, mask_size), 255, dtype=torch.uint8),
             has_mask=torch.ones(n, dtype=torch.bool),
             mask_weight=torch.ones(n),

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pycocotools import mask as coco_mask
 
-from deepmac_distill.annotations.coco import AnnotationSet
-from deepmac_distill.annotations.masks import mask_rle
-from deepmac_distill.annotations.pseudolabels import label_table
+from deepmac_distill.dataset.coco import Annotations
+from deepmac_distill.dataset.masks import mask_rle
 from deepmac_distill.geometry.boxes import box_area, xywh_to_xyxy, xyxy_to_xywh
 from deepmac_distill.geometry.rle import encode_grids
 from deepmac_distill.inference import DetectedObjects, SegmentedBoxes
+from deepmac_distill.labels.table import label_table
 
 STORED_THRESHOLD = 0.5  # of the masks in masks.parquet; another one is applied to the soft grids when reading
 
@@ -38,7 +38,7 @@ class BoxMasks:
 
 
 def label_unit(
-    annotations: AnnotationSet, rows: range, masks: BoxMasks, unreadable: Mapping[int, str], keep_soft: bool
+    annotations: Annotations, rows: range, masks: BoxMasks, unreadable: Mapping[int, str], keep_soft: bool
 ) -> pa.Table:
     """The label rows of some annotations: one for each, whatever became of it.
 
@@ -73,7 +73,7 @@ def label_unit(
             record |= {"source": "teacher", **by_row[row]}
         elif record["image_id"] in unreadable:
             record |= {"status": "unreadable image", "reason": unreadable[record["image_id"]]}
-        record["status"] = "labelled" if record["status"] == "ok" else record["status"]
+        record["status"] = "labeled" if record["status"] == "ok" else record["status"]
         records.append(record)
     names = sorted({name for record in records for name in record})
     return label_table(
@@ -90,7 +90,7 @@ def rethresholded(labels: pa.Table, threshold: float) -> pa.Table:
     teacher = np.flatnonzero(pc.equal(labels["source"], "teacher").to_numpy())
     some = labels.take(teacher)
     if some["soft"].null_count:
-        raise ValueError("labels: got teacher rows without soft grids, expected soft = true when labelling")
+        raise ValueError("labels: got teacher rows without soft grids, expected soft = true when labeling")
     records = labels.to_pylist()
     for row in teacher:
         record = records[row]
@@ -101,7 +101,7 @@ def rethresholded(labels: pa.Table, threshold: float) -> pa.Table:
     return pa.Table.from_pylist(records, labels.schema)
 
 
-def given_box_masks(annotations: AnnotationSet, segmented: Iterable[SegmentedBoxes]) -> pa.Table:
+def given_box_masks(annotations: Annotations, segmented: Iterable[SegmentedBoxes]) -> pa.Table:
     """annotation_id and rle_counts of every box a model segmented, one batch in memory at a time."""
     position = {id: row for row, id in enumerate(annotations.annotations["annotation_id"].to_pylist())}
     boxes, sizes = annotations.boxes_xyxy(), annotations.image_sizes()
@@ -114,7 +114,7 @@ def given_box_masks(annotations: AnnotationSet, segmented: Iterable[SegmentedBox
     return pa.table({"annotation_id": pa.array(ids, pa.int64()), "rle_counts": pa.array(counts, pa.binary())})
 
 
-def coco_results(annotations: AnnotationSet, detected: Iterable[DetectedObjects]) -> list[dict[str, Any]]:
+def coco_results(annotations: Annotations, detected: Iterable[DetectedObjects]) -> list[dict[str, Any]]:
     """Detections as COCO results: image_id, category_id, bbox, score and segmentation at the image's size."""
     images = annotations.images.select(["image_id", "height", "width"]).to_pylist()
     size_of = {image["image_id"]: (image["height"], image["width"]) for image in images}
@@ -124,7 +124,7 @@ def coco_results(annotations: AnnotationSet, detected: Iterable[DetectedObjects]
         boxes = batch.boxes_fraction * sizes[:, [1, 0, 1, 0]]
         codes = encode_grids(batch.grids, boxes, sizes[:, 0], sizes[:, 1])
         for image_id, label, score, bbox, size, code in zip(
-            batch.image_ids, batch.labels, batch.scores, xyxy_to_xywh(boxes), sizes, codes, strict=True
+            batch.image_ids, batch.class_index, batch.scores, xyxy_to_xywh(boxes), sizes, codes, strict=True
         ):
             results.append(
                 {
@@ -165,7 +165,7 @@ def describe_masks(
                 "soft_size": grid.shape[0] if keep_soft else None,
                 "mask_area": int(coco_mask.area(rle)),
                 "mask_score": _mean_inside(grid, threshold),
-                "box_fill_iou": _iou(xywh_to_xyxy([coco_mask.toBbox(rle)])[0], box),
+                "mask_bbox_iou": _iou(xywh_to_xyxy([coco_mask.toBbox(rle)])[0], box),
             }
         )
     return described

@@ -1,6 +1,6 @@
 """Source masks become grids over a box: the covered share of every cell, exactly.
 
-Both rasterisers sum signed areas, the way fonts are drawn: what a border leaves on its far side is added
+Both rasterizers sum signed areas, the way fonts are drawn: what a border leaves on its far side is added
 where it opens and taken away where it closes, so nothing is sampled and nothing outside the box is touched.
 """
 
@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-def rasterise_polygons(polygons: Sequence[ArrayLike], box: ArrayLike, size: int) -> NDArray[np.uint8]:
+def rasterize_polygons(polygons: Sequence[ArrayLike], box: ArrayLike, size: int) -> NDArray[np.uint8]:
     """(size, size) coverage of the box's cells by a union of polygons, 255 = all of the cell.
 
     All parts are wound alike, so their direction does not matter. Where parts overlap, a cell holds the sum
@@ -31,7 +31,7 @@ def rasterise_polygons(polygons: Sequence[ArrayLike], box: ArrayLike, size: int)
     Raises:
         ValueError: the box has no area.
 
-    >>> rasterise_polygons([[0, 0, 2, 0, 2, 1, 0, 1]], (0, 0, 2, 2), 2).tolist()
+    >>> rasterize_polygons([[0, 0, 2, 0, 2, 1, 0, 1]], (0, 0, 2, 2), 2).tolist()
     [[255, 255], [0, 0]]
     """
     x, y, same_edge = _pieces(*_edges(polygons, box, size), size)
@@ -43,10 +43,10 @@ def rasterise_polygons(polygons: Sequence[ArrayLike], box: ArrayLike, size: int)
     cells = (size + 1) * (size + 2)
     area = np.bincount(cell, right, cells) + np.bincount(cell + 1, fall - right, cells)
     coverage = area.reshape(size + 1, size + 2).cumsum(axis=1)[:size, :size]
-    return _quantised(np.abs(coverage))
+    return _quantized(np.abs(coverage))
 
 
-def rasterise_rle(counts: bytes, height: int, width: int, box: ArrayLike, size: int) -> NDArray[np.uint8]:
+def rasterize_rle(counts: bytes, height: int, width: int, box: ArrayLike, size: int) -> NDArray[np.uint8]:
     """(size, size) coverage of the box's cells by a COCO mask, whose pixels are unit squares, 255 = all.
 
     Args:
@@ -75,7 +75,7 @@ def rasterise_rle(counts: bytes, height: int, width: int, box: ArrayLike, size: 
     covered = np.bincount(cell + 1, part, cells) + np.bincount(cell, sign - part, cells)
     covered = covered.reshape(columns, size + 2)[:, ::-1].cumsum(axis=1)[:, -2:0:-1]  # (W', S)
     x = (np.arange(first, first + columns + 1) - x1) * (size / (x2 - x1))
-    return _quantised(covered.T @ _overlap(x[:-1, None], x[1:, None], size))
+    return _quantized(covered.T @ _overlap(x[:-1, None], x[1:, None], size))
 
 
 def _cut_at_columns(start: Ints, end: Ints, height: int) -> tuple[Ints, Ints, Ints]:
@@ -106,7 +106,7 @@ def _pieces(start: Floats, end: Floats, size: int) -> tuple[Floats, Floats, NDAr
     """The edges cut at every grid line, so that each piece lies in one cell, and pulled in to the grid.
 
     Returns:
-        x, y (P,) of the points along the edges, and (P - 1,) whether two neighbours lie on one edge.
+        x, y (P,) of the points along the edges, and (P - 1,) whether two neighbors lie on one edge.
     """
     n = start.shape[1]
     a, b = start.ravel(), end.ravel()  # (2E,) all x, then all y
@@ -129,7 +129,7 @@ def _overlap(low: ArrayLike, high: ArrayLike, size: int) -> Floats:
     return np.maximum(np.minimum(high, cells + 1) - np.maximum(low, cells), 0)
 
 
-def _quantised(coverage: Floats) -> NDArray[np.uint8]:
+def _quantized(coverage: Floats) -> NDArray[np.uint8]:
     return (np.minimum(np.maximum(coverage, 0), 1) * 255 + 0.5).astype(np.uint8)
 
 

@@ -8,25 +8,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deepmac_distill import __version__
-from deepmac_distill.annotations.coco import AnnotationSet, load_coco_json
-from deepmac_distill.annotations.export import write_instances_json
-from deepmac_distill.annotations.pseudolabels import (
+from deepmac_distill.data.images import images_sha256
+from deepmac_distill.data.loader import evaluation_batches
+from deepmac_distill.dataset.coco import Annotations, load_coco_json
+from deepmac_distill.errors import DataError
+from deepmac_distill.files import sha256_of_file, write_json
+from deepmac_distill.inference import segment_boxes
+from deepmac_distill.labels.describe import STORED_THRESHOLD, BoxMasks, label_unit, rethresholded
+from deepmac_distill.labels.export import write_instances_json
+from deepmac_distill.labels.rules import SelectRules
+from deepmac_distill.labels.table import (
     LABELS_SCHEMA,
     assemble,
     finished_units,
     read_labels,
     write_unit,
 )
-from deepmac_distill.annotations.select import SelectRules
-from deepmac_distill.data.images import images_sha256
-from deepmac_distill.data.loader import evaluation_batches
-from deepmac_distill.errors import DataError
-from deepmac_distill.files import sha256_of_file, write_json
-from deepmac_distill.inference import segment_boxes
-from deepmac_distill.labelling import STORED_THRESHOLD, BoxMasks, label_unit, rethresholded
 from deepmac_distill.stages.job import Job, training_split
 from deepmac_distill.stages.loading import boxes_for, load_model, sha256_of_weights
-from deepmac_distill.training.checkpoint import read_card
+from deepmac_distill.weights.card import read_card
 
 
 def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
@@ -42,7 +42,7 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
     labels = job.pipeline.labels
     rules = SelectRules(
         min_mask_score=labels.min_mask_score,
-        min_box_fill_iou=labels.min_box_fill_iou,
+        min_mask_bbox_iou=labels.min_mask_bbox_iou,
         on_rejected=labels.on_rejected,
     )
 
@@ -67,7 +67,7 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
     return job.do("select", inputs, work, derived=True) / "instances.json"
 
 
-def _label_facts(job: Job, annotations: AnnotationSet, images: Path, weights: Path) -> Path:
+def _label_facts(job: Job, annotations: Annotations, images: Path, weights: Path) -> Path:
     """The teacher's masks as facts: ``pseudolabel/masks.parquet``, in units that a stopped run keeps."""
     labels = job.pipeline.labels
     inputs = {
@@ -93,14 +93,14 @@ def _label_facts(job: Job, annotations: AnnotationSet, images: Path, weights: Pa
     return job.do("pseudolabel", inputs, work) / "masks.parquet"
 
 
-def _label_units(job: Job, annotations: AnnotationSet, images: Path, weights: Path, parts: Path) -> int:
+def _label_units(job: Job, annotations: Annotations, images: Path, weights: Path, parts: Path) -> int:
     """Write the part of every unit that is not there yet; returns the number of units."""
     model, card = load_model(weights, job.device, annotations.classes)
     dataset = boxes_for(card, annotations, images, wanted=~annotations.has_human_mask())
     labels, offsets = job.pipeline.labels, annotations.rows_by_image()
     starts = range(0, len(dataset), labels.unit_images)
     finished = finished_units(parts)
-    with job.progress.bar("labelling", len(starts), done=len(finished), unit="unit") as bar:
+    with job.progress.bar("labeling", len(starts), done=len(finished), unit="unit") as bar:
         for unit, start in enumerate(starts):
             if unit in finished:
                 continue

@@ -17,19 +17,9 @@ import torch
 from deepmac_distill import devices
 from deepmac_distill.config import DeepMacConfig, MaskRcnnConfig, ModelConfig, RoleConfig
 from deepmac_distill.config.schema import EvaluationConfig
-from deepmac_distill.data.completeness import (
-    JSON_IN_MEMORY,
-    Inventory,
-    PerImage,
-    download_page,
-    take_inventory,
-)
 from deepmac_distill.data.synthetic import SCENE_CLASSES
 from deepmac_distill.errors import DataError, DeviceError, DistillError, RunError
-from deepmac_distill.models.build import build_model
-from deepmac_distill.stages.job import Job, Role, Split, validation_split
-from deepmac_distill.stages.training import require_buildable
-from deepmac_distill.training.footprint import (
+from deepmac_distill.forecast.cost import (
     INFERENCE_SHARE,
     MARGINS,
     Load,
@@ -42,6 +32,16 @@ from deepmac_distill.training.footprint import (
     state_bytes,
     training_bytes,
 )
+from deepmac_distill.forecast.inventory import (
+    JSON_IN_MEMORY,
+    Inventory,
+    PerImage,
+    download_page,
+    take_inventory,
+)
+from deepmac_distill.models.build import build_model
+from deepmac_distill.stages.job import Job, Role, Split, validation_split
+from deepmac_distill.stages.train import require_buildable
 
 ENTRY_BYTES = 500  # of a mask with its box and numbers in a file, more than most take
 SCENE_SHAPES = PerImage(mean=5, most=7)  # of a generated scene
@@ -93,7 +93,7 @@ def forecast(
     """What the stages of these roles need, with every problem that would stop them.
 
     Args:
-        roles: of both, the labelling between them is part.
+        roles: of both, the labeling between them is part.
         machine: what is free; None looks.
 
     Raises:
@@ -190,7 +190,7 @@ def _scenes(split: str, images: int) -> Inventory:
 def _role_needs(
     job: Job, role: Role, inventories: Sequence[Inventory], machine: Machine, labels: bool
 ) -> list[StageNeed]:
-    """Training, evaluation if there is a validation set, and for a teacher with `labels` the labelling."""
+    """Training, evaluation if there is a validation set, and for a teacher with `labels` the labeling."""
     recipe: RoleConfig = getattr(job.pipeline, role)
     train, evaluated = inventories[0], inventories[1:]
     state = _state_of(recipe, len(train.class_names) or CLASSES_OF_COCO)
@@ -206,7 +206,7 @@ def _role_needs(
         settings = job.pipeline.evaluation
         needs.append(evaluation_need(role, recipe, evaluated[0], settings, rates))
     if "pseudolabel" in names:
-        needs += labelling_needs(recipe, train, job.pipeline.labels.soft, rates)
+        needs += labeling_needs(recipe, train, job.pipeline.labels.soft, rates)
     return [StageNeed(stage=need.stage, done=True) if need.stage in done else need for need in needs]
 
 
@@ -223,7 +223,7 @@ def training_need(
     images = settings.batch_size
     fullest = Load(images=images, size_px=settings.image_size_px, masks=masks.in_batch(images))
     usual = replace(fullest, masks=masks.mean * images)
-    passes = settings.steps * settings.accumulate
+    passes = settings.steps * settings.gradient_accumulation_steps
     return StageNeed(
         stage=stage,
         memory_bytes=state.total if rates is None else training_bytes(state, rates, fullest, margin),
@@ -238,7 +238,7 @@ def evaluation_need(
 ) -> StageNeed:
     """Of masks in given boxes and, where the model has it and it is not switched off, of detection."""
     known = rates is not None and data.images > 0
-    detects = _detects(recipe.model) and not settings.given_boxes_only
+    detects = _detects(recipe.model) and not settings.gt_boxes_only
     found = settings.max_detections if detects else 0  # for each image
     views = 2 if detects else 1
     size_px = recipe.train.image_size_px
@@ -250,7 +250,7 @@ def evaluation_need(
     )
 
 
-def labelling_needs(recipe: RoleConfig, data: Inventory, soft: bool, rates: Rates | None) -> list[StageNeed]:
+def labeling_needs(recipe: RoleConfig, data: Inventory, soft: bool, rates: Rates | None) -> list[StageNeed]:
     """Of `pseudolabel`, whose units lie beside the file that is put together of them, and of `select`."""
     known = rates is not None and data.images > 0
     wanted = max(data.usable.mean - data.seen.mean, 0.0)
@@ -280,7 +280,7 @@ def _detects(model: ModelConfig) -> bool:
 
 
 def _mask_cells(model: ModelConfig) -> int:
-    return 2 * model.mask_crop if isinstance(model, MaskRcnnConfig) else model.mask_size
+    return 2 * model.mask_crop if isinstance(model, MaskRcnnConfig) else model.target_mask_size
 
 
 def _state_of(recipe: RoleConfig, classes: int) -> StateBytes:
@@ -302,10 +302,10 @@ def _measured(job: Job, recipe: RoleConfig, data: Inventory, machine: Machine) -
     masks = max(1, round(masks_trained_on(recipe.model, PerImage(mean=1, most=1)).mean))
 
     def measured(images: int, size_px: int, masks: int) -> Pass:
-        batch = sample_batch(images, size_px, masks, model.target_size)
+        batch = sample_batch(images, size_px, masks, model.target_mask_size)
         return measure_pass(model, batch, job.device, autocast)
 
-    multiple, size_px = model.canvas_multiple, recipe.train.image_size_px
+    multiple, size_px = model.size_divisibility, recipe.train.image_size_px
     first = min(size_px, -(-FIRST_CANVAS_PX // multiple) * multiple)
     measured(2, first, masks)  # the first pass sets up what the others use
     small, more_masks, more_images = (
@@ -330,7 +330,7 @@ def _memory_problem(job: Job, needs: Sequence[StageNeed], machine: Machine) -> l
                 DeviceError(
                     f"{job.device}: {need.stage}: needs about {in_words(need.memory_bytes)} of memory, "
                     f"{in_words(machine.memory)} are free; expected that much, or a smaller "
-                    f"{need.stage}.train.batch_size and a larger accumulate"
+                    f"{need.stage}.train.batch_size and a larger gradient_accumulation_steps"
                 )
             ]
     return []

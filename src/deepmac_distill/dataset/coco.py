@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from deepmac_distill.annotations.classes import Classes, SeenSpec
-from deepmac_distill.annotations.problems import (
+from deepmac_distill.dataset.classes import Classes, SeenSpec
+from deepmac_distill.dataset.problems import (
     annotation_problems,
     degenerate_parts,
     degenerate_reason,
@@ -55,7 +55,7 @@ ANNOTATIONS_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class AnnotationSet:
+class Annotations:
     """One annotation file: images sorted by id, annotations sorted by image and then by their own id.
 
     Shapes below: I images, N annotations (all of them: crowds and boxes without area too).
@@ -77,7 +77,7 @@ class AnnotationSet:
         boxes_xywh = self.annotations["bbox"].combine_chunks().flatten().to_numpy().reshape(-1, 4)
         return _frozen(clip_boxes(xywh_to_xyxy(boxes_xywh), *self._image_sizes.T))
 
-    def labels(self) -> NDArray[np.int64]:
+    def class_index(self) -> NDArray[np.int64]:
         """Contiguous class indices: (N,) int64."""
         return np.searchsorted(self.classes.category_ids, self.annotations["category_id"].to_numpy())
 
@@ -112,7 +112,7 @@ def _frozen(array: NDArray) -> NDArray:
     return array
 
 
-def read_coco(path: Path, seen: SeenSpec, *, strict: bool = False, hide_unseen: bool = True) -> AnnotationSet:
+def read_coco(path: Path, seen: SeenSpec, *, strict: bool = False, hide_unseen: bool = True) -> Annotations:
     """Read a COCO, LVIS v1 or boxes-only file.
 
     Boxes without area stay, with status `degenerate`; boxes over the edge stay as written and are counted
@@ -156,7 +156,7 @@ def parse_json(path: Path) -> Any:
         raise DataError(f"{path}: not JSON: {error}; expected a COCO JSON file") from error
 
 
-def require_seen_masks(annotation_set: AnnotationSet) -> None:
+def require_seen_masks(annotation_set: Annotations) -> None:
     """Refuse a set in which no usable box of a seen class has a mask: there is nothing to teach from.
 
     Raises:
@@ -164,7 +164,7 @@ def require_seen_masks(annotation_set: AnnotationSet) -> None:
     """
     classes = annotation_set.classes
     usable = pc.equal(annotation_set.annotations["status"], "ok").to_numpy()
-    seen = np.array(classes.seen)[annotation_set.labels()]
+    seen = np.array(classes.seen)[annotation_set.class_index()]
     if not (annotation_set.has_mask() & usable & seen).any():
         names = ", ".join(classes.seen_names[:5]) + (", ..." if len(classes.seen_names) > 5 else "")
         raise DataError(
@@ -215,7 +215,7 @@ def _hide_masks(annotations: list[dict[str, Any]], classes: Classes) -> int:
 
 def build_annotation_set(
     raw: dict[str, Any], path: Path, classes: Classes, hidden_masks: int = 0
-) -> AnnotationSet:
+) -> Annotations:
     """The tables of a parsed file in which no check found an error."""
     images = sorted(raw["images"], key=lambda image: image["id"])
     sizes = {image["id"]: (image["height"], image["width"]) for image in images}
@@ -232,7 +232,7 @@ def build_annotation_set(
     table = pa.table(arrays, ANNOTATIONS_SCHEMA) if annotations else ANNOTATIONS_SCHEMA.empty_table()
     counts = _counts(image_table, table, sizes) | _lost(annotations, table["source"].to_pylist())
     counts |= {"hidden_masks": hidden_masks}
-    return AnnotationSet(path, image_table, table, classes, counts, _sha256(image_table, table, classes))
+    return Annotations(path, image_table, table, classes, counts, _sha256(image_table, table, classes))
 
 
 def _row(annotation: dict[str, Any], height: int, width: int) -> tuple[Any, ...]:

@@ -22,11 +22,11 @@ class SelectRules:
     """
 
     min_mask_score: float = 0.0  # mean probability inside the mask
-    min_box_fill_iou: float = 0.0  # the mask's tight box against the given box
+    min_mask_bbox_iou: float = 0.0  # the mask's tight box against the given box
     on_rejected: OnRejected = "keep_box"  # keep the box without a mask | drop it | ignore its region (crowd)
 
     def __post_init__(self) -> None:
-        for name in ("min_mask_score", "min_box_fill_iou"):
+        for name in ("min_mask_score", "min_mask_bbox_iou"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected 0 to 1")
         if self.on_rejected not in get_args(OnRejected):
@@ -39,13 +39,14 @@ def accepted_rows(labels: pa.Table, rules: SelectRules) -> NDArray[np.bool_]:
     A score that is missing counts as zero.
     """
     scores = {
-        name: pc.fill_null(labels[name], 0).to_numpy() for name in ("mask_score", "box_fill_iou", "mask_area")
+        name: pc.fill_null(labels[name], 0).to_numpy()
+        for name in ("mask_score", "mask_bbox_iou", "mask_area")
     }
     return (
         pc.equal(labels["source"], "teacher").to_numpy()
-        & pc.equal(labels["status"], "labelled").to_numpy()
+        & pc.equal(labels["status"], "labeled").to_numpy()
         & pc.is_valid(labels["rle_counts"]).to_numpy()
         & (scores["mask_area"] > 0)
         & (scores["mask_score"] >= np.float32(rules.min_mask_score))
-        & (scores["box_fill_iou"] >= np.float32(rules.min_box_fill_iou))
+        & (scores["mask_bbox_iou"] >= np.float32(rules.min_mask_bbox_iou))
     )

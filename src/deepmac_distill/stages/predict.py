@@ -14,7 +14,7 @@ from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.files import write_json
 from deepmac_distill.geometry.boxes import clip_boxes, has_area, xywh_to_xyxy
 from deepmac_distill.inference import segment_boxes
-from deepmac_distill.labelling import describe_masks
+from deepmac_distill.labels.describe import describe_masks
 from deepmac_distill.report.contact_sheet import overlay_png
 from deepmac_distill.report.drawing import Overlay, color_of
 from deepmac_distill.stages.loading import load_model
@@ -83,7 +83,7 @@ def _coco(
             "iscrowd": 0,
             "source": source,
             "mask_score": mask["mask_score"],
-            "box_fill_iou": mask["box_fill_iou"],
+            "mask_bbox_iou": mask["mask_bbox_iou"],
             "segmentation": {"size": [height, width], "counts": mask["rle_counts"].decode("ascii")},
         }
         for row, (bbox, mask) in enumerate(zip(boxes_xywh.tolist(), masks, strict=True), start=1)

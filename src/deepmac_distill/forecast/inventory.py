@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deepmac_distill.annotations.classes import Classes, SeenSpec
-from deepmac_distill.annotations.coco import parse_json
-from deepmac_distill.annotations.problems import document_problems, file_name_of, image_problems
+from deepmac_distill.dataset.classes import Classes, SeenSpec
+from deepmac_distill.dataset.coco import parse_json
+from deepmac_distill.dataset.problems import document_problems, file_name_of, image_problems
 from deepmac_distill.errors import DataError
 
 JSON_IN_MEMORY = 6  # bytes at most for each of the file while it is read; 5.8 on polygons of COCO

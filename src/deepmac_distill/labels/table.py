@@ -31,15 +31,15 @@ LABELS_SCHEMA = pa.schema(
         pa.field("height", pa.int32(), nullable=False),  # of the image, in pixels
         pa.field("width", pa.int32(), nullable=False),
         pa.field("source", pa.string(), nullable=False),  # human | teacher | none
-        pa.field("status", pa.string(), nullable=False),  # labelled | crowd | degenerate | unreadable image
-        pa.field("reason", pa.string(), nullable=False),  # why not labelled, or empty
+        pa.field("status", pa.string(), nullable=False),  # labeled | crowd | degenerate | unreadable image
+        pa.field("reason", pa.string(), nullable=False),  # why not labeled, or empty
         pa.field("rle_counts", pa.binary()),  # compressed COCO counts at (height, width)
         pa.field("soft", pa.binary()),  # uint8 probabilities over bbox ∩ image, soft_size x soft_size
         pa.field("soft_size", pa.int32()),  # cells a side
         pa.field("mask_area", pa.int64()),  # pixels
         pa.field("mask_score", pa.float32()),  # mean probability inside the mask
         pa.field(
-            "box_fill_iou", pa.float32()
+            "mask_bbox_iou", pa.float32()
         ),  # the mask's tight box against bbox; low is bad, high proves nothing
     ]
 )

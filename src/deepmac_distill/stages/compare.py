@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from deepmac_distill.annotations.coco import AnnotationSet, read_coco
+from deepmac_distill.dataset.coco import Annotations, read_coco
 from deepmac_distill.errors import ConfigError, DataError, RunError
 from deepmac_distill.evaluation.average_precision import compare_average_precision
 from deepmac_distill.evaluation.summary import compare_given_boxes
@@ -80,7 +80,7 @@ def judged_masks(folder: Path) -> dict[int, Judged]:
     }
 
 
-def _truth_of(folders: tuple[Path, ...]) -> AnnotationSet:
+def _truth_of(folders: tuple[Path, ...]) -> Annotations:
     """What some evaluations were judged on, if that is one set and still as it was."""
     records = [_read_record(folder) for folder in folders]
     truth = read_coco(Path(records[0]["annotations"]), tuple(records[0]["seen"]), hide_unseen=False)
@@ -95,6 +95,6 @@ def _truth_of(folders: tuple[Path, ...]) -> AnnotationSet:
 def _read_record(folder: Path) -> dict[str, Any]:
     """What an evaluation was of."""
     try:
-        return json.loads((folder / "judged.json").read_text(encoding="utf-8"))
+        return json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(f"{folder}: no evaluation; expected a folder that deepmac evaluate wrote") from None

@@ -1,0 +1,1 @@
+"""What a pipeline needs before it starts: data, time, memory, disk."""

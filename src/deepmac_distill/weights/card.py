@@ -1,0 +1,155 @@
+"""Weights that say what they are: a safetensors file with a card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from deepmac_distill.errors import CheckpointError
+from deepmac_distill.files import written_whole
+
+FORMAT = "deepmac-distill weights 1"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What weights are: enough to build the model again, and to refuse a use they do not fit."""
+
+    role: str  # teacher | student
+    model: dict[str, Any]  # the model's config
+    class_names: tuple[str, ...]  # in label order
+    category_ids: tuple[int, ...]
+    seen: tuple[bool, ...]  # classes whose masks were trained on
+    image_size_px: int  # canvas the model was trained at
+    steps: int
+    data_sha256: str  # of the annotations after the seen-class filter
+    pretrained_mask_classes: tuple[
+        str, ...
+    ] = ()  # classes, of any data, whose masks its initial weights were shown
+
+    @property
+    def shown(self) -> frozenset[str]:
+        """Names of all classes whose masks the weights or those they started from were shown."""
+        seen = (name for name, seen in zip(self.class_names, self.seen, strict=True) if seen)
+        return frozenset(seen) | frozenset(self.pretrained_mask_classes)
+
+
+def save_weights(path: Path, state: dict[str, Tensor], card: ModelCard) -> None:
+    """Write weights and card as one safetensors file, whole or not at all.
+
+    The bytes depend on the weights and the card alone.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    said = {"format": FORMAT, **asdict(card)}
+    if not card.pretrained_mask_classes:  # named only where there are any: other weights are as they were
+        del said["pretrained_mask_classes"]
+    words = json.dumps(said, sort_keys=True)
+    with written_whole(path) as aside:
+        # One key: the library writes several in any order.
+        save_file(tensors, aside, metadata={"card": words})
+        aside.chmod(0o644)  # the library writes for the owner alone
+
+
+def read_card(path: Path) -> ModelCard:
+    """The card of a weights file.
+
+    Raises:
+        CheckpointError: no such file, or not one of ours.
+    """
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
+    card = json.loads(metadata.get("card", "{}"))
+    if (found := card.pop("format", None)) != FORMAT:
+        raise CheckpointError(f"{path}: format {found!r}, expected {FORMAT!r}")
+    return ModelCard(**{key: tuple(v) if isinstance(v, list) else v for key, v in card.items()})
+
+
+def read_card_if_any(path: Path) -> ModelCard | None:
+    """The card of a weights file; None where it has none, as those of others.
+
+    Raises:
+        CheckpointError: no such file, or a card of another format.
+    """
+    if path.suffix != ".safetensors":
+        return None
+    with _opened(path) as file:
+        if "card" not in (file.metadata() or {}):
+            return None
+    return read_card(path)
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Load weights into `model`; every tensor must be there and fit.
+
+    Raises:
+        CheckpointError: names the first tensor that is missing, unknown or of another shape.
+    """
+    with _opened(path) as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    expected = model.state_dict()
+    for name in sorted(expected.keys() | state.keys()):
+        got = tuple(state[name].shape) if name in state else "nothing"
+        want = tuple(expected[name].shape) if name in expected else "nothing"
+        if got != want:
+            raise CheckpointError(f"{path}: weight {name}: got {got}, expected {want}; another architecture?")
+    model.load_state_dict(state)
+
+
+def require_classes(
+    path: Path, card: ModelCard, class_names: tuple[str, ...], seen: tuple[bool, ...]
+) -> None:
+    """Raise CheckpointError, naming a class, unless the weights know this class list and these seen classes.
+
+    A model that was shown masks of a class must not be taken for one that was not.
+    """
+    if card.class_names == class_names:
+        for name, trained, said in zip(class_names, card.seen, seen, strict=True):
+            if trained != said:
+                shown, stated = ("seen" if flag else "unseen" for flag in (trained, said))
+                raise CheckpointError(
+                    f"{path}: trained with the masks of {name} {shown}, data.seen says {stated}; "
+                    "expected the same seen classes (--seen)"
+                )
+        return
+    for kind, names in (
+        ("lacks", sorted(set(class_names) - set(card.class_names))),
+        ("adds", sorted(set(card.class_names) - set(class_names))),
+    ):
+        if names:
+            raise CheckpointError(
+                f"{path}: trained on {len(card.class_names)} classes, the data has {len(class_names)}; "
+                f"the model {kind} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
+            )
+    raise CheckpointError(f"{path}: trained on the same classes in another order; expected the data's order")
+
+
+def require_not_shown(
+    path: Path, card: ModelCard, class_names: tuple[str, ...], seen: tuple[bool, ...]
+) -> None:
+    """Raise CheckpointError, naming a class, if the weights were shown masks of a class that is unseen now.
+
+    A model that starts from them would know what it must not.
+    """
+    for name, may_show in zip(class_names, seen, strict=True):
+        if not may_show and name in card.shown:
+            raise CheckpointError(
+                f"{path}: was shown masks of {name}, data.seen says unseen; expected weights that were not, "
+                "or that class among the seen ones (--seen)"
+            )
+
+
+def _opened(path: Path) -> Any:
+    opener: Callable[..., Any] = safe_open
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; expected weights")
+    try:
+        return opener(path, framework="pt", device="cpu")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a safetensors file ({error})") from None
