@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test coco-sample appendix-b appendix-b1 appendix-b2 data-named mask-heads bench latency lock clean
+.PHONY: help demo test types coco-sample appendix-b appendix-b1 appendix-b2 data-named mask-heads bench latency lock clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -16,6 +16,9 @@ test: $(READY)  ## lint, then all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+
+types: $(READY)  ## check the types
+	$(BIN)/mypy
 
 coco-sample: $(READY)  ## real photographs: make coco-sample DATA=folder with instances_train.json, instances_val.json, images
 	$(BIN)/deepmac run pipelines/coco_sample.toml --data $(DATA)
