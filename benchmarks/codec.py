@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
+from deepmac_distill.devices import environment
 from deepmac_distill.files import write_json
 from deepmac_distill.geometry.rasterize import rasterize_polygons
 from deepmac_distill.geometry.rle import encode_grids
-from deepmac_distill.rundir import environment
 
 HEIGHT, WIDTH, SIZE, PER_CALL = 480, 640, 32, 50
 

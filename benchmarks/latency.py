@@ -28,12 +28,11 @@ from torch import nn
 
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.dataset.coco import Annotations, read_coco
-from deepmac_distill.devices import autocast_allowed, pick_device, use_threads
+from deepmac_distill.devices import autocast_allowed, environment, pick_device, use_threads
 from deepmac_distill.errors import CheckpointError, DataError, DistillError
 from deepmac_distill.files import write_json
 from deepmac_distill.inference import detect_objects, segment_boxes
 from deepmac_distill.report.tables import MISSING
-from deepmac_distill.rundir import environment
 from deepmac_distill.stages.loading import boxes_for, load_model
 from deepmac_distill.structures import Batch
 

@@ -39,7 +39,7 @@ from deepmac_distill.data.dataset import BoxDataset
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.dataset.classes import Classes
 from deepmac_distill.dataset.coco import Annotations, read_coco
-from deepmac_distill.devices import use_threads
+from deepmac_distill.devices import environment, use_threads
 from deepmac_distill.errors import CheckpointError, RunError
 from deepmac_distill.evaluation.mask_iou import given_box_ious
 from deepmac_distill.evaluation.summary import Means, interval, paired_ious
@@ -51,7 +51,6 @@ from deepmac_distill.models.catalog import size_of
 from deepmac_distill.models.deepmac import mask_input_channels
 from deepmac_distill.progress import Silent
 from deepmac_distill.report.tables import percent, points
-from deepmac_distill.rundir import environment
 from deepmac_distill.structures import Batch
 from deepmac_distill.teachers.grabcut import GrabCut
 from deepmac_distill.training.loop import LoopSettings, make_optimizer, train

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "deepmac_distill"
 LAYERS = [
     {"errors"},
-    {"config", "structures", "files", "progress", "devices"},
+    {"config", "structures", "files", "progress", "devices", "runlock"},
     {"geometry"},
     {"dataset", "weights", "teachers"},
     {"data", "models"},

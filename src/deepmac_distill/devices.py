@@ -1,9 +1,13 @@
-"""Which device does the work, and with how many threads."""
+"""Which device does the work, with how many threads, and what machine it is."""
 
 from __future__ import annotations
 
+import os
+import platform
 import re
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -52,3 +56,33 @@ def free_bytes(device: torch.device) -> int | None:
         return None
     kibibytes = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
     return 1024 * int(kibibytes[0]) if kibibytes else None
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, for whoever compares figures."""
+    names = ("deepmac-distill", "torch", "torchvision", "numpy", "pyarrow", "pycocotools", "hotcoco", "timm")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "packages": {name: _version(name) for name in names},
+    }
+
+
+def _processor() -> str:
+    """The processor's own name where the system reports it, else its kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

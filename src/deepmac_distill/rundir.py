@@ -6,24 +6,20 @@ A stage works in ``<stage>.part`` and is renamed to ``<stage>`` when it is whole
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from deepmac_distill.devices import environment
 from deepmac_distill.errors import RunError
 from deepmac_distill.files import remove_leftovers, sha256_of_file, write_json
 from deepmac_distill.progress import Progress
+from deepmac_distill.runlock import NAME as LOCK
+from deepmac_distill.runlock import run_lock
 
 Inputs = Mapping[str, Any]  # name a user knows ("teacher.train.lr", "labels") -> JSON value
 About = Mapping[str, Mapping[str, Any]]  # input that is a hash -> fact ("file", "data.seen") -> JSON value
@@ -44,7 +40,7 @@ class RunDir:
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path}: is a file; expected a run directory")
         entries = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
-        if entries - {".lock"} and "environment.json" not in entries:
+        if entries - {LOCK} and "environment.json" not in entries:
             raise RunError(
                 f"{self.path}: holds files but no run; expected an empty or new directory, or a run's"
             )
@@ -94,7 +90,7 @@ class RunDir:
             RunError: the stage was done or begun with other inputs, named with old and new value, or an
                 output was changed since; `force` starts the stage afresh instead.
         """
-        with self._held():
+        with run_lock(self.path):
             now = json.loads(json.dumps({"inputs": inputs, "about": about or {}}))  # as it will be read back
             return self._run_stage(stage, now, work, progress, force, derived)
 
@@ -140,23 +136,6 @@ class RunDir:
         (whole / "inputs.json").unlink()
         return whole
 
-    @contextmanager
-    def _held(self) -> Iterator[None]:
-        """Nobody else works in this run meanwhile; the system lets go when a process dies.
-
-        Raises:
-            RunError: another process works in it.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunError(
-                    f"{self.path}: another process works in this run; expected one at a time"
-                ) from None
-            yield
-
     def inputs_of(self, stage: str) -> Inputs | None:
         """What a stage that is done was made with; None where it is not done."""
         path = self.path / stage / "done.json"
@@ -167,36 +146,6 @@ class RunDir:
         with (self.path / "validation_readings.jsonl").open("a", encoding="utf-8") as log:
             when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             log.write(json.dumps({"stage": stage, "annotations": str(annotations), "time": when}) + "\n")
-
-
-def environment() -> dict[str, Any]:
-    """Versions and hardware, for whoever compares figures."""
-    names = ("deepmac-distill", "torch", "torchvision", "numpy", "pyarrow", "pycocotools", "hotcoco", "timm")
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "packages": {name: _version(name) for name in names},
-    }
-
-
-def _processor() -> str:
-    """The processor's own name where the system tells it, else its kind."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _holds_work(part: Path) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from deepmac_distill.errors import RunError
 from deepmac_distill.progress import Silent
 from deepmac_distill.rundir import RunDir
+from deepmac_distill.runlock import is_held
 
 
 class Notes(Silent):
@@ -277,3 +278,19 @@ def test_a_second_process_is_kept_out_while_one_works(run: RunDir) -> None:
             run.run_stage("other", {}, lambda folder: None, Silent())
 
     do(run, meanwhile, {})
+
+
+def test_a_lock_that_is_a_link_is_neither_followed_nor_emptied(run: RunDir, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("kept")
+    run.path.mkdir()
+    (run.path / ".lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(RunError, match=r"\.lock: is a link; expected a file"):
+        do(run, refuse_to_work, {})
+    assert (tmp_path / "precious").read_text() == "kept" and not is_held(run.path)
+
+
+def test_whether_somebody_works_in_a_run_is_asked_without_writing(run: RunDir) -> None:
+    assert not is_held(run.path) and not run.path.exists()
+    found: list[bool] = []
+    do(run, lambda folder: found.append(is_held(run.path)), {})
+    assert found == [True] and not is_held(run.path)
