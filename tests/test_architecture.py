@@ -18,7 +18,7 @@ PACKAGE = ROOT / "src" / "deepmac_distill"
 LAYERS = [
     {"errors"},
     {"config", "structures", "files", "progress", "devices", "runlock"},
-    {"geometry"},
+    {"geometry", "contract"},
     {"dataset", "weights", "teachers"},
     {"data", "models"},
     {"training", "inference", "evaluation", "report", "rundir"},

@@ -23,6 +23,10 @@ class CheckpointError(DistillError):
     """Weights that do not fit: another architecture, another class list, or no weights at all."""
 
 
+class ContractError(DistillError):
+    """A model that somebody else wrote does not keep the contract; the message names what it returned."""
+
+
 class RunError(DistillError):
     """A run directory that belongs to other inputs, or lacks what a stage needs."""
 

@@ -36,6 +36,7 @@ class Job:
     run: RunDir
     progress: Progress
     force: bool = False
+    allow_code: bool = False  # whether the pipeline file may name Python code that is not installed
     _facts: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)  # of files read, by hash
 
     @property

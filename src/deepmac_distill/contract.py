@@ -1,0 +1,102 @@
+"""What a model must be: its spec, what it returns, and the three protocols.
+
+`BoxSegmenter` is all that a teacher needs. `Detector` finds boxes by itself, `Trainable` learns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torch import Tensor, nn
+
+from deepmac_distill.structures import Batch, Detections, Instances
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """What a caller must know of a model before it gives it an image.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    mask_size: int  # cells a side of the grids it returns
+    input_size_px: (
+        int | None
+    )  # side of the square canvas it wants; None: images at their own size, one by one
+    size_divisibility: int = 1  # the canvas's side must be a multiple of this
+    lattice: Literal["centers", "reference"] = "centers"  # where the cells' samples lie, see geometry.crop
+    probabilities: bool = True  # whether grids are probabilities; else they are only cut
+    class_agnostic: bool = True  # False: `segment` reads the classes of the boxes
+    detects: bool = False  # whether it is a `Detector`
+    seen_mask_classes: tuple[str, ...] | None = None  # names; (): it has seen no mask; None: unknown
+    identity: str  # what the provenance calls it: changes whenever its masks may change
+
+    def __post_init__(self) -> None:
+        for name in ("mask_size", "size_divisibility"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)!r}, expected at least 1")
+        if self.input_size_px is not None and self.input_size_px % self.size_divisibility:
+            raise ValueError(
+                f"input_size_px: got {self.input_size_px}, expected a multiple of {self.size_divisibility}"
+            )
+        if not self.identity:
+            raise ValueError("identity: got nothing, expected a name that changes with the model's masks")
+
+    def shown_elsewhere(self, unseen: Sequence[str]) -> tuple[str, ...]:
+        """Those of the `unseen` classes whose masks the model saw; all of them where nobody knows.
+
+        >>> spec = ModelSpec(mask_size=8, input_size_px=64, seen_mask_classes=("cat",), identity="x")
+        >>> spec.shown_elsewhere(["cat", "owl"])
+        ('cat',)
+        """
+        seen = self.seen_mask_classes
+        return tuple(name for name in unseen if seen is None or name in seen)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentedMasks:
+    """Masks of N given boxes, in the order of the boxes."""
+
+    grids: Tensor  # (N, S, S) float32 in [0, 1], over each box
+    answered: Tensor  # (N,) bool; where False the grid counts for nothing
+    iou: Tensor | None = None  # (N,) float32 in [0, 1], the model's own estimate of each mask's IoU
+
+    @classmethod
+    def of(cls, grids: Tensor) -> SegmentedMasks:
+        """The grids of a model that answers every box."""
+        return cls(grids, grids.new_ones(len(grids)).bool())
+
+
+class BoxSegmenter(Protocol):
+    """A model that gives a mask for a box: all that a teacher must be."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model is and what it wants."""
+
+    def segment(self, images: Tensor, instances: Instances) -> SegmentedMasks:
+        """(B, 3, H, W) uint8 RGB and N boxes in pixels of the canvas to N masks."""
+
+
+class Detector(BoxSegmenter, Protocol):
+    """A model that finds boxes, classes and masks by itself."""
+
+    def detect(self, images: Tensor, image_sizes: Tensor, max_detections: int) -> Detections:
+        """(B, 3, H, W) uint8 RGB and (B, 2) height and width to at most `max_detections` an image."""
+
+
+class Trainable(BoxSegmenter, Protocol):
+    """A model that learns from boxes and masks."""
+
+    @property
+    def target_mask_size(self) -> int:
+        """Cells a side of the mask grids that it trains on."""
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """Scalar losses by name, already weighted."""
+
+    def parameter_groups(self) -> Mapping[Literal["pretrained", "new"], list[nn.Parameter]]:
+        """All parameters: those that others' weights can fill, and the rest."""
