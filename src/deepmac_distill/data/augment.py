@@ -55,7 +55,9 @@ class View:
     def clip(self, boxes: Boxes) -> Boxes:
         """The visible part of (N, 4) source boxes, in source pixels; without area where nothing shows."""
         (x1, y1, x2, y2), corner = self.crop, np.tile(self.crop[:2], 2)
-        return clip_boxes(clip_boxes(boxes, self.height, self.width) - corner, y2 - y1, x2 - x1) + corner
+        in_crop = clip_boxes(clip_boxes(boxes, self.height, self.width) - corner, y2 - y1, x2 - x1)
+        visible: Boxes = in_crop + corner
+        return visible
 
     def to_canvas(self, boxes: Boxes) -> Boxes:
         """(N, 4) source boxes in canvas pixels, not clipped."""

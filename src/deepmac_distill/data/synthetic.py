@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from deepmac_distill.files import write_json
 
-Field = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (u, v) in the figure's frame -> negative inside
+Floats = NDArray[np.float64]
+Field = Callable[[Floats, Floats], Floats]  # (u, v) in the figure's frame -> negative inside
 
 CONTOUR_PX = 1.3  # width of the contour, inside the figure
 MIN_VISIBLE_FRACTION = 0.45  # of every figure, whatever is drawn over it
@@ -32,7 +34,7 @@ class Figure:
     """One figure of a scene and what of it can be seen."""
 
     name: str
-    visible: np.ndarray  # (H, W) bool
+    visible: NDArray[np.bool_]  # (H, W)
     whole_px: int  # area before anything covered it
 
 
@@ -59,7 +61,7 @@ def write_scenes(folder: Path, *, images: int, seed: int, size_px: int = 128) ->
     return path
 
 
-def draw_scene(rng: np.random.Generator, size_px: int) -> tuple[np.ndarray, list[Figure]]:
+def draw_scene(rng: np.random.Generator, size_px: int) -> tuple[NDArray[np.uint8], list[Figure]]:
     """One scene: (H, W, 3) uint8 RGB pixels and its 3 to 7 figures, the nearest to the eye last."""
     canvas = _background(rng, size_px)  # (H, W, 3) in [0, 1]
     figures: list[Figure] = []
@@ -79,7 +81,7 @@ def draw_scene(rng: np.random.Generator, size_px: int) -> tuple[np.ndarray, list
 
 
 def _stays_visible(figure: Figure) -> bool:
-    return figure.visible.sum() >= max(MIN_VISIBLE_PX, MIN_VISIBLE_FRACTION * figure.whole_px)
+    return int(figure.visible.sum()) >= max(MIN_VISIBLE_PX, MIN_VISIBLE_FRACTION * figure.whole_px)
 
 
 def _annotations(figures: list[Figure], image_id: int) -> Iterator[dict[str, Any]]:
@@ -95,7 +97,7 @@ def _annotations(figures: list[Figure], image_id: int) -> Iterator[dict[str, Any
         }
 
 
-def _signed_distance(rng: np.random.Generator, shape: Field, size_px: int) -> np.ndarray:
+def _signed_distance(rng: np.random.Generator, shape: Field, size_px: int) -> Floats:
     """Distance to the edge of a figure put down anywhere, turned and stretched: (H, W) px, negative inside.
 
     First order, field over slope: near the edge, where it is drawn, good to a fraction of a pixel.
@@ -109,10 +111,11 @@ def _signed_distance(rng: np.random.Generator, shape: Field, size_px: int) -> np
     v = (np.cos(turn) * y - np.sin(turn) * x) * stretch
     field = shape(u, v)
     slope_y, slope_x = np.gradient(field)
-    return field / np.maximum(np.hypot(slope_x, slope_y), 1e-3 / radius)
+    distance: Floats = field / np.maximum(np.hypot(slope_x, slope_y), 1e-3 / radius)
+    return distance
 
 
-def _paint(rng: np.random.Generator, canvas: np.ndarray, distance: np.ndarray) -> None:
+def _paint(rng: np.random.Generator, canvas: Floats, distance: Floats) -> None:
     """Draw one figure onto the canvas: a texture of two near colors inside a contour, edges smoothed."""
     touched = distance < 0.5
     rows, columns = np.flatnonzero(touched.any(1)), np.flatnonzero(touched.any(0))
@@ -128,7 +131,7 @@ def _paint(rng: np.random.Generator, canvas: np.ndarray, distance: np.ndarray) -
     canvas[window] = canvas[window] * (1 - cover) + contour * (cover - core) + inner * core
 
 
-def _background(rng: np.random.Generator, size_px: int) -> np.ndarray:
+def _background(rng: np.random.Generator, size_px: int) -> Floats:
     """(H, W, 3) in [0, 1]: soft blotches of muted colors under a weave and grain."""
     knots = np.stack([_rgb(rng.uniform(), rng.uniform(0.1, 0.5), rng.uniform(0.3, 0.8)) for _ in range(16)])
     blotches = _smooth(knots.reshape(4, 4, 3), size_px, size_px)
@@ -136,7 +139,7 @@ def _background(rng: np.random.Generator, size_px: int) -> np.ndarray:
     return np.clip(blotches + weave + rng.normal(0, 0.025, (size_px, size_px, 1)), 0, 1)
 
 
-def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+def _texture(rng: np.random.Generator, height: int, width: int) -> Floats:
     """(H, W) in [0, 1]: stripes, checks, dots or clouds, at a random scale and angle."""
     kind = rng.integers(4)
     if kind == 3:
@@ -151,30 +154,34 @@ def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
             waves = np.sin(along) * np.sin(across)
         case _:
             waves = np.cos(along) + np.cos(across) - 0.6
-    return 1 / (1 + np.exp(-3 * waves))
+    texture: Floats = 1 / (1 + np.exp(-3 * waves))
+    return texture
 
 
-def _smooth(knots: np.ndarray, height: int, width: int) -> np.ndarray:
+def _smooth(knots: Floats, height: int, width: int) -> Floats:
     """(J, K, C) knots, bilinear to (H, W, C)."""
     rows, columns = _hats(len(knots), height), _hats(knots.shape[1], width)
-    return np.einsum("yj,xk,jkc->yxc", rows, columns, knots, optimize=True)
+    smooth: Floats = np.einsum("yj,xk,jkc->yxc", rows, columns, knots, optimize=True)
+    return smooth
 
 
-def _hats(knots: int, samples: int) -> np.ndarray:
+def _hats(knots: int, samples: int) -> Floats:
     """(samples, knots) linear interpolation weights."""
     at = np.linspace(0, knots - 1, samples)
-    return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(knots)))
+    distance: Floats = np.abs(at[:, None] - np.arange(knots))
+    return np.maximum(0, 1 - distance)
 
 
-def _rgb(hue: float, saturation: float, value: float) -> np.ndarray:
+def _rgb(hue: float, saturation: float, value: float) -> Floats:
     return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value))
 
 
 def _polygon(*points: tuple[float, float]) -> Field:
     """Signed distance to a simple polygon."""
 
-    def field(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        nearest, sign = np.full(u.shape, np.inf), np.full(u.shape, 1.0)
+    def field(u: Floats, v: Floats) -> Floats:
+        nearest: Floats = np.full(u.shape, np.inf)
+        sign: Floats = np.full(u.shape, 1.0)
         for (au, av), (bu, bv) in zip(points, (*points[1:], points[0]), strict=True):
             eu, ev, wu, wv = bu - au, bv - av, u - au, v - av
             t = np.clip((wu * eu + wv * ev) / (eu * eu + ev * ev), 0, 1)
@@ -198,17 +205,17 @@ def _without(a: Field, b: Field) -> Field:
     return lambda u, v: np.maximum(a(u, v), -b(u, v))
 
 
-def _bar(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+def _bar(u: Floats, v: Floats) -> Floats:
     return np.hypot(np.maximum(np.abs(u) - 0.7, 0), v) - 0.3
 
 
-def _drop(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+def _drop(u: Floats, v: Floats) -> Floats:
     """A disc drawn out to a point: the radius shrinks along the axis."""
     t = np.clip((u + 0.4) / 1.4, 0, 1)
     return np.hypot(u - (1.4 * t - 0.4), v) - 0.6 * (1 - t)
 
 
-def _heart(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+def _heart(u: Floats, v: Floats) -> Floats:
     """The sextic heart curve, its sixth power taken down to a length."""
     x, y = 1.15 * u, 1.15 * v + 0.1
     ball = x * x + y * y - 1

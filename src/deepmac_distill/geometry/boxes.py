@@ -52,4 +52,4 @@ def box_area(boxes: ArrayLike) -> NDArray[np.float64]:
 def has_area(boxes: ArrayLike) -> NDArray[np.bool_]:
     """(N,) whether both sides of the box are longer than zero."""
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-    return (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    return (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])

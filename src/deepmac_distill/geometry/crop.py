@@ -29,7 +29,7 @@ def crop_features(features: Tensor, boxes: Tensor, image_index: Tensor, size: in
     precise = torch.promote_types(features.dtype, torch.float32)
     order = torch.argsort(image_index, stable=True)
     counts = torch.bincount(image_index, minlength=b).tolist()
-    grids = _sampling_grid(boxes.detach()[order].to(precise), h, w, size).split(counts)  # B x (n, S, S, 2)
+    grid_of_box = _sampling_grid(boxes.detach()[order].to(precise), h, w, size)  # (N, S, S, 2)
     crops = [
         F.grid_sample(
             features[i : i + 1].to(precise),
@@ -38,7 +38,7 @@ def crop_features(features: Tensor, boxes: Tensor, image_index: Tensor, size: in
             padding_mode="border",
             align_corners=False,
         ).reshape(c, -1, size, size)
-        for i, grid in enumerate(grids)
+        for i, grid in enumerate(torch.split(grid_of_box, counts))  # B x (n, S, S, 2)
         if len(grid)
     ]  # of (C, n, S, S)
     if not crops:

@@ -64,7 +64,7 @@ def center_heatmap(
     down = torch.exp(falloff * (torch.arange(h, device=boxes.device) - y) ** 2)  # (N, H)
     across = torch.exp(falloff * (torch.arange(w, device=boxes.device) - x) ** 2)  # (N, W)
     sheets = image_index * k + class_index  # (N,)
-    for rows in torch.arange(len(boxes), device=boxes.device).split(_BOXES_AT_ONCE):
+    for rows in torch.split(torch.arange(len(boxes), device=boxes.device), _BOXES_AT_ONCE):
         gaussians = down[rows, :, None] * across[rows, None, :]  # (n, H, W)
         target.scatter_reduce_(0, sheets[rows, None, None].expand_as(gaussians), gaussians, reduce="amax")
     return target.view(b, k, h, w)

@@ -126,7 +126,8 @@ def _pieces(start: Floats, end: Floats, size: int) -> tuple[Floats, Floats, NDAr
 def _overlap(low: ArrayLike, high: ArrayLike, size: int) -> Floats:
     """(..., size): how much of the interval from low to high lies in each unit cell."""
     cells = np.arange(size)
-    return np.maximum(np.minimum(high, cells + 1) - np.maximum(low, cells), 0)
+    covered: Floats = np.minimum(high, cells + 1) - np.maximum(low, cells)
+    return np.maximum(covered, 0)
 
 
 def _quantized(coverage: Floats) -> NDArray[np.uint8]:
@@ -134,7 +135,7 @@ def _quantized(coverage: Floats) -> NDArray[np.uint8]:
 
 
 def _sides(box: ArrayLike) -> tuple[float, float, float, float]:
-    x1, y1, x2, y2 = map(float, box)
+    x1, y1, x2, y2 = np.asarray(box, dtype=np.float64).tolist()
     if not (x2 > x1 and y2 > y1):
         raise ValueError(f"box: got {(x1, y1, x2, y2)}, expected x2 > x1 and y2 > y1")
     return x1, y1, x2, y2

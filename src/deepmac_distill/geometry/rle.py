@@ -18,10 +18,11 @@ _MOST_IN_DIGITS = 2 ** (5 * np.arange(1, 13) - 1) - 1  # largest magnitude that 
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
+Grids = NDArray[np.floating] | NDArray[np.uint8]
 
 
 def encode_grids(
-    grids: NDArray, boxes: ArrayLike, heights: ArrayLike, widths: ArrayLike, threshold: float = 0.5
+    grids: Grids, boxes: ArrayLike, heights: ArrayLike, widths: ArrayLike, threshold: float = 0.5
 ) -> list[bytes]:
     """Compressed COCO counts of N soft masks, each a grid of cells over its own box.
 
@@ -107,7 +108,7 @@ def decode_counts(counts: bytes) -> Ints:
 
 
 def _grid_runs(
-    grids: NDArray, boxes: Floats, heights: Ints, first: Ints, last: Ints, threshold: float
+    grids: Grids, boxes: Floats, heights: Ints, first: Ints, last: Ints, threshold: float
 ) -> tuple[Ints, Ints, Ints]:
     """Mask, start and end of the runs of n grids: where each pixel column rises and falls past the threshold.
 
@@ -202,7 +203,8 @@ def _varints(lengths: Ints, last: Ints, sizes: Ints) -> list[bytes]:
 def _frames(boxes: ArrayLike, heights: ArrayLike, widths: ArrayLike) -> tuple[Floats, Ints, Ints]:
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     n = len(boxes)
-    return boxes, np.broadcast_to(np.int64(heights), n), np.broadcast_to(np.int64(widths), n)
+    heights, widths = (np.asarray(side).astype(np.int64) for side in (heights, widths))
+    return boxes, np.broadcast_to(heights, n), np.broadcast_to(widths, n)
 
 
 def _pixel_range(low: Floats, high: Floats, limit: Ints) -> tuple[Ints, Ints]:

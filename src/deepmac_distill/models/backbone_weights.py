@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 import torchvision.models
 from torch import Tensor, nn
@@ -28,11 +29,15 @@ def imagenet_weights(name: str, extractor: nn.Module) -> dict[str, Tensor]:
             # V1 is the recipe of the paper's time; DEFAULT would change with torchvision.
             weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
             return dict(weights.get_state_dict(check_hash=True))
-        indices = extractor.feature_info.out_indices
-        options = {"features_only": True, "out_indices": indices, "pretrained": True}
-        return import_timm().create_model(name, **options).state_dict()
+        options = {"features_only": True, "out_indices": _out_indices(extractor), "pretrained": True}
+        return dict(import_timm().create_model(name, **options).state_dict())
     except (OSError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"model.backbone_weights: imagenet weights of {name}: {error}") from error
+
+
+def _out_indices(extractor: Any) -> list[int]:
+    """Which of its maps a timm model gives; timm has no types."""
+    return list(extractor.feature_info.out_indices)
 
 
 def wheel_weights(extractor: nn.Module) -> dict[str, Tensor]:

@@ -69,8 +69,8 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.out_channels, self.stacks, self.size_divisibility = out_channels, stacks, size_divisibility
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.mean = nn.Buffer(torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.std = nn.Buffer(torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def normalize(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 to float, channels last in memory."""
@@ -186,4 +186,5 @@ class FpnBackbone(MultiScaleBackbone):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) uint8 to maps (B, channels, H / s, W / s) for s = 4, 8, ... of `levels`."""
         maps = self.extractor(self.normalize(images))
-        return self.pyramid(dict(zip(self.crop_levels, maps, strict=True)))
+        pyramid: dict[str, Tensor] = self.pyramid(dict(zip(self.crop_levels, maps, strict=True)))
+        return pyramid

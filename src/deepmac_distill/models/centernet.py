@@ -29,16 +29,19 @@ class PredictionHead(nn.Module):
         self.hidden = nn.Conv2d(in_channels, hidden_channels, 3, padding=1)
         self.output = nn.Conv2d(hidden_channels, out_channels, 1)
         init_glorot(self)
-        nn.init.constant_(self.output.bias, bias)
+        if self.output.bias is not None:
+            nn.init.constant_(self.output.bias, bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, H, W) to (B, out, H, W)."""
-        return self.output(F.relu(self.hidden(features), inplace=True))
+        predicted: Tensor = self.output(F.relu(self.hidden(features), inplace=True))
+        return predicted
 
     def at(self, patches: Tensor) -> Tensor:
         """(N, C, 3, 3) patches of the map to (N, out): what `forward` gives at their centers."""
         hidden = F.conv2d(patches, self.hidden.weight, self.hidden.bias)  # (N, hidden, 1, 1)
-        return self.output(F.relu(hidden, inplace=True))[:, :, 0, 0]
+        predicted: Tensor = self.output(F.relu(hidden, inplace=True))
+        return predicted[:, :, 0, 0]
 
 
 class CenterHeads(nn.Module):

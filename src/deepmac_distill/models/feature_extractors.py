@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 import torchvision.models
 from torch import Tensor, nn
+from torchvision.models import ResNet
 
 from deepmac_distill.errors import ConfigError
 from deepmac_distill.models.backbones import (
@@ -45,7 +46,7 @@ class TinyFeatures(nn.Module):
 class ResNetFeatures(nn.Module):
     """The four stages of a torchvision ResNet, with torchvision's parameter names."""
 
-    def __init__(self, resnet: nn.Module) -> None:
+    def __init__(self, resnet: ResNet) -> None:
         super().__init__()
         self.channels = tuple(resnet.fc.in_features // 2**i for i in (3, 2, 1, 0))
         for name, part in resnet.named_children():
@@ -54,9 +55,11 @@ class ResNetFeatures(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) to maps at strides 4, 8, 16 and 32."""
-        maps = [self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x)))))]
-        for layer in (self.layer2, self.layer3, self.layer4):
-            maps.append(layer(maps[-1]))
+        for name in ("conv1", "bn1", "relu", "maxpool"):
+            x = self.get_submodule(name)(x)
+        maps = [self.get_submodule("layer1")(x)]
+        for name in ("layer2", "layer3", "layer4"):
+            maps.append(self.get_submodule(name)(maps[-1]))
         return maps
 
 
@@ -150,6 +153,6 @@ def import_timm() -> ModuleType:
 def _timm_strides(timm: ModuleType, name: str) -> list[int]:
     try:
         with torch.device("meta"):
-            return timm.create_model(name, features_only=True).feature_info.reduction()
+            return list(timm.create_model(name, features_only=True).feature_info.reduction())
     except (RuntimeError, AttributeError, TypeError) as error:
         raise ConfigError(f"model.backbone: timm's {name} gives no feature maps ({error})") from error

@@ -47,7 +47,10 @@ class Hourglass(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape; H and W are multiples of 2 ** (stages - 1), or of 1."""
-        below = self.up(self.inner(self.down(x)))
+        below: Tensor = self.up(self.inner(self.down(x)))
         if self.factor > 1:
             below = F.interpolate(below, scale_factor=float(self.factor), mode="nearest")
-        return below if self.skip is None else self.skip(x) + below
+        if self.skip is None:
+            return below
+        skipped: Tensor = self.skip(x)
+        return skipped + below

@@ -89,7 +89,8 @@ class MaskHead(nn.Module):
     def forward(self, crops: Tensor) -> Tensor:
         """(N, C, S, S) to (N, S, S) logits."""
         # Channels last is the layout CPU and GPU convolutions want; the numbers are the same.
-        return self.logits(self.body(crops.contiguous(memory_format=torch.channels_last)))[:, 0]
+        logits: Tensor = self.logits(self.body(crops.contiguous(memory_format=torch.channels_last)))
+        return logits[:, 0]
 
 
 class FullyConnectedMaskHead(nn.Module):
@@ -107,8 +108,9 @@ class FullyConnectedMaskHead(nn.Module):
         self.reduce = nn.Conv2d(in_channels, width, 1)
         init_glorot(self)
         sides = [width * size**2, *[_FULLY_CONNECTED_WIDTH] * (layers - 1), size**2]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sides))
-        for layer in self.layers:
+        linear = [nn.Linear(a, b) for a, b in itertools.pairwise(sides)]
+        self.layers = nn.ModuleList(linear)
+        for layer in linear:
             nn.init.xavier_normal_(layer.weight)
             nn.init.zeros_(layer.bias)
 
@@ -117,7 +119,8 @@ class FullyConnectedMaskHead(nn.Module):
         x = self.reduce(crops).flatten(1)
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
-        return self.layers[-1](x).view(len(crops), *crops.shape[-2:])
+        logits: Tensor = self.layers[-1](x).view(len(crops), *crops.shape[-2:])
+        return logits
 
 
 class PreActivationBlock(nn.Module):
@@ -140,7 +143,8 @@ class PreActivationBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, S, S) to (N, out, S, S)."""
         active = F.relu(self.norm(x), inplace=True)
-        return self.branch(active) + (x if self.project is None else self.project(active))
+        total: Tensor = self.branch(active) + (x if self.project is None else self.project(active))
+        return total
 
 
 def build_mask_head(
@@ -189,7 +193,7 @@ def _resnet_head(
     dilations[dilated] = [2] * len(dilations[dilated])
     blocks = [
         # Every stack, that is every change of multiple, opens with a projection.
-        PreActivationBlock(c_in, c_out, i == 0 or c_in != c_out, tuple(dilations[2 * i : 2 * i + 2]))
+        PreActivationBlock(c_in, c_out, i == 0 or c_in != c_out, (dilations[2 * i], dilations[2 * i + 1]))
         for i, (c_in, c_out) in enumerate(itertools.pairwise(channels))
     ]
     return MaskHead(nn.Sequential(nn.Conv2d(in_channels, width, 1), *blocks), channels[-1])

@@ -6,6 +6,8 @@ what it compares with.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
@@ -34,19 +36,16 @@ class RoiMaskHead(nn.Module):
     def __init__(self, body: nn.Module, body_channels: int, channels: int, masks: int) -> None:
         super().__init__()
         self.body = body
-        self.upsample = nn.Sequential(
-            nn.ConvTranspose2d(body_channels, channels, 2, stride=2),
-            BatchNorm(channels),
-            nn.ReLU(inplace=True),
-        )
+        widen = nn.ConvTranspose2d(body_channels, channels, 2, stride=2)
+        self.upsample = nn.Sequential(widen, BatchNorm(channels), nn.ReLU(inplace=True))
         self.logits = nn.Conv2d(channels, masks, 1)
-        for part in (self.upsample[0], self.logits):
-            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(part.bias)
+        for part in (widen, self.logits):
+            _init_he(part, mode="fan_out")
 
     def forward(self, crops: Tensor) -> Tensor:
         """(N, C, S, S) to (N, masks, 2S, 2S) logits."""
-        return self.logits(self.upsample(self.body(crops)))
+        logits: Tensor = self.logits(self.upsample(self.body(crops)))
+        return logits
 
 
 def batch_norm_roi_mask_head(in_channels: int, masks: int, channels: int = 256) -> RoiMaskHead:
@@ -54,8 +53,7 @@ def batch_norm_roi_mask_head(in_channels: int, masks: int, channels: int = 256) 
     layers: list[nn.Module] = []
     for i in range(DEFAULT_LAYERS):
         conv = nn.Conv2d(channels if i else in_channels, channels, 3, padding=1)
-        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-        nn.init.zeros_(conv.bias)
+        _init_he(conv, mode="fan_out")
         layers += [conv, BatchNorm(channels), nn.ReLU(inplace=True)]
     return RoiMaskHead(nn.Sequential(*layers), channels, channels, masks)
 
@@ -84,25 +82,29 @@ class WeightTransferHead(nn.Module):
     ) -> None:
         super().__init__()
         self.body = MaskRCNNHeads(in_channels, [channels] * DEFAULT_LAYERS, dilation=1)
-        self.upsample = nn.Sequential(
-            nn.ConvTranspose2d(channels, channels, 2, stride=2), nn.ReLU(inplace=True)
-        )
-        self.transfer = nn.Sequential(
-            nn.Linear(weight_channels, channels), nn.LeakyReLU(0.1), nn.Linear(channels, channels)
-        )
+        widen = nn.ConvTranspose2d(channels, channels, 2, stride=2)
+        self.upsample = nn.Sequential(widen, nn.ReLU(inplace=True))
+        first, second = nn.Linear(weight_channels, channels), nn.Linear(channels, channels)
+        self.transfer = nn.Sequential(first, nn.LeakyReLU(0.1), second)
         cells = (2 * crop_size) ** 2
-        self.agnostic = nn.Sequential(
-            nn.Flatten(), nn.Linear(channels * cells, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, cells)
-        )
-        for layer in (self.upsample[0], self.transfer[0], self.transfer[2], self.agnostic[1]):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
-        nn.init.normal_(self.agnostic[3].weight, std=0.001)
-        nn.init.zeros_(self.agnostic[3].bias)
+        narrow, to_cells = nn.Linear(channels * cells, hidden), nn.Linear(hidden, cells)
+        self.agnostic = nn.Sequential(nn.Flatten(), narrow, nn.ReLU(inplace=True), to_cells)
+        for layer in (widen, first, second, narrow):
+            _init_he(layer, mode="fan_in")
+        nn.init.normal_(to_cells.weight, std=0.001)
+        nn.init.zeros_(to_cells.bias)
 
     def forward(self, crops: Tensor, class_weights: Tensor) -> Tensor:
         """(N, C, S, S) crops and (K, W) box weights of the classes to (N, K, 2S, 2S) logits."""
         features = self.upsample(self.body(crops))  # (N, channels, 2S, 2S)
         of_class = self.transfer(class_weights.detach())  # (K, channels)
         masks = torch.einsum("kc,nchw->nkhw", of_class, features)
-        return masks + self.agnostic(features).view(len(crops), 1, *features.shape[-2:])
+        agnostic: Tensor = self.agnostic(features)
+        return masks + agnostic.view(len(crops), 1, *features.shape[-2:])
+
+
+def _init_he(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, mode: Literal["fan_in", "fan_out"]) -> None:
+    """He normal kernels and zero biases."""
+    nn.init.kaiming_normal_(layer.weight, mode=mode, nonlinearity="relu")
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

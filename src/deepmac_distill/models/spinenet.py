@@ -79,10 +79,7 @@ class SpineNet(nn.Module):
             _blocks(stage, stage.channels, repeats, drop_rate * i / len(_SEARCHED))
             for i, stage in enumerate(_SEARCHED, start=1)
         )
-        self.connections = nn.ModuleList(
-            nn.ModuleList(Resample(stages[parent], stage, resample_share) for parent in stage.parents)
-            for stage in _SEARCHED
-        )
+        self.connections = nn.ModuleList(Connections(stage, stages, resample_share) for stage in _SEARCHED)
         self.dangling = _dangling(stages)
         self.outputs = nn.ModuleList(
             ConvBlock(stage.channels, out_channels, kernel=1) for stage in _SEARCHED if stage.output
@@ -101,7 +98,7 @@ class SpineNet(nn.Module):
         for stage, blocks, connections, dangling in zip(
             _SEARCHED, self.stages, self.connections, self.dangling, strict=True
         ):
-            parents = [connect(maps[p]) for connect, p in zip(connections, stage.parents, strict=True)]
+            parents = connections([maps[p] for p in stage.parents])
             maps.append(blocks(F.relu(sum(parents + [maps[i] for i in dangling]))))
         found = [(s.level, maps[_STEM_STAGES + i]) for i, s in enumerate(_SEARCHED) if s.output]
         outputs = [(level, output(x)) for (level, x), output in zip(found, self.outputs, strict=True)]
@@ -142,7 +139,19 @@ class Resample(nn.Module):
             x = F.max_pool2d(x, 3, stride=2, padding=1)
         if self.upsampling > 1:
             x = F.interpolate(x, scale_factor=self.upsampling, mode="nearest")
-        return self.expand(x)
+        expanded: Tensor = self.expand(x)
+        return expanded
+
+
+class Connections(nn.ModuleList):
+    """The two connections of a searched stage."""
+
+    def __init__(self, stage: Stage, stages: Sequence[Stage], share: float) -> None:
+        super().__init__(Resample(stages[parent], stage, share) for parent in stage.parents)
+
+    def forward(self, parents: Sequence[Tensor]) -> list[Tensor]:
+        """The maps of the two parents to what the stage sums."""
+        return [connect(x) for connect, x in zip(self, parents, strict=True)]
 
 
 def _blocks(stage: Stage, in_channels: int, repeats: int, drop_rate: float = 0.0) -> nn.Sequential:

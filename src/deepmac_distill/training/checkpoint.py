@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -12,11 +13,21 @@ from deepmac_distill.errors import CheckpointError
 from deepmac_distill.files import written_whole
 
 
+class Stateful(Protocol):
+    """A model, an optimizer: what gives its state and takes it back."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state by name."""
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any:
+        """Take a state back."""
+
+
 class TrainingState:
     """Everything a loop needs to go on as if it had not been stopped, in one file."""
 
-    def __init__(self, path: Path, parts: dict[str, Any]) -> None:
-        """`parts`: name -> object with ``state_dict`` and ``load_state_dict``."""
+    def __init__(self, path: Path, parts: Mapping[str, Stateful]) -> None:
+        """`parts`: name -> what has a state."""
         self._path, self._parts = path, parts
 
     def save(self, step: int) -> None:
@@ -43,4 +54,4 @@ class TrainingState:
                 f"{self._path}: cannot resume: {reason}; expected this run's state"
             ) from None
         torch.set_rng_state(saved["rng"])
-        return saved["step"]
+        return int(saved["step"])

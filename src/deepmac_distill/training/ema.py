@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
@@ -14,8 +15,10 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
     Batch-norm statistics are averaged like weights.
     """
 
-    def update(average, weights, updates):  # type: ignore[no-untyped-def]  # signature is torch's
+    @torch.no_grad()
+    def update(average: Tensor, weights: Tensor, updates: Tensor | int) -> Tensor:
         n = int(updates)
-        return get_ema_avg_fn(min(decay, (1 + n) / (10 + n)))(average, weights, updates)
+        kept = min(decay, (1 + n) / (10 + n))
+        return kept * average + (1 - kept) * weights
 
     return AveragedModel(model, avg_fn=update, use_buffers=True)

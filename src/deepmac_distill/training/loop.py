@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from deepmac_distill.errors import DivergedError
 from deepmac_distill.progress import Progress
 from deepmac_distill.structures import Batch
-from deepmac_distill.training.checkpoint import TrainingState
+from deepmac_distill.training.checkpoint import Stateful, TrainingState
 from deepmac_distill.training.ema import averaged
 from deepmac_distill.training.metrics_log import MetricsLog
 from deepmac_distill.training.schedule import Schedule
@@ -54,7 +54,9 @@ def train(
     """
     model.to(device).train()
     average = averaged(model, settings.ema_decay) if settings.ema_decay else None
-    parts = {"model": model, "optimizer": optimizer} | ({"average": average} if average else {})
+    parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer}
+    if average:
+        parts["average"] = average
     state = TrainingState(folder / "state.pt", parts)
     first_step = state.restore()
     base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
@@ -127,6 +129,6 @@ def _accumulate_gradients(
         if not total.isfinite():
             terms = ", ".join(f"{name} {value:g}" for name, value in values.items())
             raise DivergedError(f"step {step}: loss is not finite: {terms}; expected finite; try a lower lr")
-        (total / settings.gradient_accumulation_steps).backward()
+        torch.autograd.backward(total / settings.gradient_accumulation_steps)
         sums = {name: sums.get(name, 0.0) + value for name, value in values.items()}
     return sums
