@@ -3,4 +3,4 @@
 Start reading at ``stages/``: one function per stage, and the only place where the parts meet.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"  # the only place; the package metadata read it here

@@ -11,11 +11,15 @@ from typing import Any
 
 import torch
 
+from deepmac_distill import __version__
 from deepmac_distill.errors import ConfigError, DeviceError
 
 
 def pick_device(name: str) -> torch.device:
-    """The device called `name`: auto (a GPU if there is one), cpu, cuda or cuda:N.
+    """The device called `name`: auto, cpu, cuda, cuda:N or mps.
+
+    `auto` takes the first NVIDIA GPU, else the CPU. The tests run on the CPU under Linux; nothing tests
+    `mps` (Apple's GPUs), so only its name selects it.
 
     Raises:
         ConfigError: no such name.
@@ -23,14 +27,16 @@ def pick_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise ConfigError(f"device: got {name!r}, expected auto, cpu, cuda or cuda:N")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(
-            f"device: got {name}, but torch sees {torch.cuda.device_count()} GPUs; expected cpu or auto"
-        )
-    return device
+    found = re.fullmatch(r"(cpu|mps|cuda)(?:(?<=cuda):([0-9]+))?", name)
+    if found is None:
+        raise ConfigError(f"device: got {name!r}, expected auto, cpu, cuda, cuda:N or mps")
+    kind, number = found.group(1), found.group(2)
+    # Compared as integers first: torch takes no number that does not fit into a byte.
+    if kind == "cuda" and int(number or 0) >= (gpus := torch.cuda.device_count()):
+        raise DeviceError(f"device: got {name}, but torch sees {gpus} GPUs; expected cpu or auto")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("device: got mps, but torch sees no Apple GPU; expected cpu or auto")
+    return torch.device(kind if number is None else f"{kind}:{int(number)}")
 
 
 def use_threads(threads: int) -> None:
@@ -40,14 +46,20 @@ def use_threads(threads: int) -> None:
 
 
 def autocast_allowed(device: torch.device, choice: str) -> bool:
-    """bfloat16 where it is faster: on GPUs that have it, unless switched off. On CPUs it is slower."""
+    """Whether to compute in bfloat16: on an NVIDIA GPU that has it, unless `choice` is "off".
+
+    A CPU computes in float32, since bfloat16 is slower there, and so does `mps`, where nobody has tested it.
+    """
     return (
         choice == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     )
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that a program could still take there; None where the system does not tell."""
+    """Memory in bytes that a program could still take on `device`; None where the system reports none.
+
+    An Apple GPU (`mps`) shares the memory of the CPU.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
@@ -60,14 +72,14 @@ def free_bytes(device: torch.device) -> int | None:
 
 def environment() -> dict[str, Any]:
     """Versions and hardware, for whoever compares figures."""
-    names = ("deepmac-distill", "torch", "torchvision", "numpy", "pyarrow", "pycocotools", "hotcoco", "timm")
+    names = ("torch", "torchvision", "numpy", "pyarrow", "pycocotools", "hotcoco", "timm")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "packages": {name: _version(name) for name in names},
+        "packages": {"deepmac-distill": __version__} | {name: _version(name) for name in names},
     }
 
 

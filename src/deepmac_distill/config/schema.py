@@ -251,7 +251,7 @@ class Pipeline:
     purpose: str = ""  # the claim this file makes; for the reader
     seed: int = 0
     threads: int = 0  # CPU threads of torch; 0 = torch's choice. Part of what makes CPU runs repeatable
-    device: str = "auto"  # auto | cpu | cuda | cuda:N
+    device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
     data: DataConfig = field(default_factory=DataConfig)
     teacher: RoleConfig = field(default_factory=RoleConfig)
     labels: LabelsConfig = field(default_factory=LabelsConfig)
