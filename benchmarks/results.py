@@ -21,21 +21,21 @@ from typing import Any
 import appendix_b
 import latency
 import mask_heads
+from deepmac_distill.chain import CHAIN
 from deepmac_distill.config import load_pipeline
 from deepmac_distill.files import write_json
 from deepmac_distill.report.tables import percent, points, share
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-STAGES = ("teacher", "evaluate-teacher", "pseudolabel", "select", "student", "evaluate-student", "report")
 
 
 def record(run: Path, out: Path, command: str) -> None:
     """Keep a run's figures, its environment and the seconds of each stage."""
     seconds = {
-        stage: _read(run / stage / "done.json")["seconds_since_last_start"]
-        for stage in STAGES
-        if (run / stage / "done.json").exists()
+        stage.name: _read(run / stage.name / "done.json")["seconds_since_last_start"]
+        for stage in CHAIN
+        if (run / stage.name / "done.json").exists()
     }
     roles = [role for role in ("teacher", "student") if (run / f"evaluate-{role}").exists()]
     config = _read(run / "config.json")

@@ -10,19 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from deepmac_distill.cli.app import STAGES_WITH_WEIGHTS
-from deepmac_distill.stages.job import MADE_BY
+from deepmac_distill.chain import STAGES, TRAININGS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "deepmac_distill"
 LAYERS = [
     {"errors"},
-    {"config", "structures", "files", "progress", "devices", "runlock"},
+    {"config", "structures", "files", "progress", "devices", "runlock", "chain"},
     {"geometry", "contract"},
     {"dataset", "weights", "teachers"},
     {"data", "models"},
     {"training", "inference", "evaluation", "report", "rundir"},
-    {"labels"},
+    {"labels", "status"},
     {"stages"},
     {"forecast"},
     {"cli"},
@@ -97,5 +96,32 @@ def test_the_library_neither_prints_nor_exits() -> None:
                 assert ast.unparse(node.func) not in ("print", "exit", "sys.exit"), path
 
 
-def test_the_command_line_knows_every_stage_that_leaves_weights() -> None:
-    assert set(STAGES_WITH_WEIGHTS) == MADE_BY.keys()
+def sets_out_stages(node: ast.AST) -> bool:
+    """Whether a literal, in their order, or a function, by calls, names three stages or more."""
+    if isinstance(node, ast.Tuple | ast.List | ast.Set | ast.Dict):
+        parts = node.keys if isinstance(node, ast.Dict) else node.elts
+        words = [part.value for part in parts if isinstance(part, ast.Constant)]
+        places = [list(STAGES).index(word) for word in words if word in STAGES]
+        return len(places) >= 3 and places == sorted(places)
+    if isinstance(node, ast.FunctionDef):
+        calls = [call.func for call in ast.walk(node) if isinstance(call, ast.Call)]
+        named = {call.id for call in calls if isinstance(call, ast.Name)}
+        return len(named & {"teach", "pseudolabel", "student", "evaluate", "report"}) >= 3
+    return False
+
+
+def test_the_order_of_the_stages_stands_in_one_place() -> None:
+    places = {
+        path.relative_to(ROOT)
+        for path in (*PACKAGE.rglob("*.py"), *(ROOT / "benchmarks").glob("*.py"))
+        if any(map(sets_out_stages, ast.walk(ast.parse(path.read_text(encoding="utf-8")))))
+    }
+    assert places == {Path("src/deepmac_distill/chain.py")}
+
+
+def test_a_stage_reads_only_what_stands_before_it() -> None:
+    before: set[str] = set()
+    for stage in STAGES.values():
+        assert set(stage.reads) <= before, stage.name
+        before.add(stage.name)
+    assert set(TRAININGS) == {stage.name for stage in STAGES.values() if stage.kind == "train"}

@@ -14,16 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepmac_distill.devices import environment
+from deepmac_distill.chain import STAGES, command_line
 from deepmac_distill.errors import RunError
-from deepmac_distill.files import remove_leftovers, sha256_of_file, write_json
+from deepmac_distill.files import remove_leftovers, sha256_of_file, sha256_of_json, write_json
 from deepmac_distill.progress import Progress
 from deepmac_distill.runlock import NAME as LOCK
 from deepmac_distill.runlock import run_lock
 
 Inputs = Mapping[str, Any]  # name a user knows ("teacher.train.lr", "labels") -> JSON value
 About = Mapping[str, Mapping[str, Any]]  # input that is a hash -> fact ("file", "data.seen") -> JSON value
-NOT_COMPARED = {"metrics.jsonl", "state.pt", "done.json", "inputs.json"}  # times, and means to an end
+DONE = "done.json"
+TIME = "%Y-%m-%dT%H:%M:%SZ"
+NOT_COMPARED = {"metrics.jsonl", "state.pt", DONE, "inputs.json"}  # times, and means to an end
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +53,20 @@ class RunDir:
         if source is not None:
             (self.path / "config.toml").write_text(source, encoding="utf-8")
 
-    def output(self, stage: str, name: str, command: str) -> Path:
-        """A file of a stage that is done; `command` is what does it.
+    def output(self, stage: str, name: str) -> Path:
+        """A file of a stage of the chain that is done.
 
         Raises:
             RunError: the stage is not done, or the file was changed since.
         """
         path = self.path / stage / name
         if not path.exists():
+            command = command_line(STAGES[stage].command, out=self.path)
             raise RunError(
-                f"{self.path}: no {stage}/{name}; expected `deepmac {command}` to be done in this run before"
+                f"{self.path}: no {stage}/{name}; expected `{command}` to be done in this run before"
             )
-        if (self.path / stage / "done.json").exists():
-            outputs = _read_record(self.path / stage / "done.json")["outputs"]
+        if (self.path / stage / DONE).exists():
+            outputs = read_record(self.path / stage / DONE)["outputs"]
             _refuse_edits(self.path / stage, {name: outputs[name]})
         return path
 
@@ -108,18 +111,20 @@ class RunDir:
             shutil.rmtree(whole, ignore_errors=True)
             shutil.rmtree(part, ignore_errors=True)
         if whole.exists():
-            record = _read_record(whole / "done.json")
+            record = read_record(whole / DONE)
             _refuse_changes(self.path, stage, record, now)
             _refuse_edits(whole, record["outputs"])
             progress.note(f"{stage}: done before, skipped")
             return whole
         remove_leftovers(part)
         if _holds_work(part):
-            record = _read_record(part / "inputs.json")
+            record = read_record(part / "inputs.json")
             _refuse_changes(self.path, stage, record if "inputs" in record else {"inputs": record}, now)
             progress.note(f"{stage}: goes on where it was stopped")
         part.mkdir(parents=True, exist_ok=True)
         if not (self.path / "environment.json").exists():
+            from deepmac_distill.devices import environment  # imports torch, which reading a run does without
+
             write_json(self.path / "environment.json", environment())
         write_json(part / "inputs.json", now)
         started = time.perf_counter()
@@ -130,22 +135,39 @@ class RunDir:
             for path in sorted(part.rglob("*"))
             if path.is_file() and path.name not in NOT_COMPARED
         }
-        seconds = round(time.perf_counter() - started, 1)
-        write_json(part / "done.json", {**now, "outputs": outputs, "seconds_since_last_start": seconds})
+        record = {
+            **now,
+            "made_from": _made_from(self.path, stage),
+            "outputs": outputs,
+            "seconds_since_last_start": round(time.perf_counter() - started, 1),
+            "ended": time.strftime(TIME, time.gmtime()),
+        }
+        write_json(part / DONE, record)
         part.rename(whole)
         (whole / "inputs.json").unlink()
         return whole
 
     def inputs_of(self, stage: str) -> Inputs | None:
         """What a stage that is done was made with; None where it is not done."""
-        path = self.path / stage / "done.json"
-        return _read_record(path)["inputs"] if path.exists() else None
+        path = self.path / stage / DONE
+        return read_record(path)["inputs"] if path.exists() else None
 
     def log_validation_reading(self, stage: str, annotations: Path) -> None:
         """Note that a validation set was read, and by what: nothing may be tuned on it unseen."""
         with (self.path / "validation_readings.jsonl").open("a", encoding="utf-8") as log:
-            when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            when = time.strftime(TIME, time.gmtime())
             log.write(json.dumps({"stage": stage, "annotations": str(annotations), "time": when}) + "\n")
+
+
+def _made_from(run: Path, stage: str) -> dict[str, str]:
+    """Digests of the stages before that are done here. Status compares them; a skip never depends on them."""
+    reads = STAGES[stage].reads if stage in STAGES else ()
+    return {name: digest for name in reads if (digest := outputs_digest(run / name))}
+
+
+def outputs_digest(folder: Path) -> str | None:
+    """One hash for the outputs of a stage; None where it is not done."""
+    return sha256_of_json(read_record(folder / DONE)["outputs"]) if (folder / DONE).exists() else None
 
 
 def _holds_work(part: Path) -> bool:
@@ -155,9 +177,15 @@ def _holds_work(part: Path) -> bool:
     )
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, Any]:
+    """What a stage keeps of itself.
+
+    Raises:
+        RunError: the file is not there or is broken.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return record
     except (FileNotFoundError, json.JSONDecodeError):
         raise RunError(f"{path}: cannot be read; --force redoes the stage") from None
 

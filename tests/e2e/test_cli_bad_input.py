@@ -287,11 +287,13 @@ def test_an_output_directory_of_another_kind_is_refused_and_left_alone(teach, da
 
 def test_a_stage_that_lacks_the_one_before_it_says_which(deepmac, teach, tmp_path: Path) -> None:
     assert_refused(
-        teach(command="pseudolabel"), "no teacher/weights.safetensors; expected `deepmac teach`", tmp_path
+        teach(command="pseudolabel"),
+        "no teacher/weights.safetensors; expected `deepmac teach --out",
+        tmp_path,
     )
     given = ["--out", tmp_path / "run", "--set", "data.val_annotations=x.json"]
     assert_refused(
-        deepmac("student", *given), "no select/instances.json; expected `deepmac pseudolabel`", tmp_path
+        deepmac("student", *given), "no select/instances.json; expected `deepmac pseudolabel --out", tmp_path
     )
     assert_refused(deepmac("evaluate", "student", *given), "no student/weights.safetensors", tmp_path)
     assert_refused(

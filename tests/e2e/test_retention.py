@@ -220,8 +220,8 @@ def test_a_student_of_other_seen_classes_is_refused_before_the_others_are_traine
 
 def test_without_labels_or_a_student_the_command_to_run_is_named(run_copy, deepmac) -> None:
     run = run_copy("select", "student")
-    assert_refused(deepmac("retention", "--out", run), "expected `deepmac pseudolabel`")
-    assert_refused(deepmac("evaluate", "student-seen", "--out", run), "expected `deepmac retention`")
+    assert_refused(deepmac("retention", "--out", run), "expected `deepmac pseudolabel --out")
+    assert_refused(deepmac("evaluate", "student-seen", "--out", run), "expected `deepmac retention --out")
     assert not list(run.glob("student*"))
 
 
@@ -268,7 +268,7 @@ def test_unseen_classes_without_a_human_mask_are_named(deepmac, own_data, tmp_pa
         of_unseen(lambda a: a["category_id"] == ring and drop_mask(a))(raw)
 
     ended = deepmac("retention", "--out", tmp_path / "run", *own_data(train=drop_rings))
-    assert_refused(ended, "expected `deepmac pseudolabel`")
+    assert_refused(ended, "expected `deepmac pseudolabel --out")
     assert "no human masks in training of 1 unseen classes (ring)" in ended.err
 
 
@@ -280,7 +280,7 @@ def test_a_student_with_a_mask_for_each_class_is_called_unfair(run_copy, deepmac
     text = re.sub(r"(?<=\[student.model\]\n).*?(?=\[student.train\])", model, text, flags=re.DOTALL)
     (tmp_path / "rcnn.toml").write_text(text)
     ended = deepmac("retention", "--config", tmp_path / "rcnn.toml", "--out", run)
-    assert_refused(ended, "expected `deepmac pseudolabel`")
+    assert_refused(ended, "expected `deepmac pseudolabel --out")
     assert ("class_agnostic = true is the fair comparison" in ended.err) != agnostic
 
 

@@ -37,7 +37,7 @@ def test_predict_scores_its_masks_and_takes_a_name_with_a_suffix(chain, deepmac,
 def test_other_rules_say_that_the_student_is_out_of_date(chain, deepmac, tmp_path: Path) -> None:
     run = shutil.copytree(chain[0], tmp_path / "run")
     ended = deepmac("pseudolabel", "--out", run, "--set", "labels.min_mask_score=0.9")
-    assert ended.code == 0 and "next: deepmac student --force" in ended.err
+    assert ended.code == 0 and f"next: deepmac student --out {run} --force" in ended.err
 
 
 def test_a_folder_of_images_that_is_not_there_is_one_line(chain, deepmac, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_stage_is_whole_or_absent(run: RunDir) -> None:
     assert not (run.path / "stage" / "done.json").exists() and not (run.path / "stage").exists()
     folder = do(run, writes("a"), {"lr": 1})
     assert (run.path / "stage" / "done.json").exists() and folder == run.path / "stage"
-    assert run.output("stage", "out.txt", "teach").read_text() == "a"
+    assert (folder / "out.txt").read_text() == "a"
     assert not (run.path / "stage.part").exists()
 
 
@@ -241,8 +241,10 @@ def test_a_record_that_cannot_be_read_is_refused_by_name(run: RunDir) -> None:
 
 
 def test_an_output_of_a_stage_that_was_not_done_is_refused_by_name(run: RunDir) -> None:
-    with pytest.raises(RunError, match=r"no teacher/weights\.safetensors; expected `deepmac teach`"):
-        run.output("teacher", "weights.safetensors", "teach")
+    with pytest.raises(
+        RunError, match=r"no teacher/weights\.safetensors; expected `deepmac teach --out .*run`"
+    ):
+        run.output("teacher", "weights.safetensors")
 
 
 def test_a_folder_of_another_kind_is_no_run_directory(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from typing import Annotated
 import typer
 
 from deepmac_distill import __version__
+from deepmac_distill.chain import TRAININGS
+from deepmac_distill.cli.ending import print_ending
 from deepmac_distill.cli.flags import (
     ConfigFile,
     Device,
@@ -30,9 +32,6 @@ from deepmac_distill.cli.flags import (
 from deepmac_distill.cli.jobs import job_of, names_of, overrides_of
 from deepmac_distill.cli.results import print_comparison, print_report, print_retention, print_summary
 from deepmac_distill.errors import ConfigError, DistillError
-
-# As in stages.job, which imports torch; a test holds the two together.
-STAGES_WITH_WEIGHTS = ("teacher", "student", "student-seen", "student-human")
 
 app = typer.Typer(
     help="Masks for all your boxes, and a fast detector-segmenter for every class.",
@@ -70,6 +69,7 @@ def run(
     if report:
         print_report(report)
         print(f"report: {job.run.path / 'report'}")
+    print_ending(job.run.path)
 
 
 @app.command()
@@ -322,10 +322,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _role_or_path(model: str) -> str | Path:
-    if model in STAGES_WITH_WEIGHTS:
+    if model in TRAININGS:
         return model
     if not Path(model).is_file():
-        stages = ", ".join(STAGES_WITH_WEIGHTS)
+        stages = ", ".join(TRAININGS)
         raise ConfigError(f"{model}: no such file; expected {stages}, or a weights file")
     return Path(model)
 

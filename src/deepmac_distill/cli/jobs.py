@@ -71,7 +71,8 @@ def job_of(
 
     pick_device(pipeline.device)  # before anything is written
     directory = RunDir(out or Path("runs") / pipeline.name)
-    source = None if config is None else config.read_text(encoding="utf-8")
+    resolved = config is not None and config.suffix == ".json"  # as a run keeps it, beside the file itself
+    source = None if config is None or resolved else config.read_text(encoding="utf-8")
     return Job(pipeline=pipeline, source=source, run=directory, progress=Terminal(), force=force)
 
 

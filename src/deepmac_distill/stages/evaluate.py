@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from torch import nn
 
+from deepmac_distill.chain import WEIGHTS, Trained
 from deepmac_distill.data.images import images_sha256
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.dataset.coco import Annotations
@@ -22,7 +23,7 @@ from deepmac_distill.inference import detect_objects, segment_boxes
 from deepmac_distill.labels.describe import coco_results, given_box_masks
 from deepmac_distill.report.contact_sheet import contact_sheet
 from deepmac_distill.stages.compare import compare, judged_masks
-from deepmac_distill.stages.job import MADE_BY, Job, Trained, training_split, validation_split
+from deepmac_distill.stages.job import Job, training_split, validation_split
 from deepmac_distill.stages.loading import boxes_for, load_model, sha256_of_weights
 from deepmac_distill.stages.sheet import draw_sheet
 from deepmac_distill.structures import Batch
@@ -39,10 +40,7 @@ def evaluate(job: Job, model: Trained | Path) -> Path:
         raise ConfigError(
             "data.val_annotations: got nothing, expected a COCO file to evaluate on (--val-annotations)"
         )
-    if isinstance(model, str):
-        weights = job.run.output(model, "weights.safetensors", MADE_BY[model])
-    else:
-        weights = model
+    weights = job.run.output(model, WEIGHTS) if isinstance(model, str) else model
     truth = job.read(data.annotations, hide_unseen=False)
     weights_sha256 = sha256_of_weights(weights)
     seen = truth.classes.seen

@@ -17,15 +17,6 @@ from deepmac_distill.dataset.coco import Annotations, read_coco
 from deepmac_distill.progress import Progress
 from deepmac_distill.rundir import RunDir
 
-Role = Literal["teacher", "student"]  # whose recipe of the pipeline file
-Trained = Literal["teacher", "student", "student-seen", "student-human"]  # a stage that leaves weights
-MADE_BY: dict[Trained, str] = {  # the command of each
-    "teacher": "teach",
-    "student": "student",
-    "student-seen": "retention",
-    "student-human": "retention",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -37,6 +28,7 @@ class Job:
     progress: Progress
     force: bool = False
     allow_code: bool = False  # whether the pipeline file may name Python code that is not installed
+    plan: tuple[str, ...] = ()  # stages of the whole run that this is part of, in their order
     _facts: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)  # of files read, by hash
 
     @property
@@ -75,6 +67,8 @@ class Job:
             self.run.record_config(dataclasses.asdict(self.pipeline), self.source)
             work(folder)
 
+        if stage in self.plan:
+            self.progress.note(f"stage {self.plan.index(stage) + 1} of {len(self.plan)}: {stage}")
         about = {name: self._facts[value] for name, value in inputs.items() if str(value) in self._facts}
         return self.run.run_stage(
             stage, inputs, recorded, self.progress, force=self.force, derived=derived, about=about

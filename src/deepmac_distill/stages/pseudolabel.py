@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deepmac_distill import __version__
+from deepmac_distill.chain import WEIGHTS, redo_after
 from deepmac_distill.data.images import images_sha256
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.dataset.coco import Annotations, load_coco_json
@@ -37,7 +38,7 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
     """
     data = training_split(job)
     annotations = job.read_and_tell(data.annotations)
-    weights = teacher or job.run.output("teacher", "weights.safetensors", "teach")
+    weights = teacher or job.run.output("teacher", WEIGHTS)
     masks = _label_facts(job, annotations, data.images, weights)
     labels = job.pipeline.labels
     rules = SelectRules(
@@ -54,8 +55,7 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
         raw = load_coco_json(data.annotations, job.pipeline.data.seen)
         counts = write_instances_json(raw, rows, rules, folder / "instances.json")
         write_json(folder / "counts.json", counts)
-        if (job.run.path / "student").exists():
-            again = "deepmac student --force, then deepmac evaluate student --force"
+        if again := redo_after(job.run.path, "select"):
             job.progress.note(f"labels changed: the student learned from others; next: {again}")
         job.progress.note("labels: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
 

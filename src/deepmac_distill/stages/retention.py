@@ -15,13 +15,14 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from deepmac_distill.chain import ARMS
 from deepmac_distill.dataset.coco import Annotations, require_seen_masks
 from deepmac_distill.errors import ConfigError, DataError, RunError
 from deepmac_distill.evaluation.retention import retention_in_detections, retention_in_given_boxes
 from deepmac_distill.files import sha256_of_file, write_json
 from deepmac_distill.stages.compare import MOST_AP_RESAMPLES
 from deepmac_distill.stages.evaluate import evaluate, read_summary, require_validation
-from deepmac_distill.stages.job import Job, Split, Trained, training_split, validation_split
+from deepmac_distill.stages.job import Job, Split, training_split, validation_split
 from deepmac_distill.stages.train import (
     learns_no_unseen_mask,
     require_buildable,
@@ -30,8 +31,6 @@ from deepmac_distill.stages.train import (
     training_inputs,
 )
 from deepmac_distill.weights.card import read_card, require_classes
-
-ARMS: dict[str, Trained] = {"a": "student-seen", "b": "student", "c": "student-human"}
 
 
 def retention(job: Job) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from deepmac_distill import config, devices
+from deepmac_distill.chain import Role, Trained
 from deepmac_distill.config import DeepMacConfig, GrabCutConfig, MaskRcnnConfig, RoleConfig
 from deepmac_distill.data.augment import training_views
 from deepmac_distill.data.dataset import BoxDataset
@@ -18,7 +19,7 @@ from deepmac_distill.dataset.coco import Annotations, require_seen_masks
 from deepmac_distill.errors import CheckpointError, ConfigError, DataError
 from deepmac_distill.files import sha256_of_file
 from deepmac_distill.models.build import build_model, require_backbone_weights
-from deepmac_distill.stages.job import Job, Role, Trained, training_split
+from deepmac_distill.stages.job import Job, training_split
 from deepmac_distill.teachers.grabcut import GrabCut
 from deepmac_distill.training.loop import LoopSettings, make_optimizer, train
 from deepmac_distill.training.schedule import make_schedule
@@ -52,7 +53,7 @@ def student(job: Job, labels: Path | None = None) -> Path:
     """
     require_buildable(job, "student")
     data = training_split(job)
-    annotations = job.read_and_tell(labels or job.run.output("select", "instances.json", "pseudolabel"))
+    annotations = job.read_and_tell(labels or job.run.output("select", "instances.json"))
     if labels is not None and data.annotations.exists():
         _require_same_data(annotations, job.read(data.annotations))
     return train_stage(job, "student", annotations, data.images)

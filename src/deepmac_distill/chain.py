@@ -1,0 +1,178 @@
+"""The stages of a run: their order, what each reads and makes, and the command that does it.
+
+The one place that says so. Running, `deepmac status`, forecast, retention and appendix B read it from here;
+what a stage does is in `stages`. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Role = Literal["teacher", "student"]  # whose recipe of the pipeline file
+Trained = Literal["teacher", "student", "student-seen", "student-human"]  # a stage that leaves weights
+Kind = Literal["train", "evaluate", "label", "select", "report", "retention"]
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A file that a stage makes for people to use."""
+
+    file: str  # in the folder of the stage
+    title: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One stage; it works in the folder of its name."""
+
+    name: str
+    kind: Kind
+    command: str  # words after `deepmac`
+    role: Role  # whose recipe it follows, or whose masks it is about
+    model: Trained  # the training whose weights it leaves or uses
+    reads: tuple[str, ...] = ()  # stages whose outputs it takes, if they are this run's
+    makes: tuple[Product, ...] = ()
+    derived: bool = False  # cheap: other inputs redo it
+    arm: str = ""  # which student of retention it trains
+
+
+WEIGHTS = "weights.safetensors"
+_FIGURES = (Product("summary.json", "figures"),)
+
+
+def _training(name: Trained, command: str, reads: tuple[str, ...] = (), arm: str = "") -> Stage:
+    role: Role = "teacher" if name == "teacher" else "student"
+    makes = (Product(WEIGHTS, name),)
+    return Stage(
+        name=name, kind="train", command=command, role=role, model=name, reads=reads, makes=makes, arm=arm
+    )
+
+
+def _evaluation(of: Trained) -> Stage:
+    role: Role = "teacher" if of == "teacher" else "student"
+    return Stage(
+        name=f"evaluate-{of}",
+        kind="evaluate",
+        command=f"evaluate {of}",
+        role=role,
+        model=of,
+        reads=(of,),
+        makes=_FIGURES,
+    )
+
+
+CHAIN = (
+    _training("teacher", "teach"),
+    _evaluation("teacher"),
+    Stage(
+        name="pseudolabel",
+        kind="label",
+        command="pseudolabel",
+        role="teacher",
+        model="teacher",
+        reads=("teacher",),
+        makes=(Product("masks.parquet", "masks of all boxes"),),
+    ),
+    Stage(
+        name="select",
+        kind="select",
+        command="pseudolabel",
+        role="teacher",
+        model="teacher",
+        reads=("pseudolabel",),
+        makes=(Product("instances.json", "the same as COCO"),),
+        derived=True,
+    ),
+    _training("student", "student", ("select",), arm="b"),
+    _evaluation("student"),
+    Stage(
+        name="report",
+        kind="report",
+        command="run",
+        role="student",
+        model="student",
+        reads=("evaluate-teacher", "evaluate-student"),
+        makes=(Product("contact_sheet.png", "contact sheet"), *_FIGURES),
+        derived=True,
+    ),
+)
+# Beside the chain: the student without the teacher's masks, and the one with every human mask.
+BESIDE = (
+    _training("student-seen", "retention", arm="a"),
+    _training("student-human", "retention", arm="c"),
+    _evaluation("student-seen"),
+    _evaluation("student-human"),
+    Stage(
+        name="retention",
+        kind="retention",
+        command="retention",
+        role="student",
+        model="student",
+        reads=("evaluate-student-seen", "evaluate-student", "evaluate-student-human"),
+        makes=_FIGURES,
+        derived=True,
+    ),
+)
+STAGES = {stage.name: stage for stage in (*CHAIN, *BESIDE)}
+TRAININGS = {stage.model: stage for stage in STAGES.values() if stage.kind == "train"}
+ARMS = {  # of retention, as it compares them
+    TRAININGS[STAGES[evaluation].model].arm: STAGES[evaluation].model
+    for evaluation in STAGES["retention"].reads
+}
+
+
+def planned(*, evaluated: bool, roles: tuple[Role, ...] = ("teacher", "student")) -> tuple[Stage, ...]:
+    """The stages of a whole run in their order.
+
+    Args:
+        evaluated: there is a validation set.
+        roles: both, or the one whose training and evaluation are asked for; labeling lies between both.
+
+    >>> [stage.name for stage in planned(evaluated=False)]
+    ['teacher', 'pseudolabel', 'select', 'student']
+    >>> [stage.name for stage in planned(evaluated=True, roles=("teacher",))]
+    ['teacher', 'evaluate-teacher']
+    """
+    kinds: set[Kind] = {"train", *(("evaluate",) if evaluated else ())}
+    if len(roles) > 1:
+        kinds |= {"label", "select", *(("report",) if evaluated else ())}
+    return tuple(stage for stage in CHAIN if stage.kind in kinds and stage.role in roles)
+
+
+def command_line(command: str, *words: str | Path, out: Path, force: bool = False) -> str:
+    """A command for a run as it is typed.
+
+    >>> command_line("evaluate teacher", out=Path("my runs/x"), force=True)
+    "deepmac evaluate teacher --out 'my runs/x' --force"
+    """
+    flags = ["--out", str(out), *(["--force"] if force else [])]
+    return shlex.join(["deepmac", *command.split(), *map(str, words), *flags])
+
+
+def products(run: Path) -> list[tuple[str, Path]]:
+    """What a run has made that people use: (title, file), in the order of the stages."""
+    return [
+        (product.title, run / stage.name / product.file)
+        for stage in STAGES.values()
+        for product in stage.makes
+        if (run / stage.name / product.file).exists()
+    ]
+
+
+def redo_after(run: Path, changed: str) -> str:
+    """The commands, as one line for a shell, that redo what a run has made of a stage that changed; or empty.
+
+    Derived stages and what only the whole run makes are left out: they follow by themselves.
+    """
+    old = {changed}
+    again: list[str] = []
+    for stage in STAGES.values():
+        if not old & set(stage.reads) or not (run / stage.name).exists():
+            continue
+        old.add(stage.name)
+        if not stage.derived:
+            again.append(command_line(stage.command, out=run, force=True))
+    return " && ".join(dict.fromkeys(again))

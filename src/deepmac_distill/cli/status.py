@@ -1,0 +1,43 @@
+"""`deepmac status`: how far a run is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deepmac_distill.chain import planned
+from deepmac_distill.cli.app import app
+from deepmac_distill.cli.ending import next_commands
+from deepmac_distill.config import load_pipeline
+from deepmac_distill.errors import ConfigError
+
+
+@app.command()
+def status(
+    run: Annotated[Path, typer.Argument(help="Run directory, such as runs/demo.")],
+) -> None:
+    """How far a run is: what each stage made and when, what is stale, and how to go on. Only reads."""
+    from deepmac_distill.status import status_of, to_do
+
+    found = status_of(run, planned(evaluated=_is_evaluated(run)))
+    width = max(len(one.stage) for one in found)
+    for one in found:
+        when = "" if one.when is None else f"{one.when.astimezone():%Y-%m-%d %H:%M}"
+        print(f"{one.stage:<{width}}  {one.state:<9}  {when:<16}  {', '.join(one.made)}".rstrip())
+    for one in found:
+        if one.detail:
+            place = "at " if one.state in ("stopped", "at work") else ""
+            print(f"{one.stage}: {one.state}: {place}{one.detail}")
+    if commands := to_do(run, found) or next_commands(run):
+        print("next:", *commands, sep="\n  ")
+
+
+def _is_evaluated(run: Path) -> bool:
+    """Whether the run has a validation set, as far as its configuration can be read."""
+    try:
+        data = load_pipeline(run / "config.json").data
+    except ConfigError:  # of an earlier version, or not there yet
+        return True
+    return data.source == "scenes" or bool(data.val_annotations)

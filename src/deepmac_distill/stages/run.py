@@ -1,0 +1,45 @@
+"""The whole chain, in the order that `deepmac_distill.chain` declares."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from deepmac_distill.chain import Stage, planned
+from deepmac_distill.stages.evaluate import evaluate, report, require_lead, require_validation
+from deepmac_distill.stages.job import Job
+from deepmac_distill.stages.pseudolabel import pseudolabel
+from deepmac_distill.stages.train import require_buildable, require_unleaked, student, teach
+
+
+def run(job: Job) -> dict[str, Any]:
+    """The whole chain; returns the report. Stages that are done are skipped, a stopped one goes on.
+
+    Raises:
+        GateError: the teacher's lead over the box is below `evaluation.min_lead_over_box`.
+    """
+    require_buildable(job, "teacher")
+    require_buildable(job, "student")
+    require_unleaked(job, "student")
+    evaluated = require_validation(job)
+    plan = planned(evaluated=evaluated)
+    numbered = replace(job, plan=tuple(stage.name for stage in plan))
+    for stage in plan:
+        if stage.kind != "report":
+            _do(numbered, stage)
+    if not evaluated:
+        job.progress.note("no data.val_annotations: nothing was evaluated")
+        return {}
+    return report(numbered)
+
+
+def _do(job: Job, stage: Stage) -> None:
+    match stage.kind:
+        case "train":
+            (teach if stage.role == "teacher" else student)(job)
+        case "evaluate":
+            folder = evaluate(job, stage.model)
+            if stage.role == "teacher":
+                require_lead(job, folder)
+        case "label":
+            pseudolabel(job)  # and the selection, which follows from it

@@ -1,0 +1,133 @@
+"""How far a run is: of each stage whether it is done, stopped, at work, stale or not begun. Read, not run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from deepmac_distill.chain import STAGES, Stage, command_line
+from deepmac_distill.errors import RunError
+from deepmac_distill.rundir import DONE, TIME, RunDir, outputs_digest, read_record
+from deepmac_distill.runlock import is_held
+
+State = Literal["done", "at work", "stopped", "stale", "broken", "not begun"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageStatus:
+    """How one stage stands."""
+
+    stage: str
+    state: State
+    when: datetime | None = None  # it ended, or was written to last
+    made: tuple[str, ...] = ()  # its files for people
+    detail: str = ""  # where it was stopped, or why it is stale or broken
+
+
+def status_of(run: Path, planned: Iterable[Stage]) -> list[StageStatus]:
+    """Every stage that is planned, and every other one that the run has begun.
+
+    Raises:
+        RunError: there is no run.
+    """
+    RunDir(run)
+    if not (run / "environment.json").exists():
+        raise RunError(f"{run}: no run there; expected a run directory, such as runs/demo")
+    names = {stage.name for stage in planned}
+    begun = {path.name.removesuffix(".part") for path in run.iterdir() if _is_stage(path)}
+    order = [*(name for name in STAGES if name in names | begun), *sorted(begun - STAGES.keys())]
+    held = is_held(run)
+    found: dict[str, StageStatus] = {}
+    for name in order:
+        found[name] = _status(run, name, held, found)
+    return list(found.values())
+
+
+def to_do(run: Path, found: Iterable[StageStatus]) -> list[str]:
+    """The commands, for a shell, that bring a run to its end: what is stale or broken first, then the rest.
+
+    Derived stages follow by themselves.
+    """
+    stages = [(STAGES[one.stage], one.state) for one in found if one.stage in STAGES]
+    redo = [stage for stage, state in stages if state in ("stale", "broken") and not stage.derived]
+    commands = [command_line(stage.command, out=run, force=True) for stage in redo]
+    open_stages = [stage for stage, state in stages if state in ("stopped", "not begun")]
+    if open_stages or any(state == "stale" for _, state in stages):
+        commands.append(command_line("run", run / "config.json", out=run))
+    return list(dict.fromkeys(commands))
+
+
+def _is_stage(path: Path) -> bool:
+    return (path / DONE).exists() or (path.name.endswith(".part") and (path / "inputs.json").exists())
+
+
+def _status(run: Path, name: str, held: bool, before: dict[str, StageStatus]) -> StageStatus:
+    whole, part = run / name, run / f"{name}.part"
+    if part.is_dir() and not whole.exists():
+        last = max((path.stat().st_mtime for path in part.rglob("*")), default=part.stat().st_mtime)
+        when = datetime.fromtimestamp(last, UTC)
+        return StageStatus(
+            stage=name, state="at work" if held else "stopped", when=when, detail=_place(run, name, part)
+        )
+    if not whole.exists():
+        return StageStatus(stage=name, state="not begun")
+    try:
+        record = read_record(whole / DONE)
+        missing = [file for file in record["outputs"] if not (whole / file).exists()]
+    except (RunError, KeyError, TypeError):
+        return StageStatus(stage=name, state="broken", detail=f"{DONE} cannot be read")
+    when = _ended(record, whole / DONE)
+    if missing:
+        return StageStatus(stage=name, state="broken", when=when, detail=f"{missing[0]} is missing")
+    products = STAGES[name].makes if name in STAGES else ()
+    made = tuple(product.file for product in products if (whole / product.file).exists())
+    why = _stale(run, record, before)
+    return StageStatus(stage=name, state="stale" if why else "done", when=when, made=made, detail=why)
+
+
+def _stale(run: Path, record: dict[str, Any], before: dict[str, StageStatus]) -> str:
+    """Why a stage that is done is of an earlier state of the run; empty where it is not."""
+    for name, digest in record.get("made_from", {}).items():
+        try:
+            now = outputs_digest(run / name)
+        except (RunError, KeyError, TypeError):
+            now = None
+        if now != digest:
+            return f"{name} was redone since" if now else f"{name} is not done"
+        if name in before and before[name].state == "stale":
+            return f"{name} is stale"
+    return ""
+
+
+def _ended(record: dict[str, Any], path: Path) -> datetime:
+    """When a stage ended; runs of earlier versions do not record it."""
+    if isinstance(ended := record.get("ended"), str):
+        return datetime.strptime(ended, TIME).replace(tzinfo=UTC)
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+
+
+def _place(run: Path, name: str, part: Path) -> str:
+    """How far a stage is that has begun."""
+    log = part / "metrics.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    for line in reversed(lines):
+        try:
+            return f"step {json.loads(line)['step'] + 1}{_of_steps(run, name)}"
+        except (json.JSONDecodeError, KeyError, TypeError):  # a writer that was killed left half a line
+            continue
+    units = len(list((part / "units").glob("*.parquet"))) if (part / "units").is_dir() else 0
+    return f"{units} units" if units else "its beginning"
+
+
+def _of_steps(run: Path, name: str) -> str:
+    if name not in STAGES or not (run / "config.json").exists():
+        return ""
+    try:
+        config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+        return f" of {config[STAGES[name].role]['train']['steps']}"
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return ""
