@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from deepmac_distill import devices
+from deepmac_distill.chain import Role
 from deepmac_distill.config import DeepMacConfig, MaskRcnnConfig, ModelConfig, RoleConfig
 from deepmac_distill.config.schema import EvaluationConfig
 from deepmac_distill.data.synthetic import SCENE_CLASSES
@@ -40,7 +41,7 @@ from deepmac_distill.forecast.inventory import (
     take_inventory,
 )
 from deepmac_distill.models.build import build_model
-from deepmac_distill.stages.job import Job, Role, Split, validation_split
+from deepmac_distill.stages.job import Job, Split, validation_split
 from deepmac_distill.stages.train import require_buildable
 
 ENTRY_BYTES = 500  # of a mask with its box and numbers in a file, more than most take
