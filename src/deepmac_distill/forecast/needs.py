@@ -281,7 +281,7 @@ def _detects(model: ModelConfig) -> bool:
 
 
 def _mask_cells(model: ModelConfig) -> int:
-    return 2 * model.mask_crop if isinstance(model, MaskRcnnConfig) else model.target_mask_size
+    return 2 * model.mask_crop if isinstance(model, MaskRcnnConfig) else model.mask_size
 
 
 def _state_of(recipe: RoleConfig, classes: int) -> StateBytes:
