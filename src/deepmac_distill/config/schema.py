@@ -164,7 +164,7 @@ class TrainConfig:
     ema_decay: float = 0.0  # 0 = the reported weights are the last ones
     autocast: Literal["auto", "off"] = "auto"  # bfloat16 on a GPU that has it; never on a CPU
     image_size_px: int = 512  # side of the square canvas
-    scale_range: tuple[float, ...] = (0.6, 1.3)  # side of the random square crop / longer side of the image
+    scale_range: tuple[float, float] = (0.6, 1.3)  # side of the random square crop / longer side of the image
     flip_fraction: float = 0.5
     color_jitter: bool = True
     checkpoint_every: int = 500  # optimizer steps between resumable states

@@ -120,7 +120,7 @@ class HourglassBackbone(Backbone):
 
 
 class PyramidBackbone(Backbone):
-    """A feature extractor and a light top-down path to stride 4 (CenterNet's ResNet-FPN flavour).
+    """A feature extractor and a light top-down path to stride 4 (CenterNet's ResNet-FPN flavor).
 
     The coarsest map becomes `channels[0]` wide by a 1 x 1 convolution. Then, for each finer map: double
     the resolution, add the finer map through a 1 x 1 convolution, convolve 3 x 3 to the next width.

@@ -99,7 +99,7 @@ def hourglass_extractor(stacks: int, width: int) -> Extractor:
 def resnet_extractor(name: str) -> Extractor:
     """torchvision's `resnet18` to `resnet152`, without weights.
 
-    Deviation: the published R101 flavour takes BGR minus a mean; this one takes torchvision's RGB.
+    Deviation: the published R101 flavor takes BGR minus a mean; this one takes torchvision's RGB.
     """
     features = ResNetFeatures(torchvision.models.get_model(name, weights=None))
     return Extractor(features, features.channels)
