@@ -262,7 +262,11 @@ def test_a_mistake_in_a_pipeline_is_told_before_torch_is_imported(tmp_path: Path
         "--set: student.model.mask_size: got 0": ["student", *given, "student.model.mask_size=0"],
         "--set: seed: got -1, expected at least 0": ["retention", *given, "seed=-1"],
         "evaluation.bootstrap: got 0": ["evaluate", *given, "evaluation.bootstrap=0"],
-        "gone.safetensors: no such file; expected teacher, student": ["evaluate", "gone.safetensors"],
+        "gone.safetensors: no such file; expected a weights file": [
+            "evaluate",
+            "--model",
+            "gone.safetensors",
+        ],
         "--box 1,2: expected four numbers": ["predict", "a.png", "--box", "1,2", "--model", "run"],
     }
     program = [sys.executable, "-c", ENDS_WITHOUT_TORCH, json.dumps(list(commands.values()))]
@@ -398,8 +402,8 @@ def test_weights_that_cannot_be_used_are_refused_by_name(
     scenes = chain[0] / "scenes-val"
     data, seen = [scenes / "instances.json", scenes / "images"], ["--seen", ",".join(SEEN_SHAPES)]
     given = {
-        "pseudolabel": ["--teacher", weights, "--annotations", data[0], "--images", data[1], *seen],
-        "evaluate": [weights, "--val-annotations", data[0], "--val-images", data[1], *seen],
+        "pseudolabel": ["--model", weights, "--annotations", data[0], "--images", data[1], *seen],
+        "evaluate": ["--model", weights, "--val-annotations", data[0], "--val-images", data[1], *seen],
         "predict": [scenes / "images" / "000001.png", "--box", "1,1,9,9", "--model", weights],
     }[command]
     ended = deepmac(command, *given, "--out", tmp_path / "run")
@@ -419,13 +423,13 @@ def test_weights_that_were_shown_other_masks_are_refused(chain, deepmac, tmp_pat
         "--seen",
         "bar",
     ]
-    ended = deepmac("evaluate", weights, *given, "--out", tmp_path / "run")
+    ended = deepmac("evaluate", "--model", weights, *given, "--out", tmp_path / "run")
     assert_refused(ended, "trained with the masks of chevron seen, data.seen says unseen", tmp_path)
 
 
 def test_weights_of_other_classes_are_refused_with_a_class_that_differs(chain, teach, tmp_path: Path) -> None:
     weights = chain[0] / "teacher" / "weights.safetensors"
-    ended = teach("--teacher", str(weights), command="pseudolabel")
+    ended = teach("--model", str(weights), command="pseudolabel")
     assert_refused(ended, "trained on 12 classes, the data has 2; the model lacks cat, kite", tmp_path)
 
 

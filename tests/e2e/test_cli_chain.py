@@ -360,7 +360,7 @@ def test_each_stage_stands_alone_on_a_coco_folder_without_a_pipeline_file(chain,
 
     other = tmp_path / "other"  # parts of one run serve another
     teacher, labels = run / "teacher" / "weights.safetensors", run / "select" / "instances.json"
-    assert deepmac("pseudolabel", "--teacher", teacher, "--out", other, *given, *small).code == 0
+    assert deepmac("pseudolabel", "--model", teacher, "--out", other, *given, *small).code == 0
     assert (other / "select" / "instances.json").read_bytes() == labels.read_bytes()
     given = ["--data", data, "--images", "images", "--seen", SEEN]
     assert deepmac("student", "--labels", labels, "--out", other, *given, *small).code == 0
@@ -391,7 +391,7 @@ def test_pycocotools_gives_the_same_average_precision(chain, deepmac, tmp_path) 
     run, _ = chain
     weights = run / "student" / "weights.safetensors"
     given = ["--config", run / "config.toml", "--out", tmp_path / "run", "--reference"]
-    assert deepmac("evaluate", weights, *given).code == 0
+    assert deepmac("evaluate", "--model", weights, *given).code == 0
     (folder,) = (tmp_path / "run").glob("evaluate-*")
     reference = read(folder / "summary.json")
     assert reference == read(run / "evaluate-student" / "summary.json")

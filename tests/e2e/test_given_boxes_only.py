@@ -59,7 +59,7 @@ def test_a_class_agnostic_model_is_judged_on_boxes_of_other_classes(chain, deepm
     run, _ = chain
     weights, out = run / "teacher" / "weights.safetensors", tmp_path / "out"
     given = ["--config", run / "config.toml", "--out", out, *flags_of(lvis)]
-    ended = deepmac("evaluate", weights, *given, *ALONE)
+    ended = deepmac("evaluate", "--model", weights, *given, *ALONE)
     assert ended.code == 0, ended.err
     (folder,) = out.glob("evaluate-*")
     assert not (folder / "detections.json").exists()
@@ -73,7 +73,7 @@ def test_a_class_agnostic_model_is_judged_on_boxes_of_other_classes(chain, deepm
 def test_the_same_model_is_refused_there_without_the_key(chain, deepmac, lvis, tmp_path) -> None:
     run, _ = chain
     given = ["--config", run / "config.toml", "--out", tmp_path / "out", *flags_of(lvis)]
-    ended = deepmac("evaluate", run / "teacher" / "weights.safetensors", *given)
+    ended = deepmac("evaluate", "--model", run / "teacher" / "weights.safetensors", *given)
     assert ended.code == 2 and "trained on 12 classes, the data has 7" in ended.err
 
 
@@ -94,11 +94,13 @@ def test_a_model_with_a_mask_for_each_class_is_refused_on_other_classes(
     weights = tmp_path / "mask_rcnn.safetensors"
     save_weights(weights, model.state_dict(), replace(card, model=asdict(recipe)))
     given = ["--config", run / "config.toml", "--out", tmp_path / "out"]
-    ended = deepmac("evaluate", weights, *given, *flags_of(lvis), *ALONE)
+    ended = deepmac("evaluate", "--model", weights, *given, *flags_of(lvis), *ALONE)
     assert ended.code == 2
     assert "has a mask for each of its classes" in ended.err.splitlines()[-1]
     assert list((tmp_path / "out").rglob("done.json")) == []
-    ended = deepmac("evaluate", weights, *given, *ALONE)  # on its own classes it is asked for each box's
+    ended = deepmac(
+        "evaluate", "--model", weights, *given, *ALONE
+    )  # on its own classes it is asked for each box's
     assert ended.code == 0, ended.err
 
 
@@ -106,7 +108,7 @@ def test_other_seen_classes_are_refused_all_the_same(chain, deepmac, tmp_path: P
     """Boxes alone do not excuse a figure of seen masks under the name of unseen ones."""
     run, _ = chain
     given = ["--config", run / "config.toml", "--out", tmp_path / "out", "--seen", SEEN_SHAPES[0], *ALONE]
-    ended = deepmac("evaluate", run / "teacher" / "weights.safetensors", *given)
+    ended = deepmac("evaluate", "--model", run / "teacher" / "weights.safetensors", *given)
     assert ended.code == 2 and "expected the same seen classes" in ended.err
 
 
@@ -120,5 +122,5 @@ def test_a_missing_image_of_either_folder_is_named(chain, deepmac, lvis, tmp_pat
     gone = next((lvis / "train2017").iterdir())
     gone.unlink()
     given = ["--config", run / "config.toml", "--out", tmp_path / "out", *flags_of(lvis), *ALONE]
-    ended = deepmac("evaluate", run / "teacher" / "weights.safetensors", *given)
+    ended = deepmac("evaluate", "--model", run / "teacher" / "weights.safetensors", *given)
     assert ended.code == 2 and f"train2017/{gone.name}: no such file" in ended.err

@@ -104,7 +104,7 @@ def test_most_masks_are_neither_empty_nor_the_whole_box(run: Path) -> None:
 
 def test_other_batches_give_the_same_masks(run: Path, deepmac, toml: Path, tmp_path: Path) -> None:
     weights = run / "teacher" / "weights.safetensors"
-    given = ["--config", toml, "--out", tmp_path / "run", "--teacher", weights]
+    given = ["--config", toml, "--out", tmp_path / "run", "--model", weights]
     assert deepmac("pseudolabel", *given, "--set", "labels.batch_size=1").code == 0
     assert labels(tmp_path / "run") == labels(run)
 
@@ -208,9 +208,9 @@ def test_without_opencv_one_line_says_what_to_install(
     given: list[Any] = ["--config", toml, "--out", tmp_path / "run"]
     match command:
         case ["pseudolabel"]:
-            given += ["--teacher", weights]
+            given += ["--model", weights]
         case ["evaluate", "teacher"]:
-            command = ["evaluate", str(weights)]
+            command = ["evaluate", "--model", str(weights)]
         case ["predict"]:
             image = run / "scenes-val" / "images" / "000001.png"
             given = [image, "--box", "4,6,30,20", "--model", weights, "--out", tmp_path / "one"]

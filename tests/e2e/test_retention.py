@@ -157,10 +157,10 @@ def test_the_student_of_all_masks_labels_nothing_and_is_judged_by_name_alone(
 ) -> None:
     upper, says = weights(retained[0], "student-human"), "seen, data.seen says unseen"
     given = own_data()
-    ended = deepmac("pseudolabel", "--teacher", upper, "--out", tmp_path / "other", *given[:8])
+    ended = deepmac("pseudolabel", "--model", upper, "--out", tmp_path / "other", *given[:8])
     assert_refused(ended, f"{upper}: trained with the masks of ")
     assert says in ended.err and not list((tmp_path / "other").rglob("done.json"))
-    ended = deepmac("evaluate", upper, "--out", tmp_path / "judged", *given[:4], *given[8:])
+    ended = deepmac("evaluate", "--model", upper, "--out", tmp_path / "judged", *given[:4], *given[8:])
     assert_refused(ended, says)
     assert deepmac("evaluate", "student-human", "--out", retained[0]).code == 0
 

@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from deepmac_distill.cli.jobs import names_of
+from deepmac_distill.cli.options import names_of
 from deepmac_distill.data.synthetic import SEEN_SHAPES
 
 

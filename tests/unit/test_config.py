@@ -141,3 +141,39 @@ def test_the_resolved_form_that_a_run_keeps_reads_back_as_the_same_pipeline(tmp_
     pipeline = load("seed = 3\n[data]\nseen = ['a', 'b']\n[labels]\nthreshold = 0.25", tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(dataclasses.asdict(pipeline)))
     assert load_pipeline(tmp_path / "config.json") == pipeline
+
+
+SHORT = "[student.train]\nsteps = 100\nwarmup_steps = 20\nschedule = 'steps'\ndecay_steps = [50, 80]"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "warmup", "decays", "notes"),
+    [
+        ([], 20, (50, 80), 0),
+        (["student.train.steps=90"], 20, (50, 80), 0),  # all of it still fits
+        (["student.train.steps=60"], 20, (30, 48), 1),
+        (["student.train.steps=10"], 2, (5, 8), 2),
+        (["student.train.steps=200"], 20, (50, 80), 0),
+        (["student.train.steps=10", "student.train.decay_steps=[3]"], 2, (3,), 1),
+    ],
+)
+def test_a_shorter_training_has_a_shorter_warm_up_and_says_so(
+    tmp_path: Path, overrides: list[str], warmup: int, decays: tuple[int, ...], notes: int
+) -> None:
+    (tmp_path / "a.toml").write_text(SHORT)
+    told: list[str] = []
+    train = load_pipeline(tmp_path / "a.toml", overrides, note=told.append).student.train
+    assert (train.warmup_steps, train.decay_steps, len(told)) == (warmup, decays, notes)
+    by_value = {key: int(value) for key, value in (text.split("=") for text in overrides[:1])}
+    assert load_pipeline(tmp_path / "a.toml", overrides[1:], by_value).student.train == train
+
+
+def test_a_warm_up_that_an_override_names_itself_is_not_changed(tmp_path: Path) -> None:
+    given = ("student.train.steps=10", "student.train.warmup_steps=20")
+    assert "student.train.warmup_steps: got 20, expected 0 to steps, 10" in refusal(SHORT, tmp_path, *given)
+
+
+def test_a_wrong_number_of_steps_is_refused_before_anything_is_scaled(tmp_path: Path) -> None:
+    assert "student.train.steps: got 0" in refusal(SHORT, tmp_path, "student.train.steps=0")
+    assert "student.train.steps: got 'few'" in refusal(SHORT, tmp_path, "student.train.steps=few")
+    assert "student: got 3, expected a table" in refusal("student = 3", tmp_path)

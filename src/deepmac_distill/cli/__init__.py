@@ -1,13 +1,17 @@
 """The `deepmac` command: parse, call one stage, print.
 
-Nothing here imports torch before a command's pipeline is read: a mistake in it is told at once.
+Nothing here imports torch before a command's pipeline is read: a mistake in it is reported at once.
 """
 
-from deepmac_distill.cli import (  # commands in files of their own: importing adds them
+from deepmac_distill.cli import (  # importing adds their commands
+    chain,
+    check,
+    evaluation,
     forecast,
     models,
+    predict,
     status,
 )
 from deepmac_distill.cli.app import main
 
-__all__ = ["forecast", "main", "models", "status"]
+__all__ = ["chain", "check", "evaluation", "forecast", "main", "models", "predict", "status"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,53 +11,40 @@ from rich.console import Console
 from rich.table import Table
 
 from deepmac_distill.cli.app import app
-from deepmac_distill.cli.flags import (
-    Device,
-    Out,
-    Root,
-    Seen,
-    Set,
-    TrainFile,
-    TrainImages,
-    ValFile,
-    ValImages,
-)
-from deepmac_distill.cli.jobs import job_of, overrides_of
+from deepmac_distill.cli.jobs import job_of
+from deepmac_distill.cli.options import Code, Data, Pipeline, Run, Steps, TrainData, ValData, command
 from deepmac_distill.errors import DeviceError
 
 if TYPE_CHECKING:
     from deepmac_distill.forecast.needs import Forecast
+    from deepmac_distill.stages.job import Role
 
 
-@app.command()
+@command(app)
 def forecast(
-    pipeline: Annotated[Path, typer.Argument(help="Pipeline file, such as pipelines/demo.toml.")],
+    pipeline: Pipeline,
+    at: Run,
+    steps: Steps,
+    data: Data,
+    train: TrainData,
+    val: ValData,
+    code: Code,
     teacher: Annotated[bool, typer.Option("--teacher", help="Only what the teacher needs.")] = False,
     student: Annotated[bool, typer.Option("--student", help="Only what the student needs.")] = False,
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Too little memory is a note, not an error: it is an estimate.")
     ] = False,
-    out: Out = None,
-    data: Root = None,
-    annotations: TrainFile = None,
-    images: TrainImages = None,
-    val_annotations: ValFile = None,
-    val_images: ValImages = None,
-    seen: Seen = None,
-    device: Device = None,
-    set_: Set = None,
 ) -> None:
     """What each stage will need of data, memory, disk and time, by a few passes of the real model.
 
     Exit code 2 if data are missing, or if memory or disk do not suffice. Nothing is written.
     """
-    flags = overrides_of(data, annotations, images, val_annotations, val_images, seen, device)
-    job = job_of(pipeline, out, flags, set_, False)
+    job = job_of(pipeline.path, at, data, train, val, code, values=steps.of("teacher", "student"))
 
     from deepmac_distill.forecast import needs
 
-    roles = [role for role, asked in (("teacher", teacher), ("student", student)) if asked]
-    found = needs.forecast(job, roles or ["teacher", "student"])
+    asked: dict[Role, bool] = {"teacher": teacher, "student": student}
+    found = needs.forecast(job, [role for role in asked if asked[role]] or list(asked))
     _print(found)
     refused = [problem for problem in found.problems if not (anyway and isinstance(problem, DeviceError))]
     for problem in found.problems:

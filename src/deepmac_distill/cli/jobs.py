@@ -1,12 +1,13 @@
-"""Flags of a command to the job that a stage is given."""
+"""Options of a command to the job that a stage is given."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepmac_distill.cli.options import Code, Redo, Run, values_of
 from deepmac_distill.cli.terminal import Terminal
 from deepmac_distill.config import Pipeline, load_pipeline
 from deepmac_distill.errors import ConfigError
@@ -14,55 +15,29 @@ from deepmac_distill.errors import ConfigError
 if TYPE_CHECKING:
     from deepmac_distill.stages import Job
 
-
-def overrides_of(
-    data: str | None,
-    annotations: str | None,
-    images: str | None,
-    val_annotations: str | None,
-    val_images: str | None,
-    seen: list[str] | None,
-    device: str | None,
-    seed: int | None = None,
-    strict: bool | None = None,
-) -> list[str]:
-    """Flags as overrides, `key=value`; a flag that was not given overrides nothing."""
-    values = {
-        "data.root": data,
-        "data.train_annotations": annotations,
-        "data.train_images": images,
-        "data.val_annotations": val_annotations,
-        "data.val_images": val_images,
-        "data.seen": names_of(seen) if seen else None,
-        "data.strict": strict,
-        "device": device,
-        "seed": seed,
-    }
-    given = {key: value for key, value in values.items() if value is not None}
-    if any(key.startswith("data.") and key not in ("data.seen", "data.strict") for key in given):
-        given["data.source"] = "coco"
-    if annotations is not None:
-        given.setdefault("data.val_annotations", "")  # a pipeline file's own would belong to other data
-    return [f"{key}={json.dumps(value)}" for key, value in given.items()]
+PATHS = ("root", "train_annotations", "train_images", "val_annotations", "val_images")
 
 
-def job_of(
-    config: Path | None, out: Path | None, flags: list[str], overrides: list[str] | None, force: bool
-) -> Job:
-    """What to do and where: a pipeline file, else the configuration that the run at `out` keeps.
+def job_of(config: Path | None, run: Run, *groups: object, values: Mapping[str, object] | None = None) -> Job:
+    """What to do and where: a pipeline file, else the configuration that the run at `run.out` keeps.
 
     Args:
-        flags: of `overrides_of`; `overrides`, from --set, come after them.
+        groups: options of a command, of `cli.options`.
+        values: more of them by key; those from --set come last.
 
     Raises:
         ConfigError: nothing says what to do, or a key, a value or the device is refused.
     """
-    kept = out / "config.json" if out is not None and (out / "config.json").exists() else None
-    if not (config or kept) and not any("data." in given for given in [*flags, *(overrides or [])]):
-        raise ConfigError(
-            f"{out or 'deepmac'}: no run there and no data named; expected --config or --annotations"
-        )
-    pipeline: Pipeline = load_pipeline(config or kept, flags + (overrides or []))
+    given, overrides, terminal = (
+        _of_data(values_of(run, *groups)) | dict(values or {}),
+        run.set_ or [],
+        Terminal(),
+    )
+    kept = run.out / "config.json" if run.out is not None and (run.out / "config.json").exists() else None
+    if not (config or kept) and not any("data." in key for key in [*given, *overrides]):
+        where = f"{run.out}: no run there" if run.out else "no run"
+        raise ConfigError(f"{where} and no data named; expected --config, --annotations, or --out of a run")
+    pipeline: Pipeline = load_pipeline(config or kept, overrides, given, terminal.note)
     if config is not None and pipeline.name == "run":
         pipeline = dataclasses.replace(pipeline, name=config.stem)
     from deepmac_distill.devices import pick_device  # imports torch
@@ -70,16 +45,21 @@ def job_of(
     from deepmac_distill.stages import Job
 
     pick_device(pipeline.device)  # before anything is written
-    directory = RunDir(out or Path("runs") / pipeline.name)
     resolved = config is not None and config.suffix == ".json"  # as a run keeps it, beside the file itself
-    source = None if config is None or resolved else config.read_text(encoding="utf-8")
-    return Job(pipeline=pipeline, source=source, run=directory, progress=Terminal(), force=force)
+    return Job(
+        pipeline=pipeline,
+        source=None if config is None or resolved else config.read_text(encoding="utf-8"),
+        run=RunDir(run.out or Path("runs") / pipeline.name),
+        progress=terminal,
+        force=any(isinstance(group, Redo) and group.force for group in groups),
+        allow_code=any(isinstance(group, Code) and group.allow_code for group in groups),
+    )
 
 
-def names_of(seen: list[str]) -> list[str]:
-    """--seen a,b and --seen a --seen b are the same.
-
-    >>> names_of(["car,person", "dog"])
-    ['car', 'person', 'dog']
-    """
-    return [name for part in seen for name in part.split(",")]
+def _of_data(given: dict[str, object]) -> dict[str, object]:
+    """Options that name data name all of it: no scenes, no validation set of a pipeline file's other data."""
+    if any(f"data.{name}" in given for name in PATHS):
+        given = {**given, "data.source": "coco"}
+    if "data.train_annotations" in given:
+        given = {"data.val_annotations": "", **given}
+    return given

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deepmac_distill.cli.app import app
+from deepmac_distill.cli.options import command
 
 HEADINGS = {
     "mask head": "Mask heads: 32 x 32 cells, 50 channels; per instance",
@@ -22,7 +23,7 @@ HEADINGS = {
 }
 
 
-@app.command()
+@command(app)
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:

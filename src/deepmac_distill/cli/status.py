@@ -10,11 +10,12 @@ import typer
 from deepmac_distill.chain import planned
 from deepmac_distill.cli.app import app
 from deepmac_distill.cli.ending import next_commands
+from deepmac_distill.cli.options import command
 from deepmac_distill.config import load_pipeline
 from deepmac_distill.errors import ConfigError
 
 
-@app.command()
+@command(app)
 def status(
     run: Annotated[Path, typer.Argument(help="Run directory, such as runs/demo.")],
 ) -> None:

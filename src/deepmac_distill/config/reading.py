@@ -6,30 +6,47 @@ An unknown key, a wrong type or a value out of range is an error that names the 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import json
 import tomllib
 import types
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from deepmac_distill.config.schema import Pipeline, Refused
+from deepmac_distill.config.short_runs import fit_schedules
 from deepmac_distill.errors import ConfigError
 
 
-def load_pipeline(path: Path | None, overrides: list[str] | None = None) -> Pipeline:
-    """Read a pipeline file (None: all defaults) and apply ``key=value`` overrides in order.
+def load_pipeline(
+    path: Path | None,
+    overrides: Sequence[str] = (),
+    values: Mapping[str, object] | None = None,
+    note: Callable[[str], None] = lambda text: None,
+) -> Pipeline:
+    """Read a pipeline file (None: all defaults), put `values` into it, then ``key=value`` overrides in order.
 
-    A file that ends in .json is the resolved form that a run keeps.
+    A file that ends in .json is the resolved form that a run keeps. Where steps are overridden, warm-up and
+    decays that would come after them are scaled to fit.
+
+    Args:
+        values: by full key, such as ``{"teacher.train.lr": 1e-4}``; taken as they are.
+        note: is given a line for each key that was scaled.
 
     Raises:
         ConfigError: the file is missing or is not TOML, or a key or value is refused, by its full name.
     """
-    tree = {} if path is None else _read_tree(path)
+    before = {} if path is None else _read_tree(path)
+    tree = copy.deepcopy(before)
     where = "--set" if path is None else str(path)
-    for override in overrides or []:
-        _apply_override(tree, override)
+    given = [*(values or {}).items(), *map(_parsed, overrides)]
+    for key, value in given:
+        _put(tree, key, value)
+    for line in fit_schedules(tree, before, {key for key, _ in given}):
+        note(line)
     return build(Pipeline, tree, where)
 
 
@@ -133,17 +150,22 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
     return value
 
 
-def _apply_override(tree: dict[str, Any], override: str) -> None:
+def _parsed(override: str) -> tuple[str, object]:
     key, equals, text = override.partition("=")
-    path = key.strip().split(".")
-    if not equals or not all(path):
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
         raise ConfigError(f"--set {override}: expected key=value, such as teacher.train.lr=1e-4")
+    return key.strip(), _toml_value(text.strip())
+
+
+def _put(tree: dict[str, Any], key: str, value: object) -> None:
+    *tables, last = key.split(".")
     node = tree
-    for part in path[:-1]:
-        node = node.setdefault(part, {})
+    for name in tables:
+        node = node.setdefault(name, {})
         if not isinstance(node, dict):
-            raise ConfigError(f"--set {override}: {part} is a value, expected a table")
-    node[path[-1]] = _toml_value(text.strip())
+            raise ConfigError(f"--set {key}: {name} is a value, expected a table")
+    node[last] = value
 
 
 def _toml_value(text: str) -> Any:

@@ -1,0 +1,113 @@
+"""Commands of the chain: each does one stage, `run` does all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deepmac_distill.cli.app import app
+from deepmac_distill.cli.ending import print_ending
+from deepmac_distill.cli.jobs import job_of
+from deepmac_distill.cli.options import (
+    Code,
+    Config,
+    Data,
+    Pipeline,
+    Redo,
+    Run,
+    Steps,
+    TrainData,
+    ValData,
+    command,
+)
+from deepmac_distill.cli.results import print_report, print_retention
+
+
+@command(app)
+def run(
+    pipeline: Pipeline,
+    at: Run,
+    steps: Steps,
+    data: Data,
+    train: TrainData,
+    val: ValData,
+    redo: Redo,
+    code: Code,
+) -> None:
+    """The whole chain: teach, evaluate, pseudolabel, student, evaluate, report.
+
+    What is done is skipped, what was stopped goes on, changed inputs are refused by name.
+    """
+    shorter = steps.of("teacher", "student")
+    job = job_of(pipeline.path, at, data, train, val, redo, code, values=shorter)
+    from deepmac_distill import stages
+
+    report = stages.run(job)
+    if report:
+        print_report(report)
+        print(f"report: {job.run.path / 'report'}")
+    print_ending(job.run.path)
+
+
+@command(app)
+def teach(
+    config: Config, at: Run, steps: Steps, data: Data, train: TrainData, redo: Redo, code: Code
+) -> None:
+    """Train the teacher: boxes of all classes, masks of the seen ones."""
+    job = job_of(config.config, at, data, train, redo, code, values=steps.of("teacher"))
+    from deepmac_distill import stages
+
+    print(stages.teach(job))
+
+
+@command(app)
+def pseudolabel(
+    config: Config,
+    at: Run,
+    data: Data,
+    train: TrainData,
+    redo: Redo,
+    code: Code,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="Weights of the teacher; default: the run's.")
+    ] = None,
+) -> None:
+    """Masks for every box that has none: masks.parquet (facts) and instances.json (COCO)."""
+    job = job_of(config.config, at, data, train, redo, code)
+    from deepmac_distill import stages
+
+    print(stages.pseudolabel(job, model))
+
+
+@command(app)
+def student(
+    config: Config,
+    at: Run,
+    steps: Steps,
+    data: Data,
+    train: TrainData,
+    redo: Redo,
+    labels: Annotated[
+        Path | None, typer.Option(help="instances.json to learn from; default: the run's.")
+    ] = None,
+) -> None:
+    """Train the student on human masks of seen classes and the teacher's of the rest."""
+    job = job_of(config.config, at, data, train, redo, values=steps.of("student"))
+    from deepmac_distill import stages
+
+    print(stages.student(job, labels))
+
+
+@command(app)
+def retention(config: Config, at: Run, data: Data, train: TrainData, val: ValData, redo: Redo) -> None:
+    """What the teacher's masks are worth: the student beside one without them and one with all human masks.
+
+    Trains those two (`student-seen`, `student-human`), and the student if it is not there.
+    """
+    job = job_of(config.config, at, data, train, val, redo)
+    from deepmac_distill import stages
+
+    print_retention(stages.retention(job))
+    print(f"figures: {job.run.path / 'retention'}")

@@ -1,0 +1,100 @@
+"""Commands that measure models and show the figures: `evaluate`, `compare`, `sheet`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deepmac_distill.chain import TRAININGS, Trained
+from deepmac_distill.cli.app import app
+from deepmac_distill.cli.jobs import job_of
+from deepmac_distill.cli.options import Code, Config, Data, Redo, Run, ValData, command
+from deepmac_distill.cli.results import print_comparison, print_summary
+from deepmac_distill.errors import ConfigError
+
+
+@command(app)
+def evaluate(
+    config: Config,
+    at: Run,
+    data: Data,
+    val: ValData,
+    redo: Redo,
+    code: Code,
+    role: Annotated[
+        str | None, typer.Argument(help="teacher (default), student, student-seen or student-human.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="Weights to evaluate instead of the run's.")
+    ] = None,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Print a row for each class too.")] = False,
+    reference: Annotated[bool, typer.Option("--reference", help="Average precision by pycocotools.")] = False,
+) -> None:
+    """Mask IoU in given boxes and COCO AP of detections, for all, seen and unseen classes."""
+    evaluated = _role_or_weights(role, model)
+    by_reference = {"evaluation.reference": True} if reference else {}
+    job = job_of(config.config, at, data, val, redo, code, values=by_reference)
+    from deepmac_distill import stages
+
+    folder = stages.evaluate(job, evaluated)
+    print_summary(stages.read_summary(folder), per_class)
+    print(f"figures: {folder}")
+
+
+@command(app)
+def compare(
+    a: Annotated[Path, typer.Argument(help="An evaluation folder, such as runs/x/evaluate-student.")],
+    b: Annotated[Path, typer.Argument(help="Another one, on the same validation set.")],
+    resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of the images.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Paired differences of two evaluations, a minus b, with 95 % intervals."""
+    from deepmac_distill import stages
+
+    found = stages.compare(a, b, resamples, seed)
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        print(f"a: {a}\nb: {b}")
+        print_comparison(found, "a", "b")
+
+
+@command(app)
+def sheet(
+    evaluations: Annotated[
+        list[str], typer.Argument(help="HEADING=FOLDER each, such as student=runs/x/evaluate-student.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="PNG file to write.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the validation images; default: where they lay.")
+    ] = None,
+    of_each: Annotated[int, typer.Option(min=1, help="So many worst, median and best masks of each.")] = 1,
+) -> None:
+    """A contact sheet of any evaluations on one validation set: worst, median and best unseen masks."""
+    from deepmac_distill import stages
+
+    folders: dict[str, Path] = {}
+    for given in evaluations:
+        heading, equals, folder = given.partition("=")
+        if not (heading and equals and folder) or heading in folders:
+            raise ConfigError(f"{given}: expected HEADING=FOLDER, each heading once")
+        folders[heading] = Path(folder)
+    print(stages.sheet(folders, out, images, of_each))
+    print(out)
+
+
+def _role_or_weights(role: str | None, model: Path | None) -> Trained | Path:
+    if role is not None and model is not None:
+        raise ConfigError(f"evaluate: got {role} and --model {model}, expected one of them")
+    if model is not None:
+        if not model.is_file():
+            raise ConfigError(f"{model}: no such file; expected a weights file")
+        return model
+    for stage in TRAININGS:
+        if stage == (role or "teacher"):
+            return stage
+    raise ConfigError(f"{role}: expected {', '.join(TRAININGS)}; --model names a weights file")

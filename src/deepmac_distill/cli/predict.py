@@ -1,0 +1,56 @@
+"""Commands that use a model on pictures."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deepmac_distill.cli.app import app
+from deepmac_distill.cli.options import Device, command
+from deepmac_distill.errors import ConfigError
+
+
+@command(app)
+def predict(
+    on: Device,
+    image: Annotated[Path, typer.Argument(help="JPEG or PNG.")],
+    box: Annotated[
+        list[str], typer.Option("--box", help="x,y,w,h in pixels of the image as stored; once per object.")
+    ],
+    model: Annotated[Path, typer.Option("--model", help="Weights, or a run directory (its teacher).")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Path without suffix; default: IMAGE-masks.")
+    ] = None,
+) -> None:
+    """Masks for boxes you give: an overlay PNG and a COCO JSON."""
+    boxes_xywh = [_box(text) for text in box]
+    import numpy as np
+
+    from deepmac_distill import stages
+    from deepmac_distill.devices import pick_device
+
+    weights = model / "teacher" / "weights.safetensors" if model.is_dir() else model
+    out = out or image.with_name(f"{image.stem}-masks")
+    out = out.with_suffix("") if out.suffix in (".png", ".json") else out
+    boxes = np.array(boxes_xywh, dtype=np.float64)
+    for annotation in stages.predict(weights, pick_device(on.device or "auto"), image, boxes, out)[
+        "annotations"
+    ]:
+        print(
+            f"box {annotation['bbox']}: mask of {annotation['area']} px, "
+            f"score {annotation['mask_score']:.2f}, fills the box {annotation['mask_bbox_iou']:.2f}"
+        )
+    print(f"{out}.png {out}.json")
+
+
+def _box(text: str) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
+        raise ConfigError(f"--box {text}: expected four numbers x,y,w,h in pixels")
+    return numbers

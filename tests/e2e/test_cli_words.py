@@ -1,0 +1,80 @@
+"""The words of the command line: help, mistakes in one line, names that changed, short runs, closed pipes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "--sed", "3"], "run: no such option: --sed"),
+        (["rnu"], "no such command 'rnu'"),
+        (["run"], "pipeline: got none, expected one file"),
+        (["run", "a.toml", "--config", "b.toml"], "pipeline: got a.toml and --config b.toml, expected one"),
+        (["teach", "--steps", "0"], "teach: invalid value for '--steps'"),
+        (["teach", "--seed", "few"], "teach: invalid value for '--seed'"),
+        (["predict", "a.png", "--box", "1,2,3,4"], "predict: missing option '--model'"),
+        (["compare", "a"], "compare: missing argument 'b'"),
+        (["pseudolabel", "--teacher", "w"], "pseudolabel: --teacher: it is now called --model"),
+        (["teach", "--pipeline", "a.toml"], "teach: --pipeline: it is now called --config"),
+        (["evaluate", "w.safetensors"], "w.safetensors: expected teacher, student, student-seen"),
+        (
+            ["evaluate", "teacher", "--model", "w"],
+            "evaluate: got teacher and --model w, expected one of them",
+        ),
+        (["teach"], "no run and no data named; expected --config, --annotations, or --out of a run"),
+    ],
+)
+def test_a_mistake_in_the_words_is_one_line_and_code_two(deepmac, arguments: list[str], says: str) -> None:
+    ended = deepmac(*arguments)
+    assert (ended.code, ended.out) == (2, "")
+    (line,) = ended.err.splitlines()
+    assert line.startswith(f"deepmac: {says}") and "deepmac: deepmac" not in line
+
+
+@pytest.mark.parametrize("arguments", [["-h"], [], ["run", "-h"], ["forecast", "-h"], ["models", "--help"]])
+def test_help_is_at_hand(deepmac, arguments: list[str]) -> None:
+    ended = deepmac(*arguments)
+    assert ended.code == 0 and "Usage: deepmac" in ended.out and ended.err == ""
+
+
+def test_completion_is_on() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "deepmac_distill"],
+        env={
+            **os.environ,
+            "_DEEPMAC_COMPLETE": "complete_bash",
+            "COMP_WORDS": "deepmac pse",
+            "COMP_CWORD": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.stdout.split() == ["pseudolabel"]
+
+
+@pytest.mark.parametrize("arguments", ["--help", "compare {0} {0} --json", "compare {0} {0}"])
+def test_a_reader_that_has_read_enough_is_no_error(chain, arguments: str) -> None:
+    given = arguments.format(chain[0] / "evaluate-student").split()
+    with subprocess.Popen(
+        [sys.executable, "-m", "deepmac_distill", *given], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()  # as `| head -0`
+        told = process.stderr.read()
+    assert (process.returncode, told) == (0, b"")
+
+
+def test_a_short_run_shortens_its_warm_up_and_says_so(deepmac, scenes_toml: Path, tmp_path: Path) -> None:
+    longer = tmp_path / "longer.toml"
+    longer.write_text(scenes_toml.read_text().replace("steps = 12", "steps = 60\nwarmup_steps = 30"))
+    ended = deepmac("teach", "--config", longer, "--out", tmp_path / "run", "--steps", "2")
+    assert ended.code == 0, ended.err
+    note = "teacher.train.warmup_steps: 1 instead of 30, as steps are 2 instead of 60"
+    assert note in ended.err and "student.train" not in ended.err
