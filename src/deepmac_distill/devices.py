@@ -48,7 +48,7 @@ def use_threads(threads: int) -> None:
 def autocast_allowed(device: torch.device, choice: str) -> bool:
     """Whether to compute in bfloat16: on an NVIDIA GPU that has it, unless `choice` is "off".
 
-    A CPU computes in float32, since bfloat16 is slower there, and so does `mps`, where nobody has tested it.
+    A CPU computes in float32, since bfloat16 is slower there. So does `mps`, where bfloat16 is not tested.
     """
     return (
         choice == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

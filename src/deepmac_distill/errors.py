@@ -1,6 +1,6 @@
-"""What can go wrong, in words for the person at the keyboard.
+"""Errors that a user can fix.
 
-A message says where, what is wrong, what was got and what was expected, on one line:
+A message names the place, the fault, the value and what was expected, on one line:
 ``instances.json: annotation 17: bbox [4, 5, "3", 3]: expected four numbers``.
 """
 
@@ -32,7 +32,7 @@ class RunError(DistillError):
 
 
 class DeviceError(DistillError):
-    """A device that was asked for and is not there."""
+    """A device that the machine does not have."""
 
 
 class DivergedError(DistillError):

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and their hashes."""
+"""Writes files whole or not at all, and hashes them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove, under `folder`, what writers that were killed had begun."""
+    """Remove the unfinished files of killed writers under `folder`."""
     for aside in folder.rglob(".*.part"):
         aside.unlink()
 

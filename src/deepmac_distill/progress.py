@@ -1,4 +1,4 @@
-"""How long work tells of itself: the library calls these three methods, the command line draws them."""
+"""Progress of long work: the library emits notes and bars, the command line renders them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ class Bar(Protocol):
     """One running progress bar."""
 
     def advance(self, count: int = 1, **figures: float) -> None:
-        """`count` more units are done; `figures` are shown beside the rate."""
+        """Count `count` more units as done; show `figures` beside the rate."""
 
 
 class Progress(Protocol):
-    """Where a stage tells what it does."""
+    """What a stage reports to."""
 
     def note(self, text: str) -> None:
         """One line the user should read."""
@@ -26,14 +26,14 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Tells nothing; for library use and tests."""
+    """Reports nothing; for library use and tests."""
 
     def note(self, text: str) -> None:
         """Drop the line."""
 
     @contextmanager
     def bar(self, title: str, total: int, done: int = 0, unit: str = "it") -> Iterator[Bar]:
-        """A bar nobody sees."""
+        """A bar that draws nothing."""
         yield self
 
     def advance(self, count: int = 1, **figures: float) -> None:

@@ -43,7 +43,7 @@ class DataConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneConfig:
-    """The keys that say which backbone; part of every model's."""
+    """The keys that choose the backbone; part of every model's."""
 
     # tiny | hourglass-52|104 | resnet18|34|50|101|152 | spinenet-49|96|143 (mask_rcnn) | any timm model
     backbone: str = "hourglass-104"
@@ -130,7 +130,7 @@ class GrabCutConfig:
 
     architecture: Literal["grabcut"] = "grabcut"
     iterations: int = 5
-    context: float = 0.5  # how far around a box its background is looked at, in sides of the box
+    context: float = 0.5  # width of the background around a box, in sides of the box
     mask_size: int = 64  # cells a side of a mask
 
     def __post_init__(self) -> None:
@@ -139,15 +139,15 @@ class GrabCutConfig:
         _require(self.mask_size >= 4, "mask_size", self.mask_size, "at least 4")
 
 
-ModelConfig = DeepMacConfig | MaskRcnnConfig | GrabCutConfig  # `architecture` tells which
+ModelConfig = DeepMacConfig | MaskRcnnConfig | GrabCutConfig  # `architecture` chooses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """How long, how fast and on which views one model is trained."""
 
-    # Whole model to start from: a run's weights.safetensors, or another .safetensors / .pth; what fits is
-    # loaded, what was loaded and what not is printed. Empty: from scratch, or from model.backbone_weights.
+    # Whole model to start from: a run's weights.safetensors, or another .safetensors / .pth; what fits
+    # is loaded, and the rest is skipped with a reason. Empty: from scratch, or from model.backbone_weights.
     init_from: str = ""
     steps: int = 50_000  # optimizer steps
     batch_size: int = 8  # images per forward pass
@@ -202,13 +202,13 @@ class RoleConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelsConfig:
-    """What is stored about each box, and which masks the student is shown."""
+    """What is stored about each box, and which masks the student learns from."""
 
     threshold: float = 0.5  # foreground where the teacher's probability is above it
     soft: bool = True  # keep the teacher's probabilities beside the mask
     unit_images: int = 64  # images per resumable unit and Parquet row group; batches never cross one
     batch_size: int = 8  # images per forward pass
-    # An image that cannot be read stops labeling, or gets rows that say so. Training always stops.
+    # An unreadable image stops labeling, or its boxes get rows with the reason. It always stops training.
     on_unreadable: Literal["error", "skip"] = "error"
     min_mask_score: float = 0.0  # below: rejected
     min_mask_bbox_iou: float = 0.0  # below: rejected
@@ -224,15 +224,15 @@ class LabelsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationConfig:
-    """How models are judged, on the validation set."""
+    """How models are evaluated on the validation set."""
 
     batch_size: int = 8
     max_detections: int = 100  # per image
     bootstrap: int = 1000  # resamples of the images behind each 95 % interval
     reference: bool = False  # average precision by pycocotools instead of hotcoco
-    gt_boxes_only: bool = False  # no detection; class-agnostic masks may then be judged on other classes
+    gt_boxes_only: bool = False  # no detection; class-agnostic masks may then be evaluated on other classes
     min_lead_over_box: float = 0.0  # gate on the teacher's lead on unseen classes, a fraction; 0 = none
-    sheet_of_each: int = 1  # the contact sheet: so many worst, median and best masks of each model
+    sheet_of_each: int = 1  # how many worst, median and best masks of each model the contact sheet shows
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_detections", "bootstrap", "sheet_of_each"):
@@ -248,7 +248,7 @@ class Pipeline:
     """One experiment: data, teacher, labels, student, evaluation."""
 
     name: str = "run"
-    purpose: str = ""  # the claim this file makes; for the reader
+    purpose: str = ""  # what this file is for; for the reader
     seed: int = 0
     threads: int = 0  # CPU threads of torch; 0 = torch's choice. Part of what makes CPU runs repeatable
     device: str = "auto"  # auto | cpu | cuda | cuda:N | mps

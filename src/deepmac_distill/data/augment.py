@@ -1,4 +1,4 @@
-"""What the network sees of an image: one crop, where it lies on a square canvas, flipped or not, its colors.
+"""What the network sees of an image: one crop, its place on a square canvas, its flip and its colors.
 
 A `View` is drawn once per image and is plain data; applying it to pixels, boxes and masks is pure.
 """
@@ -36,7 +36,7 @@ class Colors:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The part of an image of `height` x `width` that is shown, and where it lies on the canvas."""
+    """The visible part of an image of `height` x `width`, and its place on the canvas."""
 
     height: int  # of the source image
     width: int
@@ -53,7 +53,7 @@ class View:
         return self.fit[0] / (y2 - y1), self.fit[1] / (x2 - x1)
 
     def clip(self, boxes: Boxes) -> Boxes:
-        """The visible part of (N, 4) source boxes, in source pixels; without area where nothing shows."""
+        """The visible part of (N, 4) source boxes, in source pixels; without area where none is visible."""
         (x1, y1, x2, y2), corner = self.crop, np.tile(self.crop[:2], 2)
         in_crop = clip_boxes(clip_boxes(boxes, self.height, self.width) - corner, y2 - y1, x2 - x1)
         visible: Boxes = in_crop + corner
@@ -80,16 +80,16 @@ class View:
             raise ValueError(f"image: got {tuple(image.shape)}, expected {(3, self.height, self.width)}")
         x1, y1, x2, y2 = self.crop
         outside = (-x1, x2 - self.width, -y1, y2 - self.height)  # left, right, top, bottom; negative cuts
-        shown = F.interpolate(F.pad(image[None], outside), self.fit, mode="bilinear", antialias=True)[0]
+        visible = F.interpolate(F.pad(image[None], outside), self.fit, mode="bilinear", antialias=True)[0]
         if self.colors is not None:
             left, top, right, bottom = self._content()
-            inside = shown[:, top:bottom, left:right]
-            shown[:, top:bottom, left:right] = change_colors(inside, self.colors)
-        shown = shown.flip(-1) if self.flipped else shown
-        return F.pad(shown, (0, self.size_px - self.fit[1], 0, self.size_px - self.fit[0]))
+            inside = visible[:, top:bottom, left:right]
+            visible[:, top:bottom, left:right] = change_colors(inside, self.colors)
+        visible = visible.flip(-1) if self.flipped else visible
+        return F.pad(visible, (0, self.size_px - self.fit[1], 0, self.size_px - self.fit[0]))
 
     def _content(self) -> tuple[int, int, int, int]:
-        """Where the image itself lies in the crop on the canvas, before any flip: xyxy, whole pixels."""
+        """The place of the image itself in the crop on the canvas, before any flip: xyxy, whole pixels."""
         whole = self.clip(np.array([[0.0, 0.0, self.width, self.height]]))[0]
         (scale_y, scale_x), (x1, y1, _, _) = self.scale, self.crop
         left, top = math.floor((whole[0] - x1) * scale_x), math.floor((whole[1] - y1) * scale_y)
@@ -145,7 +145,7 @@ def training_views(
     flip_fraction: float = 0.5,
     color_jitter: bool = True,
 ) -> ViewOf:
-    """`training_view` with its settings bound, as a data set wants it."""
+    """`training_view` with its settings bound, for a data set."""
     return partial(
         training_view,
         size_px=size_px,

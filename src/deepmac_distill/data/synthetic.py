@@ -1,9 +1,9 @@
 """Generated scenes: textured, overlapping figures with exact masks, to run the whole pipeline anywhere.
 
-What the scenes concede: every figure has a thin contour and a texture of its own, so its edge can be seen
-without knowing its class, and one seen shape (the chevron) is not convex. What they keep hard: figures hide
-one another, they are turned and stretched, the background is textured too, and a box alone is a poor mask
-(about half of an unseen figure's box is not the figure). Holes are met only in an unseen shape, the ring.
+Easy: every figure has a thin contour and a texture of its own, so that its edge is visible without its
+class, and one seen shape (the chevron) is not convex. Hard: figures hide one another, they are rotated and
+stretched, the background has a texture too, and a box alone is a poor mask (about half of an unseen figure's
+box is not the figure). Only an unseen shape, the ring, has a hole.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MIN_VISIBLE_PX = 60  # area of the smallest figure worth a box
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Figure:
-    """One figure of a scene and what of it can be seen."""
+    """One figure of a scene and its visible part."""
 
     name: str
     visible: NDArray[np.bool_]  # (H, W)
@@ -62,7 +62,7 @@ def write_scenes(folder: Path, *, images: int, seed: int, size_px: int = 128) ->
 
 
 def draw_scene(rng: np.random.Generator, size_px: int) -> tuple[NDArray[np.uint8], list[Figure]]:
-    """One scene: (H, W, 3) uint8 RGB pixels and its 3 to 7 figures, the nearest to the eye last."""
+    """One scene: (H, W, 3) uint8 RGB pixels and its 3 to 7 figures, the nearest one last."""
     canvas = _background(rng, size_px)  # (H, W, 3) in [0, 1]
     figures: list[Figure] = []
     wanted = int(rng.integers(3, 8))
@@ -98,7 +98,7 @@ def _annotations(figures: list[Figure], image_id: int) -> Iterator[dict[str, Any
 
 
 def _signed_distance(rng: np.random.Generator, shape: Field, size_px: int) -> Floats:
-    """Distance to the edge of a figure put down anywhere, turned and stretched: (H, W) px, negative inside.
+    """Distance to the edge of a figure at a random place, rotation and stretch: (H, W) px, negative inside.
 
     First order, field over slope: near the edge, where it is drawn, good to a fraction of a pixel.
     """
@@ -252,5 +252,5 @@ _UNSEEN: dict[str, Field] = {
 _SHAPES = _SEEN | _UNSEEN
 SEEN_SHAPES = tuple(_SEEN)
 UNSEEN_SHAPES = tuple(_UNSEEN)
-SCENE_CLASSES = tuple(sorted(_SHAPES))  # by name, so that an id says nothing about being seen
+SCENE_CLASSES = tuple(sorted(_SHAPES))  # by name, so that an id does not reveal which classes are seen
 _CATEGORY_IDS = {name: 1 + i for i, name in enumerate(SCENE_CLASSES)}

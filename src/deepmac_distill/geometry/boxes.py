@@ -31,7 +31,7 @@ def xyxy_to_xywh(boxes: ArrayLike) -> Boxes:
 
 
 def clip_boxes(boxes: ArrayLike, height: ArrayLike, width: ArrayLike) -> Boxes:
-    """The part of each box inside its image; a box that lies outside ends without area, on the border.
+    """The part of each box inside its image; a box outside the image becomes one without area on its border.
 
     Args:
         boxes: (N, 4) xyxy.

@@ -1,4 +1,4 @@
-"""Source masks become grids over a box: the covered share of every cell, exactly.
+"""Turns source masks into grids over a box: the covered share of every cell, exactly.
 
 Both rasterizers sum signed areas, the way fonts are drawn: what a border leaves on its far side is added
 where it opens and taken away where it closes, so nothing is sampled and nothing outside the box is touched.
@@ -63,7 +63,7 @@ def rasterize_rle(counts: bytes, height: int, width: int, box: ArrayLike, size: 
     first, last = max(int(x1), 0), min(int(np.ceil(x2)), width)  # the columns that touch the box
     borders = borders[: len(borders) // 2 * 2].clip(first * height, max(first, last) * height)
     column, top, bottom = _cut_at_columns(borders[0::2], borders[1::2], height)
-    # Height covered in each cell: what lies above the feet of the pieces, less what lies above their tops.
+    # Height covered in each cell: the part above the feet of the pieces, less the part above their tops.
     rows = np.concatenate((bottom, top))
     sign = np.repeat([1.0, -1.0], len(column))
     y = ((rows - y1) * (size / (y2 - y1))).clip(0, size)

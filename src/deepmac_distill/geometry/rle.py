@@ -1,4 +1,4 @@
-"""The analytic codec: what lies in a box becomes a COCO run-length code without a canvas.
+"""The analytic codec: turns a mask in a box into a COCO run-length code without a canvas.
 
 A mask is described by where each image column enters and leaves it. COCO codes run down the columns, so
 these crossings are the runs: the cost grows with the box's width and the grid's size, never with its area.
@@ -33,7 +33,7 @@ def encode_grids(
 
     Args:
         grids: (N, S, S) float probabilities, or uint8 where 255 is 1.
-        boxes: (N, 4) xyxy in image pixels; what lies outside the image is cut off.
+        boxes: (N, 4) xyxy in image pixels; clipped to the image.
         heights, widths: (N,) or one for all, of the image in pixels.
         threshold: in [0, 1).
 
@@ -59,7 +59,7 @@ def encode_boxes(boxes: ArrayLike, heights: ArrayLike, widths: ArrayLike) -> lis
     """Compressed COCO counts of N boxes as masks: the pixels whose center lies in the half-open box.
 
     Args:
-        boxes: (N, 4) xyxy in image pixels; what lies outside the image is cut off.
+        boxes: (N, 4) xyxy in image pixels; clipped to the image.
         heights, widths: (N,) or one for all, of the image in pixels.
     """
     boxes, heights, widths = _frames(boxes, heights, widths)
@@ -75,7 +75,7 @@ def encode_ellipses(boxes: ArrayLike, heights: ArrayLike, widths: ArrayLike) -> 
     """Compressed COCO counts of the ellipse inscribed in each box: the pixels whose center lies inside it.
 
     Args:
-        boxes: (N, 4) xyxy in image pixels; what lies outside the image is cut off.
+        boxes: (N, 4) xyxy in image pixels; clipped to the image.
         heights, widths: (N,) or one for all, of the image in pixels.
     """
     boxes, heights, widths = _frames(boxes, heights, widths)
@@ -102,8 +102,9 @@ def decode_counts(counts: bytes) -> Ints:
     shift = 5 * (np.arange(len(digits)) - np.repeat(starts, ends - starts + 1))
     lengths = np.add.reduceat((digits & 31) << shift, starts)
     lengths -= ((digits[ends] & 16) << 1) << shift[ends]  # the last digit carries the sign
-    lengths[1::2] = np.cumsum(lengths[1::2])  # from the fourth on, a length is told by how it
-    lengths[2::2] = np.cumsum(lengths[2::2])  # differs from the one before the last
+    # From the fourth on, the code holds a length's difference from the one before the last.
+    lengths[1::2] = np.cumsum(lengths[1::2])
+    lengths[2::2] = np.cumsum(lengths[2::2])
     return lengths
 
 
@@ -153,7 +154,7 @@ def _encode_runs(mask: Ints, start: Ints, end: Ints, pixels: Ints) -> list[bytes
     """
     kept = end > start
     mask, start, end = mask[kept], start[kept], end[kept]
-    # A run that goes on where the one before stopped, as at the foot of a column, is the same run.
+    # A run that starts where the one before ended, as at the foot of a column, continues it.
     opens = np.ones(len(mask), dtype=bool)
     opens[1:] = (start[1:] != end[:-1]) | (mask[1:] != mask[:-1])
     mask, start, end = mask[opens], start[opens], end[np.append(opens[1:], True)[: len(opens)]]
@@ -182,7 +183,7 @@ def _varints(lengths: Ints, last: Ints, sizes: Ints) -> list[bytes]:
         sizes: (N,) how many lengths each mask has.
     """
     values = lengths.copy()
-    values[2:] -= lengths[:-2]  # from the fourth on, a length is told by how it differs from two before
+    values[2:] -= lengths[:-2]  # from the fourth on, the code holds the difference from two before
     for k in range(3):
         at = (last - sizes + 1 + k)[sizes > k]
         values[at] = lengths[at]

@@ -24,7 +24,7 @@ class Stateful(Protocol):
 
 
 class TrainingState:
-    """Everything a loop needs to go on as if it had not been stopped, in one file."""
+    """Everything that a loop needs to resume exactly, in one file."""
 
     def __init__(self, path: Path, parts: Mapping[str, Stateful]) -> None:
         """`parts`: name -> what has a state."""

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights: what is reported instead of the last step's weights."""
+"""An exponential moving average of the weights, which training returns instead of the last step's weights."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ LOG_EVERY_STEPS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopSettings:
-    """Plain values of one training run; `config.TrainConfig` says what each means."""
+    """Plain values of one training run; `config.TrainConfig` documents each."""
 
     steps: int
     gradient_accumulation_steps: int
@@ -46,8 +46,8 @@ def train(
     """Train `model` in place and return the weights to report: the average if there is one, else the last.
 
     `model(batch)` gives a dict of scalar losses, already weighted. `batches_from(k)` iterates from the k-th
-    forward pass on. State goes to `folder`/state.pt every `checkpoint_every` steps; when it is there,
-    training goes on from it and ends with the same bits (CPU, same threads) as if it had not been stopped.
+    forward pass on. The loop saves its state to `folder`/state.pt every `checkpoint_every` steps and resumes
+    from there, with the bits of a training that was not stopped (CPU, same threads).
 
     Raises:
         DivergedError: a loss is not finite; names each term and the step.
