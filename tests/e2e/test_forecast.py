@@ -17,13 +17,15 @@ from deepmac_distill.errors import DeviceError, RunError
 from deepmac_distill.forecast import needs as forecasting
 from deepmac_distill.forecast.cost import Load, Rates, StateBytes, training_bytes
 from deepmac_distill.forecast.inventory import Inventory, PerImage
-from deepmac_distill.forecast.needs import (
-    Machine,
+from deepmac_distill.forecast.measuring import measured_rates
+from deepmac_distill.forecast.needs import Machine
+from deepmac_distill.forecast.stage_need import (
     StageNeed,
     evaluation_need,
-    labeling_needs,
+    labeling_need,
     masks_trained_on,
     peak_disk_bytes,
+    selection_need,
     training_need,
 )
 from deepmac_distill.progress import Silent
@@ -191,28 +193,31 @@ def test_training_is_its_passes() -> None:
     fullest = Load(images=4, size_px=64, masks=7 + 3 * 1.5)
     assert need.memory_bytes == training_bytes(STATE, RATES, fullest, margin=3.0)
     assert need.seconds == pytest.approx(30 * (4 * 64**2 * 1e-6 + 6 * 1e-3))
-    assert (need.kept_disk_bytes, need.passing_disk_bytes) == (40, 2 * 140)
+    assert (need.disk_bytes, need.scratch_bytes) == (40, 2 * 140)
     unmeasured = training_need("teacher", settings, STATE, None, PerImage(), margin=3.0)
     assert (unmeasured.memory_bytes, unmeasured.seconds) == (STATE.total, None)
 
 
 def test_evaluation_in_given_boxes_alone_is_one_pass_without_detections() -> None:
     settings = EvaluationConfig(max_detections=10)
-    both = evaluation_need("teacher", recipe(image_size_px=64), DATA, settings, RATES)
+    both = evaluation_need("evaluate-teacher", recipe(image_size_px=64), DATA, settings, RATES)
     alone = evaluation_need(
-        "teacher", recipe(image_size_px=64), DATA, replace(settings, gt_boxes_only=True), RATES
+        "evaluate-teacher", recipe(image_size_px=64), DATA, replace(settings, gt_boxes_only=True), RATES
     )
     assert both.seconds == pytest.approx((100 * 64**2 * 1e-6 + 50 * 14 * 1e-3) / 3)
     assert alone.seconds == pytest.approx((50 * 64**2 * 1e-6 + 50 * 4 * 1e-3) / 3)
-    assert both.kept_disk_bytes - alone.kept_disk_bytes == 500 * 50 * 10
+    assert both.disk_bytes - alone.disk_bytes == 500 * 50 * 10
 
 
 def test_labels_are_as_large_as_their_grids() -> None:
-    soft, hard = (labeling_needs(recipe(image_size_px=64), DATA, soft, RATES) for soft in (True, False))
-    assert [need.stage for need in soft] == ["pseudolabel", "select"]
-    assert soft[0].kept_disk_bytes - hard[0].kept_disk_bytes == 16**2 * 3 * 50  # unseen boxes
-    assert soft[0].passing_disk_bytes == soft[0].kept_disk_bytes
-    assert soft[0].seconds == pytest.approx((50 * 64**2 * 1e-6 + 150 * 1e-3) / 3)
+    settings = recipe(image_size_px=64)
+    soft, hard = (labeling_need("pseudolabel", settings, DATA, soft, RATES) for soft in (True, False))
+    assert soft.disk_bytes - hard.disk_bytes == 16**2 * 3 * 50  # unseen boxes
+    assert soft.scratch_bytes == soft.disk_bytes
+    assert selection_need("select", DATA) == StageNeed(
+        stage="select", disk_bytes=1000 + 500 * 200, seconds=0.0
+    )
+    assert soft.seconds == pytest.approx((50 * 64**2 * 1e-6 + 150 * 1e-3) / 3)
 
 
 def test_masks_in_a_pass_are_those_of_the_model_s_own_rule() -> None:
@@ -225,8 +230,8 @@ def test_masks_in_a_pass_are_those_of_the_model_s_own_rule() -> None:
 
 def test_what_passes_is_gone_when_the_next_stage_starts() -> None:
     needs = [
-        StageNeed(stage="teacher", kept_disk_bytes=5, passing_disk_bytes=20),
-        StageNeed(stage="pseudolabel", kept_disk_bytes=10, passing_disk_bytes=10),
+        StageNeed(stage="teacher", disk_bytes=5, scratch_bytes=20),
+        StageNeed(stage="pseudolabel", disk_bytes=10, scratch_bytes=10),
         StageNeed(stage="student", done=True),
     ]
     assert peak_disk_bytes(needs) == 25 and peak_disk_bytes([]) == 0
@@ -240,7 +245,7 @@ def test_the_disk_bound_holds_for_a_real_run(chain, small_toml: Path) -> None:
     for need in found.needs:
         files = [path for path in (run / need.stage).rglob("*") if path.is_file()]
         left = sum(path.stat().st_size for path in files if path.suffix in (".safetensors", ".parquet"))
-        assert left <= need.kept_disk_bytes + 20_000, need.stage  # names and headers
+        assert left <= need.disk_bytes + 20_000, need.stage  # names and headers
 
 
 @pytest.mark.parametrize("mask_boxes", ["gt", "proposals+gt"])
@@ -259,5 +264,5 @@ def test_masks_of_mask_rcnn_are_counted_whatever_boxes_train_them(
     )
     recipe = RoleConfig(model=model, train=TrainConfig(image_size_px=64))
     job = stages.Job(load_pipeline(scenes_toml), None, RunDir(tmp_path), Silent())
-    rates = forecasting._measured(job, recipe, DATA, PLENTY)
+    rates = measured_rates(job, recipe, DATA, PLENTY.memory)
     assert rates.bytes_per_mask > 4 * model.mask_channels * model.mask_crop**2  # a map of its branch alone

@@ -18,7 +18,7 @@ from deepmac_distill.config.schema import EvaluationConfig
 from deepmac_distill.data.synthetic import SEEN_SHAPES
 from deepmac_distill.forecast.cost import Rates
 from deepmac_distill.forecast.inventory import Inventory
-from deepmac_distill.forecast.needs import evaluation_need
+from deepmac_distill.forecast.stage_need import evaluation_need
 from deepmac_distill.weights.card import read_card
 
 GRABCUT = """[teacher.model]
@@ -179,11 +179,11 @@ def test_an_evaluation_without_detection_is_forecast_as_one(model: ModelConfig) 
     )
     data = Inventory(annotations=Path("a.json"), folder=Path("images"), images=50, boxes=200)
     given = (data, EvaluationConfig(), rates)
-    detecting = evaluation_need("teacher", RoleConfig(), *given)
-    without = evaluation_need("teacher", RoleConfig(model=model), *given)
+    detecting = evaluation_need("evaluate-teacher", RoleConfig(), *given)
+    without = evaluation_need("evaluate-teacher", RoleConfig(model=model), *given)
     assert without.seconds == pytest.approx(50 * 512**2 * 1e-6 / 3)
     assert detecting.seconds > 2 * without.seconds
-    assert detecting.kept_disk_bytes > without.kept_disk_bytes > 0
+    assert detecting.disk_bytes > without.disk_bytes > 0
 
 
 @pytest.mark.parametrize("command", ["run", "student", "retention", "forecast"])

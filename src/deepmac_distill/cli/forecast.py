@@ -62,7 +62,7 @@ def _print(found: Forecast) -> None:
         print(f"{inventory.annotations}: {inventory.images} images, {inventory.boxes} boxes{state}")
     table = Table(title="Needs, estimated", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("stage", no_wrap=True)
-    for heading in ("memory", "disk, kept", "disk, in passing", "time"):
+    for heading in ("memory", "disk", "scratch disk", "time"):
         table.add_column(heading, justify="right", no_wrap=True)
     for need in found.needs:
         if need.done:
@@ -71,8 +71,8 @@ def _print(found: Forecast) -> None:
         table.add_row(
             need.stage,
             "less than training" if need.memory_bytes is None else in_words(need.memory_bytes),
-            in_words(need.kept_disk_bytes),
-            in_words(need.passing_disk_bytes),
+            in_words(need.disk_bytes),
+            in_words(need.scratch_bytes),
             "not measured" if need.seconds is None else duration(need.seconds),
         )
     Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(table)

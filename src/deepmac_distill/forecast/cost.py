@@ -1,7 +1,7 @@
 """What training a model takes: memory that is counted exactly, and a few passes from which the rest follows.
 
-A pass is one forward and backward of one batch. What it keeps for its backward grows with the pixels of its
-images and with the masks in it; so does its time. A few small passes tell how fast.
+A pass is one forward and backward of one batch. Its saved activations grow with the pixels of its images and
+with the masks in it; so does its time. A few small passes show how fast.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from deepmac_distill.models.activations import saved_activations
 from deepmac_distill.structures import Batch, Instances
 
-# On what a pass keeps: gradients in passing, workspaces, memory in pieces that batches of other sizes left.
-# On a CPU the peak of an hour's training, beyond what the program had before, was 1.8 times what its fullest
-# pass kept. On a GPU, whose allocator wastes less, it has not been measured.
+# On saved activations: transient gradients, kernel workspaces, allocator fragmentation. On a CPU the peak of
+# an hour's training, beyond what the program had before, was 1.8 times the saved activations of its fullest
+# pass. On a GPU, whose allocator wastes less, it has not been measured.
 MARGINS = {"cpu": 2.0, "cuda": 1.5}
 LIBRARIES_BYTES = 2**28  # what torch takes for itself once it works
 INFERENCE_SHARE = 1 / 3  # of the time of a training pass: a backward costs about two forwards
@@ -40,7 +40,7 @@ class StateBytes:
         return self.weights + self.gradients + self.optimizer + self.average
 
     @property
-    def saved(self) -> int:
+    def resumable(self) -> int:
         """Of it what a resumable state holds: all but the gradients."""
         return self.total - self.gradients
 
@@ -64,7 +64,7 @@ class Pass:
     """What one forward and backward took."""
 
     load: Load
-    kept_bytes: int  # that the forward left for the backward, parameters not among them
+    saved_bytes: int  # saved activations: what the forward leaves for the backward, parameters not included
     seconds: float
 
 
@@ -79,8 +79,8 @@ class Rates:
     seconds_per_pixel: float
     seconds_per_mask: float
 
-    def kept_bytes(self, load: Load) -> float:
-        """Bytes that a pass keeps, without margin."""
+    def saved_bytes(self, load: Load) -> float:
+        """Saved activations of a pass, without margin."""
         grown = self.bytes_per_image * load.images + self.bytes_per_pixel * load.pixels
         return self.fixed_bytes + grown + self.bytes_per_mask * load.masks
 
@@ -115,12 +115,12 @@ def rates_of(small: Pass, more_masks: Pass, more_images: Pass, largest: Pass) ->
             small pass costs what starting its kernels costs.
     """
     masks = more_masks.load.masks - small.load.masks
-    per_mask = max(more_masks.kept_bytes - small.kept_bytes, 0) / masks
+    per_mask = max(more_masks.saved_bytes - small.saved_bytes, 0) / masks
     seconds_per_mask = max(more_masks.seconds - small.seconds, 0.0) / masks
 
     def grown(other: Pass) -> float:  # bytes, but for those of the masks
         return max(
-            other.kept_bytes - small.kept_bytes - per_mask * (other.load.masks - small.load.masks), 0.0
+            other.saved_bytes - small.saved_bytes - per_mask * (other.load.masks - small.load.masks), 0.0
         )
 
     images, pixels = more_images.load.images - small.load.images, small.load.size_px**2
@@ -141,7 +141,7 @@ def rates_of(small: Pass, more_masks: Pass, more_images: Pass, largest: Pass) ->
     rest = largest.seconds - seconds_per_mask * largest.load.masks
     return replace(
         rates,
-        fixed_bytes=max(small.kept_bytes - rates.kept_bytes(small.load), 0.0),
+        fixed_bytes=max(small.saved_bytes - rates.saved_bytes(small.load), 0.0),
         # Where noise makes the masks dearer than a whole pass, the pass counts and not the noise.
         seconds_per_pixel=(rest if rest > 0 else largest.seconds) / largest.load.pixels,
     )
@@ -149,23 +149,23 @@ def rates_of(small: Pass, more_masks: Pass, more_images: Pass, largest: Pass) ->
 
 def training_bytes(state: StateBytes, rates: Rates, load: Load, margin: float) -> float:
     """Memory of training with such passes; `margin` is one of `MARGINS`."""
-    return state.total + margin * rates.kept_bytes(load) + LIBRARIES_BYTES
+    return state.total + margin * rates.saved_bytes(load) + LIBRARIES_BYTES
 
 
 def measure_pass(model: nn.Module, batch: Batch, device: torch.device, autocast: bool) -> Pass:
     """One forward and backward of `model`, in training mode; its gradients are gone afterwards."""
     batch = batch.to(device)
     started = _now(device)
-    with saved_activations(model) as kept:
+    with saved_activations(model) as saved:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
             losses: dict[str, Tensor] = model(batch)
         total = torch.stack(list(losses.values())).sum()
-    total.backward()
+    torch.autograd.backward(total)
     seconds = _now(device) - started
     model.zero_grad(set_to_none=True)
     images, _, size_px, _ = batch.images.shape
     load = Load(images=images, size_px=size_px, masks=int(batch.instances.has_mask.sum()))
-    return Pass(load=load, kept_bytes=sum(kept.values()), seconds=seconds)
+    return Pass(load=load, saved_bytes=sum(saved.values()), seconds=seconds)
 
 
 def sample_batch(images: int, size_px: int, masks_per_image: int, mask_size: int) -> Batch:

@@ -1,4 +1,4 @@
-"""Saved activations: what a forward pass keeps for its backward pass."""
+"""Saved activations: what a forward pass leaves for its backward pass."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def saved_activations(model: nn.Module) -> Iterator[dict[int, int]]:
     Works on the meta device too. Several tensors may share a storage, which counts once.
     """
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
-            kept[storage._cdata] = storage.nbytes()
+            saved[storage._cdata] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        yield kept
+        yield saved

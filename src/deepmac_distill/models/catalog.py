@@ -78,7 +78,7 @@ class Size:
 
     parameters: int
     gmacs: float | None  # multiply-adds in 10**9; None: not counted
-    saved_mib: float | None  # float32 activations that training keeps; None: not counted
+    saved_mib: float | None  # float32 activations that training saves; None: not counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,12 +177,12 @@ def _mask_rcnn(
 
 def size_of(module: nn.Module, inputs: Tensor) -> Size:
     """Counted in one training pass of `module` over B `inputs`, both on the meta device."""
-    with FlopCounterMode(display=False) as flops, saved_activations(module) as kept:
-        _graph = module.train()(inputs)  # held, so that no kept tensor's storage is used again
+    with FlopCounterMode(display=False) as flops, saved_activations(module) as saved:
+        _graph = module.train()(inputs)  # held, so that no saved tensor's storage is used again
     return Size(
         parameters=_parameters(module),
         gmacs=flops.get_total_flops() / 2 / len(inputs) / 1e9,
-        saved_mib=sum(kept.values()) / len(inputs) / 2**20,
+        saved_mib=sum(saved.values()) / len(inputs) / 2**20,
     )
 
 

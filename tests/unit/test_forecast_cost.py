@@ -60,7 +60,7 @@ def test_the_state_is_counted_as_a_real_training_has_it(kind: str, momentum: flo
     assert counted.gradients == tensor_bytes(p.grad for p in model.parameters())
     assert counted.optimizer == tensor_bytes(moments)
     assert counted.average == tensor_bytes(average.module.state_dict().values())
-    assert counted.saved == counted.total - counted.gradients
+    assert counted.resumable == counted.total - counted.gradients
     assert state_bytes(model, kind, momentum, averaged=False).average == 0
 
 
@@ -70,7 +70,7 @@ def test_a_saved_state_is_as_large_as_counted(tmp_path: Path) -> None:
     model(torch.rand(1, 64, 8, 8)).sum().backward()
     optimizer.step()
     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "state.pt")
-    counted = state_bytes(model, "adam", 0.0, averaged=False).saved
+    counted = state_bytes(model, "adam", 0.0, averaged=False).resumable
     assert 0 <= (tmp_path / "state.pt").stat().st_size - counted < 8192  # names and the like
 
 
@@ -80,16 +80,16 @@ def test_a_pass_keeps_what_its_layers_keep() -> None:
     small, wide = (measure_pass(model, sample_batch(2, px, 3, 4), CPU, False) for px in (16, 32))
     assert small.load == Load(images=2, size_px=16, masks=6)
     maps = 4 * (3 + 5 + 5)
-    rest = small.kept_bytes - maps * 2 * 16**2
+    rest = small.saved_bytes - maps * 2 * 16**2
     assert 0 <= rest < 200  # the statistics of five channels
-    assert wide.kept_bytes - small.kept_bytes == maps * 2 * (32**2 - 16**2)
+    assert wide.saved_bytes - small.saved_bytes == maps * 2 * (32**2 - 16**2)
     assert small.seconds > 0 and all(p.grad is None for p in model.parameters())
 
 
 def law(load: Load) -> Pass:
     """10 bytes and 7 an image, 3 a pixel, 100 a mask; a second a thousand pixels and two a mask."""
     kept = 10 + 7 * load.images + 3 * load.pixels + 100 * load.masks
-    return Pass(load=load, kept_bytes=kept, seconds=load.pixels / 1000 + 2 * load.masks)
+    return Pass(load=load, saved_bytes=kept, seconds=load.pixels / 1000 + 2 * load.masks)
 
 
 def test_rates_find_the_law_that_passes_follow() -> None:
@@ -97,7 +97,7 @@ def test_rates_find_the_law_that_passes_follow() -> None:
     loads = (small, replace(small, masks=9), replace(small, images=4, masks=4), replace(small, size_px=64))
     rates = rates_of(*map(law, loads))
     real = Load(images=16, size_px=1024, masks=130)
-    assert rates.kept_bytes(real) == pytest.approx(law(real).kept_bytes)
+    assert rates.saved_bytes(real) == pytest.approx(law(real).saved_bytes)
     assert rates.seconds(real) == pytest.approx(law(real).seconds)
 
 
@@ -122,5 +122,5 @@ def test_training_is_the_state_and_the_pass_with_its_margin() -> None:
     loads = (small, replace(small, masks=9), replace(small, images=4, masks=4), replace(small, size_px=64))
     rates = rates_of(*map(law, loads))
     state = StateBytes(weights=1, gradients=2, optimizer=3, average=4)
-    expected = 10 + 2.5 * law(small).kept_bytes + LIBRARIES_BYTES
+    expected = 10 + 2.5 * law(small).saved_bytes + LIBRARIES_BYTES
     assert training_bytes(state, rates, small, margin=2.5) == pytest.approx(expected)
