@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deepmac_distill.structures import Batch, Detections, Instances
@@ -31,8 +32,8 @@ class Detector(Protocol):
 class SegmentedBoxes:
     """Masks of the boxes of one batch, as arrays."""
 
-    annotation_ids: np.ndarray  # (N,) int64
-    grids: np.ndarray  # (N, S, S) uint8, 255 = certain foreground
+    rows: NDArray[np.int64]  # (N,) row numbers in the data set
+    grids: NDArray[np.uint8]  # (N, S, S), 255 = certain foreground
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def segment_boxes(
     for batch in batches:
         with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
             probs = model.segment(batch.images.to(device), batch.instances.to(device))  # (N, S, S)
-        yield SegmentedBoxes(batch.instances.annotation_ids.numpy(), _quantized(probs))
+        yield SegmentedBoxes(batch.instances.rows.numpy(), _quantized(probs))
 
 
 def detect_objects(

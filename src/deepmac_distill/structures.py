@@ -22,7 +22,7 @@ class Instances:
     """
 
     image_index: Tensor  # (N,) int64, position of the image in the batch
-    annotation_ids: Tensor  # (N,) int64, the source file's ids
+    rows: Tensor  # (N,) int64, row numbers in the data set's table of annotations
     boxes: Tensor  # (N, 4) float32, xyxy in network-input pixels, clipped to the image
     class_index: Tensor  # (N,) int64, contiguous class index
     masks: (
@@ -34,7 +34,7 @@ class Instances:
     def __post_init__(self) -> None:
         n = self.image_index.shape[0]
         _expect("image_index", self.image_index, (n,), torch.int64)
-        _expect("annotation_ids", self.annotation_ids, (n,), torch.int64)
+        _expect("rows", self.rows, (n,), torch.int64)
         _expect("boxes", self.boxes, (n, 4), torch.float32)
         _expect("class_index", self.class_index, (n,), torch.int64)
         size = self.masks.shape[-1]
@@ -50,7 +50,7 @@ class Instances:
         """No instances, with mask grids of `mask_size` cells a side."""
         return cls(
             image_index=torch.zeros(0, dtype=torch.int64),
-            annotation_ids=torch.zeros(0, dtype=torch.int64),
+            rows=torch.zeros(0, dtype=torch.int64),
             boxes=torch.zeros(0, 4),
             class_index=torch.zeros(0, dtype=torch.int64),
             masks=torch.zeros(0, mask_size, mask_size, dtype=torch.uint8),
@@ -66,7 +66,7 @@ class Instances:
         device = packed.device
         return cls(
             image_index=torch.arange(len(boxes)).repeat_interleave(counts).to(device),
-            annotation_ids=torch.arange(n, device=device),
+            rows=torch.arange(n, device=device),
             boxes=packed.float(),
             class_index=torch.cat(list(class_index)),
             masks=torch.zeros(n, mask_size, mask_size, dtype=torch.uint8, device=device),

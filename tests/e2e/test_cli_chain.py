@@ -23,7 +23,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from deepmac_distill.data.synthetic import SEEN_SHAPES
-from deepmac_distill.labels.table import read_provenance
+from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.report.contact_sheet import PANEL_PX
 from deepmac_distill.training import loop
 
@@ -528,7 +528,7 @@ def test_help_names_every_stage(deepmac: Callable[..., Any]) -> None:
 
 
 def test_labels_say_which_teacher_drew_them(chain) -> None:
-    told = read_provenance(chain[0] / "pseudolabel" / "masks.parquet")
+    told = Labels.open(chain[0] / "pseudolabel" / "masks.parquet").provenance
     weights = chain[0] / "teacher" / "weights.safetensors"
     assert told["teacher"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert told["teacher_card"]["steps"] > 0 and sorted(told["seen"]) == sorted(SEEN_SHAPES)

@@ -16,7 +16,7 @@ from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
 
 from deepmac_distill.dataset.problems import runs_of
 from deepmac_distill.labels.export import write_instances_json
-from deepmac_distill.labels.rules import SelectRules
+from deepmac_distill.labels.rules import Rules
 from deepmac_distill.labels.table import label_table
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -41,6 +41,8 @@ def exported(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
             "annotation_id": list(boxes),
             "image_id": [1, 1],
             "category_id": [1, 1],
+            "file_name": ["a.png", "a.png"],
+            "category_name": ["cat", "cat"],
             "bbox": list(boxes.values()),
             "height": [40, 40],
             "width": [60, 60],
@@ -52,7 +54,7 @@ def exported(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
             "mask_score": [None, 0.1],
         }
     )
-    rules = SelectRules(min_mask_score=0.5, on_rejected=request.param)
+    rules = Rules(min_mask_score=0.5, on_rejected=request.param)
     write_instances_json(source, labels, rules, tmp_path / "instances.json")
     Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
     return tmp_path / "instances.json"

@@ -114,7 +114,7 @@ def test_losses_are_torchvisions(theirs: MaskRCNN, ours: MaskRcnn) -> None:
     given = Instances.of_boxes([boxes, boxes], [torch.tensor([1]), torch.tensor([0])], ours.target_mask_size)
     given = Instances(
         given.image_index,
-        given.annotation_ids,
+        given.rows,
         given.boxes,
         given.class_index,
         torch.full_like(given.masks, 255),

@@ -13,12 +13,12 @@ from pycocotools import mask as coco_mask
 from deepmac_distill.dataset.coco import load_coco_json, read_coco
 from deepmac_distill.errors import DataError
 from deepmac_distill.labels.export import write_instances_json
-from deepmac_distill.labels.rules import SelectRules
+from deepmac_distill.labels.rules import Rules
 from deepmac_distill.labels.table import label_table
 
 SQUARE = [[10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]]
 CROWD = {"size": [40, 60], "counts": [80, 40, 2280]}
-RULES = SelectRules(min_mask_score=0.5)
+RULES = Rules(min_mask_score=0.5)
 
 
 def box(annotation_id: int, **changes: Any) -> dict[str, Any]:
@@ -57,6 +57,8 @@ def labels(ids: tuple[int, ...] = (1, 2, 3, 4, 5), **changes: list[Any]) -> pa.T
         "annotation_id": list(ids),
         "image_id": [4] * len(ids),
         "category_id": [2] * len(ids),
+        "file_name": ["a.jpg"] * len(ids),
+        "category_name": ["yak"] * len(ids),
         "bbox": [[10.0, 10.0, 20.0, 20.0]] * len(ids),
         "height": [40] * len(ids),
         "width": [60] * len(ids),
@@ -71,7 +73,7 @@ def labels(ids: tuple[int, ...] = (1, 2, 3, 4, 5), **changes: list[Any]) -> pa.T
     return label_table(columns | changes)
 
 
-def export(tmp_path: Path, rules: SelectRules = RULES) -> tuple[dict[int, dict[str, Any]], dict[str, Any]]:
+def export(tmp_path: Path, rules: Rules = RULES) -> tuple[dict[int, dict[str, Any]], dict[str, Any]]:
     write_instances_json(source(), labels(), rules, tmp_path / "out.json")
     written = json.loads((tmp_path / "out.json").read_text())
     return {annotation["id"]: annotation for annotation in written["annotations"]}, written
@@ -97,9 +99,8 @@ def test_a_teachers_mask_has_its_true_area_and_tells_its_source(tmp_path: Path) 
 def test_everything_else_in_the_source_is_kept_and_the_source_is_left_alone(tmp_path: Path) -> None:
     _, written = export(tmp_path)
     expected = source()
-    assert {k: v for k, v in written.items() if k != "annotations"} == {
-        k: v for k, v in expected.items() if k != "annotations"
-    }
+    ours = {"annotations": written["annotations"], "deepmac_distill": {"schema": 2}}
+    assert written == expected | ours
     given = copy.deepcopy(expected)
     write_instances_json(given, labels(), RULES, tmp_path / "out.json")
     assert given == expected
@@ -110,9 +111,9 @@ def test_a_rejected_mask_leaves_the_box_nothing_or_a_region_to_ignore(tmp_path: 
     common = {"source": "none", "area": 400.0}
     assert kept[4] == box(4) | common | {"mask_score": 0.1}
     assert kept[5] == box(5, iscrowd=1) | common | {"mask_score": None}
-    dropped, _ = export(tmp_path, SelectRules(min_mask_score=0.5, on_rejected="drop"))
+    dropped, _ = export(tmp_path, Rules(min_mask_score=0.5, on_rejected="drop"))
     assert sorted(dropped) == [1, 2, 3]
-    ignored, _ = export(tmp_path, SelectRules(min_mask_score=0.5, on_rejected="ignore"))
+    ignored, _ = export(tmp_path, Rules(min_mask_score=0.5, on_rejected="ignore"))
     box_mask = np.zeros((40, 60), dtype=np.uint8, order="F")
     box_mask[10:30, 10:30] = 1
     for key in (4, 5):
@@ -122,7 +123,7 @@ def test_a_rejected_mask_leaves_the_box_nothing_or_a_region_to_ignore(tmp_path: 
 
 @pytest.mark.parametrize(("on_rejected", "written"), [("keep_box", 5), ("drop", 3), ("ignore", 5)])
 def test_every_box_is_accounted_for(tmp_path: Path, on_rejected: Any, written: int) -> None:
-    rules = SelectRules(min_mask_score=0.5, on_rejected=on_rejected)
+    rules = Rules(min_mask_score=0.5, on_rejected=on_rejected)
     counts = write_instances_json(source(), labels(), rules, tmp_path / "out.json")
     assert counts == {"human": 2, "teacher": 1, "rejected": 1, "unlabeled": 1, "written": written}
 
@@ -161,7 +162,7 @@ def test_a_human_mask_keeps_its_degenerate_parts_and_one_without_others_gives_wa
 
 @pytest.mark.parametrize("on_rejected", ["keep_box", "drop", "ignore"])
 def test_our_reader_takes_what_the_export_wrote(tmp_path: Path, on_rejected: Any) -> None:
-    export(tmp_path, SelectRules(min_mask_score=0.5, on_rejected=on_rejected))
+    export(tmp_path, Rules(min_mask_score=0.5, on_rejected=on_rejected))
     found = read_coco(tmp_path / "out.json", "cat").annotations.to_pylist()
     assert [row["source"] for row in found][:3] == ["human", "human", "teacher"]
     assert found[0]["polygons"] == SQUARE
@@ -172,7 +173,7 @@ def test_our_reader_takes_what_the_export_wrote(tmp_path: Path, on_rejected: Any
 
 @pytest.mark.parametrize("on_rejected", ["keep_box", "drop", "ignore"])
 def test_exporting_again_with_the_same_labels_changes_nothing(tmp_path: Path, on_rejected: Any) -> None:
-    rules = SelectRules(min_mask_score=0.5, on_rejected=on_rejected)
+    rules = Rules(min_mask_score=0.5, on_rejected=on_rejected)
     written, _ = export(tmp_path, rules)
     again = load_coco_json(tmp_path / "out.json", "cat")
     write_instances_json(again, labels(tuple(written)), rules, tmp_path / "again.json")

@@ -1,25 +1,28 @@
 from __future__ import annotations
 
+import contextlib
+import random
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pycocotools import mask as coco_mask
 
 from deepmac_distill.errors import DataError
-from deepmac_distill.labels.rules import SelectRules, accepted_rows
+from deepmac_distill.labels.label_file import Labels
+from deepmac_distill.labels.rules import Rules
 from deepmac_distill.labels.table import (
     LABELS_SCHEMA,
     assemble,
     finished_units,
     label_table,
     label_writer,
-    read_labels,
-    read_provenance,
     write_unit,
 )
 
+CODE = coco_mask.frPyObjects({"size": [40, 60], "counts": [5, 2, 33, 2, 2358]}, 40, 60)["counts"]
 PROVENANCE = {"teacher_sha256": "ab" * 32, "package": "0.1.0"}
 
 
@@ -29,14 +32,17 @@ def rows(*ids: tuple[int, int], **columns: list[Any]) -> pa.Table:
     defaults: dict[str, list[Any]] = {
         "annotation_id": [annotation_id for _, annotation_id in ids],
         "image_id": [image_id for image_id, _ in ids],
+        "file_name": ["a.jpg"] * n,
         "category_id": [1] * n,
+        "category_name": ["yak"] * n,
         "bbox": [[1.5, 2, 3, 4]] * n,
         "height": [40] * n,
         "width": [60] * n,
         "source": ["teacher"] * n,
         "status": ["labeled"] * n,
         "reason": [""] * n,
-        "rle_counts": [b"52203"] * n,
+        "rle_counts": [CODE] * n,
+        "cut": [0.5] * n,
         "soft": [bytes(range(4))] * n,
         "soft_size": [2] * n,
         "mask_area": [4] * n,
@@ -47,13 +53,14 @@ def rows(*ids: tuple[int, int], **columns: list[Any]) -> pa.Table:
 
 
 def test_labels_come_back_as_they_were_written(tmp_path: Path) -> None:
-    units = [rows((1, 5), (1, 9)), rows(), rows((2, 3), rle_counts=[None], soft=[None], mask_score=[None])]
+    units = [rows((1, 5), (1, 9)), rows(), rows((2, 3), source=["none"], rle_counts=[None], soft=[None])]
     with label_writer(tmp_path / "masks.parquet", PROVENANCE) as writer:
         for unit in units:
             writer.write(unit)
-    assert read_labels(tmp_path / "masks.parquet").equals(pa.concat_tables(units))
-    assert read_labels(tmp_path / "masks.parquet", ["mask_area"]).column_names == ["mask_area"]
-    assert read_provenance(tmp_path / "masks.parquet") == PROVENANCE
+    assert pq.read_table(tmp_path / "masks.parquet").replace_schema_metadata() == pa.concat_tables(units)
+    assert Labels.open(tmp_path / "masks.parquet").table == pa.concat_tables(units).drop_columns(["soft"])
+    assert len(Labels.open(tmp_path / "masks.parquet")) == 3
+    assert Labels.open(tmp_path / "masks.parquet").provenance == PROVENANCE
 
 
 def test_a_unit_is_a_row_group_and_masks_have_no_dictionary(tmp_path: Path) -> None:
@@ -63,7 +70,7 @@ def test_a_unit_is_a_row_group_and_masks_have_no_dictionary(tmp_path: Path) -> N
     metadata = pq.read_metadata(tmp_path / "masks.parquet")
     assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [2, 1]
     columns = {
-        metadata.row_group(0).column(i).path_in_schema: metadata.row_group(0).column(i) for i in range(15)
+        metadata.row_group(0).column(i).path_in_schema: metadata.row_group(0).column(i) for i in range(20)
     }
     assert {column.compression for column in columns.values()} == {"ZSTD"}
     assert not columns["rle_counts"].has_dictionary_page
@@ -85,7 +92,7 @@ def test_a_run_that_was_killed_ends_with_the_bytes_of_one_that_was_not(tmp_path:
     for folder in (straight, killed):
         assert assemble(folder, 4, folder / "masks.parquet", PROVENANCE) == 5
     assert (straight / "masks.parquet").read_bytes() == (killed / "masks.parquet").read_bytes()
-    assert read_labels(straight / "masks.parquet").equals(pa.concat_tables(units))
+    assert Labels.open(straight / "masks.parquet").table == pa.concat_tables(units).drop_columns(["soft"])
 
 
 def test_unfinished_units_are_not_assembled(tmp_path: Path) -> None:
@@ -120,26 +127,25 @@ def test_columns_that_do_not_fit_are_refused() -> None:
 
 def test_another_schema_version_is_refused_by_its_number(tmp_path: Path) -> None:
     path = tmp_path / "masks.parquet"
-    for version, name in ((b"2", "2"), (None, "none")):
+    for version, name in ((b"1", "1"), (b"3", "3"), (None, "none")):
         metadata = {b"deepmac_distill.schema_version": version} if version else {}
         pq.write_table(LABELS_SCHEMA.with_metadata(metadata).empty_table(), path)
-        for reader in (read_labels, read_provenance):
-            with pytest.raises(DataError, match=f"label schema version: got {name}, expected 1"):
-                reader(path)
+        says = f"label schema version: got {name}, expected 2; label again with this version"
+        with pytest.raises(DataError, match=says):
+            Labels.open(path)
     changed = LABELS_SCHEMA.set(0, pa.field("annotation_id", pa.int32()))
-    pq.write_table(changed.with_metadata({b"deepmac_distill.schema_version": b"1"}).empty_table(), path)
+    pq.write_table(changed.with_metadata({b"deepmac_distill.schema_version": b"2"}).empty_table(), path)
     with pytest.raises(DataError, match="column annotation_id int32: expected annotation_id int64"):
-        read_labels(path)
+        Labels.open(path)
 
 
 def test_what_is_no_label_file_is_refused_on_one_line(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("masks")
     (tmp_path / "empty").write_text("")
     for path in (tmp_path / "text", tmp_path / "empty", tmp_path / "absent", tmp_path):
-        for reader in (read_labels, read_provenance):
-            with pytest.raises(DataError, match=r"cannot be read: .*; expected a masks\.parquet") as error:
-                reader(path)
-            assert "\n" not in str(error.value)
+        with pytest.raises(DataError, match=r"cannot be read: .*; expected a masks\.parquet") as error:
+            Labels.open(path)
+        assert "\n" not in str(error.value)
 
 
 def test_rules_are_floors_and_a_missing_score_counts_as_zero() -> None:
@@ -151,14 +157,96 @@ def test_rules_are_floors_and_a_missing_score_counts_as_zero() -> None:
         mask_bbox_iou=[0.8, 0.8, 0.8, 0.7, None, 0.9, 0.9, 0.9],
         mask_area=[1, 1, 1, 1, 1, 0, 1, 1],
     )
-    strict = SelectRules(min_mask_score=0.6, min_mask_bbox_iou=0.8)
-    assert accepted_rows(table, strict).tolist() == [True] + [False] * 7
-    assert accepted_rows(table, SelectRules()).tolist() == [True] * 5 + [False] * 3
-    assert accepted_rows(rows(), strict).tolist() == []
+    strict = Rules(min_mask_score=0.6, min_mask_bbox_iou=0.8)
+    assert strict.accept(table).tolist() == [True] + [False] * 7
+    assert Rules().accept(table).tolist() == [True] * 5 + [False] * 3
+    assert strict.accept(rows()).tolist() == []
 
 
 def test_rules_refuse_what_they_do_not_know() -> None:
     with pytest.raises(ValueError, match="min_mask_score: got 60"):
-        SelectRules(min_mask_score=60)
+        Rules(min_mask_score=60)
     with pytest.raises(ValueError, match="on_rejected: got 'keep'"):
-        SelectRules(on_rejected="keep")
+        Rules(on_rejected="keep")
+
+
+def written(path: Path, table: pa.Table, provenance: bytes = b"{}") -> Labels:
+    """A label file that the writer would not have written."""
+    metadata = {
+        b"deepmac_distill.schema_version": b"2",
+        b"deepmac_distill.provenance": provenance,
+    }
+    pq.write_table(table.replace_schema_metadata(metadata), path / "masks.parquet")
+    return Labels.open(path / "masks.parquet")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "says"),
+    [
+        ("rle_counts", b"52203", "rle_counts: got 5 bytes, expected a COCO code"),
+        ("rle_counts", b"", "rle_counts: got 0 bytes, expected a COCO code"),
+        ("rle_counts", CODE[:-1], "expected a COCO code"),
+        ("rle_counts", CODE + b"\xff", "expected a COCO code"),
+        ("rle_counts", None, "rle_counts: got None, expected a teacher's mask"),
+        ("mask_area", 5, "mask_area: got 5, expected the mask's pixels"),
+        ("mask_area", None, "mask_area: got None, expected the mask's pixels"),
+        ("mask_score", float("nan"), "mask_score: got nan, expected 0 to 1"),
+        ("mask_bbox_iou", 1.5, "mask_bbox_iou: got 1.5, expected 0 to 1"),
+        ("expected_iou", -0.5, "expected_iou: got -0.5, expected 0 to 1"),
+        (
+            "bbox",
+            [0.0, 0.0, float("inf"), 1.0],
+            "bbox: got [0.0, 0.0, inf, 1.0], expected four finite numbers",
+        ),
+        ("height", 0, "height: got 0, expected at least 1"),
+        ("source", "oracle", "source: got 'oracle', expected one of human, teacher, none"),
+    ],
+)
+def test_rows_that_lie_are_named(tmp_path: Path, column: str, value: Any, says: str) -> None:
+    table = rows((1, 5), (1, 9), **{column: [rows((1, 5))[column][0].as_py(), value]})
+    with pytest.raises(DataError) as error:
+        _ = written(tmp_path, table).table
+    assert f"annotation 9: {says}" in str(error.value) or says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "says"),
+    [
+        ("soft_size", 3, "soft: got 4 bytes, expected soft_size x soft_size bytes"),
+        ("soft_size", -2, "soft_size: got -2, expected 1 to 1024"),
+        ("soft_size", 2**30, "soft_size: got 1073741824, expected 1 to 1024"),
+        ("soft_size", None, "soft_size: got None, expected 1 to 1024"),
+        ("soft", None, "soft: got None, expected a soft grid for another cut"),
+    ],
+)
+def test_grids_that_lie_are_named(tmp_path: Path, column: str, value: Any, says: str) -> None:
+    table = rows((1, 5), (1, 9), **{column: [rows((1, 5))[column][0].as_py(), value]})
+    with pytest.raises(DataError, match="annotation 9") as error:
+        _ = written(tmp_path, table).with_cut(0.25).table
+    assert says in str(error.value)
+
+
+def test_grids_of_several_sizes_are_cut_each_at_its_own(tmp_path: Path) -> None:
+    full = [bytes([255] * 4), bytes([255] * 9), bytes([255] * 4)]
+    table = rows((1, 5), (1, 9), (2, 3), soft=full, soft_size=[2, 3, 2], bbox=[[1, 2, 3, 4]] * 3)
+    again = written(tmp_path, table).with_cut(0.25).table
+    assert again["mask_area"].to_pylist() == [12, 12, 12] and set(again["cut"].to_pylist()) == {0.25}
+
+
+@pytest.mark.parametrize("provenance", [b"", b"{", b"[]", b"[" * 100_000])
+def test_provenance_that_is_none_is_refused(tmp_path: Path, provenance: bytes) -> None:
+    with pytest.raises(DataError, match="provenance: got none that can be read"):
+        _ = written(tmp_path, rows((1, 5)), provenance).provenance
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_file_with_wrong_bytes_is_refused_or_read(tmp_path: Path, seed: int) -> None:
+    labels = written(tmp_path, rows(*((1, i) for i in range(20))))
+    content = bytearray(labels.path.read_bytes())
+    generator = random.Random(seed)
+    for _ in range(3):
+        content[generator.randrange(4, len(content))] = generator.randrange(256)
+    labels.path.write_bytes(content)
+    with contextlib.suppress(DataError):
+        assert len(Labels.open(labels.path).with_cut(0.25).table) >= 0

@@ -62,7 +62,7 @@ def dataset(source: Path, view_of: ViewOf = WHOLE, **more: Any) -> BoxDataset:
 
 def test_every_usable_box_comes_once_in_table_order(source: Path) -> None:
     sample = dataset(source)[0, 0]
-    assert sample.annotation_ids.tolist() == [1, 2, 5, 6]  # no crowd, none without area
+    assert sample.rows.tolist() == [0, 1, 4, 5]  # no crowd, none without area
     assert sample.class_index.tolist() == [0, 0, 0, 1]
     assert sample.boxes.tolist() == [[10, 5, 30, 25], [10, 5, 30, 25], [50, 30, 60, 40], [10, 5, 30, 25]]
     assert (sample.image_id, sample.image_size, tuple(sample.image.shape)) == (7, (40, 60), (3, 60, 60))
@@ -87,14 +87,14 @@ def test_garbage_in_hidden_masks_changes_no_sample(source: Path) -> None:
     raw["annotations"][5] |= {"segmentation": [[0, 0, 60, 0, 60, 40]], "area": 1}
     source.write_text(json.dumps(raw))
     dirty = dataset(source, training_views(32))[0, 3]
-    for name in ("image", "annotation_ids", "boxes", "class_index", "masks", "has_mask"):
+    for name in ("image", "rows", "boxes", "class_index", "masks", "has_mask"):
         assert np.array_equal(np.asarray(getattr(clean, name)), np.asarray(getattr(dirty, name))), name
 
 
 def test_a_box_is_clipped_first_and_its_mask_rasterized_over_what_is_left(source: Path) -> None:
     right = View(height=40, width=60, crop=(15, 5, 35, 25), fit=(40, 40), size_px=40)
     sample = dataset(source, lambda rng, height, width: right)[0, 0]
-    assert sample.annotation_ids.tolist() == [1, 2, 6]  # box 5 is out of sight
+    assert sample.rows.tolist() == [0, 1, 5]  # box 5 is out of sight
     assert sample.boxes[0].tolist() == [0, 0, 30, 40]  # source x 15 to 30
     thirds = np.array([255, 85, 0, 0])  # cells of 3.75 px; the polygon ends at x = 20, in the second
     assert np.array_equal(sample.masks[0], np.tile(thirds, (4, 1)))

@@ -42,7 +42,7 @@ def test_a_batch_is_its_samples_one_after_another(scenes: Path) -> None:
     assert batch.images.shape == (2, 3, 48, 48) and batch.image_sizes.tolist() == [[48, 48], [48, 48]]
     for position, sample in enumerate(samples):
         mine = batch.instances.select(batch.instances.image_index == position)
-        assert mine.annotation_ids.tolist() == sample.annotation_ids.tolist()
+        assert mine.rows.tolist() == sample.rows.tolist()
         assert torch.allclose(mine.boxes.double(), torch.from_numpy(sample.boxes), atol=1e-5)
         assert torch.equal(mine.masks, torch.from_numpy(sample.masks.copy()))
     assert (batch.instances.mask_weight == 1).all()

@@ -16,7 +16,7 @@ def batch(ids: list[int], image_ids: tuple[int, ...] = (7, 9)) -> Batch:
     n = len(ids)
     instances = Instances(
         image_index=torch.zeros(n, dtype=torch.int64),
-        annotation_ids=torch.tensor(ids, dtype=torch.int64),
+        rows=torch.tensor(ids, dtype=torch.int64),
         boxes=torch.zeros(n, 4),
         class_index=torch.zeros(n, dtype=torch.int64),
         masks=torch.zeros(n, 2, 2, dtype=torch.uint8),
@@ -37,7 +37,7 @@ class Model:
     def segment(self, images: Tensor, instances: Instances) -> Tensor:
         assert torch.is_inference_mode_enabled() and not torch.is_autocast_enabled("cpu")
         self.asked += 1
-        return (instances.annotation_ids.float() / 255).view(-1, 1, 1).expand(-1, 2, 2)
+        return (instances.rows.float() / 255).view(-1, 1, 1).expand(-1, 2, 2)
 
     def detect(self, images: Tensor, image_sizes: Tensor, max_detections: int) -> Detections:
         assert torch.is_inference_mode_enabled()
@@ -54,7 +54,7 @@ class Model:
 
 def test_every_box_has_its_own_grid_in_the_order_of_the_batches() -> None:
     found = list(segment_boxes(Model(), [batch([3, 1]), batch([]), batch([255])], CPU, autocast=False))
-    assert [f.annotation_ids.tolist() for f in found] == [[3, 1], [], [255]]
+    assert [f.rows.tolist() for f in found] == [[3, 1], [], [255]]
     assert [f.grids.dtype for f in found] == [np.uint8] * 3
     assert [f.grids[:, 0, 0].tolist() for f in found] == [[3, 1], [], [255]]
 

@@ -12,14 +12,15 @@ import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
 from deepmac_distill.dataset.coco import Annotations, read_coco
+from deepmac_distill.errors import DataError
 from deepmac_distill.inference import DetectedObjects, SegmentedBoxes
 from deepmac_distill.labels.describe import (
-    BoxMasks,
     coco_results,
     given_box_masks,
     label_unit,
-    rethresholded,
 )
+from deepmac_distill.labels.label_file import Labels
+from deepmac_distill.labels.table import label_writer
 
 HEIGHT, WIDTH = 20, 30
 TRIANGLE = [2, 2, 12, 2, 2, 12]
@@ -60,15 +61,22 @@ LEFT_HALF = grid([[255, 255, 0, 0]] * 4)  # cells of 2 px on LEFT's box: its fir
 SLOPE = grid([[250, 200, 100, 20]] * 4)
 
 
-def masks_of(**grids: np.ndarray) -> BoxMasks:
-    ids = [int(name[1:]) for name in grids]
-    return BoxMasks.of([SegmentedBoxes(np.array([id]), grids[f"_{id}"][None]) for id in ids])
+def masks_of(**grids: np.ndarray) -> list[SegmentedBoxes]:
+    """One batch for each annotation, `_5` of id 5; the ids of the fixture are 3 to 10, rows from 0."""
+    return [SegmentedBoxes(np.array([int(name[1:]) - 3]), grid[None]) for name, grid in grids.items()]
 
 
 def labeled(annotations: Annotations, keep_soft: bool = True, left: np.ndarray = LEFT_HALF) -> pa.Table:
     masks = masks_of(_5=left, _6=np.full((4, 4), 255, np.uint8), _3=np.zeros((4, 4), np.uint8))
     rows = range(0, len(annotations.annotations))
-    return label_unit(annotations, rows, masks, {2: "2.png: truncated"}, keep_soft)
+    unreadable = {2: "2.png: truncated"}
+    return label_unit(annotations, rows, masks, unreadable, keep_soft=keep_soft, probabilities=True)
+
+
+def recut_at(labels: pa.Table, cut: float, tmp_path: Path) -> pa.Table:
+    with label_writer(tmp_path / "masks.parquet", {}) as writer:
+        writer.write(labels)
+    return Labels.open(tmp_path / "masks.parquet").with_cut(cut).table
 
 
 def row_of(labels: pa.Table, id: int) -> dict[str, Any]:
@@ -135,23 +143,28 @@ def test_a_human_mask_is_kept_whatever_the_teacher_drew(annotations: Annotations
         assert row["soft"] is row["soft_size"] is row["mask_score"] is row["mask_bbox_iou"] is None
 
 
-def test_soft_grids_are_left_out_on_request(annotations: Annotations) -> None:
+def test_soft_grids_are_left_out_on_request(annotations: Annotations, tmp_path: Path) -> None:
     hard, soft = labeled(annotations, keep_soft=False), labeled(annotations)
     assert hard["soft"].null_count == hard["soft_size"].null_count == len(hard)
     assert hard.drop_columns(["soft", "soft_size"]) == soft.drop_columns(["soft", "soft_size"])
-    with pytest.raises(ValueError, match="without soft grids"):
-        rethresholded(hard, 0.4)
+    assert recut_at(hard, 0.5, tmp_path) == hard.drop_columns(["soft"])
+    with pytest.raises(DataError, match="annotation 5: soft: got None, expected a soft grid for another cut"):
+        recut_at(hard, 0.4, tmp_path)
 
 
 def test_units_together_are_the_whole_and_an_empty_one_has_no_rows(annotations: Annotations) -> None:
     masks = masks_of(_5=LEFT_HALF, _6=LEFT_HALF)
-    parts = [label_unit(annotations, rows, masks, {}, True) for rows in (range(3), range(3, 3), range(3, 8))]
+    options = {"keep_soft": True, "probabilities": True}
+    parts = [
+        label_unit(annotations, rows, some, {}, **options)
+        for rows, some in ((range(3), masks[:1]), (range(3, 3), []), (range(3, 8), masks[1:]))
+    ]
     assert [len(part) for part in parts] == [3, 0, 5]
-    assert pa.concat_tables(parts) == label_unit(annotations, range(8), masks, {}, True)
+    assert pa.concat_tables(parts) == label_unit(annotations, range(8), masks, {}, **options)
 
 
 def test_a_unit_in_which_the_teacher_drew_nothing_still_has_its_rows(annotations: Annotations) -> None:
-    nothing = label_unit(annotations, range(2), BoxMasks.of([]), {}, True)
+    nothing = label_unit(annotations, range(2), [], {}, keep_soft=True, probabilities=True)
     assert nothing["source"].to_pylist() == ["human", "human"]
 
 
@@ -177,29 +190,60 @@ def pasted(grid: np.ndarray, box: list[float]) -> np.ndarray:
 
 @pytest.mark.parametrize("threshold", [0.1, 0.3, 0.7, 0.9])
 def test_another_threshold_gives_the_masks_that_labeling_at_it_would_have_given(
-    annotations: Annotations, threshold: float
+    annotations: Annotations, tmp_path: Path, threshold: float
 ) -> None:
     labels = labeled(annotations, left=SLOPE)
-    again = rethresholded(labels, threshold)
+    again = recut_at(labels, threshold, tmp_path)
     row = row_of(again, LEFT)
     expected = pasted(SLOPE, [4, 4, 12, 12]) > threshold
     assert np.array_equal(decoded(row), expected)
     assert row["mask_area"] == expected.sum() > 0
     inside = SLOPE[threshold < SLOPE / 255]
     assert row["mask_score"] == pytest.approx(inside.mean() / 255)
-    for name in ("annotation_id", "bbox", "source", "status", "reason", "soft", "soft_size"):
+    for name in ("annotation_id", "bbox", "source", "status", "reason", "soft_size"):
         assert again[name] == labels[name]
-    assert row_of(again, HUMAN) == row_of(labels, HUMAN)  # a person's mask has no threshold
+    assert row["cut"] == np.float32(threshold)
+    assert row_of(again, HUMAN) == row_of(
+        labels.drop_columns(["soft"]), HUMAN
+    )  # a person's mask has no threshold
 
 
-def test_the_stored_threshold_changes_nothing(annotations: Annotations) -> None:
+def test_the_stored_threshold_changes_nothing(annotations: Annotations, tmp_path: Path) -> None:
     labels = labeled(annotations, left=SLOPE)
-    assert rethresholded(labels, 0.5) == labels
+    assert recut_at(labels, 0.5, tmp_path) == labels.drop_columns(["soft"])
+
+
+def test_there_and_back_again_is_where_it_was(annotations: Annotations, tmp_path: Path) -> None:
+    labels = labeled(annotations, left=SLOPE)
+    again = recut_at(labels, 0.3, tmp_path)
+    both = again.append_column("soft", labels["soft"]).select(labels.schema.names).cast(labels.schema)
+    assert recut_at(both, 0.5, tmp_path) == labels.drop_columns(["soft"])
+
+
+def test_the_expected_iou_is_the_share_of_the_probabilities_that_the_mask_holds(
+    annotations: Annotations,
+) -> None:
+    row = row_of(labeled(annotations, left=SLOPE), LEFT)
+    inside, outside = (250 + 200) * 4 / 255, (100 + 20) * 4 / 255
+    assert row["expected_iou"] == pytest.approx(inside / (8 + outside))
+    assert row_of(labeled(annotations), LEFT)["expected_iou"] == 1.0
+    assert row_of(labeled(annotations), HUMAN)["expected_iou"] is None
+    hard = label_unit(annotations, range(8), masks_of(_5=SLOPE), {}, keep_soft=True, probabilities=False)
+    assert hard["expected_iou"].null_count == 8  # a grid that is no probability
+
+
+def test_a_row_needs_no_join(annotations: Annotations) -> None:
+    rows = [row_of(labeled(annotations), id) for id in (LEFT, LOST_HUMAN)]
+    assert [(row["file_name"], row["category_name"]) for row in rows] == [("1.png", "b"), ("2.png", "a")]
 
 
 def test_masks_in_given_boxes_are_found_by_annotation(annotations: Annotations) -> None:
-    batches = [SegmentedBoxes(np.array([OVER, LEFT]), np.stack([np.full((4, 4), 255, np.uint8), LEFT_HALF]))]
-    table = given_box_masks(annotations, [*batches, SegmentedBoxes(np.zeros(0, int), np.zeros((0, 4, 4)))])
+    batches = [
+        SegmentedBoxes(np.array([OVER - 3, LEFT - 3]), np.stack([np.full((4, 4), 255, np.uint8), LEFT_HALF]))
+    ]
+    table = given_box_masks(
+        annotations, [*batches, SegmentedBoxes(np.zeros(0, int), np.zeros((0, 4, 4), np.uint8))]
+    )
     labels = labeled(annotations)
     assert table.to_pylist() == [
         {"annotation_id": id, "rle_counts": row_of(labels, id)["rle_counts"]} for id in (OVER, LEFT)

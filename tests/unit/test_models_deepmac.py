@@ -40,7 +40,7 @@ def make_batch(has_mask: list[list[bool]], size: int = 64, cells: int = 16) -> B
     masks = torch.randint(0, 256, (n, cells, cells), generator=g, dtype=torch.uint8)
     instances = Instances(
         image_index=torch.repeat_interleave(torch.arange(images), torch.tensor([len(r) for r in has_mask])),
-        annotation_ids=torch.arange(n),
+        rows=torch.arange(n),
         boxes=torch.cat((corners, corners + sides), dim=1),
         class_index=torch.randint(0, 3, (n,), generator=g),
         masks=masks * known[:, None, None],
@@ -157,8 +157,8 @@ def test_a_model_without_detection_refuses_to_detect() -> None:
 
 def test_the_cap_takes_the_first_masks_of_each_image() -> None:
     batch = make_batch([[True, False, True, True], [True]])
-    assert masked_instances(batch, 16, limit_per_image=2).annotation_ids.tolist() == [0, 2, 4]
-    assert masked_instances(batch, 16).annotation_ids.tolist() == [0, 2, 3, 4]
+    assert masked_instances(batch, 16, limit_per_image=2).rows.tolist() == [0, 2, 4]
+    assert masked_instances(batch, 16).rows.tolist() == [0, 2, 3, 4]
 
 
 def test_masks_of_another_size_are_refused() -> None:

@@ -27,7 +27,7 @@ class Sample:
     image: Tensor  # (3, S, S) uint8 RGB
     image_size: tuple[int, int]  # (height, width) of the image on the canvas
     image_id: int
-    annotation_ids: NDArray[np.int64]  # (N,)
+    rows: NDArray[np.int64]  # (N,) in the annotation table
     boxes: NDArray[np.float64]  # (N, 4) xyxy in canvas pixels, clipped to what is visible
     class_index: NDArray[np.int64]  # (N,)
     masks: NDArray[np.uint8]  # (N, M, M) coverage over the clipped box; zero where has_mask is False
@@ -64,7 +64,6 @@ class BoxDataset(Dataset[Sample]):
         self.annotations, self.folder = annotations, folder
         self.mask_size, self.view_of, self.seed = mask_size, view_of, seed
         self._offsets = annotations.rows_by_image()
-        self._ids = table["annotation_id"].to_numpy()
         self._boxes = annotations.boxes_xyxy()
         self._class_index = annotations.class_index()
         self._usable = pc.equal(table["status"], "ok").to_numpy() & (True if wanted is None else wanted)
@@ -96,7 +95,7 @@ class BoxDataset(Dataset[Sample]):
             image=view.image(image),
             image_size=view.fit,
             image_id=image_id,
-            annotation_ids=self._ids[rows],
+            rows=rows,
             boxes=view.to_canvas(visible),
             class_index=self._class_index[rows],
             masks=view.grids(self._grids(rows, visible, height, width)),

@@ -23,7 +23,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     lengths = torch.tensor([len(s.boxes) for s in samples])
     instances = Instances(
         image_index=torch.arange(len(samples)).repeat_interleave(lengths),
-        annotation_ids=torch.from_numpy(np.concatenate([s.annotation_ids for s in samples])),
+        rows=torch.from_numpy(np.concatenate([s.rows for s in samples])),
         boxes=boxes,
         class_index=torch.from_numpy(np.concatenate([s.class_index for s in samples])),
         masks=torch.from_numpy(np.concatenate([s.masks for s in samples])),

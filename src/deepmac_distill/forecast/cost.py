@@ -179,7 +179,7 @@ def sample_batch(images: int, size_px: int, masks_per_image: int, mask_size: int
         image_ids=tuple(range(images)),
         instances=Instances(
             image_index=torch.arange(images).repeat_interleave(masks_per_image),
-            annotation_ids=torch.arange(n),
+            rows=torch.arange(n),
             boxes=torch.cat([corners, corners + size_px / 2], dim=1),
             class_index=torch.zeros(n, dtype=torch.int64),
             masks=torch.full((n, mask_size, mask_size), 255, dtype=torch.uint8),

@@ -9,109 +9,154 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pycocotools import mask as coco_mask
+from numpy.typing import NDArray
 
 from deepmac_distill.dataset.coco import Annotations
 from deepmac_distill.dataset.masks import mask_rle
-from deepmac_distill.geometry.boxes import box_area, xywh_to_xyxy, xyxy_to_xywh
+from deepmac_distill.geometry.boxes import xywh_to_xyxy, xyxy_to_xywh
+from deepmac_distill.geometry.codes import extents_of
 from deepmac_distill.geometry.rle import encode_grids
 from deepmac_distill.inference import DetectedObjects, SegmentedBoxes
+from deepmac_distill.labels.cut import LABELING_CUT, CutMasks, box_ious, recut
 from deepmac_distill.labels.table import label_table
-
-STORED_THRESHOLD = 0.5  # of the masks in masks.parquet; another one is applied to the soft grids when reading
 
 
 @dataclass(frozen=True, slots=True)
-class BoxMasks:
-    """Masks of given boxes, found by annotation id."""
+class Drawn:
+    """What a teacher drew in some boxes."""
 
-    rows: Mapping[int, int]  # annotation id -> position in `grids`
-    grids: np.ndarray  # (N, S, S) uint8
+    rows: NDArray[np.int64]  # (N,) row numbers in the data set
+    grids: NDArray[np.uint8]  # (N, S, S)
 
     @classmethod
-    def of(cls, segmented: Iterable[SegmentedBoxes]) -> BoxMasks:
-        """All the masks of some batches."""
-        batches = list(segmented)
-        ids = np.concatenate([batch.annotation_ids for batch in batches] or [np.zeros(0, np.int64)])
-        grids = np.concatenate([batch.grids for batch in batches] or [np.zeros((0, 1, 1), np.uint8)])
-        return cls({int(id): row for row, id in enumerate(ids)}, grids)
+    def of(cls, batches: Iterable[SegmentedBoxes]) -> Drawn:
+        """All that some batches hold."""
+        some = list(batches)
+        return cls(
+            np.concatenate([np.zeros(0, np.int64), *(batch.rows for batch in some)]),
+            np.concatenate([batch.grids for batch in some] or [np.zeros((0, 1, 1), np.uint8)]),
+        )
+
+    def where(self, kept: NDArray[np.bool_]) -> Drawn:
+        """Some of them."""
+        return Drawn(self.rows[kept], self.grids[kept])
 
 
 def label_unit(
-    annotations: Annotations, rows: range, masks: BoxMasks, unreadable: Mapping[int, str], keep_soft: bool
+    annotations: Annotations,
+    rows: range,
+    batches: Iterable[SegmentedBoxes],
+    unreadable: Mapping[int, str],
+    *,
+    keep_soft: bool,
+    probabilities: bool,
 ) -> pa.Table:
     """The label rows of some annotations: one for each, whatever became of it.
 
     Args:
         rows: positions in the annotation table.
-        masks: the teacher's, for the boxes it was shown.
+        batches: the teacher's masks, of the boxes among `rows` that it was shown; a human's mask stays.
         unreadable: image id -> why the image could not be read.
-        keep_soft: keep the teacher's probabilities beside the mask.
+        keep_soft: keep the teacher's grids beside the masks.
+        probabilities: whether grids are probabilities, so that an IoU can be expected of them.
     """
     table = annotations.annotations.slice(rows.start, len(rows))
+    human = np.asarray(pc.equal(table["source"], "human"))
+    drawn = Drawn.of(batches)
+    drawn = drawn.where(~human[drawn.rows - rows.start])
+    position = np.full(len(rows), -1)
+    position[drawn.rows - rows.start] = np.arange(len(drawn.rows))
+    by_teacher = position >= 0
+    lost = ~human & ~by_teacher & np.isin(table["image_id"], list(unreadable))
     sizes = annotations.image_sizes()[rows.start : rows.stop]  # (R, 2)
-    boxes = annotations.boxes_xyxy()[rows.start : rows.stop]  # (R, 4)
-    ids = table["annotation_id"].to_pylist()
-    human = pc.equal(table["source"], "human").to_pylist()
-    drawn = np.array([not human[row] and id in masks.rows for row, id in enumerate(ids)], bool)  # (R,)
-    grids = masks.grids[[masks.rows[ids[row]] for row in np.flatnonzero(drawn)]]  # (D, S, S)
-    teacher = describe_masks(
-        grids, boxes[drawn], sizes[drawn], table["bbox"].filter(drawn).to_pylist(), keep_soft
-    )
-    by_row = dict(zip(np.flatnonzero(drawn).tolist(), teacher, strict=True))
-    records = []
-    for row, record in enumerate(
-        table.select(["annotation_id", "image_id", "category_id", "bbox"]).to_pylist()
-    ):
-        height, width = sizes[row].tolist()
-        status, reason = table["status"][row].as_py(), table["reason"][row].as_py()
-        record |= {"height": height, "width": width, "source": "none", "status": status, "reason": reason}
-        if human[row]:
-            shape = table["polygons"][row].as_py(), table["rle_counts"][row].as_py()
-            record |= {"source": "human", **_human(*shape, height, width)}
-        elif row in by_row:
-            record |= {"source": "teacher", **by_row[row]}
-        elif record["image_id"] in unreadable:
-            record |= {"status": "unreadable image", "reason": unreadable[record["image_id"]]}
-        record["status"] = "labeled" if record["status"] == "ok" else record["status"]
-        records.append(record)
-    names = sorted({name for record in records for name in record})
-    return label_table(
-        {name: [record.get(name) for record in records] for name in names or ["annotation_id"]}
-    )
+    boxes = annotations.boxes_xyxy()[drawn.rows]
+    masks = recut(drawn.grids, boxes, sizes[drawn.rows - rows.start], LABELING_CUT)
+    codes, areas = _human_masks(table.filter(human), sizes[human])
+    whose = np.where(human, human.cumsum() - 1, np.where(by_teacher, position + human.sum(), -1))
+    status = pc.if_else(pc.equal(table["status"], "ok"), "labeled", table["status"])
+    reason = np.array(table["reason"], dtype=object)
+    reason[lost] = [unreadable[image_id] for image_id in table["image_id"].filter(lost).to_pylist()]
+    columns = {
+        **{name: table[name] for name in ("annotation_id", "image_id", "category_id", "bbox")},
+        **_names(annotations, rows),
+        "height": sizes[:, 0],
+        "width": sizes[:, 1],
+        "source": np.where(human, "human", np.where(by_teacher, "teacher", "none")),
+        "status": pc.if_else(pa.array(lost), "unreadable image", status),
+        "reason": reason,
+        "rle_counts": _at(whose, [*codes, *masks.counts]),
+        "mask_area": _at(whose, np.r_[areas, masks.areas]),
+        **_facts_of_grids(position, drawn.grids, masks, table["bbox"], keep_soft, probabilities),
+    }
+    return label_table(columns)
 
 
-def rethresholded(labels: pa.Table, threshold: float) -> pa.Table:
-    """The same rows with the teacher's masks cut at another threshold, from their soft grids.
+def _names(annotations: Annotations, rows: range) -> dict[str, pa.ChunkedArray]:
+    """File and class names of some rows, so that label rows can be used without a join."""
+    offsets = annotations.rows_by_image()
+    images = np.searchsorted(offsets, np.arange(rows.start, rows.stop), side="right") - 1
+    classes = annotations.class_index()[rows.start : rows.stop]
+    return {
+        "file_name": annotations.images["file_name"].take(pa.array(images)),
+        "category_name": pa.array(annotations.classes.names, pa.string()).take(pa.array(classes)),
+    }
 
-    Raises:
-        ValueError: a teacher's row has no soft grid.
+
+def _facts_of_grids(
+    position: NDArray[np.int64],
+    grids: NDArray[np.uint8],
+    masks: CutMasks,
+    boxes_xywh: pa.ChunkedArray,
+    keep_soft: bool,
+    probabilities: bool,
+) -> dict[str, pa.Array]:
+    """Columns that a teacher's rows have; null in the others.
+
+    Args:
+        position: (R,) of a row's mask among `masks`, or -1.
+        boxes_xywh: R boxes as they were given, which the mask should fill.
     """
-    teacher = np.flatnonzero(pc.equal(labels["source"], "teacher").to_numpy())
-    some = labels.take(teacher)
-    if some["soft"].null_count:
-        raise ValueError("labels: got teacher rows without soft grids, expected soft = true when labeling")
-    records = labels.to_pylist()
-    for row in teacher:
-        record = records[row]
-        size, side = (record["height"], record["width"]), record["soft_size"]
-        grid = np.frombuffer(record["soft"], np.uint8).reshape(1, side, side)
-        box = np.clip(xywh_to_xyxy([record["bbox"]]), 0, [size[1], size[0]] * 2)
-        record |= describe_masks(grid, box, np.array([size]), [record["bbox"]], True, threshold)[0]
-    return pa.Table.from_pylist(records, labels.schema)
+    rows = np.zeros(len(masks.counts), np.int64)
+    rows[position[position >= 0]] = np.flatnonzero(position >= 0)
+    given = xywh_to_xyxy(boxes_xywh.combine_chunks().flatten().to_numpy().reshape(-1, 4)[rows])
+    facts: dict[str, Sequence[Any] | NDArray[Any]] = {
+        "cut": np.full(len(rows), masks.cut, np.float32),
+        "mask_score": masks.scores,
+        "mask_bbox_iou": box_ious(masks.tight_boxes, given),
+    }
+    if probabilities:
+        facts["expected_iou"] = masks.expected_iou
+    if keep_soft:
+        facts["soft"] = [grid.tobytes() for grid in grids]
+        facts["soft_size"] = np.full(len(grids), grids.shape[-1], np.int32)
+    return {name: _at(position, values) for name, values in facts.items()}
 
 
-def given_box_masks(annotations: Annotations, segmented: Iterable[SegmentedBoxes]) -> pa.Table:
+def _at(position: NDArray[np.int64], values: Sequence[Any] | NDArray[Any]) -> pa.Array:
+    """(R,) the value at each position, null where it is -1."""
+    kind = pa.binary() if isinstance(values, list) else None
+    return pa.array(values, kind).take(pa.array(position, mask=position < 0))
+
+
+def _human_masks(rows: pa.Table, sizes: NDArray[np.int64]) -> tuple[list[bytes], NDArray[np.int64]]:
+    """Codes and areas of masks that people drew, at the size of their images."""
+    shapes = zip(rows["polygons"].to_pylist(), rows["rle_counts"].to_pylist(), sizes.tolist(), strict=True)
+    codes = [mask_rle(polygons, counts, *size)["counts"] for polygons, counts, size in shapes]
+    return codes, extents_of(codes, sizes[:, 0]).areas
+
+
+def given_box_masks(
+    annotations: Annotations, segmented: Iterable[SegmentedBoxes], cut: float = LABELING_CUT
+) -> pa.Table:
     """annotation_id and rle_counts of every box a model segmented, one batch in memory at a time."""
-    position = {id: row for row, id in enumerate(annotations.annotations["annotation_id"].to_pylist())}
     boxes, sizes = annotations.boxes_xyxy(), annotations.image_sizes()
-    ids: list[int] = []
+    rows: list[int] = []
     counts: list[bytes] = []
     for batch in segmented:
-        rows = [position[int(id)] for id in batch.annotation_ids]
-        ids += batch.annotation_ids.tolist()
-        counts += encode_grids(batch.grids, boxes[rows], sizes[rows, 0], sizes[rows, 1])
-    return pa.table({"annotation_id": pa.array(ids, pa.int64()), "rle_counts": pa.array(counts, pa.binary())})
+        rows += batch.rows.tolist()
+        counts += recut(batch.grids, boxes[batch.rows], sizes[batch.rows], cut).counts
+    ids = annotations.annotations["annotation_id"].take(pa.array(rows, pa.int64()))
+    return pa.table({"annotation_id": ids, "rle_counts": pa.array(counts, pa.binary())})
 
 
 def coco_results(annotations: Annotations, detected: Iterable[DetectedObjects]) -> list[dict[str, Any]]:
@@ -136,53 +181,3 @@ def coco_results(annotations: Annotations, detected: Iterable[DetectedObjects]) 
                 }
             )
     return results
-
-
-def describe_masks(
-    grids: np.ndarray,
-    boxes: np.ndarray,
-    sizes: np.ndarray,
-    boxes_xywh: Sequence[Sequence[float]],
-    keep_soft: bool,
-    threshold: float = STORED_THRESHOLD,
-) -> list[dict[str, Any]]:
-    """What the label file says of each of D of a model's masks.
-
-    Args:
-        grids: (D, S, S) uint8 probabilities over `boxes`.
-        boxes: (D, 4) xyxy, clipped to the image.
-        sizes: (D, 2) height and width of each image.
-        boxes_xywh: (D, 4) as they were given, which the mask should fill.
-    """
-    codes = encode_grids(grids, boxes, sizes[:, 0], sizes[:, 1], threshold)
-    described = []
-    for grid, code, size, box in zip(grids, codes, sizes.tolist(), xywh_to_xyxy(boxes_xywh), strict=True):
-        rle = {"size": size, "counts": code}
-        described.append(
-            {
-                "rle_counts": code,
-                "soft": grid.tobytes() if keep_soft else None,
-                "soft_size": grid.shape[0] if keep_soft else None,
-                "mask_area": int(coco_mask.area(rle)),
-                "mask_score": _mean_inside(grid, threshold),
-                "mask_bbox_iou": _iou(xywh_to_xyxy([coco_mask.toBbox(rle)])[0], box),
-            }
-        )
-    return described
-
-
-def _human(polygons: list | None, counts: bytes | None, height: int, width: int) -> dict[str, Any]:
-    rle = mask_rle(polygons, counts, height, width)
-    return {"rle_counts": rle["counts"], "mask_area": int(coco_mask.area(rle))}
-
-
-def _mean_inside(grid: np.ndarray, threshold: float) -> float:
-    """Mean probability over the cells above the threshold; 0 where there is none."""
-    inside = grid[grid > 255 * threshold]
-    return float(inside.mean() / 255) if inside.size else 0.0
-
-
-def _iou(a: np.ndarray, b: np.ndarray) -> float:
-    both = np.r_[np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])]
-    intersection, area_a, area_b = box_area([both, a, b])
-    return float(intersection / (area_a + area_b - intersection)) if area_a + area_b > intersection else 0.0

@@ -12,17 +12,19 @@ from pycocotools import mask as coco_mask
 
 from deepmac_distill.dataset.coco import source_of
 from deepmac_distill.dataset.problems import drawn_parts, file_name_of
-from deepmac_distill.errors import DataError
 from deepmac_distill.files import written_whole
 from deepmac_distill.geometry.boxes import xywh_to_xyxy
 from deepmac_distill.geometry.rle import encode_boxes
-from deepmac_distill.labels.rules import OnRejected, SelectRules, accepted_rows
+from deepmac_distill.labels.alignment import rows_of
+from deepmac_distill.labels.rules import OnRejected, Rules
+from deepmac_distill.labels.table import SCHEMA_VERSION
 
 Annotation = dict[str, Any]
+MARK = "deepmac_distill"  # the key at the top of a COCO file of ours: its `source` and `mask_score` are ours
 
 
 def write_instances_json(
-    source: dict[str, Any], labels: pa.Table, rules: SelectRules, path: Path
+    source: dict[str, Any], labels: pa.Table, rules: Rules, path: Path
 ) -> dict[str, int]:
     """Write a COCO file with every key of the source, and say how many annotations had which end.
 
@@ -45,14 +47,14 @@ def write_instances_json(
         DataError: the labels are of other annotations or other images than the source's.
     """
     sizes = {image["id"]: (image["height"], image["width"]) for image in source["images"]}
-    rows = _rows_by_annotation(source["annotations"], sizes, labels)
-    accepted = accepted_rows(labels, rules)
+    rows = _rows_of(source["annotations"], sizes, labels)
+    accepted = rules.accept(labels)
     drawn = labels["rle_counts"].to_pylist()
     areas, scores = labels["mask_area"].to_pylist(), labels["mask_score"].to_pylist()
     counts = dict.fromkeys(("human", "teacher", "rejected", "unlabeled", "written"), 0)
     annotations = []
-    for annotation in source["annotations"]:
-        size, row = sizes[annotation["image_id"]], rows[annotation["id"]]
+    for annotation, row in zip(source["annotations"], rows, strict=True):
+        size = sizes[annotation["image_id"]]
         score = None if scores[row] is None else float(str(np.float32(scores[row])))
         end: Annotation | None
         if source_of(annotation) == "human":
@@ -66,29 +68,17 @@ def write_instances_json(
         annotations += [end] if end is not None else []
     counts["written"] = len(annotations)
     images = [image | {"file_name": file_name_of(image)} for image in source["images"]]
-    document = source | {"images": images, "annotations": annotations}
+    document = source | {"images": images, "annotations": annotations, MARK: {"schema": SCHEMA_VERSION}}
     with written_whole(path) as aside, aside.open("w", encoding="utf-8") as file:
         json.dump(document, file, separators=(",", ":"))
     return counts
 
 
-def _rows_by_annotation(
-    annotations: list[Annotation], sizes: dict[int, tuple[int, int]], labels: pa.Table
-) -> dict[int, int]:
-    """Annotation id -> its row in `labels`, of which there is exactly one."""
-    columns = (labels[name].to_pylist() for name in ("annotation_id", "image_id", "height", "width"))
-    labeled = list(zip(*columns, strict=True))
-    rows = {key[0]: row for row, key in enumerate(labeled)}
-    for annotation in annotations:
-        annotation_id, image_id = annotation["id"], annotation["image_id"]
-        if annotation_id not in rows:
-            raise DataError(f"labels: annotation {annotation_id}: no row; expected one for every annotation")
-        _, *got = labeled[rows[annotation_id]]
-        if got != (expected := [image_id, *sizes[image_id]]):
-            where = f"labels: annotation {annotation_id}: [image_id, height, width]"
-            raise DataError(f"{where}: got {got}, expected the source's {expected}")
-    if len(labeled) != len(annotations):
-        raise DataError(f"labels: got {len(labeled)} rows, expected the source's {len(annotations)}")
+def _rows_of(annotations: list[Annotation], sizes: dict[int, tuple[int, int]], labels: pa.Table) -> list[int]:
+    """The label row of each annotation."""
+    image_ids = [annotation["image_id"] for annotation in annotations]
+    ids, boxes = ([annotation[key] for annotation in annotations] for key in ("id", "bbox"))
+    rows: list[int] = rows_of(ids, image_ids, [sizes[id] for id in image_ids], boxes, labels).tolist()
     return rows
 
 

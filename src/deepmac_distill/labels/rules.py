@@ -14,7 +14,7 @@ OnRejected = Literal["keep_box", "drop", "ignore"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SelectRules:
+class Rules:
     """The least a mask must reach, and what becomes of a box whose mask does not.
 
     Raises:
@@ -32,21 +32,20 @@ class SelectRules:
         if self.on_rejected not in get_args(OnRejected):
             raise ValueError(f"on_rejected: got {self.on_rejected!r}, expected one of {get_args(OnRejected)}")
 
+    def accept(self, rows: pa.Table) -> NDArray[np.bool_]:
+        """Label rows whose mask is the teacher's, has a pixel, and reaches every threshold: (N,) bool.
 
-def accepted_rows(labels: pa.Table, rules: SelectRules) -> NDArray[np.bool_]:
-    """Rows of a label table whose mask is the teacher's, has a pixel, and reaches every threshold: (N,) bool.
-
-    A score that is missing counts as zero.
-    """
-    scores = {
-        name: pc.fill_null(labels[name], 0).to_numpy()
-        for name in ("mask_score", "mask_bbox_iou", "mask_area")
-    }
-    return (
-        pc.equal(labels["source"], "teacher").to_numpy()
-        & pc.equal(labels["status"], "labeled").to_numpy()
-        & pc.is_valid(labels["rle_counts"]).to_numpy()
-        & (scores["mask_area"] > 0)
-        & (scores["mask_score"] >= np.float32(rules.min_mask_score))
-        & (scores["mask_bbox_iou"] >= np.float32(rules.min_mask_bbox_iou))
-    )
+        A score that is missing counts as zero.
+        """
+        scores = {
+            name: np.asarray(pc.fill_null(rows[name], 0))
+            for name in ("mask_score", "mask_bbox_iou", "mask_area")
+        }
+        return (
+            np.asarray(pc.equal(rows["source"], "teacher"))
+            & np.asarray(pc.equal(rows["status"], "labeled"))
+            & np.asarray(pc.is_valid(rows["rle_counts"]))
+            & (scores["mask_area"] > 0)
+            & (scores["mask_score"] >= np.float32(self.min_mask_score))
+            & (scores["mask_bbox_iou"] >= np.float32(self.min_mask_bbox_iou))
+        )

@@ -8,17 +8,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import written_whole
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _VERSION_KEY, _PROVENANCE_KEY = b"deepmac_distill.schema_version", b"deepmac_distill.provenance"
 _PARTS = "unit-*.parquet"
 
@@ -26,7 +27,9 @@ LABELS_SCHEMA = pa.schema(
     [
         pa.field("annotation_id", pa.int64(), nullable=False),
         pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("file_name", pa.string(), nullable=False),  # of the image, as in the source
         pa.field("category_id", pa.int32(), nullable=False),
+        pa.field("category_name", pa.string(), nullable=False),
         pa.field("bbox", pa.list_(pa.float64(), 4), nullable=False),  # xywh, as in the source
         pa.field("height", pa.int32(), nullable=False),  # of the image, in pixels
         pa.field("width", pa.int32(), nullable=False),
@@ -34,19 +37,28 @@ LABELS_SCHEMA = pa.schema(
         pa.field("status", pa.string(), nullable=False),  # labeled | crowd | degenerate | unreadable image
         pa.field("reason", pa.string(), nullable=False),  # why not labeled, or empty
         pa.field("rle_counts", pa.binary()),  # compressed COCO counts at (height, width)
+        pa.field("cut", pa.float32()),  # probability above which a teacher's mask is foreground
         pa.field("soft", pa.binary()),  # uint8 probabilities over bbox ∩ image, soft_size x soft_size
         pa.field("soft_size", pa.int32()),  # cells a side
         pa.field("mask_area", pa.int64()),  # pixels
         pa.field("mask_score", pa.float32()),  # mean probability inside the mask
-        pa.field(
-            "mask_bbox_iou", pa.float32()
-        ),  # the mask's tight box against bbox; low is bad, high proves nothing
+        # The mask's tight box against bbox: low is bad, high proves nothing.
+        pa.field("mask_bbox_iou", pa.float32()),
+        # From the probabilities at the cut, not calibrated; null where grids are no probabilities.
+        pa.field("expected_iou", pa.float32()),
+        pa.field("model_iou", pa.float32()),  # the teacher's own estimate; null where it makes none
     ]
 )
-_DICTIONARY = ["image_id", "category_id", "height", "width", "source", "status", "reason", "soft_size"]
+_DICTIONARY = [
+    *("image_id", "file_name", "category_id", "category_name", "height", "width"),
+    *("source", "status", "reason", "cut", "soft_size"),
+]
 
 
-def label_table(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
+Column = Sequence[Any] | NDArray[Any] | pa.Array | pa.ChunkedArray
+
+
+def label_table(columns: Mapping[str, Column]) -> pa.Table:
     """Rows of LABELS_SCHEMA from one sequence per column; a column left out is null.
 
     Raises:
@@ -55,8 +67,8 @@ def label_table(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
     unknown = set(columns) - set(LABELS_SCHEMA.names)
     if unknown or not columns:
         raise ValueError(f"columns: got {sorted(unknown) or 'none'}, expected some of {LABELS_SCHEMA.names}")
-    rows = len(next(iter(columns.values())))
-    table = pa.table({name: columns.get(name, [None] * rows) for name in LABELS_SCHEMA.names}, LABELS_SCHEMA)
+    nulls = [None] * len(next(iter(columns.values())))
+    table = pa.table({name: columns.get(name, nulls) for name in LABELS_SCHEMA.names}, LABELS_SCHEMA)
     for field in LABELS_SCHEMA:
         if not field.nullable and table[field.name].null_count:
             raise ValueError(f"column {field.name}: got nulls, expected a value in every row")
@@ -88,15 +100,15 @@ class LabelWriter:
         Raises:
             ValueError: the rows do not go on in the order of (image_id, annotation_id).
         """
-        keys = [
-            self._last,
-            *zip(rows["image_id"].to_pylist(), rows["annotation_id"].to_pylist(), strict=True),
-        ]
-        if any(before >= after for before, after in pairwise(keys)):
+        images, ids = (
+            np.r_[last, rows[name].to_numpy()]
+            for name, last in zip(("image_id", "annotation_id"), self._last, strict=True)
+        )
+        if ((images[1:] < images[:-1]) | ((images[1:] == images[:-1]) & (ids[1:] <= ids[:-1]))).any():
             raise ValueError("label rows: expected in the order of (image_id, annotation_id), each once")
         if len(rows):
             self._file.write_table(rows.combine_chunks(), row_group_size=len(rows))
-            self._last = keys[-1]
+            self._last = images[-1], ids[-1]
 
     def close(self) -> None:
         """Write the footer."""
@@ -145,46 +157,24 @@ def assemble(folder: Path, units: int, path: Path, provenance: Mapping[str, Any]
     rows = 0
     with label_writer(path, provenance) as writer:
         for unit in range(units):
-            part = read_labels(_part(folder, unit))
+            part = _read_part(_part(folder, unit))
             writer.write(part)
             rows += len(part)
     return rows
 
 
-def read_labels(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """The label rows (or some of their columns), in the order of image and annotation.
+def require_schema(path: Path, schema: pa.Schema) -> None:
+    """Refuse a file whose schema is not LABELS_SCHEMA of this version.
 
     Raises:
-        DataError: the file cannot be read, is no label file, or is of another schema version.
+        DataError: names the version or the first column that differs.
     """
-    try:
-        with pq.ParquetFile(path) as file:
-            _check_schema(path, file.schema_arrow)
-            return file.read(None if columns is None else list(columns)).replace_schema_metadata()
-    except (OSError, pa.ArrowInvalid) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: cannot be read: {reason}; expected a masks.parquet") from error
-
-
-def read_provenance(path: Path) -> dict[str, Any]:
-    """Where the labels of a file come from, as it was told to the writer.
-
-    Raises:
-        DataError: as `read_labels`.
-    """
-    try:
-        schema = pq.read_schema(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: cannot be read: {reason}; expected a masks.parquet") from error
-    _check_schema(path, schema)
-    return json.loads(schema.metadata[_PROVENANCE_KEY])
-
-
-def _check_schema(path: Path, schema: pa.Schema) -> None:
-    version = (schema.metadata or {}).get(_VERSION_KEY, b"none").decode()
+    version = (schema.metadata or {}).get(_VERSION_KEY, b"none").decode(errors="replace")
     if version != str(SCHEMA_VERSION):
-        raise DataError(f"{path}: label schema version: got {version}, expected {SCHEMA_VERSION}")
+        raise DataError(
+            f"{path}: label schema version: got {version}, expected {SCHEMA_VERSION}; "
+            "label again with this version (deepmac pseudolabel --force)"
+        )
     for got, expected in zip(schema, LABELS_SCHEMA, strict=False):
         if got.name != expected.name or got.type != expected.type:
             raise DataError(f"{path}: column {got.name} {got.type}: expected {expected.name} {expected.type}")
@@ -192,5 +182,31 @@ def _check_schema(path: Path, schema: pa.Schema) -> None:
         raise DataError(f"{path}: got {len(schema)} columns, expected {len(LABELS_SCHEMA)}")
 
 
+def provenance_of(path: Path, schema: pa.Schema) -> dict[str, Any]:
+    """Where the labels of a file come from, as it was told to the writer.
+
+    Raises:
+        DataError: the schema is another, or holds no provenance.
+    """
+    require_schema(path, schema)
+    try:
+        provenance = json.loads(schema.metadata.get(_PROVENANCE_KEY, b""))
+    except (ValueError, RecursionError):
+        provenance = None
+    if not isinstance(provenance, dict):
+        raise DataError(f"{path}: provenance: got none that can be read, expected a JSON object")
+    return provenance
+
+
 def _part(folder: Path, unit: int) -> Path:
     return folder / f"unit-{unit:06d}.parquet"
+
+
+def _read_part(path: Path) -> pa.Table:
+    try:
+        with pq.ParquetFile(path) as file:
+            require_schema(path, file.schema_arrow)
+            return file.read().replace_schema_metadata()
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: cannot be read: {reason}; expected a part of a masks.parquet") from error

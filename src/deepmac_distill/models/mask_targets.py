@@ -58,7 +58,7 @@ def _placeholder(images: Tensor, mask_size: int) -> Instances:
     zero = torch.zeros(1, dtype=torch.int64)
     return Instances(
         image_index=zero,
-        annotation_ids=zero,
+        rows=zero,
         boxes=torch.tensor([[0.0, 0.0, width, height]]),
         class_index=zero,
         masks=torch.zeros(1, mask_size, mask_size, dtype=torch.uint8),

@@ -14,7 +14,7 @@ from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.files import write_json
 from deepmac_distill.geometry.boxes import clip_boxes, has_area, xywh_to_xyxy
 from deepmac_distill.inference import segment_boxes
-from deepmac_distill.labels.describe import describe_masks
+from deepmac_distill.labels.cut import LABELING_CUT, CutMasks, box_ious, recut
 from deepmac_distill.report.contact_sheet import overlay_png
 from deepmac_distill.report.drawing import Overlay, color_of
 from deepmac_distill.stages.loading import load_model
@@ -58,11 +58,11 @@ def predict(
     )
     (segmented,) = segment_boxes(model, [batch], device, autocast=False)
     sizes = np.tile([height, width], (len(boxes), 1))
-    masks = describe_masks(segmented.grids, boxes, sizes, boxes_xywh.tolist(), keep_soft=False)
+    masks = recut(segmented.grids, boxes, sizes, LABELING_CUT)
     document = _coco(image_path.name, height, width, boxes_xywh, masks, card.role)
     overlays = [
-        Overlay(color=color_of(row), counts=mask["rle_counts"], box=tuple(box))
-        for row, (mask, box) in enumerate(zip(masks, boxes, strict=True))
+        Overlay(color=color_of(row), counts=counts, box=tuple(box))
+        for row, (counts, box) in enumerate(zip(masks.counts, boxes, strict=True))
     ]
     overlay_png(image.permute(1, 2, 0).numpy(), overlays, out.with_name(f"{out.name}.png"))
     write_json(out.with_name(f"{out.name}.json"), document)
@@ -70,23 +70,28 @@ def predict(
 
 
 def _coco(
-    name: str, height: int, width: int, boxes_xywh: np.ndarray, masks: list[dict[str, Any]], source: str
+    name: str, height: int, width: int, boxes_xywh: np.ndarray, masks: CutMasks, source: str
 ) -> dict[str, Any]:
     """The masks as a COCO file of one class, `object`: the mask head knows no classes."""
+    scores = zip(
+        masks.scores.tolist(), box_ious(masks.tight_boxes, xywh_to_xyxy(boxes_xywh)).tolist(), strict=True
+    )
     annotations = [
         {
             "id": row,
             "image_id": 1,
             "category_id": 1,
             "bbox": bbox,
-            "area": mask["mask_area"],
+            "area": area,
             "iscrowd": 0,
             "source": source,
-            "mask_score": mask["mask_score"],
-            "mask_bbox_iou": mask["mask_bbox_iou"],
-            "segmentation": {"size": [height, width], "counts": mask["rle_counts"].decode("ascii")},
+            "mask_score": mask_score,
+            "mask_bbox_iou": mask_bbox_iou,
+            "segmentation": {"size": [height, width], "counts": counts.decode("ascii")},
         }
-        for row, (bbox, mask) in enumerate(zip(boxes_xywh.tolist(), masks, strict=True), start=1)
+        for row, (bbox, area, counts, (mask_score, mask_bbox_iou)) in enumerate(
+            zip(boxes_xywh.tolist(), masks.areas.tolist(), masks.counts, scores, strict=True), start=1
+        )
     ]
     return {
         "images": [{"id": 1, "file_name": name, "height": height, "width": width}],

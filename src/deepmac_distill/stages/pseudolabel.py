@@ -9,24 +9,20 @@ from pathlib import Path
 
 from deepmac_distill import __version__
 from deepmac_distill.chain import WEIGHTS, redo_after
+from deepmac_distill.config.schema import LabelsConfig
 from deepmac_distill.data.images import images_sha256
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.dataset.coco import Annotations, load_coco_json
 from deepmac_distill.errors import DataError
-from deepmac_distill.files import sha256_of_file, write_json
+from deepmac_distill.files import write_json
 from deepmac_distill.inference import segment_boxes
-from deepmac_distill.labels.describe import STORED_THRESHOLD, BoxMasks, label_unit, rethresholded
-from deepmac_distill.labels.export import write_instances_json
-from deepmac_distill.labels.rules import SelectRules
-from deepmac_distill.labels.table import (
-    LABELS_SCHEMA,
-    assemble,
-    finished_units,
-    read_labels,
-    write_unit,
-)
+from deepmac_distill.labels.describe import label_unit
+from deepmac_distill.labels.label_file import Labels
+from deepmac_distill.labels.rules import Rules
+from deepmac_distill.labels.table import assemble, finished_units, write_unit
 from deepmac_distill.stages.job import Job, training_split
 from deepmac_distill.stages.loading import boxes_for, load_model, sha256_of_weights
+from deepmac_distill.teachers.grabcut import GrabCut
 from deepmac_distill.weights.card import read_card
 
 
@@ -40,31 +36,32 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
     annotations = job.read_and_tell(data.annotations)
     weights = teacher or job.run.output("teacher", WEIGHTS)
     masks = _label_facts(job, annotations, data.images, weights)
-    labels = job.pipeline.labels
-    rules = SelectRules(
-        min_mask_score=labels.min_mask_score,
-        min_mask_bbox_iou=labels.min_mask_bbox_iou,
-        on_rejected=labels.on_rejected,
-    )
+    labels = Labels.open(masks).with_cut(job.pipeline.labels.threshold)
+    rules = rules_of(job.pipeline.labels)
 
     def work(folder: Path) -> None:
-        if labels.threshold == STORED_THRESHOLD:  # the soft grids are most of the file
-            rows = read_labels(masks, [name for name in LABELS_SCHEMA.names if name != "soft"])
-        else:
-            rows = rethresholded(read_labels(masks), labels.threshold)
         raw = load_coco_json(data.annotations, job.pipeline.data.seen)
-        counts = write_instances_json(raw, rows, rules, folder / "instances.json")
+        counts = labels.export_coco(raw, rules, folder / "instances.json")
         write_json(folder / "counts.json", counts)
         if again := redo_after(job.run.path, "select"):
             job.progress.note(f"labels changed: the student learned from others; next: {again}")
         job.progress.note("labels: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
 
     inputs = {f"labels.{name}": value for name, value in dataclasses.asdict(rules).items()} | {
-        "labels.threshold": labels.threshold,
-        "masks.parquet": sha256_of_file(masks),
+        "labels.threshold": labels.cut,
+        "masks.parquet": labels.sha256,
         "data.train_annotations": annotations.content_sha256,
     }
     return job.do("select", inputs, work, derived=True) / "instances.json"
+
+
+def rules_of(labels: LabelsConfig) -> Rules:
+    """The rules that a pipeline file states."""
+    return Rules(
+        min_mask_score=labels.min_mask_score,
+        min_mask_bbox_iou=labels.min_mask_bbox_iou,
+        on_rejected=labels.on_rejected,
+    )
 
 
 def _label_facts(job: Job, annotations: Annotations, images: Path, weights: Path) -> Path:
@@ -113,9 +110,15 @@ def _label_units(job: Job, annotations: Annotations, images: Path, weights: Path
                 job.pipeline.data.workers,
                 on_unreadable=None if labels.on_unreadable == "error" else _note_reason(unreadable),
             )
-            masks = BoxMasks.of(segment_boxes(model, batches, job.device, job.autocast))
-            rows = range(int(offsets[positions.start]), int(offsets[positions.stop]))
-            write_unit(parts, unit, label_unit(annotations, rows, masks, unreadable, labels.soft))
+            unit_rows = label_unit(
+                annotations,
+                range(int(offsets[positions.start]), int(offsets[positions.stop])),
+                segment_boxes(model, batches, job.device, job.autocast),
+                unreadable,
+                keep_soft=labels.soft,
+                probabilities=not isinstance(model, GrabCut),
+            )
+            write_unit(parts, unit, unit_rows)
             bar.advance()
     return len(starts)
 

@@ -1,0 +1,191 @@
+"""`Labels`: masks.parquet as an object, which any of its readers opens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from deepmac_distill.errors import DataError
+from deepmac_distill.files import sha256_of_file
+from deepmac_distill.geometry.boxes import clip_boxes, xywh_to_xyxy
+from deepmac_distill.labels.checks import check_facts, check_grids, check_masks
+from deepmac_distill.labels.cut import box_ious, recut
+from deepmac_distill.labels.export import write_instances_json
+from deepmac_distill.labels.rules import Rules
+from deepmac_distill.labels.table import LABELS_SCHEMA, provenance_of, require_schema
+
+# What Arrow raises of broken files: names that are no UTF-8 and sizes beyond all memory are among them.
+READING_FAILS = (OSError, pa.ArrowException, ValueError, MemoryError)
+ROWS_AT_ONCE = 2048  # bounds the soft grids in memory
+_ALL_BUT_SOFT = [name for name in LABELS_SCHEMA.names if name != "soft"]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A row for every box of a data set: what a teacher drew in it, or why it drew nothing.
+
+    The file holds facts and is never changed. What is decided later, such as another cut, lives here.
+    """
+
+    path: Path
+    cut: float | None = None  # of the teacher's masks; None: that of labeling
+
+    @classmethod
+    def open(cls, path: Path) -> Labels:
+        """The labels in a file, nothing but its footer read yet.
+
+        Raises:
+            DataError: the file cannot be read, is no label file, or is of another schema version.
+        """
+        with _opened(path) as file:
+            require_schema(path, file.schema_arrow)
+        return cls(path)
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        with _opened(self.path) as file:
+            return int(file.metadata.num_rows)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the file."""
+        return sha256_of_file(self.path)
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """Where the labels come from, as the writer was told.
+
+        Raises:
+            DataError: the file holds none.
+        """
+        with _opened(self.path) as file:
+            return provenance_of(self.path, file.schema_arrow)
+
+    def with_cut(self, cut: float) -> Labels:
+        """The same labels with the teacher's masks cut at another threshold, when they are read.
+
+        Raises:
+            ValueError: a cut outside [0, 1).
+        """
+        if not 0 <= cut < 1:
+            raise ValueError(f"cut: got {cut}, expected 0 <= cut < 1")
+        return replace(self, cut=cut)
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """All rows in the order of image and annotation, without soft grids.
+
+        Raises:
+            DataError: the file is broken or does not hold what it says.
+        """
+        return pa.concat_tables([LABELS_SCHEMA.empty_table().select(_ALL_BUT_SOFT), *self._batches()])
+
+    def export_coco(self, source: dict[str, Any], rules: Rules, path: Path) -> dict[str, int]:
+        """Write a COCO file of the source's annotations: see `write_instances_json`."""
+        return write_instances_json(source, self.table, rules, path)
+
+    def soft_grids(self) -> Iterator[tuple[int, list[bytes | None]]]:
+        """The number of the first row, and the soft grids of some rows from there on; never all at once.
+
+        Raises:
+            DataError: as `table`.
+        """
+        first = 0
+        for rows in self._read(["annotation_id", "soft", "soft_size"]):
+            check_grids(self.path, rows.filter(pc.is_valid(rows["soft"])))
+            yield first, rows["soft"].to_pylist()
+            first += len(rows)
+
+    def _batches(self) -> Iterator[pa.Table]:
+        """Checked rows without soft grids, at the cut."""
+        again = self._needs_grids()
+        for rows in self._read(LABELS_SCHEMA.names if again else _ALL_BUT_SOFT):
+            check_facts(self.path, rows)
+            if again:
+                rows = self._recut(rows)
+            else:
+                check_masks(self.path, rows)
+            yield rows
+
+    def _needs_grids(self) -> bool:
+        """Whether a teacher's mask was cut elsewhere than is asked for."""
+        if self.cut is None:
+            return False
+        asked = np.float32(self.cut)
+        cuts = (np.asarray(pc.drop_null(rows["cut"])) for rows in self._read(["cut"]))
+        return any((found != asked).any() for found in cuts)
+
+    def _recut(self, rows: pa.Table) -> pa.Table:
+        """Rows without soft grids, the teacher's masks cut again."""
+        assert self.cut is not None
+        by_teacher = np.asarray(pc.equal(rows["source"], "teacher"))
+        check_masks(self.path, rows.filter(~by_teacher))
+        teacher = rows.filter(by_teacher)
+        check_grids(self.path, teacher)
+        where = np.flatnonzero(by_teacher)
+        order, columns = [], []
+        sides = teacher["soft_size"].to_numpy()
+        for side in np.unique(sides):  # a file joined from others may hold grids of several sizes
+            at = np.flatnonzero(sides == side)
+            order.append(where[at])
+            columns.append(_cut_columns(teacher.take(at), int(side), self.cut))
+        position = np.full(len(rows), -1)
+        position[np.concatenate([np.zeros(0, np.int64), *order])] = np.arange(len(where))
+        if columns:
+            taken = pa.concat_tables(columns).take(pa.array(position, mask=position < 0))
+            for name in taken.column_names:
+                column = pc.if_else(pa.array(by_teacher), taken[name], rows[name])
+                rows = rows.set_column(rows.schema.get_field_index(name), name, column)
+        return rows.select(_ALL_BUT_SOFT)
+
+    def _read(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        schema = pa.schema([LABELS_SCHEMA.field(name) for name in columns])
+        with _opened(self.path) as file:
+            require_schema(self.path, file.schema_arrow)
+            batches = file.iter_batches(ROWS_AT_ONCE, columns=list(columns))
+            while True:
+                try:
+                    batch = next(batches, None)
+                except READING_FAILS as error:
+                    raise _unreadable(self.path, error) from error
+                if batch is None:
+                    return
+                yield pa.Table.from_batches([batch]).replace_schema_metadata().select(schema.names)
+
+
+def _cut_columns(teacher: pa.Table, side: int, cut: float) -> pa.Table:
+    """What depends on the cut, of rows whose soft grids have `side` cells a side."""
+    grids = np.frombuffer(b"".join(teacher["soft"].to_pylist()), np.uint8).reshape(-1, side, side)
+    sizes = np.stack([teacher[name].to_numpy() for name in ("height", "width")], 1).astype(np.int64)
+    given = xywh_to_xyxy(pc.list_flatten(teacher["bbox"]).to_numpy().reshape(-1, 4))
+    masks = recut(grids, clip_boxes(given, *sizes.T), sizes, cut)
+    expected = pa.array(masks.expected_iou, mask=np.asarray(pc.is_null(teacher["expected_iou"])))
+    return pa.table(
+        {
+            "rle_counts": pa.array(masks.counts, pa.binary()),
+            "cut": np.full(len(grids), cut, np.float32),
+            "mask_area": masks.areas,
+            "mask_score": masks.scores,
+            "mask_bbox_iou": box_ious(masks.tight_boxes, given),
+            "expected_iou": expected,
+        }
+    )
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except READING_FAILS as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: cannot be read: {' '.join(str(error).split())}; expected a masks.parquet")
