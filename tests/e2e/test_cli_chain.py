@@ -27,6 +27,9 @@ from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.report.contact_sheet import PANEL_PX
 from deepmac_distill.training import loop
 
+# The function of this name hides its module in the package.
+pseudolabeling = import_module("deepmac_distill.stages.pseudolabel")
+
 SEEN = ",".join(SEEN_SHAPES)
 TINY = ["backbone='tiny'", "backbone_width=8", "head_channels=8", "mask_width=8", "mask_size=8"]
 FEW = ["steps=3", "batch_size=4", "image_size_px=64"]

@@ -67,7 +67,7 @@ def _sound(codes: Sequence[bytes], pixels: Ints) -> NDArray[np.bool_]:
     if not whole.all():  # decode the sound ones alone
         sound = np.zeros(len(codes), dtype=bool)
         kept = np.flatnonzero(whole)
-        sound[kept] = _sound([codes[at] for at in kept], pixels[kept]) if len(kept) else True
+        sound[kept] = _sound([codes[at] for at in kept.tolist()], pixels[kept]) if len(kept) else True
         return sound
     lengths, starts, counts = _decoded(codes)
     if not len(codes):

@@ -40,7 +40,7 @@ def recut(grids: NDArray[np.uint8], boxes: ArrayLike, sizes: NDArray[np.int64], 
     """
     counts = encode_grids(grids, boxes, sizes[:, 0], sizes[:, 1], cut)
     extents = extents_of(counts, sizes[:, 0])
-    cells = grids.reshape(len(grids), -1)
+    cells = grids.reshape(len(grids), grids.shape[-1] ** 2)
     inside = cells > 255 * cut  # (N, S * S)
     total = cells.sum(1, dtype=np.int64)
     above = np.where(inside, cells, 0).sum(1, dtype=np.int64)

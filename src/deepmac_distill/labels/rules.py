@@ -41,7 +41,7 @@ class Rules:
             name: np.asarray(pc.fill_null(rows[name], 0))
             for name in ("mask_score", "mask_bbox_iou", "mask_area")
         }
-        return (
+        accepted: NDArray[np.bool_] = (
             np.asarray(pc.equal(rows["source"], "teacher"))
             & np.asarray(pc.equal(rows["status"], "labeled"))
             & np.asarray(pc.is_valid(rows["rle_counts"]))
@@ -49,3 +49,4 @@ class Rules:
             & (scores["mask_score"] >= np.float32(self.min_mask_score))
             & (scores["mask_bbox_iou"] >= np.float32(self.min_mask_bbox_iou))
         )
+        return accepted

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -55,7 +55,7 @@ _DICTIONARY = [
 ]
 
 
-Column = Sequence[Any] | NDArray[Any] | pa.Array | pa.ChunkedArray
+Column: TypeAlias = Sequence[Any] | NDArray[Any] | pa.Array | pa.ChunkedArray
 
 
 def label_table(columns: Mapping[str, Column]) -> pa.Table:
