@@ -14,6 +14,7 @@ from deepmac_distill.chain import STAGES, TRAININGS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "deepmac_distill"
+BENCHMARKS = ROOT / "benchmarks"
 LAYERS = [
     {"errors"},
     {"config", "structures", "files", "progress", "devices", "runlock", "chain"},
@@ -30,7 +31,13 @@ LAYERS = [
 LEVEL_OF = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 CONFIG_READERS = {"config", "models/build.py", "models/catalog.py", "stages", "forecast", "cli"}
 BANNED_NAMES = {"utils", "misc", "common", "helpers", "core", "base"}
-MOST_LINES, MOST_FUNCTION_LINES = 400, 60
+MAX_LINES, MAX_FUNCTION_LINES = 300, 60
+STILL_LONG = {  # files of up to 400 lines, until they are split
+    "benchmarks/appendix_b.py",
+    "benchmarks/mask_heads.py",
+    "src/deepmac_distill/dataset/coco.py",
+    "src/deepmac_distill/stages/train.py",
+}
 
 
 def sources() -> Iterator[Path]:
@@ -49,6 +56,9 @@ def imported_rooms(path: Path) -> set[str]:
             rooms |= {alias.name for alias in node.names} - {"__version__"}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("deepmac_distill."):
             rooms.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            ours = [alias.name for alias in node.names if alias.name.startswith("deepmac_distill.")]
+            rooms |= {name.split(".")[1] for name in ours}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import; expected absolute ones"
     return rooms
@@ -61,7 +71,7 @@ def test_imports_point_down_and_never_to_a_sibling(path: Path) -> None:
         assert LEVEL_OF[there] < LEVEL_OF[here], f"{path}: {here} imports {there}"
 
 
-def test_only_model_building_stages_and_the_command_line_read_config() -> None:
+def test_only_model_building_stages_forecast_and_the_command_line_read_config() -> None:
     readers = {str(path.relative_to(PACKAGE)) for path in sources() if "config" in imported_rooms(path)}
     assert {
         name for name in readers if name not in CONFIG_READERS and name.split("/")[0] not in CONFIG_READERS
@@ -73,13 +83,15 @@ def test_no_file_is_a_drawer_for_everything() -> None:
     assert not names & BANNED_NAMES
 
 
-def test_files_and_functions_stay_short() -> None:
-    for path in sources():
-        text = path.read_text(encoding="utf-8")
-        assert text.count("\n") <= MOST_LINES, path
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef):
-                assert node.end_lineno - node.lineno < MOST_FUNCTION_LINES, f"{path}: {node.name}"
+@pytest.mark.parametrize(
+    "path", [*PACKAGE.rglob("*.py"), *BENCHMARKS.rglob("*.py")], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_files_and_functions_stay_short(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= (400 if str(path.relative_to(ROOT)) in STILL_LONG else MAX_LINES)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno - node.lineno < MAX_FUNCTION_LINES, node.name
 
 
 def test_the_command_line_starts_without_torch() -> None:

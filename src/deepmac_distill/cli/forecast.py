@@ -16,8 +16,8 @@ from deepmac_distill.cli.options import Code, Data, Pipeline, Run, Steps, TrainD
 from deepmac_distill.errors import DeviceError
 
 if TYPE_CHECKING:
+    from deepmac_distill.chain import Role
     from deepmac_distill.forecast.needs import Forecast
-    from deepmac_distill.stages.job import Role
 
 
 @command(app)

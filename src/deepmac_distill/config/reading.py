@@ -14,11 +14,14 @@ import tomllib
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from deepmac_distill.config.schema import Pipeline, Refused
 from deepmac_distill.config.short_runs import fit_schedules
 from deepmac_distill.errors import ConfigError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 def load_pipeline(
@@ -62,7 +65,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-Built = TypeVar("Built")
+Built = TypeVar("Built", bound="DataclassInstance")
 RENAMED = {  # keys of earlier versions, refused with the name they have now
     "accumulate": "gradient_accumulation_steps",
     "clip_norm": "max_grad_norm",
@@ -82,7 +85,8 @@ def build(cls: type[Built], tree: Any, where: str) -> Built:
         ConfigError: names `where`, the full key, what was got and what was expected.
     """
     kinds = get_args(cls) or (cls,)
-    return _changed(_variant(kinds, kinds[0](), tree, where, ""), tree, where, "")
+    default: Built = _variant(kinds, kinds[0](), tree, where, "")
+    return _changed(default, tree, where, "")
 
 
 def _changed(default: Built, tree: Any, where: str, prefix: str) -> Built:

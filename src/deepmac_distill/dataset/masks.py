@@ -14,4 +14,5 @@ def mask_rle(
     """{"size": [height, width], "counts": bytes} of polygon parts, united, else of compressed counts."""
     if polygons is None:
         return {"size": [height, width], "counts": counts}
-    return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+    merged: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+    return merged
