@@ -10,7 +10,7 @@ help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 demo: $(READY)  ## the whole chain on generated scenes: a table and a picture, minutes on two cores
-	$(BIN)/deepmac run pipelines/demo.toml
+	$(BIN)/deepmac run demo
 
 test: $(READY)  ## lint, then all tests
 	$(BIN)/ruff check .
@@ -21,7 +21,7 @@ types: $(READY)  ## check the types
 	$(BIN)/mypy
 
 coco-sample: $(READY)  ## real photographs: make coco-sample DATA=folder with instances_train.json, instances_val.json, images
-	$(BIN)/deepmac run pipelines/coco_sample.toml --data $(DATA)
+	$(BIN)/deepmac run coco_sample --data $(DATA)
 
 # Appendix B of the paper: its protocol on COCO (LVIS=FILE: and on LVIS), or with SMALL=1 a sample of it.
 B_RUN = $(BIN)/python benchmarks/appendix_b.py run $(subst appendix-,,$@) \
@@ -41,7 +41,7 @@ data-named:
 	COCO's layout and LVIS=FILE, or SMALL=1 DATA=FOLDER" >&2; exit 2; }
 
 HEADS = $(BIN)/python benchmarks/mask_heads.py
-HEADS_TRAIN = $(HEADS) train --pipeline pipelines/coco_sample.toml --data "$(DATA)" --out runs/mask_heads \
+HEADS_TRAIN = $(HEADS) train --pipeline src/deepmac_distill/recipes/coco_sample.toml --data "$(DATA)" --out runs/mask_heads \
   --deepmac runs/coco_sample/teacher/weights.safetensors \
   --mask-rcnn runs/coco_sample_mask_rcnn/student-seen/weights.safetensors
 

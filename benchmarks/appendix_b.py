@@ -30,7 +30,7 @@ from deepmac_distill.files import write_json
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "benchmarks" / "paper_figures.json"
-PIPELINES = ROOT / "pipelines"
+PIPELINES = ROOT / "src/deepmac_distill/recipes"
 SPLITS = {"all": "all", "seen": "VOC", "unseen": "non-VOC"}  # ours: the paper's name
 MISSING = "–"
 

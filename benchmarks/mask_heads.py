@@ -1,6 +1,6 @@
 """The paper's mask heads on one frozen backbone: which of them carries over to classes without masks?
 
-    python benchmarks/mask_heads.py train --pipeline pipelines/coco_sample.toml --data FOLDER \\
+    python benchmarks/mask_heads.py train --pipeline FILE.toml --data FOLDER \\
         --deepmac DEEPMAC.safetensors --mask-rcnn MASK_RCNN.safetensors --out runs/mask_heads \\
         [--seeds 0 1] [--only ROW ...] [--threads N]
     python benchmarks/mask_heads.py table runs/mask_heads [--json benchmarks/results/mask_heads.json]

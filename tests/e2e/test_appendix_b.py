@@ -100,7 +100,7 @@ def test_the_first_part_is_the_teacher_alone() -> None:
     steps = planned_by_make("appendix-b1", "COCO=/coco")
     assert stages_of(steps) == ["forecast", "teach", "evaluate"]
     assert steps[0].words[1:] == [
-        *(str(ROOT / "pipelines/paper/teacher_hg100.toml"), "--data", "/coco"),
+        *(str(ROOT / "src/deepmac_distill/recipes/paper/teacher_hg100.toml"), "--data", "/coco"),
         *("--out", "runs/teacher_hg100", "--teacher"),
     ]
 
@@ -266,7 +266,7 @@ def test_every_row_has_a_run_or_a_reason_and_every_run_a_file() -> None:
     assert appendix_b.RUNS["small"].keys() < appendix_b.RUNS["paper"].keys()
     for protocol in appendix_b.RUNS.values():
         for run, _ in protocol.values():
-            assert len(list((ROOT / "pipelines").rglob(f"{run}.toml"))) == 1
+            assert len(list((ROOT / "src/deepmac_distill/recipes").rglob(f"{run}.toml"))) == 1
 
 
 def test_the_paper_s_figures_agree_with_each_other() -> None:

@@ -23,7 +23,7 @@ from deepmac_distill.models.build import build_model
 from deepmac_distill.training.loop import make_optimizer
 from deepmac_distill.training.schedule import make_schedule
 
-FOLDER = Path(__file__).parents[2] / "pipelines"
+FOLDER = Path(__file__).parents[2] / "src" / "deepmac_distill" / "recipes"
 PIPELINES = sorted(FOLDER.rglob("*.toml"))
 PAPER = sorted((FOLDER / "paper").glob("*.toml"))
 REDUCED_PX = 128  # a canvas that every backbone takes

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from deepmac_distill.cli import main
+from deepmac_distill.config import recipes
 from deepmac_distill.data.synthetic import write_scenes
 
 ROOT = Path(__file__).parents[2]
@@ -66,11 +67,12 @@ def test_the_commands_for_own_data_run(tmp_path: Path, monkeypatch: pytest.Monke
         text = (tmp_path / "my" / f"{name}.json").read_text(encoding="utf-8")
         text = re.sub(r'"file_name": "', f'"file_name": "{name}', text)
         (tmp_path / "my" / f"{name}.json").write_text(text, encoding="utf-8")
-    (tmp_path / "pipelines").mkdir()
-    (tmp_path / "pipelines" / "coco_sample.toml").write_text(SMALL, encoding="utf-8")
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "coco_sample.toml").write_text(SMALL, encoding="utf-8")
     next((tmp_path / "my" / "images").iterdir()).rename(tmp_path / "photo.jpg.png")
     (tmp_path / "photo.jpg.png").rename(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(recipes, "FOLDER", tmp_path / "recipes")
     image = tmp_path / "photo.jpg"
     (tmp_path / "my" / "images" / _missing(tmp_path / "my")).write_bytes(image.read_bytes())
     for command in commands_of_own_data():
@@ -98,7 +100,7 @@ def test_the_tree_is_the_tree() -> None:
         for path in package.iterdir()
         if not path.name.startswith(("__", ".")) and path.name != "py.typed"
     }
-    top = {"pipelines", "src/deepmac_distill", "tests", "benchmarks", "docs"}
+    top = {"src/deepmac_distill", "tests", "benchmarks", "docs"}
     assert said == rooms | top
 
 

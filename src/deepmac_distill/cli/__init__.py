@@ -10,8 +10,9 @@ from deepmac_distill.cli import (  # importing adds their commands
     forecast,
     models,
     predict,
+    recipes,
     status,
 )
 from deepmac_distill.cli.app import main
 
-__all__ = ["chain", "check", "evaluation", "forecast", "main", "models", "predict", "status"]
+__all__ = ["chain", "check", "evaluation", "forecast", "main", "models", "predict", "recipes", "status"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from deepmac_distill.cli.options import Code, Redo, Run, values_of
 from deepmac_distill.cli.terminal import Terminal
-from deepmac_distill.config import Pipeline, load_pipeline
+from deepmac_distill.config import Pipeline, load_pipeline, located
 from deepmac_distill.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def job_of(config: Path | None, run: Run, *groups: object, values: Mapping[str, 
     if not (config or kept) and not any("data." in key for key in [*given, *overrides]):
         where = f"{run.out}: no run there" if run.out else "no run"
         raise ConfigError(f"{where} and no data named; expected --config, --annotations, or --out of a run")
+    config = None if config is None else located(config)
     pipeline: Pipeline = load_pipeline(config or kept, overrides, given, terminal.note)
     if config is not None and pipeline.name == "run":
         pipeline = dataclasses.replace(pipeline, name=config.stem)

@@ -1,6 +1,7 @@
 """Pipeline files: every key and default (`schema`), and how TOML becomes them (`reading`)."""
 
 from deepmac_distill.config.reading import build, flatten, load_pipeline
+from deepmac_distill.config.recipes import FOLDER, located, recipe_names
 from deepmac_distill.config.schema import (
     BackboneConfig,
     DeepMacConfig,
@@ -12,6 +13,7 @@ from deepmac_distill.config.schema import (
 )
 
 __all__ = [
+    "FOLDER",
     "BackboneConfig",
     "DeepMacConfig",
     "GrabCutConfig",
@@ -22,4 +24,6 @@ __all__ = [
     "build",
     "flatten",
     "load_pipeline",
+    "located",
+    "recipe_names",
 ]
