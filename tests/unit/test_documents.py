@@ -17,7 +17,13 @@ from deepmac_distill.structures import Instances
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "deepmac_distill"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-TEXTS = sorted([*PAGES, ROOT / "Makefile", *PACKAGE.rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
+CODE = [
+    path
+    for base in (PACKAGE, ROOT / "benchmarks", ROOT / "tests")
+    for path in base.rglob("*.py")
+    if path != Path(__file__)
+]
+TEXTS = sorted([*PAGES, *CODE, *PACKAGE.rglob("*.toml"), ROOT / "Makefile"])
 BRITISH = re.compile(
     r"colour|flavour|behaviour|neighbour|favour|centre|labelled|labelling|catalogue|licence|\bgrey"
     r"|(normal|raster|summar|quant|recogn|organ|initial|optim|minim|maxim|visual|general|special)is(e|ing|ation)",

@@ -11,7 +11,7 @@ from deepmac_distill.report.contact_sheet import Panel, SheetRow, around, contac
 from deepmac_distill.report.drawing import PALETTE, Overlay, color_of, draw_overlays, draw_window
 
 HEIGHT, WIDTH = 80, 120
-GREY = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
+GRAY = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
 MASK = np.zeros((HEIGHT, WIDTH), np.uint8, order="F")
 MASK[20:60, 30:90] = 1
 COUNTS = coco_mask.encode(MASK)["counts"]
@@ -19,8 +19,8 @@ RED = (255, 0, 0)
 
 
 def test_a_mask_colors_its_inside_outlines_it_and_leaves_the_rest() -> None:
-    picture = np.asarray(draw_overlays(GREY, [Overlay(RED, COUNTS)])).astype(int)
-    assert picture.shape == GREY.shape
+    picture = np.asarray(draw_overlays(GRAY, [Overlay(RED, COUNTS)])).astype(int)
+    assert picture.shape == GRAY.shape
     far = np.ones((HEIGHT, WIDTH), bool)
     far[17:63, 27:93] = False
     assert (picture[far] == 128).all()
@@ -31,32 +31,32 @@ def test_a_mask_colors_its_inside_outlines_it_and_leaves_the_rest() -> None:
 
 def test_an_empty_mask_and_no_overlays_change_nothing() -> None:
     empty = coco_mask.encode(np.zeros_like(MASK))["counts"]
-    assert np.array_equal(np.asarray(draw_overlays(GREY, [Overlay(RED, empty)])), GREY)
-    assert np.array_equal(np.asarray(draw_overlays(GREY, [])), GREY)
+    assert np.array_equal(np.asarray(draw_overlays(GRAY, [Overlay(RED, empty)])), GRAY)
+    assert np.array_equal(np.asarray(draw_overlays(GRAY, [])), GRAY)
 
 
 def test_a_box_is_drawn_on_its_border_only() -> None:
-    picture = np.asarray(draw_overlays(GREY, [Overlay(RED, box=(30, 20, 90, 60))]))
+    picture = np.asarray(draw_overlays(GRAY, [Overlay(RED, box=(30, 20, 90, 60))]))
     for y, x in ((20, 60), (59, 60), (40, 30), (40, 89)):
         assert tuple(picture[y, x]) == RED
     assert (picture[25:55, 35:85] == 128).all()
 
 
 def test_input_image_is_not_written_to() -> None:
-    image = GREY.copy()
+    image = GRAY.copy()
     image.flags.writeable = False
     draw_overlays(image, [Overlay(RED, COUNTS, (30, 20, 90, 60), "cat 0.93")])
 
 
 def test_a_window_shows_its_part_of_image_and_mask_enlarged() -> None:
-    picture = np.asarray(draw_window(GREY, [Overlay(RED, COUNTS)], (60, 0, 120, 40), 240)).astype(int)
+    picture = np.asarray(draw_window(GRAY, [Overlay(RED, COUNTS)], (60, 0, 120, 40), 240)).astype(int)
     assert picture.shape == (160, 240, 3)
     assert picture[120, 40, 0] > 160 and (picture[:60] == 128).all() and (picture[:, 150:] == 128).all()
 
 
 @pytest.mark.parametrize("window", [(-50, -50, 10, 10), (119.5, 79.5, 119.6, 79.6), (200, 200, 300, 300)])
 def test_a_window_over_the_edge_still_gives_a_picture(window: tuple[float, ...]) -> None:
-    assert max(draw_window(GREY, [], window, 50).size) == 50
+    assert max(draw_window(GRAY, [], window, 50).size) == 50
 
 
 def test_an_overlay_of_nothing_is_refused() -> None:
@@ -84,7 +84,7 @@ def opened(path: Path) -> Image.Image:
 def row(caption: str, window: tuple[float, float, float, float] | None = None) -> SheetRow:
     given = Panel([Overlay(RED, box=(30, 20, 90, 60), label="cat")])
     return SheetRow(
-        GREY, {"given box": given, "teacher": Panel([Overlay(RED, COUNTS)], "IoU 0.83")}, caption, window
+        GRAY, {"given box": given, "teacher": Panel([Overlay(RED, COUNTS)], "IoU 0.83")}, caption, window
     )
 
 
@@ -116,8 +116,8 @@ def test_a_note_has_a_line_of_its_own_and_long_words_make_the_sheet_wider(tmp_pa
 
 
 def test_rows_with_other_columns_and_no_rows_are_refused(tmp_path: Path) -> None:
-    other = SheetRow(GREY, {"truth": Panel([])})
-    for rows in ([], [row("a"), other], [SheetRow(GREY, {})]):
+    other = SheetRow(GRAY, {"truth": Panel([])})
+    for rows in ([], [row("a"), other], [SheetRow(GRAY, {})]):
         with pytest.raises(ValueError, match="the same columns in each row"):
             contact_sheet(rows, tmp_path / "sheet.png")
     assert not list(tmp_path.iterdir())
@@ -125,7 +125,7 @@ def test_rows_with_other_columns_and_no_rows_are_refused(tmp_path: Path) -> None
 
 def test_overlay_png_has_the_size_of_the_image(tmp_path: Path) -> None:
     overlay_png(
-        GREY,
+        GRAY,
         [Overlay(RED, COUNTS, label="a name much too long for a picture as small as this")],
         tmp_path / "o.png",
     )

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 _COLUMNS_AT_ONCE = 4096  # keeps the samples of a chunk of masks in the cache
 _TIE_PX = 1e-6  # a pixel center this near to a crossing is on it, hence background, however sums round
-_MOST_IN_DIGITS = 2 ** (5 * np.arange(1, 13) - 1) - 1  # largest magnitude that 1, 2, ... signed digits hold
+_MAX_IN_DIGITS = 2 ** (5 * np.arange(1, 13) - 1) - 1  # largest magnitude that 1, 2, ... signed digits hold
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
@@ -187,7 +187,7 @@ def _varints(lengths: Ints, last: Ints, sizes: Ints) -> list[bytes]:
     for k in range(3):
         at = (last - sizes + 1 + k)[sizes > k]
         values[at] = lengths[at]
-    digits = 1 + np.searchsorted(_MOST_IN_DIGITS, values ^ (values >> 63))
+    digits = 1 + np.searchsorted(_MAX_IN_DIGITS, values ^ (values >> 63))
     digits[last] *= lengths[last] > 0
     stop = digits.cumsum()
     text = np.empty(digits.sum(), dtype=np.uint8)
