@@ -32,7 +32,7 @@ from deepmac_distill.devices import autocast_allowed, environment, pick_device, 
 from deepmac_distill.errors import CheckpointError, DataError, DistillError
 from deepmac_distill.files import write_json
 from deepmac_distill.inference import detect_objects, segment_boxes
-from deepmac_distill.report.tables import MISSING
+from deepmac_distill.report.table import MISSING
 from deepmac_distill.stages.loading import boxes_for, load_model
 from deepmac_distill.structures import Batch
 

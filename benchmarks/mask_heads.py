@@ -42,7 +42,10 @@ from deepmac_distill.dataset.coco import Annotations, read_coco
 from deepmac_distill.devices import environment, use_threads
 from deepmac_distill.errors import CheckpointError, RunError
 from deepmac_distill.evaluation.mask_iou import given_box_ious
-from deepmac_distill.evaluation.summary import Means, interval, paired_ious
+from deepmac_distill.evaluation.means import Means, interval
+from deepmac_distill.evaluation.results import Interval, to_json
+from deepmac_distill.evaluation.splits import Split
+from deepmac_distill.evaluation.summary import paired_ious
 from deepmac_distill.files import sha256_of_file, write_json
 from deepmac_distill.inference import segment_boxes
 from deepmac_distill.labels.describe import given_box_masks
@@ -50,7 +53,7 @@ from deepmac_distill.models.build import build_model
 from deepmac_distill.models.catalog import size_of
 from deepmac_distill.models.deepmac import mask_input_channels
 from deepmac_distill.progress import Silent
-from deepmac_distill.report.tables import percent, points
+from deepmac_distill.report.table import percent, points
 from deepmac_distill.structures import Batch
 from deepmac_distill.teachers.grabcut import GrabCut
 from deepmac_distill.training.loop import LoopSettings, make_optimizer, train
@@ -220,14 +223,14 @@ def compare(out: Path, annotations: Annotations) -> dict[str, Any]:
     }
     paired = paired_ious(ious)
     first = next(iter(ious.values()))
-    paired = paired.append_column("box", first["box_iou"])
+    paired = paired.append_column("box", first["box_baseline_iou"])
     names = [*ious, "box"]
     means = Means.of(paired, names, annotations.classes, RESAMPLES, seed=0)
     column = {name: position for position, name in enumerate(names)}
 
-    def difference(split: str, a: str, b: str) -> dict[str, float | None]:
+    def difference(split: Split, a: str, b: str) -> dict[str, float | None]:
         values = means.class_means[split]
-        return interval(values[:, column[a]] - values[:, column[b]])
+        return to_json(interval(values[:, column[a]] - values[:, column[b]]))
 
     rows = {}
     for name in names:
@@ -257,10 +260,10 @@ def markdown(document: Mapping[str, Any]) -> str:
     ]
     for name, row in sorted(document["rows"].items(), key=lambda item: -item[1]["iou"]["unseen"]):
         cells = [name, percent(row["iou"]["unseen"])]
-        cells += ["" if name == "box" else points(row["minus_box"]["unseen"]), percent(row["iou"]["seen"])]
+        cells += ["" if name == "box" else _points(row["minus_box"]), percent(row["iou"]["seen"])]
         if "against" in row:
             own, rivals = row["paper"]["mask AP of unseen classes"]
-            cells += [row["against"], points(row["difference"]["unseen"])]
+            cells += [row["against"], _points(row["difference"])]
             cells += [f"{own - rivals:+.1f} ({row['paper']['where']})"]
         else:
             cells += ["", "", ""]
@@ -272,6 +275,10 @@ def markdown(document: Mapping[str, Any]) -> str:
             cells += [""] * 5
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _points(difference: Mapping[str, Any]) -> str:
+    return points(Interval(**difference["unseen"]))
 
 
 def _recipe(row: Row, base_model: Mapping[str, Any]) -> ModelConfig:

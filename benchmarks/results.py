@@ -23,11 +23,16 @@ import latency
 import mask_heads
 from deepmac_distill.chain import CHAIN
 from deepmac_distill.config import load_pipeline
+from deepmac_distill.evaluation.results import Evaluation, Retention, from_json
+from deepmac_distill.evaluation.retention import ARMS
+from deepmac_distill.evaluation.splits import Split
 from deepmac_distill.files import write_json
-from deepmac_distill.report.tables import percent, points, share
+from deepmac_distill.report.markdown import markdown_table
+from deepmac_distill.report.table import Cell, Column, Table, columns, names, percent
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+CHAIN_SPLITS: tuple[Split, ...] = ("seen", "unseen", "all")
 
 
 def record(run: Path, out: Path, command: str) -> None:
@@ -60,74 +65,92 @@ def record(run: Path, out: Path, command: str) -> None:
 
 def chain_table(result: dict[str, Any]) -> str:
     """Markdown: given-box IoU and detection AP of teacher and student for each split."""
-    lines = [
-        "| model | classes | instances | mask IoU in given boxes | box as mask "
-        "| model − box | model − ellipse | mask AP | box AP |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for role in (role for role in ("teacher", "student") if role in result):
-        for split in ("seen", "unseen", "all"):
-            given = result[role]["given_boxes"][split]
-            precision = [found and found[split]["AP"] for found in result[role]["detected"].values()]
-            cells = [
-                role,
-                f"{split} ({given['classes']})",
-                str(given["instances"]),
-                percent(given["class_mean_iou"]["model"]),
-                percent(given["class_mean_iou"]["box"]),
-                points(given["model_minus_box"]),
-                points(given["model_minus_ellipse"]),
-                *map(percent, precision),  # of masks, of boxes
-            ]
-            lines.append("| " + " | ".join(cells) + " |")
+    table = Table(
+        "",
+        (
+            *names("model", "classes"),
+            Column("instances", "count"),
+            *columns("percent", ("mask IoU in given boxes", "box as mask")),
+            *columns("points", ("model − box", "model − ellipse")),
+            *columns("percent", ("mask AP", "box AP")),
+        ),
+        tuple(
+            (role, *_chain_cells(from_json(result[role], Evaluation, role), split))
+            for role in ("teacher", "student")
+            if role in result
+            for split in CHAIN_SPLITS
+        ),
+    )
     environment, seconds = result["environment"], result["seconds"]
     torch_version = environment["packages"]["torch"]
     minutes = ", ".join(f"{stage} {value / 60:.1f}" for stage, value in seconds.items() if value >= 1)
     hardware = ", ".join(environment["gpus"]) or f"{environment['cores']} cores of {environment['processor']}"
-    lines += [
-        "",
+    return (
+        f"{markdown_table(table)}\n\n"
         f"`{result['command']}`, seed {result['seed']}, {hardware}, torch {torch_version}; "
         f"minutes: {minutes}. IoU is the mean over classes of the mean over instances, in percent; "
-        "brackets are 95 % intervals from resampled images.",
-    ]
-    return "\n".join(lines)
+        "brackets are 95 % intervals from resampled images."
+    )
+
+
+def _chain_cells(found: Evaluation, split: Split) -> tuple[Cell, ...]:
+    given, kinds = found.given_boxes[split], (found.detected.segm, found.detected.bbox)
+    return (
+        *(f"{split} ({given.classes})", given.instances),
+        *(given.class_mean_iou.model, given.class_mean_iou.box),
+        *(given.model_minus_box, given.model_minus_ellipse),
+        *(kind and kind[split].AP for kind in kinds),  # of masks, of boxes
+    )
 
 
 def codec_table(result: dict[str, Any]) -> str:
     """Markdown: the box-local codec beside its peers."""
-    lines = [
-        "| way from grid to COCO RLE | masks/s, one core | byte-identical to the exact paste "
-        "| most pixels off | mean IoU |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    for name, row in result["encode"].items():
-        lines.append(
-            f"| {name} | {row['per_second']:,.0f} | {percent(row['identical_fraction'])} % "
-            f"| {row['most_pixels_off']} | {row['mean_iou']:.3f} |"
-        )
-    environment = result["environment"]
-    lines += [
+    table = Table(
         "",
-        f"`make bench`: {result['masks']} soft 32 x 32 masks, 640 x 480 image, {environment['processor']}.",
-    ]
-    return "\n".join(lines)
+        (
+            *names("way from grid to COCO RLE"),
+            Column("masks/s, one core", "count"),
+            Column("byte-identical to the exact paste", "count"),
+            *columns("count", ("most pixels off", "mean IoU")),
+        ),
+        tuple(
+            (
+                *(name, f"{row['per_second']:,.0f}", f"{percent(row['identical_fraction'])} %"),
+                *(row["most_pixels_off"], f"{row['mean_iou']:.3f}"),
+            )
+            for name, row in result["encode"].items()
+        ),
+    )
+    return (
+        f"{markdown_table(table)}\n\n"
+        f"`make bench`: {result['masks']} soft 32 x 32 masks, 640 x 480 image, "
+        f"{result['environment']['processor']}."
+    )
 
 
 def retention_table(results: Sequence[dict[str, Any]]) -> str:
     """Markdown: what the teacher's masks are worth to several students, on unseen classes."""
-    lines = [
-        "| student | a: human masks of seen classes | b: and the teacher's | c: all human masks "
-        "| b − a | c − b | retention, % |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    for result in results:
-        row = result["retention"]["given_boxes"]["unseen"]["class_mean_iou"]
-        cells = [result["student_model"], *(percent(row[arm]) for arm in "abc")]
-        cells += [points(row["b_minus_a"]), points(row["c_minus_b"]), share(row["retention"])]
-        lines.append("| " + " | ".join(cells) + " |")
+    headings = ("human masks of seen classes", "and the teacher's", "all human masks")
+    table = Table(
+        "",
+        (
+            *names("student"),
+            *columns("percent", (f"{arm}: {heading}" for arm, heading in zip(ARMS, headings, strict=True))),
+            *columns("points", ("pseudo − human_seen", "human_all − pseudo")),
+            Column("retention, %", "share"),
+        ),
+        tuple((result["student_model"], *_retention_cells(result)) for result in results),
+    )
+    lines = [markdown_table(table)]
     lines += ["", "Mask IoU in given boxes, mean over unseen classes, in percent; one seed. By:", ""]
     lines += [f"- `deepmac retention --out {result['run']}`" for result in results]
     return "\n".join(lines)
+
+
+def _retention_cells(result: dict[str, Any]) -> tuple[Cell, ...]:
+    row = from_json(result["retention"], Retention, result["run"]).given_boxes.unseen.class_mean_iou
+    arms = (row.human_seen, row.pseudo, row.human_all)
+    return (*arms, row.pseudo_minus_human_seen, row.human_all_minus_pseudo, row.retention)
 
 
 def heads_table(result: dict[str, Any]) -> str:

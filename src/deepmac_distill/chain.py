@@ -13,6 +13,7 @@ from typing import Literal
 
 Role = Literal["teacher", "student"]  # whose recipe of the pipeline file
 Trained = Literal["teacher", "student", "student-seen", "student-human"]  # a stage that leaves weights
+Arm = Literal["human_seen", "pseudo", "human_all"]  # a student of retention, by the masks it learns from
 Kind = Literal["train", "evaluate", "label", "select", "report", "retention"]
 
 
@@ -36,14 +37,14 @@ class Stage:
     reads: tuple[str, ...] = ()  # stages whose outputs it takes, if they are this run's
     makes: tuple[Product, ...] = ()
     derived: bool = False  # cheap: other inputs redo it
-    arm: str = ""  # which student of retention it trains
+    arm: Arm | None = None  # which student of retention it trains
 
 
 WEIGHTS = "weights.safetensors"
 _FIGURES = (Product("summary.json", "figures"),)
 
 
-def _training(name: Trained, command: str, reads: tuple[str, ...] = (), arm: str = "") -> Stage:
+def _training(name: Trained, command: str, reads: tuple[str, ...] = (), arm: Arm | None = None) -> Stage:
     role: Role = "teacher" if name == "teacher" else "student"
     makes = (Product(WEIGHTS, name),)
     return Stage(
@@ -86,7 +87,7 @@ CHAIN = (
         makes=(Product("instances.json", "the same as COCO"),),
         derived=True,
     ),
-    _training("student", "student", ("select",), arm="b"),
+    _training("student", "student", ("select",), arm="pseudo"),
     _evaluation("student"),
     Stage(
         name="report",
@@ -101,8 +102,8 @@ CHAIN = (
 )
 # Beside the chain: the student without the teacher's masks, and the one with every human mask.
 BESIDE = (
-    _training("student-seen", "retention", arm="a"),
-    _training("student-human", "retention", arm="c"),
+    _training("student-seen", "retention", arm="human_seen"),
+    _training("student-human", "retention", arm="human_all"),
     _evaluation("student-seen"),
     _evaluation("student-human"),
     Stage(
@@ -118,9 +119,10 @@ BESIDE = (
 )
 STAGES = {stage.name: stage for stage in (*CHAIN, *BESIDE)}
 TRAININGS = {stage.model: stage for stage in STAGES.values() if stage.kind == "train"}
-ARMS = {  # of retention, as it compares them
-    TRAININGS[STAGES[evaluation].model].arm: STAGES[evaluation].model
-    for evaluation in STAGES["retention"].reads
+ARMS: dict[Arm, Trained] = {  # of retention, as it compares them
+    stage.arm: stage.model
+    for stage in (TRAININGS[STAGES[evaluation].model] for evaluation in STAGES["retention"].reads)
+    if stage.arm
 }
 
 

@@ -160,7 +160,7 @@ def test_rows_become_a_table(
     assert document["rows"]["grabcut"]["training_loss"] is None and 0 <= one["misses"] <= 1
     assert document["made"]["hourglass-10"]["inputs"]["steps"] == mask_heads.STEPS
     boxes = pq.read_table(out / "grabcut" / "seed-0" / "ious.parquet")
-    assert document["rows"]["box"]["iou"]["seen"] > 0 and boxes["box_iou"].null_count == 0
+    assert document["rows"]["box"]["iou"]["seen"] > 0 and boxes["box_baseline_iou"].null_count == 0
     costs = document["costs"]
     assert costs["hourglass-20-no-encoder-decoder"]["gmacs"] > 3 * costs["hourglass-10"]["gmacs"]
     assert all(min(cost["forward_ms"], cost["training_ms"]) > 0 for cost in costs.values())

@@ -16,7 +16,12 @@ from deepmac_distill.data.synthetic import SEEN_SHAPES
 from deepmac_distill.weights.card import read_card
 
 SEEN = ",".join(SEEN_SHAPES)
-ARMS = {"a": "student-seen", "b": "student", "c": "student-human"}
+ARMS = {"human_seen": "student-seen", "pseudo": "student", "human_all": "student-human"}
+DIFFERENCES = {
+    "pseudo_minus_human_seen": ("pseudo", "human_seen"),
+    "human_all_minus_pseudo": ("human_all", "pseudo"),
+    "human_all_minus_human_seen": ("human_all", "human_seen"),
+}
 ADDED = {"student-seen", "student-human", "evaluate-student-seen", "evaluate-student-human", "retention"}
 
 
@@ -85,7 +90,7 @@ def drop_mask(annotation: dict[str, Any]) -> None:
     annotation.pop("segmentation")
 
 
-def test_three_students_are_trained_and_judged_beside_the_runs_own(chain, retained) -> None:
+def test_three_students_are_trained_and_evaluated_beside_the_runs_own(chain, retained) -> None:
     run, ended = retained
     assert ended.code == 0, ended.err
     assert {p.name for p in run.iterdir()} == {p.name for p in chain[0].iterdir()} | ADDED
@@ -103,19 +108,20 @@ def test_its_figures_are_those_of_evaluate_and_compare(retained, deepmac) -> Non
     run, _ = retained
     found = read(run / "retention" / "summary.json")
     assert found["arms"] == ARMS and found["unseen_without_human_masks"] == []
-    judged = {arm: read(run / f"evaluate-{stage}" / "summary.json") for arm, stage in ARMS.items()}
+    evaluated = {arm: read(run / f"evaluate-{stage}" / "summary.json") for arm, stage in ARMS.items()}
     for split in ("all", "seen", "unseen"):
-        for arm, summary in judged.items():
+        for arm, summary in evaluated.items():
             for mean in ("class_mean_iou", "instance_mean_iou"):
                 theirs = summary["given_boxes"][split][mean]["model"]
                 assert found["given_boxes"][split][mean][arm] == pytest.approx(theirs)
             ap = summary["detected"]["segm"][split]["AP"]
             assert found["detected"]["segm"][split][arm] == pytest.approx(ap)
-    for name, (x, y) in {"b_minus_a": "ba", "c_minus_b": "cb", "c_minus_a": "ca"}.items():
-        folders = [run / f"evaluate-{ARMS[arm]}" for arm in (x, y)]
+    for name, arms in DIFFERENCES.items():
+        folders = [run / f"evaluate-{ARMS[arm]}" for arm in arms]
         ended = deepmac("compare", *folders, "--json", "--resamples", "20")
         compared = json.loads(ended.out)
-        for split, row in found["given_boxes"].items():
+        for split in ("all", "seen", "unseen"):
+            row = found["given_boxes"][split]
             theirs = compared["given_boxes"][split]["a_minus_b"]
             assert row["class_mean_iou"][name] == pytest.approx(theirs, abs=1e-12)
             assert (
@@ -144,15 +150,15 @@ def test_force_redoes_all_three_to_the_same_bytes(retained, deepmac, tmp_path) -
 
 def test_a_card_says_which_masks_its_student_was_shown(retained) -> None:
     cards = {arm: read_card(weights(retained[0], stage)) for arm, stage in ARMS.items()}
-    for arm in "ab":
+    for arm in ("human_seen", "pseudo"):
         assert {n for n, seen in zip(cards[arm].class_names, cards[arm].seen, strict=True) if seen} == set(
             SEEN_SHAPES
         )
-    assert all(cards["c"].seen) and {card.role for card in cards.values()} == {"student"}
-    assert cards["a"].model == cards["b"].model == cards["c"].model
+    assert all(cards["human_all"].seen) and {card.role for card in cards.values()} == {"student"}
+    assert cards["human_seen"].model == cards["pseudo"].model == cards["human_all"].model
 
 
-def test_the_student_of_all_masks_labels_nothing_and_is_judged_by_name_alone(
+def test_the_student_of_all_masks_labels_nothing_and_is_evaluated_by_name_alone(
     retained, deepmac, own_data, tmp_path
 ) -> None:
     upper, says = weights(retained[0], "student-human"), "seen, data.seen says unseen"
@@ -160,7 +166,7 @@ def test_the_student_of_all_masks_labels_nothing_and_is_judged_by_name_alone(
     ended = deepmac("pseudolabel", "--model", upper, "--out", tmp_path / "other", *given[:8])
     assert_refused(ended, f"{upper}: trained with the masks of ")
     assert says in ended.err and not list((tmp_path / "other").rglob("done.json"))
-    ended = deepmac("evaluate", "--model", upper, "--out", tmp_path / "judged", *given[:4], *given[8:])
+    ended = deepmac("evaluate", "--model", upper, "--out", tmp_path / "evaluated", *given[:4], *given[8:])
     assert_refused(ended, says)
     assert deepmac("evaluate", "student-human", "--out", retained[0]).code == 0
 
@@ -195,7 +201,7 @@ def test_hidden_masks_reach_the_student_of_all_masks_alone(retained, deepmac, ow
     same = {
         arm: weights(run, s).read_bytes() == weights(retained[0], s).read_bytes() for arm, s in ARMS.items()
     }
-    assert same == {"a": True, "b": True, "c": False}
+    assert same == {"human_seen": True, "pseudo": True, "human_all": False}
 
 
 def test_a_student_whose_labels_came_from_elsewhere_is_taken_if_its_recipe_is_the_same(

@@ -41,4 +41,4 @@ def test_what_cannot_be_shown_is_said_in_one_line(chain, deepmac, run_copy, tmp_
     assert deepmac("sheet", f"a={evaluation}", "--out", out, "--images", images).code == 0
     (evaluation / "evaluation.json").write_text(json.dumps(record | {"annotations_sha256": "other"}))
     ended = deepmac("sheet", f"a={evaluation}", "--out", out, "--images", images)
-    assert ended.code == 2 and "judged on other annotations" in ended.err
+    assert ended.code == 2 and "evaluated on other annotations" in ended.err

@@ -15,12 +15,15 @@ from pycocotools.cocoeval import COCOeval
 
 from deepmac_distill.dataset.coco import read_coco
 from deepmac_distill.errors import DataError
+from deepmac_distill.evaluation import average_precision
 from deepmac_distill.evaluation.average_precision import (
     STATS,
+    CocoTruth,
     coco_average_precision,
     compare_average_precision,
 )
 from deepmac_distill.evaluation.mask_iou import given_box_ious
+from deepmac_distill.evaluation.results import CocoStats, Interval
 
 # pycocotools 2.0.11 decodes through an array protocol that numpy 2 deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -116,8 +119,9 @@ def pycocotools_stats(
     return evaluation.stats.tolist()
 
 
-def numbers(split: dict[str, Any]) -> list[float]:
-    return [-1.0 if split[stat] is None else split[stat] for stat in STATS]
+def numbers(split: CocoStats) -> list[float]:
+    found = [getattr(split, stat) for stat in STATS]
+    return [-1.0 if value is None else value for value in found]
 
 
 @pytest.fixture
@@ -133,11 +137,12 @@ def test_splits_are_what_pycocotools_gives_for_their_classes(truth_path: Path, i
     result = coco_average_precision(truth, detections, iou_type)
     for split, categories in {"all": None, "seen": SEEN, "unseen": [3, 5, 6]}.items():
         expected = pycocotools_stats(truth_path, detections, iou_type, categories)
-        assert numbers(result[split]) == pytest.approx(expected, abs=1e-12), split
-    assert result["per_class"][6] is None  # detected now and then, and never there
-    found = [ap for ap in result["per_class"].values() if ap is not None]
-    assert np.mean(found) == pytest.approx(result["all"]["AP"], abs=1e-12)
-    assert result["all"]["instances"] + result["all"]["ignored"] == 120
+        assert numbers(result.splits[split]) == pytest.approx(expected, abs=1e-12), split
+    assert result.per_class[-1] is None  # class 6: detected now and then, and never there
+    found = [ap for ap in result.per_class if ap is not None]
+    everything = result.splits.all
+    assert np.mean(found) == pytest.approx(everything.AP, abs=1e-12)
+    assert everything.instances + everything.ignored == 120
 
 
 @pytest.mark.parametrize("iou_type", ["segm", "bbox"])
@@ -147,8 +152,8 @@ def test_reference_and_hotcoco_agree(truth_path: Path, iou_type: str, count: int
     detections = detections_of(json.loads(truth_path.read_text()), 2)[:count]
     fast, slow = (coco_average_precision(truth, detections, iou_type, reference=r) for r in (False, True))
     for split in ("all", "seen", "unseen"):
-        assert numbers(fast[split]) == pytest.approx(numbers(slow[split]), abs=1e-12)
-    assert fast["per_class"] == pytest.approx(slow["per_class"], abs=1e-12)
+        assert numbers(fast.splits[split]) == pytest.approx(numbers(slow.splits[split]), abs=1e-12)
+    assert fast.per_class == pytest.approx(slow.per_class, abs=1e-12)
 
 
 def test_evaluation_says_nothing(truth_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -156,7 +161,7 @@ def test_evaluation_says_nothing(truth_path: Path, capfd: pytest.CaptureFixture[
     detections = detections_of(json.loads(truth_path.read_text()), 3)
     coco_average_precision(truth, detections, "segm")
     coco_average_precision(truth, detections, "segm", reference=True)
-    compare_average_precision(truth, detections, detections, "bbox", resamples=2)
+    compare_average_precision(CocoTruth.of(truth, "bbox"), detections, detections, resamples=2)
     assert capfd.readouterr() == ("", "")
 
 
@@ -175,8 +180,10 @@ def test_truth_without_a_mask_is_neither_right_nor_wrong(truth_path: Path) -> No
             annotation |= {"iscrowd": 1, "segmentation": {**rle, "counts": rle["counts"].decode()}}
     crowds = truth_path.with_name("crowds.json")
     crowds.write_text(json.dumps(data))
-    assert numbers(result["all"]) == pytest.approx(pycocotools_stats(crowds, detections, "segm"), abs=1e-12)
-    assert result["unseen"]["instances"] == 0 and result["unseen"]["AP"] is None
+    assert numbers(result.splits.all) == pytest.approx(
+        pycocotools_stats(crowds, detections, "segm"), abs=1e-12
+    )
+    assert result.splits.unseen.instances == 0 and result.splits.unseen.AP is None
 
 
 def test_size_without_an_area_is_that_of_the_mask_or_box(truth_path: Path) -> None:
@@ -192,24 +199,46 @@ def test_size_without_an_area_is_that_of_the_mask_or_box(truth_path: Path) -> No
     boxes = truth_path.with_name("boxes.json")
     boxes.write_text(json.dumps(data))
     result = coco_average_precision(read_coco(truth_path, "all"), detections, "bbox")
-    assert numbers(result["all"]) == pytest.approx(pycocotools_stats(boxes, detections, "bbox"), abs=1e-12)
+    assert numbers(result.splits.all) == pytest.approx(
+        pycocotools_stats(boxes, detections, "bbox"), abs=1e-12
+    )
 
 
 def test_paired_difference_is_that_of_the_two_results(truth_path: Path) -> None:
     truth = read_coco(truth_path, ["class 2", "class 4"], hide_unseen=False)
     a = detections_of(json.loads(truth_path.read_text()), 6)
     b = a[::3]
-    result = compare_average_precision(truth, a, b, "segm", resamples=50, seed=1)
+    masks = CocoTruth.of(truth, "segm")
+    result = compare_average_precision(masks, a, b, resamples=50, seed=1)
     for split, stats in result.items():
-        apart = [coco_average_precision(truth, d, "segm")[split]["AP"] for d in (a, b)]
-        assert [stats["AP"]["a"], stats["AP"]["b"]] == pytest.approx(apart, abs=1e-12)
-        difference = stats["AP"]["a_minus_b"]
-        assert difference["value"] == pytest.approx(apart[0] - apart[1], abs=1e-12)
-        assert difference["low"] < difference["value"] < difference["high"]
-    same = compare_average_precision(truth, a, a, "segm", resamples=5)
-    assert same["seen"]["AP50"]["a_minus_b"] == {"value": 0.0, "low": 0.0, "high": 0.0}
-    everything_seen = read_coco(truth_path, "all", hide_unseen=False)
-    assert compare_average_precision(everything_seen, a, b, "segm", resamples=2)["unseen"] is None
+        apart = [coco_average_precision(truth, d, "segm").splits[split].AP for d in (a, b)]
+        assert [stats.AP.a, stats.AP.b] == pytest.approx(apart, abs=1e-12)
+        difference = stats.AP.a_minus_b
+        assert difference.value == pytest.approx(apart[0] - apart[1], abs=1e-12)
+        assert difference.low < difference.value < difference.high
+    same = compare_average_precision(masks, a, a, resamples=5)
+    assert same.seen.AP50.a_minus_b == Interval(0.0, 0.0, 0.0)
+    everything_seen = CocoTruth.of(read_coco(truth_path, "all", hide_unseen=False), "segm")
+    assert compare_average_precision(everything_seen, a, b, resamples=2).unseen is None
+
+
+def test_a_comparison_builds_its_truth_once(truth_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = read_coco(truth_path, ["class 2", "class 4"], hide_unseen=False)
+    drawn: list[int] = []
+    rasterize = average_precision.mask_rle
+    monkeypatch.setattr(average_precision, "mask_rle", lambda *a: drawn.append(1) or rasterize(*a))
+    detections = detections_of(json.loads(truth_path.read_text()), 6)
+    compare_average_precision(CocoTruth.of(truth, "segm"), detections, detections[::2], resamples=2)
+    assert len(drawn) == len(truth.annotations)
+
+
+def test_classes_shown_elsewhere_have_a_split_of_their_own(truth_path: Path) -> None:
+    truth = read_coco(truth_path, ["class 2", "class 4"], hide_unseen=False)
+    detections = detections_of(json.loads(truth_path.read_text()), 1)
+    apart = coco_average_precision(truth, detections, "segm", shown_elsewhere=frozenset({"class 5"}))
+    for split, categories in {"unseen": [3, 6], "shown elsewhere": [5]}.items():
+        expected = pycocotools_stats(truth_path, detections, "segm", categories)
+        assert numbers(apart.splits[split]) == pytest.approx(expected, abs=1e-12)
 
 
 def test_detection_in_an_unknown_image_is_refused_by_its_place(truth_path: Path) -> None:
@@ -229,15 +258,17 @@ def check_ious(path: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(str(path))
     boxes = dict(zip(truth.annotations["annotation_id"].to_pylist(), truth.boxes_xyxy(), strict=True))
+    row_of = {id: row for row, id in enumerate(truth.annotations["annotation_id"].to_pylist())}
     rng = np.random.default_rng(1)
     masks = {}
     for i, annotation in coco.anns.items():
         size = [coco.imgs[annotation["image_id"]][key] for key in ("height", "width")]
         masks[i] = coco_mask.frPyObjects([polygon(rng, annotation["bbox"])], *size)[0]["counts"]
-    predicted = pa.table({"annotation_id": list(masks), "rle_counts": pa.array(masks.values(), pa.binary())})
+    rows = [row_of[id] for id in masks]
+    predicted = pa.table({"row": rows, "rle_counts": pa.array(masks.values(), pa.binary())})
     ious = given_box_ious(truth, predicted).to_pylist()
-    judged = [i for i, a in coco.anns.items() if not a["iscrowd"] and coco.annToMask(a).any()]
-    assert sorted(row["annotation_id"] for row in ious) == sorted(judged)
+    evaluated = [i for i, a in coco.anns.items() if not a["iscrowd"] and coco.annToMask(a).any()]
+    assert sorted(row["annotation_id"] for row in ious) == sorted(evaluated)
     for row in ious:
         annotation = coco.anns[row["annotation_id"]]
         expected = coco.annToMask(annotation).astype(bool)
@@ -247,7 +278,7 @@ def check_ious(path: Path) -> None:
         y, x = y[:, None], x[None]
         box = (x1 <= x) & (x < x2) & (y1 <= y) & (y < y2)
         ellipse = ((2 * x - x1 - x2) / (x2 - x1)) ** 2 + ((2 * y - y1 - y2) / (y2 - y1)) ** 2 < 1
-        found = [row[key] for key in ("iou", "box_iou", "ellipse_iou")]
+        found = [row[key] for key in ("iou", "box_baseline_iou", "ellipse_iou")]
         assert found == [naive_iou(m, expected) for m in (mask, box, ellipse)]
         assert row["area"] == expected.sum()
 
@@ -265,4 +296,4 @@ def test_both_measures_hold_on_real_annotations() -> None:
     for iou_type in ("segm", "bbox"):
         result = coco_average_precision(truth, detections, iou_type)
         expected = pycocotools_stats(PHOTOS, detections, iou_type)
-        assert numbers(result["all"]) == pytest.approx(expected, abs=1e-12)
+        assert numbers(result.splits.all) == pytest.approx(expected, abs=1e-12)

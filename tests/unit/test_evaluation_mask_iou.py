@@ -60,25 +60,27 @@ def truth(tmp_path: Path) -> Annotations:
 
 
 def predictions(counts: dict[int, bytes | None]) -> pa.Table:
-    ids, values = pa.array(list(counts), pa.int64()), pa.array(list(counts.values()), pa.binary())
-    return pa.table({"annotation_id": ids, "rle_counts": values})
+    """Masks by annotation id; annotation 1 is row 0."""
+    rows, values = pa.array([i - 1 for i in counts], pa.int64()), pa.array(list(counts.values()), pa.binary())
+    return pa.table({"row": rows, "rle_counts": values})
 
 
 def test_iou_is_intersection_over_union_in_image_pixels(truth: Annotations) -> None:
     left_half = rle(slice(4, 14), slice(4, 9))
     ious = given_box_ious(truth, predictions({1: left_half, 2: left_half, 3: left_half}))
     assert ious.schema == IOU_SCHEMA
+    assert ious["row"].to_pylist() == [0, 1, 2]
     assert ious["annotation_id"].to_pylist() == [1, 2, 3]  # not the one without a mask, not the crowd
     assert ious["area"].to_pylist() == [100, 25, 100]
     assert ious["outside_box"].to_pylist() == [0, 0, 0]
     assert ious["iou"].to_pylist() == [50 / 100, 25 / 50, 50 / 100]
-    assert ious["box_iou"].to_pylist() == [1.0, 0.25, 1.0]
+    assert ious["box_baseline_iou"].to_pylist() == [1.0, 0.25, 1.0]
 
 
 def test_missing_prediction_counts_zero_and_keeps_its_baselines(truth: Annotations) -> None:
     ious = given_box_ious(truth, predictions({2: None}))
     assert ious["iou"].to_pylist() == [0.0, 0.0, 0.0]
-    assert ious["box_iou"].to_pylist() == [1.0, 0.25, 1.0]
+    assert ious["box_baseline_iou"].to_pylist() == [1.0, 0.25, 1.0]
     assert 0.74 < ious["ellipse_iou"][0].as_py() < 0.82  # a disk fills pi / 4 of its square
 
 
@@ -95,14 +97,15 @@ def test_order_of_predictions_and_chunking_do_not_matter(
     assert given_box_ious(truth, predictions(dict(sorted(masks.items())))).equals(whole)
 
 
-def test_mask_of_an_unknown_annotation_is_refused_by_its_id(truth: Annotations) -> None:
-    with pytest.raises(DataError, match=r"truth\.json: annotation 77"):
-        given_box_ious(truth, predictions({77: None}))
+@pytest.mark.parametrize("row", [-1, 5])
+def test_mask_of_an_unknown_row_is_refused_by_its_number(truth: Annotations, row: int) -> None:
+    with pytest.raises(DataError, match=rf"truth\.json: predicted mask of row {row}, expected a row below 5"):
+        given_box_ious(truth, predictions({row + 1: None}))
 
 
-def test_two_masks_for_one_annotation_are_refused_by_its_id(truth: Annotations) -> None:
+def test_two_masks_for_one_row_are_refused_by_its_number(truth: Annotations) -> None:
     twice = pa.concat_tables([predictions({1: None, 2: None}), predictions({2: None})])
-    with pytest.raises(DataError, match=r"annotation 2: got more than one mask, expected one"):
+    with pytest.raises(DataError, match=r"masks of row 1: got more than one, expected one"):
         given_box_ious(truth, twice)
 
 

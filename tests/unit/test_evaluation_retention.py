@@ -11,29 +11,36 @@ import pytest
 from deepmac_distill.dataset.classes import Classes
 from deepmac_distill.dataset.coco import Annotations, read_coco
 from deepmac_distill.errors import DataError
+from deepmac_distill.evaluation.average_precision import CocoTruth
 from deepmac_distill.evaluation.mask_iou import IOU_SCHEMA
-from deepmac_distill.evaluation.retention import (
-    DIFFERENCES,
-    RATIOS,
-    retention_in_detections,
-    retention_in_given_boxes,
+from deepmac_distill.evaluation.results import (
+    Interval,
+    Ratio,
+    RetentionFigures,
+    RetentionIoU,
+    from_json,
+    to_json,
 )
+from deepmac_distill.evaluation.retention import ARMS, retention_in_detections, retention_in_given_boxes
+from deepmac_distill.evaluation.splits import BySplit
 
 CLASSES = Classes(("cat", "dog", "fox"), (3, 5, 8), (True, False, False))
-ZERO = {"value": 0.0, "low": 0.0, "high": 0.0}
+ZERO = Interval(0.0, 0.0, 0.0)
+DIFFERENCES = ("pseudo_minus_human_seen", "human_all_minus_pseudo", "human_all_minus_human_seen")
+GAIN = "human_all - human_seen"
 
 
 def table(rows: list[tuple[int, int, float]]) -> pa.Table:
     """Rows of (image, category, IoU)."""
     images, categories, ious = zip(*rows, strict=True) if rows else ((), (), ())
     n = len(rows)
-    columns = [range(n), images, categories, [100] * n, ious, [0.5] * n, [0.6] * n, [0] * n]
+    columns = [range(n), range(n), images, categories, [100] * n, ious, [0.5] * n, [0.6] * n, [0] * n]
     return pa.table([pa.array(list(c), f.type) for c, f in zip(columns, IOU_SCHEMA, strict=True)], IOU_SCHEMA)
 
 
 def arms(rows: list[tuple[int, int, float, float, float]]) -> dict[str, pa.Table]:
-    """Rows of (image, category, IoU of a, of b, of c)."""
-    return {arm: table([(row[0], row[1], row[2 + k]) for row in rows]) for k, arm in enumerate("abc")}
+    """Rows of (image, category, IoU of human_seen, of pseudo, of human_all)."""
+    return {arm: table([(row[0], row[1], row[2 + k]) for row in rows]) for k, arm in enumerate(ARMS)}
 
 
 def random_rows(
@@ -44,12 +51,18 @@ def random_rows(
     return [(int(i) * 7, int(c), *map(float, rng.random(3) * 0.3 + [0, 0.2, 0.4])) for i, c in draws]
 
 
-def undefined(figures: dict[str, Any], name: str) -> str:
+def undefined(ratio: Ratio) -> str:
     """Why a ratio is undefined; its numbers must then be nothing."""
-    ratio = dict(figures[name])
-    why = ratio.pop("undefined")
-    assert ratio == {"value": None, "low": None, "high": None}
-    return why
+    assert (ratio.value, ratio.low, ratio.high) == (None, None, None)
+    return ratio.undefined
+
+
+def means_of(figures: RetentionFigures) -> list[float | None]:
+    return [figures.human_seen, figures.pseudo, figures.human_all]
+
+
+def triple(figure: Interval | Ratio) -> list[float | None]:
+    return [figure.value, figure.low, figure.high]
 
 
 ONE_IMAGE = [(1, 3, 0.8, 0.7, 0.8), (1, 5, 0.4, 0.6, 0.7), (1, 5, 0.2, 0.4, 0.5), (1, 8, 0.2, 0.3, 0.4)]
@@ -57,57 +70,63 @@ ONE_IMAGE = [(1, 3, 0.8, 0.7, 0.8), (1, 5, 0.4, 0.6, 0.7), (1, 5, 0.2, 0.4, 0.5)
 
 def test_figures_are_those_worked_out_by_hand() -> None:
     """A single image: every resampling is the data itself, so an interval is its value three times."""
-    unseen = retention_in_given_boxes(arms(ONE_IMAGE), CLASSES, resamples=20)["unseen"]
-    assert (unseen["instances"], unseen["classes"]) == (3, 2)
-    classes = unseen["class_mean_iou"]  # dogs 0.3, 0.5, 0.6; foxes 0.2, 0.3, 0.4
-    assert [classes[arm] for arm in "abc"] == pytest.approx([0.25, 0.4, 0.5])
-    hand = {"b_minus_a": 0.15, "c_minus_b": 0.1, "c_minus_a": 0.25, "retention": 0.6, "b_over_c": 0.8}
-    for name, value in hand.items():
-        assert [classes[name][key] for key in ("value", "low", "high")] == pytest.approx([value] * 3)
-    instances = unseen["instance_mean_iou"]  # sums 0.8, 1.3, 1.6 of three
-    assert [instances[arm] for arm in "abc"] == pytest.approx([0.8 / 3, 1.3 / 3, 1.6 / 3])
-    assert instances["retention"]["value"] == pytest.approx(0.5 / 0.8)
-    assert instances["b_over_c"]["value"] == pytest.approx(1.3 / 1.6)
-    assert classes["retention"]["undefined"] is None and classes["b_over_c"]["undefined"] is None
+    unseen = retention_in_given_boxes(arms(ONE_IMAGE), CLASSES, resamples=20).unseen
+    assert (unseen.instances, unseen.classes) == (3, 2)
+    classes = unseen.class_mean_iou  # dogs 0.3, 0.5, 0.6; foxes 0.2, 0.3, 0.4
+    assert means_of(classes) == pytest.approx([0.25, 0.4, 0.5])
+    for figure, value in {
+        classes.pseudo_minus_human_seen: 0.15,
+        classes.human_all_minus_pseudo: 0.1,
+        classes.human_all_minus_human_seen: 0.25,
+        classes.retention: 0.6,
+        classes.pseudo_over_human_all: 0.8,
+    }.items():
+        assert triple(figure) == pytest.approx([value] * 3)
+    instances = unseen.instance_mean_iou  # sums 0.8, 1.3, 1.6 of three
+    assert means_of(instances) == pytest.approx([0.8 / 3, 1.3 / 3, 1.6 / 3])
+    assert instances.retention.value == pytest.approx(0.5 / 0.8)
+    assert instances.pseudo_over_human_all.value == pytest.approx(1.3 / 1.6)
+    assert classes.retention.undefined is None and classes.pseudo_over_human_all.undefined is None
 
 
 def test_a_ratio_is_undefined_where_its_denominator_may_be_zero() -> None:
-    seen = retention_in_given_boxes(arms(ONE_IMAGE), CLASSES, resamples=20)["seen"]["class_mean_iou"]
-    assert seen["c_minus_a"] == ZERO  # c = a
-    why = undefined(seen, "retention")
-    assert why == "c - a = 0.0000 [0.0000, 0.0000]: expected an interval above zero"
-    assert seen["b_over_c"]["value"] == pytest.approx(0.7 / 0.8)
-    # c is above a on the whole, but on one of the two images alone it is below
+    seen = retention_in_given_boxes(arms(ONE_IMAGE), CLASSES, resamples=20).seen.class_mean_iou
+    assert seen.human_all_minus_human_seen == ZERO
+    why = undefined(seen.retention)
+    assert why == f"{GAIN} = 0.0000 [0.0000, 0.0000]: expected an interval above zero"
+    assert seen.pseudo_over_human_all.value == pytest.approx(0.7 / 0.8)
+    # human_all is above human_seen on the whole, but on one of the two images alone it is below
     torn = [(1, 5, 0.5, 0.5, 0.4), (2, 5, 0.1, 0.5, 0.4)]
-    found = retention_in_given_boxes(arms(torn), CLASSES, resamples=200)["unseen"]["class_mean_iou"]
-    assert found["c_minus_a"]["value"] == pytest.approx(0.1) and found["c_minus_a"]["low"] < 0
-    assert undefined(found, "retention").startswith("c - a = 0.1000 [-0.1000, ")
-    assert found["b_over_c"]["undefined"] is None
+    found = retention_in_given_boxes(arms(torn), CLASSES, resamples=200).unseen.class_mean_iou
+    gain = found.human_all_minus_human_seen
+    assert gain.value == pytest.approx(0.1) and gain.low < 0
+    assert undefined(found.retention).startswith(f"{GAIN} = 0.1000 [-0.1000, ")
+    assert found.pseudo_over_human_all.undefined is None
 
 
 def test_where_human_masks_did_harm_there_is_no_gain_to_retain() -> None:
-    found = retention_in_given_boxes(arms([(1, 5, 0.6, 0.5, 0.2)]), CLASSES, resamples=20)["unseen"]
-    assert found["class_mean_iou"]["c_minus_a"]["high"] < 0
-    assert "c - a = -0.4000" in undefined(found["class_mean_iou"], "retention")
+    found = retention_in_given_boxes(arms([(1, 5, 0.6, 0.5, 0.2)]), CLASSES, resamples=20).unseen
+    assert found.class_mean_iou.human_all_minus_human_seen.high < 0
+    assert f"{GAIN} = -0.4000" in undefined(found.class_mean_iou.retention)
 
 
-def test_nothing_found_by_c_is_nothing_to_divide_by() -> None:
-    found = retention_in_given_boxes(arms([(1, 5, 0.0, 0.1, 0.0)]), CLASSES, resamples=20)["unseen"]
-    assert undefined(found["instance_mean_iou"], "b_over_c").startswith("c = 0.0000 ")
+def test_nothing_found_by_human_all_is_nothing_to_divide_by() -> None:
+    found = retention_in_given_boxes(arms([(1, 5, 0.0, 0.1, 0.0)]), CLASSES, resamples=20).unseen
+    assert undefined(found.instance_mean_iou.pseudo_over_human_all).startswith("human_all = 0.0000 ")
 
 
 def test_identical_students_differ_by_exactly_nothing() -> None:
     one = table([(i, c, a) for i, c, a, _, _ in random_rows(0)])
-    for split in retention_in_given_boxes(dict.fromkeys("abc", one), CLASSES, resamples=100).values():
-        for mean in ("class_mean_iou", "instance_mean_iou"):
-            assert [split[mean][name] for name in DIFFERENCES] == [ZERO] * 3
-            assert undefined(split[mean], "retention")
-            assert split[mean]["b_over_c"] == {"value": 1.0, "low": 1.0, "high": 1.0, "undefined": None}
+    for _, split in retention_in_given_boxes(dict.fromkeys(ARMS, one), CLASSES, resamples=100).items():
+        for figures in (split.class_mean_iou, split.instance_mean_iou):
+            assert [getattr(figures, name) for name in DIFFERENCES] == [ZERO] * 3
+            assert undefined(figures.retention)
+            assert figures.pseudo_over_human_all == Ratio(1.0, 1.0, 1.0)
 
 
 def test_intervals_are_those_of_one_naive_bootstrap_of_all_three_together() -> None:
     rows, resamples, seed = random_rows(1), 60, 4
-    found = retention_in_given_boxes(arms(rows), CLASSES, resamples, seed)["unseen"]
+    found = retention_in_given_boxes(arms(rows), CLASSES, resamples, seed).unseen
     images = sorted({row[0] for row in rows})
     drawn = np.random.default_rng(seed).multinomial(
         len(images), [1 / len(images)] * len(images), 1 + resamples
@@ -118,26 +137,27 @@ def test_intervals_are_those_of_one_naive_bootstrap_of_all_three_together() -> N
         per_class = [[row[2:] for row in again if row[1] == category] for category in (5, 8)]
         a, b, c = np.mean([np.mean(ious, axis=0) for ious in per_class if ious], axis=0)
         ratios.append((b - a) / (c - a))
-    retention = found["class_mean_iou"]["retention"]
-    assert [retention["low"], retention["high"]] == pytest.approx(np.quantile(ratios, [0.025, 0.975]))
-    assert retention["low"] < retention["value"] < retention["high"]
+    retention = found.class_mean_iou.retention
+    assert [retention.low, retention.high] == pytest.approx(np.quantile(ratios, [0.025, 0.975]))
+    assert retention.low < retention.value < retention.high
 
 
-def test_students_are_matched_by_annotation_and_must_be_judged_on_the_same() -> None:
+def test_students_are_matched_by_row_and_must_be_evaluated_on_the_same() -> None:
     ious = arms(random_rows(2))
-    turned = ious | {"b": ious["b"].take(list(reversed(range(len(ious["b"])))))}
+    turned = ious | {"pseudo": ious["pseudo"].take(list(reversed(range(len(ious["pseudo"])))))}
     assert retention_in_given_boxes(turned, CLASSES, 10) == retention_in_given_boxes(ious, CLASSES, 10)
     with pytest.raises(DataError, match="got 80 and 79"):
-        retention_in_given_boxes(ious | {"c": ious["c"].slice(1)}, CLASSES)
+        retention_in_given_boxes(ious | {"human_all": ious["human_all"].slice(1)}, CLASSES)
 
 
-def test_nothing_to_judge_is_none_and_plain_json() -> None:
+def test_nothing_to_evaluate_is_none_and_plain_json() -> None:
     found = retention_in_given_boxes(arms([(1, 3, 0.2, 0.3, 0.4)]), CLASSES, resamples=5)
-    unseen = found["unseen"]
-    assert (unseen["instances"], unseen["class_mean_iou"]["a"]) == (0, None)
-    assert undefined(unseen["class_mean_iou"], "retention") == "c - a: nothing to judge"
-    assert undefined(unseen["instance_mean_iou"], "b_over_c") == "c: nothing to judge"
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    unseen = found.unseen
+    assert (unseen.instances, unseen.class_mean_iou.human_seen) == (0, None)
+    assert undefined(unseen.class_mean_iou.retention) == f"{GAIN}: nothing to evaluate"
+    assert undefined(unseen.instance_mean_iou.pseudo_over_human_all) == "human_all: nothing to evaluate"
+    plain = json.loads(json.dumps(to_json(found), allow_nan=False))
+    assert from_json(plain, BySplit[RetentionIoU], "here") == found
 
 
 IMAGES = range(1, 9)
@@ -165,30 +185,32 @@ def found_in(images: range) -> list[dict[str, Any]]:
 
 def test_average_precision_of_perfect_detections_is_worked_out_by_hand(truth: Annotations) -> None:
     """Recall 1/4, 1/2 and 1 without a false positive: 26, 51 and 101 of COCO's 101 recall points."""
-    detections = {"a": found_in(IMAGES[:2]), "b": found_in(IMAGES[:4]), "c": found_in(IMAGES)}
-    found = retention_in_detections(truth, detections, resamples=100, seed=0)
-    unseen = found["unseen"]
-    assert [unseen[arm] for arm in "abc"] == pytest.approx([26 / 101, 51 / 101, 1.0])
-    hand = {"b_minus_a": 25 / 101, "c_minus_b": 50 / 101, "c_minus_a": 75 / 101}
-    assert {name: unseen[name]["value"] for name in hand} == pytest.approx(hand)
-    assert all(unseen[name]["low"] <= value <= unseen[name]["high"] for name, value in hand.items())
-    nothing = {"low": None, "high": None, "undefined": None}
-    assert unseen["retention"] == {"value": pytest.approx(1 / 3), **nothing}
-    assert unseen["b_over_c"] == {"value": pytest.approx(51 / 101), **nothing}
-    assert found["seen"]["c"] is None and undefined(found["seen"], "retention") == "c - a: nothing to judge"
-    assert found["all"] == unseen
+    detections = dict(zip(ARMS, (found_in(IMAGES[:2]), found_in(IMAGES[:4]), found_in(IMAGES)), strict=True))
+    found = retention_in_detections(CocoTruth.of(truth, "segm"), detections, resamples=100, seed=0)
+    unseen = found.unseen
+    assert means_of(unseen) == pytest.approx([26 / 101, 51 / 101, 1.0])
+    for name, value in zip(DIFFERENCES, (25 / 101, 50 / 101, 75 / 101), strict=True):
+        difference = getattr(unseen, name)
+        assert difference.value == pytest.approx(value) and difference.low <= value <= difference.high
+    assert unseen.retention == Ratio(pytest.approx(1 / 3))
+    assert unseen.pseudo_over_human_all == Ratio(pytest.approx(51 / 101))
+    assert found.seen.human_all is None
+    assert undefined(found.seen.retention) == f"{GAIN}: nothing to evaluate"
+    assert found.all == unseen
 
 
 def test_ratios_of_average_precision_are_undefined_by_the_same_rule(truth: Annotations) -> None:
-    same = retention_in_detections(truth, dict.fromkeys("abc", found_in(IMAGES[:4])), resamples=50)["unseen"]
-    assert [same[name] for name in DIFFERENCES] == [ZERO] * 3
-    assert undefined(same, "retention").startswith("c - a = 0.0000 ")
-    assert same["b_over_c"]["value"] == 1.0
-    blind = retention_in_detections(truth, {arm: [] for arm in "abc"}, resamples=50)["unseen"]
-    assert {undefined(blind, name).split(" = ")[0] for name in RATIOS} == {"c - a", "c"}
+    masks = CocoTruth.of(truth, "segm")
+    same = retention_in_detections(masks, dict.fromkeys(ARMS, found_in(IMAGES[:4])), resamples=50).unseen
+    assert [getattr(same, name) for name in DIFFERENCES] == [ZERO] * 3
+    assert undefined(same.retention).startswith(f"{GAIN} = 0.0000 ")
+    assert same.pseudo_over_human_all.value == 1.0
+    blind = retention_in_detections(masks, {arm: [] for arm in ARMS}, resamples=50).unseen
+    assert undefined(blind.retention).startswith(f"{GAIN} = ")
+    assert undefined(blind.pseudo_over_human_all).startswith("human_all = ")
 
 
 def test_a_split_without_classes_is_none(truth: Annotations) -> None:
-    everything = read_coco(truth.path, "all", hide_unseen=False)
-    found = retention_in_detections(everything, dict.fromkeys("abc", found_in(IMAGES)), resamples=2)
-    assert found["unseen"] is None and found["seen"]["c"] == 1.0
+    everything = CocoTruth.of(read_coco(truth.path, "all", hide_unseen=False), "segm")
+    found = retention_in_detections(everything, dict.fromkeys(ARMS, found_in(IMAGES)), resamples=2)
+    assert found.unseen is None and found.seen.human_all == 1.0

@@ -1,26 +1,33 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from deepmac_distill.dataset.classes import Classes
 from deepmac_distill.errors import DataError
-from deepmac_distill.evaluation import summary
+from deepmac_distill.evaluation import means
 from deepmac_distill.evaluation.mask_iou import IOU_SCHEMA
+from deepmac_distill.evaluation.results import (
+    AveragePrecision,
+    ClassRow,
+    CocoStats,
+    Detected,
+    Interval,
+    MeanIoU,
+    Pair,
+)
+from deepmac_distill.evaluation.splits import BySplit, split_classes
 from deepmac_distill.evaluation.summary import compare_given_boxes, summarize, summarize_given_boxes
 
 CLASSES = Classes(("cat", "dog", "fox", "owl"), (3, 5, 8, 9), (True, False, False, True))
-NOTHING = {"value": None, "low": None, "high": None}
 
 
 def table(rows: list[tuple[int, int, float]]) -> pa.Table:
     """Rows of (image, category, IoU); the box scores 0.5 and the ellipse 0.6 throughout."""
     images, categories, ious = zip(*rows, strict=True) if rows else ((), (), ())
     n = len(rows)
-    columns = [range(n), images, categories, [100] * n, ious, [0.5] * n, [0.6] * n, [0] * n]
+    columns = [range(n), range(n), images, categories, [100] * n, ious, [0.5] * n, [0.6] * n, [0] * n]
     return pa.table([pa.array(list(c), f.type) for c, f in zip(columns, IOU_SCHEMA, strict=True)], IOU_SCHEMA)
 
 
@@ -32,26 +39,28 @@ def random_table(seed: int, instances: int = 60, images: int = 9) -> pa.Table:
 
 def test_a_class_counts_once_however_many_instances_it_has() -> None:
     result = summarize_given_boxes(table([(1, 3, 0.9), (1, 5, 0.2), (2, 5, 0.4), (3, 5, 0.6)]), CLASSES)
-    assert result["all"]["class_mean_iou"]["model"] == pytest.approx((0.9 + 0.4) / 2)
-    assert result["all"]["instance_mean_iou"]["model"] == pytest.approx(2.1 / 4)
-    assert result["seen"]["class_mean_iou"]["model"] == pytest.approx(0.9)
-    assert result["unseen"]["class_mean_iou"]["model"] == pytest.approx(0.4)
-    assert result["unseen"]["model_minus_box"]["value"] == pytest.approx(-0.1)
-    assert result["unseen"]["model_minus_ellipse"]["value"] == pytest.approx(-0.2)
-    assert (result["unseen"]["instances"], result["unseen"]["classes"]) == (3, 1)  # fox has no instance
+    assert result.all.class_mean_iou.model == pytest.approx((0.9 + 0.4) / 2)
+    assert result.all.instance_mean_iou.model == pytest.approx(2.1 / 4)
+    assert result.seen.class_mean_iou.model == pytest.approx(0.9)
+    assert result.unseen.class_mean_iou.model == pytest.approx(0.4)
+    assert result.unseen.model_minus_box.value == pytest.approx(-0.1)
+    assert result.unseen.model_minus_ellipse.value == pytest.approx(-0.2)
+    assert (result.unseen.instances, result.unseen.classes) == (3, 1)  # fox has no instance
 
 
 def test_sizes_are_those_of_coco() -> None:
     ious = table([(1, 3, 0.1), (1, 3, 0.2), (1, 3, 0.3), (1, 3, 0.4)])
-    ious = ious.set_column(3, "area", pa.array([32**2 - 1, 32**2, 96**2 - 1, 96**2]))
-    sizes = summarize_given_boxes(ious, CLASSES)["all"]["by_size"]
-    assert {name: size["instances"] for name, size in sizes.items()} == {"small": 1, "medium": 2, "large": 1}
-    assert sizes["medium"]["class_mean_iou"]["model"] == pytest.approx(0.25)
+    ious = ious.set_column(
+        ious.schema.get_field_index("area"), "area", pa.array([32**2 - 1, 32**2, 96**2 - 1, 96**2])
+    )
+    sizes = summarize_given_boxes(ious, CLASSES).all.by_size
+    assert [sizes.small.instances, sizes.medium.instances, sizes.large.instances] == [1, 2, 1]
+    assert sizes.medium.class_mean_iou.model == pytest.approx(0.25)
 
 
 def test_interval_is_that_of_a_naive_bootstrap_over_images() -> None:
     ious, resamples, seed = random_table(0), 100, 4
-    result = summarize_given_boxes(ious, CLASSES, resamples, seed)["unseen"]
+    result = summarize_given_boxes(ious, CLASSES, resamples, seed).unseen
     rows, images = ious.to_pylist(), sorted(set(ious["image_id"].to_pylist()))
     drawn = np.random.default_rng(seed).multinomial(
         len(images), [1 / len(images)] * len(images), 1 + resamples
@@ -67,18 +76,20 @@ def test_interval_is_that_of_a_naive_bootstrap_over_images() -> None:
         ]
         means = []
         for category_id in (5, 8):
-            leads = [row["iou"] - row["box_iou"] for row in again if row["category_id"] == category_id]
+            leads = [
+                row["iou"] - row["box_baseline_iou"] for row in again if row["category_id"] == category_id
+            ]
             if leads:
                 means.append(sum(leads) / len(leads))
         values.append(sum(means) / len(means))
     low, high = np.quantile(values, [0.025, 0.975])
-    assert result["model_minus_box"]["low"] == pytest.approx(low)
-    assert result["model_minus_box"]["high"] == pytest.approx(high)
+    assert result.model_minus_box.low == pytest.approx(low)
+    assert result.model_minus_box.high == pytest.approx(high)
 
 
 def test_chunks_of_resamples_do_not_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = summarize_given_boxes(random_table(1), CLASSES, 100, 0)
-    monkeypatch.setattr(summary, "RESAMPLES_AT_ONCE", 7)
+    monkeypatch.setattr(means, "RESAMPLES_AT_ONCE", 7)
     assert summarize_given_boxes(random_table(1), CLASSES, 100, 0) == whole
 
 
@@ -88,52 +99,70 @@ def test_an_interval_covers_what_it_should_about_as_often_as_it_says() -> None:
         rng = np.random.default_rng(seed)
         effect = np.repeat(rng.normal(0.5, 0.1, 60), 3)  # instances of one image are alike
         ious = table([(i // 3, 3, float(e)) for i, e in enumerate(effect)])
-        found = summarize_given_boxes(ious, CLASSES, 200, seed)["all"]["model"]
-        covered += found["low"] <= 0.5 <= found["high"]
+        found = summarize_given_boxes(ious, CLASSES, 200, seed).all.model
+        covered += found.low <= 0.5 <= found.high
     assert 88 <= covered <= 99
 
 
 def test_paired_difference_is_sharper_than_either_value() -> None:
     ious = random_table(2)
-    better = ious.set_column(4, "iou", pa.array(ious["iou"].to_numpy() + 0.01))
-    found = compare_given_boxes(better, ious, CLASSES)["all"]["a_minus_b"]
-    assert [found[key] for key in ("value", "low", "high")] == pytest.approx([0.01] * 3)
+    better = ious.set_column(
+        ious.schema.get_field_index("iou"), "iou", pa.array(ious["iou"].to_numpy() + 0.01)
+    )
+    found = compare_given_boxes(better, ious, CLASSES).all.a_minus_b
+    assert [found.value, found.low, found.high] == pytest.approx([0.01] * 3)
 
 
-def test_pairs_are_matched_by_annotation_not_by_place() -> None:
+def test_pairs_are_matched_by_row_not_by_place() -> None:
     ious = random_table(3)
     found = compare_given_boxes(ious, ious.take(list(reversed(range(len(ious))))), CLASSES)
-    assert found["unseen"]["a_minus_b"] == {"value": 0.0, "low": 0.0, "high": 0.0}
-    assert found["unseen"]["class_mean_iou"]["a"] == found["unseen"]["class_mean_iou"]["b"]
+    assert found.unseen.a_minus_b == Interval(0.0, 0.0, 0.0)
+    assert found.unseen.class_mean_iou == Pair(*[found.unseen.class_mean_iou.a] * 2)
 
 
-def test_runs_judged_on_other_instances_are_refused() -> None:
+def test_models_evaluated_on_other_instances_are_refused() -> None:
     with pytest.raises(DataError, match="got 60 and 59"):
         compare_given_boxes(random_table(0), random_table(0).slice(1), CLASSES)
 
 
 def test_nothing_to_average_is_none_not_nan() -> None:
-    result = summarize_given_boxes(table([]), CLASSES)["all"]
-    assert result["model_minus_box"] == NOTHING
-    assert result["class_mean_iou"] == {"model": None, "box": None, "ellipse": None}
-    assert (result["instances"], result["classes"]) == (0, 0)
+    result = summarize_given_boxes(table([]), CLASSES).all
+    assert result.model_minus_box == Interval(None)
+    assert result.class_mean_iou == MeanIoU(None, None, None)
+    assert (result.instances, result.classes) == (0, 0)
 
 
-def test_summary_is_plain_json_with_a_row_for_every_class() -> None:
-    stats = {"AP": 0.3}
-    segm = {"all": stats, "seen": stats, "unseen": stats, "per_class": {3: 0.1, 5: 0.2, 8: None, 9: None}}
-    result = summarize(CLASSES, ious=table([(1, 3, 0.9)]), segm=segm)
-    assert json.loads(json.dumps(result, allow_nan=False)) == result
-    assert result["detected"] == {"segm": {"all": stats, "seen": stats, "unseen": stats}, "bbox": None}
-    assert [row["name"] for row in result["per_class"]] == list(CLASSES.names)
-    assert result["per_class"][0] == {
-        **{"name": "cat", "category_id": 3, "seen": True, "instances": 1},
-        **{"model": 0.9, "box": 0.5, "ellipse": 0.6, "segm_AP": 0.1, "bbox_AP": None},
-    }
-    assert result["per_class"][1]["model"] is None and result["per_class"][1]["segm_AP"] == 0.2
+STATS = CocoStats(*[0.3] * 12, instances=2, ignored=0)
+SEGM = AveragePrecision(BySplit(STATS, STATS, STATS), (0.1, 0.2, None, None))
+
+
+def test_a_summary_has_a_row_for_every_class() -> None:
+    result = summarize(CLASSES, table([(1, 3, 0.9)]), segm=SEGM)
+    assert result.detected == Detected(segm=SEGM.splits, bbox=None)
+    assert [row.name for row in result.per_class] == list(CLASSES.names)
+    assert result.per_class[0] == ClassRow("cat", 3, True, 1, 0.9, 0.5, 0.6, segm_AP=0.1, bbox_AP=None)
+    assert result.per_class[1].model is None and result.per_class[1].segm_AP == 0.2
 
 
 def test_an_unmeasured_part_is_none() -> None:
-    result = summarize(CLASSES)
-    assert result["given_boxes"] is None and result["detected"] == {"segm": None, "bbox": None}
-    assert result["per_class"][0]["instances"] == 0
+    result = summarize(CLASSES, table([]))
+    assert result.detected == Detected(None, None)
+    assert result.per_class[0].instances == 0 and result.per_class[0].segm_AP is None
+
+
+def test_a_class_that_the_model_saw_elsewhere_is_never_unseen() -> None:
+    ious = table([(1, 3, 0.9), (1, 5, 0.2), (2, 8, 0.6)])
+    plain, apart = (summarize(CLASSES, ious, shown_elsewhere=s) for s in (frozenset(), frozenset({"fox"})))
+    assert plain.given_boxes.shown_elsewhere is None
+    assert dict(apart.given_boxes.items()).keys() == {"all", "seen", "unseen", "shown elsewhere"}
+    assert apart.given_boxes.shown_elsewhere.class_mean_iou.model == pytest.approx(0.6)
+    assert apart.given_boxes.unseen.class_mean_iou.model == pytest.approx(0.2)
+    assert apart.given_boxes.all == plain.given_boxes.all  # the other splits keep every bit
+    assert apart.given_boxes.seen == plain.given_boxes.seen
+    assert [row.shown_elsewhere for row in apart.per_class] == [False, False, True, False]
+
+
+def test_a_class_that_is_seen_here_stays_seen_wherever_else_it_was_shown() -> None:
+    splits = split_classes(CLASSES, frozenset({"cat", "dog", "fox", "unicorn"}))
+    assert splits.seen.tolist() == [0, 3] and splits.unseen.size == 0
+    assert splits.shown_elsewhere is not None and splits.shown_elsewhere.tolist() == [1, 2]

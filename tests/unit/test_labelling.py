@@ -237,7 +237,7 @@ def test_a_row_needs_no_join(annotations: Annotations) -> None:
     assert [(row["file_name"], row["category_name"]) for row in rows] == [("1.png", "b"), ("2.png", "a")]
 
 
-def test_masks_in_given_boxes_are_found_by_annotation(annotations: Annotations) -> None:
+def test_masks_in_given_boxes_are_found_by_row(annotations: Annotations) -> None:
     batches = [
         SegmentedBoxes(np.array([OVER - 3, LEFT - 3]), np.stack([np.full((4, 4), 255, np.uint8), LEFT_HALF]))
     ]
@@ -246,7 +246,8 @@ def test_masks_in_given_boxes_are_found_by_annotation(annotations: Annotations) 
     )
     labels = labeled(annotations)
     assert table.to_pylist() == [
-        {"annotation_id": id, "rle_counts": row_of(labels, id)["rle_counts"]} for id in (OVER, LEFT)
+        {"row": id - 3, "annotation_id": id, "rle_counts": row_of(labels, id)["rle_counts"]}
+        for id in (OVER, LEFT)
     ]
 
 

@@ -1,17 +1,33 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow as pa
-from rich.table import Table
+import pytest
 
 from deepmac_distill.dataset.classes import Classes
 from deepmac_distill.evaluation.average_precision import STATS
 from deepmac_distill.evaluation.mask_iou import IOU_SCHEMA
+from deepmac_distill.evaluation.results import (
+    AveragePrecision,
+    CocoStats,
+    Interval,
+    PairedDetections,
+    PairedStat,
+    PairedStats,
+    Ratio,
+    Retention,
+    RetentionDetected,
+)
 from deepmac_distill.evaluation.retention import retention_in_given_boxes
+from deepmac_distill.evaluation.splits import BySplit
 from deepmac_distill.evaluation.summary import compare_given_boxes, summarize
 from deepmac_distill.report import tables
+from deepmac_distill.report.table import Table
 
 CLASSES = Classes(("cat", "dog"), (1, 2), (True, False))
 ROWS = [
+    [0, 1, 2],
     [1, 2, 3],
     [1, 1, 2],
     [1, 2, 2],
@@ -22,35 +38,62 @@ ROWS = [
     [0, 50, 0],
 ]
 IOUS = pa.table([pa.array(c, f.type) for c, f in zip(ROWS, IOU_SCHEMA, strict=True)], IOU_SCHEMA)
-AP = dict.fromkeys(STATS, 0.25) | {"APl": None, "instances": 3, "ignored": 0}
-FOUND = {"all": AP, "seen": AP, "unseen": AP, "per_class": {1: 0.125, 2: None}}
-SUMMARY = summarize(CLASSES, ious=IOUS, segm=FOUND)
+AP = CocoStats(**dict.fromkeys(STATS, 0.25) | {"APl": None}, instances=3, ignored=0)
+SEGM = AveragePrecision(BySplit(AP, AP, AP), (0.125, None))
+FOUND = summarize(CLASSES, IOUS, segm=SEGM)
 
 
-def cells(table: Table) -> list[list[str]]:
-    return [list(row) for row in zip(*(column.cells for column in table.columns), strict=True)]
+def with_ious(values: list[float]) -> pa.Table:
+    return IOUS.set_column(IOUS.schema.get_field_index("iou"), "iou", pa.array(values))
+
+
+def headings(table: Table) -> list[str]:
+    return [column.heading for column in table.columns]
 
 
 def test_given_boxes_are_shown_in_percent_with_the_lead_in_points() -> None:
-    table = tables.given_boxes_table(SUMMARY["given_boxes"])
-    rows = cells(table)
+    rows = tables.given_boxes_table(FOUND.given_boxes).texts()
     assert [row[0] for row in rows] == ["all", "seen", "unseen"]
     assert rows[1][1:6] == ["1", "1", "90.0", "50.0", "60.0"]
     assert rows[2][1:6] == ["1", "2", "75.0", "50.0", "60.0"]
     assert rows[2][6].startswith("+25.0 [+") and rows[2][7].startswith("+15.0 [+")
 
 
+def test_classes_shown_elsewhere_have_a_row_where_there_are_any() -> None:
+    found = summarize(CLASSES, IOUS, segm=SEGM, shown_elsewhere=frozenset({"dog"}))
+    rows = tables.given_boxes_table(found.given_boxes).texts()
+    assert rows[3][:4] == ["shown elsewhere", "1", "2", "75.0"] and rows[2][3] == "–"
+    assert [row[1] for row in tables.per_class_table(found.per_class).texts()] == ["seen", "shown elsewhere"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "shown", "images", "why"),
+    [
+        (CLASSES, (), 3, None),
+        (CLASSES, (), 2, "the validation set has no human masks of the unseen classes (dog)"),
+        (CLASSES, ("dog",), 3, "the model saw, or may have seen, masks of every class that is not seen here"),
+        (Classes(("cat", "dog"), (1, 2), (True, True)), (), 3, "data.seen names every class"),
+    ],
+)
+def test_rows_without_figures_are_explained_in_one_line(
+    classes: Classes, shown: tuple[str, ...], images: int, why: str | None
+) -> None:
+    ious = IOUS.slice(0, 1) if images < 3 else IOUS
+    line = tables.why_nothing_is_unseen(summarize(classes, ious, shown_elsewhere=frozenset(shown)))
+    assert line is None if why is None else why in line and "\n" not in line
+
+
 def test_what_was_not_measured_is_a_dash_or_absent() -> None:
-    rows = cells(tables.detected_table(SUMMARY["detected"]))
+    rows = tables.detected_table(FOUND.detected).texts()
     assert [row[:2] for row in rows] == [["masks", "all"], ["masks", "seen"], ["masks", "unseen"]]
     assert rows[0][2] == "25.0" and rows[0][7] == "–"
-    assert cells(tables.per_class_table(SUMMARY["per_class"]))[1] == [
+    assert tables.per_class_table(FOUND.per_class).texts()[1] == [
         *("dog", "unseen", "2", "75.0", "50.0", "60.0", "–", "–"),
     ]
 
 
 def test_sizes_have_a_row_each_in_each_split() -> None:
-    rows = cells(tables.sizes_table(SUMMARY["given_boxes"]))
+    rows = tables.sizes_table(FOUND.given_boxes).texts()
     assert [row[:3] for row in rows[:3]] == [
         ["all", "small", "1"],
         ["all", "medium", "1"],
@@ -60,33 +103,36 @@ def test_sizes_have_a_row_each_in_each_split() -> None:
     assert rows[4] == ["seen", "medium", "0", "–", "–", "–"]
 
 
-def test_two_runs_stand_side_by_side_under_their_names() -> None:
-    other = IOUS.set_column(4, "iou", IOUS["box_iou"])
+def test_two_models_stand_side_by_side_under_their_names() -> None:
+    other = with_ious(IOUS["box_baseline_iou"].to_pylist())
     table = tables.comparison_table(compare_given_boxes(IOUS, other, CLASSES), "student", "teacher")
-    assert [column.header for column in table.columns][3:] == ["student", "teacher", "student − teacher"]
-    assert cells(table)[1][3:5] == ["90.0", "50.0"] and cells(table)[1][5].startswith("+40.0 [")
+    assert headings(table)[3:] == ["student", "teacher", "student − teacher"]
+    assert table.texts()[1][3:5] == ["90.0", "50.0"] and table.texts()[1][5].startswith("+40.0 [")
 
 
-def test_a_comparison_of_detections_names_both_runs_and_their_difference() -> None:
-    row = {"AP": {"a": 0.25, "b": 0.2, "a_minus_b": {"value": 0.05, "low": 0.01, "high": 0.09}}}
-    comparison = {kind: {"all": row, "unseen": None} for kind in ("segm", "bbox")}
-    table = tables.detection_comparison_table(comparison, "student", "teacher")
-    assert [column.header for column in table.columns][2:] == ["student", "teacher", "student − teacher"]
-    assert cells(table) == [[of, "all", "25.0", "20.0", "+5.0 [+1.0, +9.0]"] for of in ("masks", "boxes")]
+def test_a_comparison_of_detections_names_both_models_and_their_difference() -> None:
+    stat = PairedStat(0.25, 0.2, Interval(0.05, 0.01, 0.09))
+    stats = PairedStats(**dict.fromkeys(STATS, stat))
+    splits = BySplit(stats, stats, None)
+    table = tables.detection_comparison_table(PairedDetections(splits, splits), "student", "teacher")
+    assert headings(table)[2:] == ["student", "teacher", "student − teacher"]
+    assert table.texts() == [
+        [of, split, "25.0", "20.0", "+5.0 [+1.0, +9.0]"]
+        for of in ("masks", "boxes")
+        for split in ("all", "seen")
+    ]
 
 
 def test_retention_has_a_row_a_split_and_a_dash_where_a_ratio_is_undefined() -> None:
-    better = IOUS.set_column(4, "iou", pa.array([0.9, 0.9, 0.9]))
-    ious = {"a": IOUS.set_column(4, "iou", pa.array([0.9, 0.6, 0.6])), "b": IOUS, "c": better}
+    ious = {"human_seen": with_ious([0.9, 0.6, 0.6]), "pseudo": IOUS, "human_all": with_ious([0.9, 0.9, 0.9])}
     given_boxes = retention_in_given_boxes(ious, CLASSES, resamples=100)
-    ap = given_boxes["unseen"]["class_mean_iou"] | {"b_over_c": {"value": 0.5, "low": None, "high": None}}
-    retention = {"given_boxes": given_boxes, "detected": {"segm": {"all": ap, "unseen": None}}}
-    rows = cells(tables.retention_table(retention))
+    ap = replace(given_boxes.unseen.class_mean_iou, pseudo_over_human_all=Ratio(0.5))
+    found = Retention({}, (), given_boxes, RetentionDetected(BySplit(ap, None, None)))
+    rows = tables.retention_table(found).texts()
     assert [row[:2] for row in rows] == [*(["IoU", s] for s in ("all", "seen", "unseen")), ["AP", "all"]]
-    zero = "+0.0\n[+0.0, +0.0]"
-    assert rows[1][2:] == ["90.0", "90.0", "90.0", zero, zero, zero, "–", "100.0\n[100.0, 100.0]"]
-    assert rows[2][2:5] == ["60.0", "75.0", "90.0"] and rows[2][5].startswith("+15.0\n[+1")
-    assert rows[2][8].startswith("50.0\n[")
+    zero = "+0.0 [+0.0, +0.0]"
+    assert rows[1][2:] == ["90.0", "90.0", "90.0", zero, zero, zero, "–", "100.0 [100.0, 100.0]"]
+    assert rows[2][2:5] == ["60.0", "75.0", "90.0"] and rows[2][5].startswith("+15.0 [+1")
+    assert rows[2][8].startswith("50.0 [")
     assert rows[3][9] == "50.0"
-    retention["detected"]["segm"] = None
-    assert len(cells(tables.retention_table(retention))) == 3
+    assert len(tables.retention_table(replace(found, detected=RetentionDetected())).rows) == 3

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from deepmac_distill.dataset.coco import Annotations, read_coco
-from deepmac_distill.stages.sheet import Judged, Sheet, draw_sheet, worst_median_best
+from deepmac_distill.stages.sheet import EvaluatedMasks, Sheet, draw_sheet, worst_median_best
 
 SIDE = 300
 LARGE, SMALL = 40, 31  # sides of boxes on either side of the limit of 32 x 32 px
@@ -98,9 +99,15 @@ def annotation_set(
     return read_coco(folder / "instances.json", seen, hide_unseen=False)
 
 
-def judged(ious: dict[int, float]) -> dict[int, Judged]:
+def evaluated(truth: Annotations, ious: dict[int, float]) -> EvaluatedMasks:
+    """An empty mask for each annotation id with an IoU."""
     counts = coco_mask.encode(np.zeros((SIDE, SIDE), np.uint8, order="F"))["counts"]
-    return {id: Judged(counts, iou) for id, iou in ious.items()}
+    row_of = {id: row for row, id in enumerate(truth.annotations["annotation_id"].to_pylist())}
+    rows = pa.array([row_of[id] for id in ious], pa.int64())
+    masks = pa.table({"row": rows, "rle_counts": pa.array([counts] * len(rows), pa.binary())})
+    return EvaluatedMasks.of(
+        truth, masks, pa.table({"row": rows, "iou": pa.array(ious.values(), pa.float64())})
+    )
 
 
 def captions(sheet: Sheet) -> list[str]:
@@ -116,8 +123,8 @@ def test_each_model_has_its_worst_median_and_best_unseen_mask_and_small_boxes_ar
     ]
     truth = annotation_set(tmp_path, objects)
     found = {
-        "teacher": judged({1: 0.5, 2: 0.0, 3: 0.1, 4: 0.25, 5: 0.75, 6: 1.0}),
-        "student": judged({1: 0.9, 2: 0.0, 3: 0.1, 4: 0.7, 5: 0.8, 6: 1.0}),
+        "teacher": evaluated(truth, {1: 0.5, 2: 0.0, 3: 0.1, 4: 0.25, 5: 0.75, 6: 1.0}),
+        "student": evaluated(truth, {1: 0.9, 2: 0.0, 3: 0.1, 4: 0.7, 5: 0.8, 6: 1.0}),
     }
     sheet = draw_sheet(truth, tmp_path, found, each=1)
     assert captions(sheet) == [
@@ -140,7 +147,7 @@ def test_each_model_has_its_worst_median_and_best_unseen_mask_and_small_boxes_ar
 
 def test_a_row_shows_one_object_with_its_box_and_truth_on_its_image(tmp_path: Path) -> None:
     truth = annotation_set(tmp_path, [(1, "bird", LARGE), (1, "dog", LARGE), (2, "dog", LARGE)])
-    sheet = draw_sheet(truth, tmp_path, {"teacher": judged({1: 0.6, 2: 0.5, 3: 0.1})}, each=1)
+    sheet = draw_sheet(truth, tmp_path, {"teacher": evaluated(truth, {1: 0.6, 2: 0.5, 3: 0.1})}, each=1)
     for row, id in zip(sheet.rows, (3, 2, 1), strict=True):
         assert list(row.columns) == ["given box", "truth", "teacher"]
         image = 2 if id == 3 else 1
@@ -159,9 +166,9 @@ def test_of_any_number_of_models_each_is_ranked_by_its_own_iou(tmp_path: Path) -
     truth = annotation_set(tmp_path, [(1, "bird", LARGE)] * 2 + [(2, "dog", LARGE)] * 4)
     rising = {id: id / 10 for id in range(1, 7)}
     found = {
-        "teacher": judged(rising),
-        "student, half": judged({id: 1 - iou for id, iou in rising.items()}),
-        "student, all": judged(dict.fromkeys(rising, 0.5)),
+        "teacher": evaluated(truth, rising),
+        "student, half": evaluated(truth, {id: 1 - iou for id, iou in rising.items()}),
+        "student, all": evaluated(truth, dict.fromkeys(rising, 0.5)),
     }
     sheet = draw_sheet(truth, tmp_path, found, each=2)
     assert len(sheet.rows) == 18
@@ -172,14 +179,14 @@ def test_of_any_number_of_models_each_is_ranked_by_its_own_iou(tmp_path: Path) -
 
 def test_where_no_unseen_box_is_large_all_unseen_ones_are_ranked(tmp_path: Path) -> None:
     truth = annotation_set(tmp_path, [(1, "bird", SMALL), (1, "cat", LARGE)])
-    sheet = draw_sheet(truth, tmp_path, {"teacher": judged({1: 0.5, 2: 0.1})}, each=1)
+    sheet = draw_sheet(truth, tmp_path, {"teacher": evaluated(truth, {1: 0.5, 2: 0.1})}, each=1)
     assert captions(sheet) == ["teacher: worst, rank 1 of 1 unseen masks by IoU: bird"]
     assert sheet.note.endswith("unseen classes, boxes of any size")
 
 
 def test_where_every_class_is_seen_all_are_ranked_and_none_is_called_unseen(tmp_path: Path) -> None:
     truth = annotation_set(tmp_path, [(1, "bird", LARGE), (1, "cat", LARGE)], seen=("all",))
-    sheet = draw_sheet(truth, tmp_path, {"teacher": judged({1: 0.5, 2: 0.1})}, each=1)
+    sheet = draw_sheet(truth, tmp_path, {"teacher": evaluated(truth, {1: 0.5, 2: 0.1})}, each=1)
     assert captions(sheet) == [
         "teacher: worst, rank 1 of 2 masks by IoU: cat",
         "teacher: best, rank 2 of 2 masks by IoU: bird",
@@ -187,11 +194,23 @@ def test_where_every_class_is_seen_all_are_ranked_and_none_is_called_unseen(tmp_
     assert "all classes" in sheet.note and "unseen" not in sheet.note
 
 
-def test_an_object_that_not_every_model_was_judged_on_is_not_ranked(tmp_path: Path) -> None:
+def test_an_object_on_which_not_every_model_was_evaluated_is_not_ranked(tmp_path: Path) -> None:
     truth = annotation_set(tmp_path, [(1, "bird", LARGE), (1, "dog", LARGE)])
-    found = {"teacher": judged({1: 0.5, 2: 0.1}), "student": judged({1: 0.5})}
+    found = {"teacher": evaluated(truth, {1: 0.5, 2: 0.1}), "student": evaluated(truth, {1: 0.5})}
     assert captions(draw_sheet(truth, tmp_path, found, each=1)) == [
         "teacher: worst, rank 1 of 1 unseen masks by IoU: bird",
         "student: worst, rank 1 of 1 unseen masks by IoU: bird",
     ]
-    assert draw_sheet(truth, tmp_path, {"teacher": judged({}), "student": judged({1: 0.5})}, 1).rows == []
+    assert (
+        draw_sheet(
+            truth, tmp_path, {"teacher": evaluated(truth, {}), "student": evaluated(truth, {1: 0.5})}, 1
+        ).rows
+        == []
+    )
+
+
+def test_a_class_that_a_model_saw_elsewhere_does_not_rank_as_unseen(tmp_path: Path) -> None:
+    truth = annotation_set(tmp_path, [(1, "bird", LARGE), (1, "dog", LARGE)])
+    found = {"teacher": evaluated(truth, {1: 0.5, 2: 0.1})}
+    shown = captions(draw_sheet(truth, tmp_path, found, 1, shown_elsewhere=frozenset({"dog"})))
+    assert shown == ["teacher: worst, rank 1 of 1 unseen masks by IoU: bird"]

@@ -12,7 +12,7 @@ from deepmac_distill.chain import TRAININGS, Trained
 from deepmac_distill.cli.app import app
 from deepmac_distill.cli.jobs import job_of
 from deepmac_distill.cli.options import Code, Config, Data, Redo, Run, ValData, command
-from deepmac_distill.cli.results import print_comparison, print_summary
+from deepmac_distill.cli.results import print_comparison, print_evaluation
 from deepmac_distill.errors import ConfigError
 
 
@@ -40,7 +40,7 @@ def evaluate(
     from deepmac_distill import stages
 
     folder = stages.evaluate(job, evaluated)
-    print_summary(stages.read_summary(folder), per_class)
+    print_evaluation(stages.read_evaluation(folder), per_class)
     print(f"figures: {folder}")
 
 
@@ -54,10 +54,11 @@ def compare(
 ) -> None:
     """Paired differences of two evaluations, a minus b, with 95 % intervals."""
     from deepmac_distill import stages
+    from deepmac_distill.evaluation.results import to_json
 
     found = stages.compare(a, b, resamples, seed)
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(to_json(found), indent=2))
     else:
         print(f"a: {a}\nb: {b}")
         print_comparison(found, "a", "b")

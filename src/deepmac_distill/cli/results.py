@@ -2,50 +2,68 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+if TYPE_CHECKING:  # importing results costs start-up time that --help should not pay
+    from deepmac_distill.evaluation.results import Comparison, Evaluation, Report, Retention
+    from deepmac_distill.report.table import Table
 
-def print_report(report: dict[str, Any]) -> None:
-    """What `stages.report` returns: teacher, student, and their difference."""
-    for role in ("teacher", "student"):
+WIDTH_OF_FILES = 120  # where stdout is no terminal and COLUMNS is not set
+
+
+def print_report(report: Report) -> None:
+    """Teacher, student, and their difference."""
+    for role, evaluation in (("teacher", report.teacher), ("student", report.student)):
         _console().rule(role)
-        print_summary(report[role])
-    print_comparison(report["student_minus_teacher"], "student", "teacher")
+        print_evaluation(evaluation)
+    print_comparison(report.student_minus_teacher, "student", "teacher")
 
 
-def print_summary(summary: dict[str, Any], per_class: bool = False) -> None:
-    """What one evaluation wrote."""
+def print_evaluation(evaluation: Evaluation, per_class: bool = False) -> None:
+    """What one evaluation found."""
     from deepmac_distill.report import tables
 
-    console = _console()
-    console.print(tables.given_boxes_table(summary["given_boxes"]))
-    console.print(tables.sizes_table(summary["given_boxes"]))
-    if summary["detected"]["segm"]:
-        console.print(tables.detected_table(summary["detected"]))
+    print_table(tables.given_boxes_table(evaluation.given_boxes))
+    if why := tables.why_nothing_is_unseen(evaluation):
+        print(why)
+    print_table(tables.sizes_table(evaluation.given_boxes))
+    if evaluation.detected.segm:
+        print_table(tables.detected_table(evaluation.detected))
     if per_class:
-        console.print(tables.per_class_table(summary["per_class"]))
+        print_table(tables.per_class_table(evaluation.per_class))
 
 
-def print_retention(summary: dict[str, Any]) -> None:
-    """What `stages.retention` returns."""
+def print_retention(retention: Retention) -> None:
+    """What the teacher's masks are worth."""
     from deepmac_distill.report import tables
 
-    _console().print(tables.retention_table(summary))
+    print_table(tables.retention_table(retention))
 
 
-def print_comparison(comparison: dict[str, Any], a: str, b: str) -> None:
-    """What `stages.compare` returns, under the names `a` and `b`."""
+def print_comparison(comparison: Comparison, a: str, b: str) -> None:
+    """Two evaluations under the names `a` and `b`."""
     from deepmac_distill.report import tables
 
-    console = _console()
-    console.print(tables.comparison_table(comparison["given_boxes"], a, b))
-    if comparison.get("detected"):
-        console.print(tables.detection_comparison_table(comparison["detected"], a, b))
+    print_table(tables.comparison_table(comparison.given_boxes, a, b))
+    if comparison.detected:
+        print_table(tables.detection_comparison_table(comparison.detected, a, b))
 
 
-def _console() -> Console:
-    """Results go to stdout, wide enough for a table also where there is no terminal."""
-    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+def print_table(table: Table) -> None:
+    """One table, in as many parts as the terminal is narrow."""
+    from deepmac_distill.report.terminal import rich_tables, table_width
+
+    width = _console().width
+    for part in rich_tables(table, width):
+        _console(max(width, table_width(part))).print(part)
+
+
+def _console(width: int | None = None) -> Console:
+    """Results go to stdout; a file gets the width of `WIDTH_OF_FILES` unless COLUMNS asks for another."""
+    if width is None and not (sys.stdout.isatty() or "COLUMNS" in os.environ):
+        width = WIDTH_OF_FILES
+    return Console(width=width, highlight=False)

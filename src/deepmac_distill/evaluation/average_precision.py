@@ -8,18 +8,22 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import hotcoco
 import numpy as np
+from numpy.typing import NDArray
 
 from deepmac_distill.dataset.coco import Annotations
 from deepmac_distill.dataset.masks import mask_rle
 from deepmac_distill.errors import DataError
-from deepmac_distill.evaluation.splits import split_classes
+from deepmac_distill.evaluation.results import AveragePrecision, CocoStats, Interval, PairedStat, PairedStats
+from deepmac_distill.evaluation.splits import BySplit, Split, split_classes
 from deepmac_distill.geometry.rle import encode_boxes
 
-IouType = Literal["bbox", "segm"]
+IouType = Literal["segm", "bbox"]
+KINDS: tuple[IouType, IouType] = ("segm", "bbox")
 Detection = dict[
     str, Any
 ]  # COCO result: image_id, category_id, score, bbox (xywh) and, for segm, segmentation
@@ -27,8 +31,13 @@ STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs
 
 
 def coco_average_precision(
-    truth: Annotations, detections: Sequence[Detection], iou_type: IouType, *, reference: bool = False
-) -> dict[str, Any]:
+    truth: Annotations,
+    detections: Sequence[Detection],
+    iou_type: IouType,
+    *,
+    shown_elsewhere: frozenset[str] = frozenset(),
+    reference: bool = False,
+) -> AveragePrecision:
     """The 12 COCO numbers (fractions) a split, and AP a class.
 
     A class without truth has no AP (None) and is left out of every mean; so is a size without instances.
@@ -38,71 +47,108 @@ def coco_average_precision(
     Args:
         truth: read with its hidden masks.
         detections: COCO results; at most the best 100 of an image and class count.
+        shown_elsewhere: names of classes whose masks the model saw elsewhere (see `splits`).
         reference: compute with pycocotools.
-
-    Returns:
-        {"all" | "seen" | "unseen": {each of `STATS`, "instances", "ignored"}, "per_class": {category_id: AP}}
 
     Raises:
         DataError: a detection names an image or a category that the truth does not have.
     """
-    evaluate = _evaluate_with_pycocotools if reference else _evaluate
-    evaluation = evaluate(truth, detections, iou_type)
+    if reference:
+        evaluation = _evaluate_with_pycocotools(truth, detections, iou_type)
+    else:
+        evaluation = CocoTruth.of(truth, iou_type).evaluate(detections)
     precision, recall = (
         evaluation.eval["precision"],
         evaluation.eval["recall"],
     )  # (T, R, K, A, M), (T, K, A, M)
     position = {category_id: k for k, category_id in enumerate(evaluation.params.catIds)}
-    rows = np.array([position[i] for i in truth.classes.category_ids], dtype=np.int64)  # label -> K
-    labels, ignored = truth.class_index(), _ignored(truth, iou_type)
-    result: dict[str, Any] = {}
-    for split, members in split_classes(truth.classes).items():
-        inside = np.isin(labels, members)
-        result[split] = _stats(precision[:, :, rows[members]], recall[:, rows[members]])
-        result[split]["instances"] = int((inside & ~ignored).sum())
-        result[split]["ignored"] = int((inside & ignored).sum())
-    per_class = zip(truth.classes.category_ids, rows, strict=True)
-    result["per_class"] = {i: _mean(precision[:, :, k, 0, -1]) for i, k in per_class}
-    return result
+    rows = np.array([position[i] for i in truth.classes.category_ids], dtype=np.int64)  # class index -> K
+    indices, ignored = truth.class_index(), _ignored(truth, iou_type)
+
+    def stats(members: NDArray[np.int64]) -> CocoStats:
+        inside = np.isin(indices, members)
+        return CocoStats(
+            **_stats(precision[:, :, rows[members]], recall[:, rows[members]]),
+            instances=int((inside & ~ignored).sum()),
+            ignored=int((inside & ignored).sum()),
+        )
+
+    per_class = tuple(_mean(precision[:, :, k, 0, -1]) for k in rows)
+    return AveragePrecision(split_classes(truth.classes, shown_elsewhere).map(stats), per_class)
+
+
+@dataclass(frozen=True, slots=True)
+class CocoTruth:
+    """The truth as one IoU type sees it: built once for any number of models and splits."""
+
+    truth: Annotations
+    iou_type: IouType
+    coco: hotcoco.COCO
+
+    @classmethod
+    def of(cls, truth: Annotations, iou_type: IouType) -> CocoTruth:
+        """Every mask is rasterized here, if the IoU type asks for masks."""
+        return cls(truth, iou_type, hotcoco.COCO(_coco_dict(truth, iou_type)))
+
+    def found(self, detections: Sequence[Detection]) -> hotcoco.COCO:
+        """Detections ready for `evaluate_found`.
+
+        Raises:
+            DataError: a detection names an image or a category that the truth does not have.
+        """
+        _check_detections(self.truth, detections)
+        return self.coco.load_res(_only(detections, self.iou_type))
+
+    def evaluate(self, detections: Sequence[Detection]) -> hotcoco.COCOeval:
+        """All classes."""
+        return self.evaluate_found(self.found(detections))
+
+    def evaluate_found(self, found: hotcoco.COCO, category_ids: list[int] | None = None) -> hotcoco.COCOeval:
+        """Some classes, or all."""
+        evaluation = hotcoco.COCOeval(self.coco, found, self.iou_type)
+        if category_ids is not None:
+            evaluation.params.cat_ids = category_ids
+        evaluation.evaluate()
+        evaluation.accumulate()
+        return evaluation
 
 
 def compare_average_precision(
-    truth: Annotations,
+    truth: CocoTruth,
     detections_a: Sequence[Detection],
     detections_b: Sequence[Detection],
-    iou_type: IouType,
     *,
+    shown_elsewhere: frozenset[str] = frozenset(),
     resamples: int = 1000,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> BySplit[PairedStats | None]:
     """Paired differences of two detectors' COCO numbers with 95 % intervals, images resampled.
 
-    A resample costs one accumulation over its images: 1000 on 5000 images are far from interactive.
-
-    Returns:
-        {split: {each of `STATS`: {"a", "b", "a_minus_b": {"value", "low", "high"}}}}; a split without
-        classes is None.
+    A resample costs one accumulation over its images: 1000 on 5000 images are far from interactive. A split
+    without classes is None.
     """
-    ids = np.array(truth.classes.category_ids)
-    result: dict[str, Any] = {}
-    for split, members in split_classes(truth.classes).items():
-        chosen = ids[members].tolist()
-        a, b = (_evaluate(truth, detections, iou_type, chosen) for detections in (detections_a, detections_b))
-        found = hotcoco.compare(b, a, n_bootstrap=resamples, seed=seed) if chosen else None
-        result[split] = found and {stat: _difference(found, stat) for stat in STATS}
-    return result
+    ids = np.array(truth.truth.classes.category_ids)
+    found = [truth.found(detections) for detections in (detections_a, detections_b)]
+
+    def compared(_: Split, members: NDArray[np.int64]) -> PairedStats | None:
+        if not members.size:
+            return None
+        a, b = (truth.evaluate_found(one, ids[members].tolist()) for one in found)
+        both = hotcoco.compare(b, a, n_bootstrap=resamples, seed=seed)
+        return PairedStats(**{stat: _difference(both, stat) for stat in STATS})
+
+    return split_classes(truth.truth.classes, shown_elsewhere).map_named(compared)
 
 
-def _difference(found: dict[str, Any], stat: str) -> dict[str, Any]:
+def _difference(found: dict[str, Any], stat: str) -> PairedStat:
     # hotcoco takes its first argument as the baseline, so its "b" is our a
-    a, b, interval = found["metrics_b"][stat], found["metrics_a"][stat], found["ci"][stat]
+    a, b, limits = found["metrics_b"][stat], found["metrics_a"][stat], found["ci"][stat]
     if min(a, b) < 0:  # COCO's mark for a mean over nothing
-        return {"a": None, "b": None, "a_minus_b": {"value": None, "low": None, "high": None}}
-    limits = {"low": interval["lower"], "high": interval["upper"]}
-    return {"a": a, "b": b, "a_minus_b": {"value": found["deltas"][stat], **limits}}
+        return PairedStat(None, None, Interval(None))
+    return PairedStat(a, b, Interval(found["deltas"][stat], limits["lower"], limits["upper"]))
 
 
-def _stats(precision: np.ndarray, recall: np.ndarray) -> dict[str, Any]:
+def _stats(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> dict[str, float | None]:
     """`STATS` of precision (T, R, K, A, M) and recall (T, K, A, M): IoU, recall, class, area, detections."""
     average = [precision[..., 0, -1], precision[0, ..., 0, -1], precision[5, ..., 0, -1]]
     average += [precision[..., area, -1] for area in (1, 2, 3)]
@@ -111,25 +157,9 @@ def _stats(precision: np.ndarray, recall: np.ndarray) -> dict[str, Any]:
     return dict(zip(STATS, map(_mean, average), strict=True))
 
 
-def _mean(values: np.ndarray) -> float | None:
+def _mean(values: NDArray[np.float64]) -> float | None:
     known = values[values > -1]
     return float(np.mean(known)) if known.size else None
-
-
-def _evaluate(
-    truth: Annotations,
-    detections: Sequence[Detection],
-    iou_type: IouType,
-    category_ids: list[int] | None = None,
-) -> hotcoco.COCOeval:
-    _check_detections(truth, detections)
-    coco = hotcoco.COCO(_coco_dict(truth, iou_type))
-    evaluation = hotcoco.COCOeval(coco, coco.load_res(_only(detections, iou_type)), iou_type)
-    if category_ids is not None:
-        evaluation.params.cat_ids = category_ids
-    evaluation.evaluate()
-    evaluation.accumulate()
-    return evaluation
 
 
 def _evaluate_with_pycocotools(truth: Annotations, detections: Sequence[Detection], iou_type: IouType) -> Any:
@@ -157,9 +187,9 @@ def _only(detections: Sequence[Detection], iou_type: IouType) -> list[Detection]
     return [{key: value for key, value in d.items() if key != other} for d in detections]
 
 
-def _ignored(truth: Annotations, iou_type: IouType) -> np.ndarray:
+def _ignored(truth: Annotations, iou_type: IouType) -> NDArray[np.bool_]:
     """(N,) bool: truths that may be found or not without effect."""
-    crowd = truth.annotations["iscrowd"].to_numpy()
+    crowd: NDArray[np.bool_] = truth.annotations["iscrowd"].to_numpy()
     return crowd | ~truth.has_human_mask() if iou_type == "segm" else crowd
 
 
@@ -170,11 +200,11 @@ def _coco_dict(truth: Annotations, iou_type: IouType) -> dict[str, Any]:
     with_masks = iou_type == "segm"
     columns = ["image_id", "category_id", "bbox", "area"]
     rows = truth.annotations.select(columns).to_pylist()
-    shapes = _segmentations(truth) if with_masks else [None] * len(rows)
+    shapes: list[dict[str, Any]] = _segmentations(truth) if with_masks else [{} for _ in rows]
     annotations = []
     # Ids of our own: pycocotools takes a match with id 0 for no match.
-    judged = zip(rows, _ignored(truth, iou_type).tolist(), shapes, strict=True)
-    for number, (row, ignored, shape) in enumerate(judged, start=1):
+    known = zip(rows, _ignored(truth, iou_type).tolist(), shapes, strict=True)
+    for number, (row, ignored, shape) in enumerate(known, start=1):
         area = row["area"]
         if area is None:
             area = int(hotcoco.mask.area(shape)) if with_masks else row["bbox"][2] * row["bbox"][3]

@@ -148,15 +148,16 @@ def _human_masks(rows: pa.Table, sizes: NDArray[np.int64]) -> tuple[list[bytes],
 def given_box_masks(
     annotations: Annotations, segmented: Iterable[SegmentedBoxes], cut: float = LABELING_CUT
 ) -> pa.Table:
-    """annotation_id and rle_counts of every box a model segmented, one batch in memory at a time."""
+    """row, annotation_id and rle_counts of every box a model segmented, one batch in memory at a time."""
     boxes, sizes = annotations.boxes_xyxy(), annotations.image_sizes()
     rows: list[int] = []
     counts: list[bytes] = []
     for batch in segmented:
         rows += batch.rows.tolist()
         counts += recut(batch.grids, boxes[batch.rows], sizes[batch.rows], cut).counts
-    ids = annotations.annotations["annotation_id"].take(pa.array(rows, pa.int64()))
-    return pa.table({"annotation_id": ids, "rle_counts": pa.array(counts, pa.binary())})
+    numbers = pa.array(rows, pa.int64())
+    ids = annotations.annotations["annotation_id"].take(numbers)
+    return pa.table({"row": numbers, "annotation_id": ids, "rle_counts": pa.array(counts, pa.binary())})
 
 
 def coco_results(annotations: Annotations, detected: Iterable[DetectedObjects]) -> list[dict[str, Any]]:

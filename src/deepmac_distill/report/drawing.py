@@ -87,7 +87,7 @@ def line_width(size: tuple[int, int]) -> int:
     return max(2, round(math.hypot(*size) / 400))
 
 
-def font(size: int) -> ImageFont.FreeTypeFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Pillow's own font: nothing to install, the same on every machine."""
     return ImageFont.load_default(size)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from deepmac_distill.stages.check import check
 from deepmac_distill.stages.compare import compare, sheet
-from deepmac_distill.stages.evaluate import evaluate, read_summary, report
+from deepmac_distill.stages.evaluate import evaluate, read_evaluation, report
 from deepmac_distill.stages.job import Job
 from deepmac_distill.stages.predict import predict
 from deepmac_distill.stages.pseudolabel import pseudolabel
@@ -23,7 +23,7 @@ __all__ = [
     "evaluate",
     "predict",
     "pseudolabel",
-    "read_summary",
+    "read_evaluation",
     "report",
     "retention",
     "run",

@@ -3,43 +3,59 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deepmac_distill.dataset.coco import Annotations, read_coco
 from deepmac_distill.errors import ConfigError, DataError, RunError
-from deepmac_distill.evaluation.average_precision import compare_average_precision
+from deepmac_distill.evaluation.average_precision import (
+    KINDS,
+    CocoTruth,
+    Detection,
+    compare_average_precision,
+)
+from deepmac_distill.evaluation.mask_iou import IOU_SCHEMA
+from deepmac_distill.evaluation.results import Comparison, PairedDetections, read_result
 from deepmac_distill.evaluation.summary import compare_given_boxes
 from deepmac_distill.report.contact_sheet import contact_sheet
-from deepmac_distill.stages.sheet import Judged, draw_sheet
+from deepmac_distill.stages.sheet import EvaluatedMasks, draw_sheet
 
 MOST_AP_RESAMPLES = (
     200  # each repeats the accumulation over all detections; IoU resamples cost next to nothing
 )
 
 
-def compare(a: Path, b: Path, resamples: int, seed: int) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class EvaluationRecord:
+    """What an evaluation is of: `evaluation.json`."""
+
+    annotations: str
+    annotations_sha256: str
+    seen: tuple[str, ...]  # classes
+    weights: str
+    images: str | None = None  # older evaluations do not name it
+    shown_elsewhere: tuple[str, ...] = ()  # unseen classes whose masks the model saw elsewhere
+
+
+def compare(a: Path, b: Path, resamples: int, seed: int) -> Comparison:
     """Paired differences, a minus b, of two evaluation folders on the same validation set.
 
     Raises:
         RunError: a folder holds no evaluation.
-        DataError: the two were judged on other instances, or the set has changed since.
+        DataError: the two were evaluated on other instances, or the set has changed since.
     """
-    truth = _truth_of((a, b))
-    ious = [pq.read_table(folder / "ious.parquet") for folder in (a, b)]
-    found: dict[str, Any] = {"given_boxes": compare_given_boxes(*ious, truth.classes, resamples, seed)}
-    if all((folder / "detections.json").exists() for folder in (a, b)):
-        results = [json.loads((folder / "detections.json").read_text(encoding="utf-8")) for folder in (a, b)]
-        found["detected"] = {
-            kind: compare_average_precision(
-                truth, *results, kind, resamples=min(resamples, MOST_AP_RESAMPLES), seed=seed
-            )
-            for kind in ("segm", "bbox")
-        }
-    return found
+    folders = (a, b)
+    truth, elsewhere = _truth_of(folders), _shown_elsewhere(folders)
+    return Comparison(
+        given_boxes=compare_given_boxes(
+            read_ious(a), read_ious(b), truth.classes, resamples, seed, shown_elsewhere=elsewhere
+        ),
+        detected=_compare_detections(truth, folders, elsewhere, resamples, seed),
+    )
 
 
 def sheet(folders: Mapping[str, Path], out: Path, images: Path | None = None, each: int = 1) -> str:
@@ -48,53 +64,112 @@ def sheet(folders: Mapping[str, Path], out: Path, images: Path | None = None, ea
     Args:
         folders: heading -> evaluation folder.
         out: a .png file.
-        images: folder of the validation images; None: where they lay when the first was judged.
+        images: folder of the validation images; None: the one that the first evaluation used.
         each: so many of the worst, of the median and of the best masks of each.
 
     Raises:
         RunError: a folder holds no evaluation.
-        DataError: they were judged on other instances, the set has changed since, or it has no true mask.
+        DataError: they were evaluated on other instances, the set has changed since, or it has no true mask.
         ConfigError: no folder of images is given or known.
     """
-    truth = _truth_of(tuple(folders.values()))
-    known = _read_record(next(iter(folders.values()))).get("images")
+    all_folders = tuple(folders.values())
+    truth = _truth_of(all_folders)
+    known = read_record(all_folders[0]).images
     if images is None and known is None:
         raise ConfigError("sheet: no folder of images is known of this evaluation; expected --images FOLDER")
-    masks = {name: judged_masks(folder) for name, folder in folders.items()}
-    drawn = draw_sheet(truth, images or Path(known), masks, each)
+    masks = {name: evaluated_masks(folder, truth) for name, folder in folders.items()}
+    drawn = draw_sheet(truth, images or Path(str(known)), masks, each, _shown_elsewhere(all_folders))
     if not drawn.rows:
-        raise DataError(f"{truth.path}: no true masks to show; expected at least one that all were judged on")
+        raise DataError(
+            f"{truth.path}: no true masks to show; expected at least one on which all were evaluated"
+        )
     contact_sheet(drawn.rows, out, " and ".join(folders), drawn.note)
     return drawn.note
 
 
-def judged_masks(folder: Path) -> dict[int, Judged]:
-    """Annotation id -> mask and IoU, of an evaluation folder."""
-    masks = pq.read_table(folder / "masks.parquet").to_pylist()
-    ious = pq.read_table(folder / "ious.parquet", columns=["annotation_id", "iou"]).to_pylist()
-    counts = {row["annotation_id"]: row["rle_counts"] for row in masks}
-    return {
-        row["annotation_id"]: Judged(counts[row["annotation_id"]], row["iou"])
-        for row in ious
-        if row["annotation_id"] in counts
-    }
+def evaluated_masks(folder: Path, truth: Annotations) -> EvaluatedMasks:
+    """Masks and IoUs of an evaluation folder, by row of `truth`.
+
+    Raises:
+        RunError: the folder holds no evaluation, or one of an earlier version.
+    """
+    return EvaluatedMasks.of(truth, _read_table(folder, "masks.parquet", "row"), read_ious(folder))
 
 
-def _truth_of(folders: tuple[Path, ...]) -> Annotations:
-    """What some evaluations were judged on, if that is one set and still as it was."""
-    records = [_read_record(folder) for folder in folders]
-    truth = read_coco(Path(records[0]["annotations"]), tuple(records[0]["seen"]), hide_unseen=False)
+def read_ious(folder: Path) -> pa.Table:
+    """The IoU of each instance of an evaluation folder: a table of `IOU_SCHEMA`.
+
+    Raises:
+        RunError: the folder holds no evaluation, or one of an earlier version.
+    """
+    return _read_table(folder, "ious.parquet", *IOU_SCHEMA.names)
+
+
+def read_detections(folders: Sequence[Path]) -> list[list[Detection]] | None:
+    """The COCO results of some evaluation folders; None unless all have some."""
+    paths = [folder / "detections.json" for folder in folders]
+    if not all(path.exists() for path in paths):
+        return None
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
+def read_record(folder: Path) -> EvaluationRecord:
+    """What an evaluation is of.
+
+    Raises:
+        RunError: the folder holds no evaluation.
+    """
+    if not (folder / "evaluation.json").exists():
+        raise RunError(f"{folder}: no evaluation; expected a folder that deepmac evaluate wrote")
+    return read_result(folder / "evaluation.json", EvaluationRecord)
+
+
+def _compare_detections(
+    truth: Annotations, folders: tuple[Path, Path], elsewhere: frozenset[str], resamples: int, seed: int
+) -> PairedDetections | None:
+    results = read_detections(folders)
+    if results is None:
+        return None
+    a, b = results
+    segm, bbox = (
+        compare_average_precision(
+            CocoTruth.of(truth, kind),
+            a,
+            b,
+            shown_elsewhere=elsewhere,
+            resamples=min(resamples, MOST_AP_RESAMPLES),
+            seed=seed,
+        )
+        for kind in KINDS
+    )
+    return PairedDetections(segm, bbox)
+
+
+def _read_table(folder: Path, name: str, *columns: str) -> pa.Table:
+    try:
+        table = pq.read_table(folder / name)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise RunError(f"{folder / name}: cannot be read ({error}); expected an evaluation") from None
+    if missing := [column for column in columns if column not in table.column_names]:
+        raise RunError(
+            f"{folder / name}: no column {missing[0]}, as an earlier version wrote it; "
+            "expected `deepmac evaluate --force`"
+        )
+    return table
+
+
+def _shown_elsewhere(folders: Sequence[Path]) -> frozenset[str]:
+    """Classes that at least one of some evaluated models saw elsewhere."""
+    return frozenset(name for folder in folders for name in read_record(folder).shown_elsewhere)
+
+
+def _truth_of(folders: Sequence[Path]) -> Annotations:
+    """The validation set of some evaluations, if it is one set and still as it was."""
+    records = [read_record(folder) for folder in folders]
+    truth = read_coco(Path(records[0].annotations), records[0].seen, hide_unseen=False)
     for folder, record in zip(folders, records, strict=True):
-        if record["annotations_sha256"] != truth.content_sha256:
+        if record.annotations_sha256 != truth.content_sha256:
             raise DataError(
-                f"{folder}: judged on other annotations or seen classes than {truth.path} holds now"
+                f"{folder}: evaluated on other annotations or seen classes than {truth.path} holds now"
             )
     return truth
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    """What an evaluation was of."""
-    try:
-        return json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise RunError(f"{folder}: no evaluation; expected a folder that deepmac evaluate wrote") from None

@@ -1,4 +1,4 @@
-"""Stages `evaluate` and `report`: masks and detections judged on the validation set."""
+"""Stages `evaluate` and `report`: masks and detections evaluated on the validation set."""
 
 from __future__ import annotations
 
@@ -15,15 +15,21 @@ from deepmac_distill.data.images import images_sha256
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.dataset.coco import Annotations
 from deepmac_distill.errors import ConfigError, DataError, GateError
-from deepmac_distill.evaluation.average_precision import coco_average_precision
+from deepmac_distill.evaluation.average_precision import (
+    KINDS,
+    Detection,
+    coco_average_precision,
+)
 from deepmac_distill.evaluation.mask_iou import given_box_ious
+from deepmac_distill.evaluation.results import AveragePrecision, Evaluation, Report, read_result, to_json
+from deepmac_distill.evaluation.splits import classes_shown_elsewhere
 from deepmac_distill.evaluation.summary import summarize
 from deepmac_distill.files import sha256_of_file, write_json
 from deepmac_distill.inference import detect_objects, segment_boxes
 from deepmac_distill.labels.describe import coco_results, given_box_masks
 from deepmac_distill.report.contact_sheet import contact_sheet
-from deepmac_distill.stages.compare import compare, judged_masks
-from deepmac_distill.stages.job import Job, training_split, validation_split
+from deepmac_distill.stages.compare import EvaluationRecord, compare, evaluated_masks
+from deepmac_distill.stages.job import Job, Split, training_split, validation_split
 from deepmac_distill.stages.loading import boxes_for, load_model, sha256_of_weights
 from deepmac_distill.stages.sheet import draw_sheet
 from deepmac_distill.structures import Batch
@@ -31,29 +37,26 @@ from deepmac_distill.weights.card import ModelCard, read_card
 
 
 def evaluate(job: Job, model: Trained | Path) -> Path:
-    """Judge the model of a stage, or any weights file, on the validation set; returns the folder of results.
+    """Evaluate the model of a stage, or any weights file, on the validation set; returns the results' folder.
 
     ``summary.json`` holds every figure, ``ious.parquet`` each instance's, ``detections.json`` COCO results.
     """
-    data = validation_split(job)
-    if data is None:
-        raise ConfigError(
-            "data.val_annotations: got nothing, expected a COCO file to evaluate on (--val-annotations)"
-        )
+    data = _require_split(job)
     weights = job.run.output(model, WEIGHTS) if isinstance(model, str) else model
     truth = job.read(data.annotations, hide_unseen=False)
     weights_sha256 = sha256_of_weights(weights)
     seen = truth.classes.seen
-    if model == "student-human":  # the one model that was shown every mask, on purpose
+    upper_bound = model == "student-human"  # the one model that saw every mask, on purpose
+    if upper_bound:
         seen = (True,) * len(seen)
     stage = f"evaluate-{model if isinstance(model, str) else weights_sha256[:8]}"
 
     def work(folder: Path) -> None:
         job.run.log_validation_reading(stage, data.annotations)
-        _judge(job, truth, data.images, weights, seen, folder)
+        _evaluate(job, truth, data.images, weights, seen, folder, upper_bound=upper_bound)
 
     settings = job.pipeline.evaluation
-    inputs = {
+    inputs: dict[str, Any] = {
         "weights": weights_sha256,
         "data.val_annotations": truth.content_sha256,
         "data.val_images": images_sha256(truth, data.images),
@@ -68,7 +71,7 @@ def evaluate(job: Job, model: Trained | Path) -> Path:
 
 
 def require_validation(job: Job) -> bool:
-    """Whether there is a validation set; one that could not be judged on is refused before hours of work.
+    """Whether there is a validation set; one that is of no use is refused before hours of work.
 
     Raises:
         DataError: the file cannot be read, an image is missing, or its classes are not the training set's.
@@ -94,49 +97,87 @@ def require_lead(job: Job, evaluation: Path) -> None:
         GateError: the lead on unseen classes is below the gate.
     """
     gate = job.pipeline.evaluation.min_lead_over_box
-    lead = read_summary(evaluation)["given_boxes"]["unseen"]["model_minus_box"]["value"]
+    lead = read_evaluation(evaluation).given_boxes.unseen.model_minus_box.value
     if gate and (lead is None or lead < gate):
-        got = "no unseen masks to judge by" if lead is None else f"{100 * lead:.1f} points over the box"
+        got = "no unseen masks to evaluate on" if lead is None else f"{100 * lead:.1f} points over the box"
         raise GateError(f"{evaluation}: teacher: {got} on unseen classes, expected at least {100 * gate:.1f}")
 
 
-def report(job: Job) -> dict[str, Any]:
-    """Teacher and student side by side: ``report/summary.json`` and ``report/contact_sheet.png``."""
-    data = validation_split(job)
-    folders = {role: job.run.path / f"evaluate-{role}" for role in ("teacher", "student")}
+def report(job: Job) -> Report:
+    """Teacher and student side by side: ``report/summary.json`` and ``report/contact_sheet.png``.
+
+    Raises:
+        ConfigError: there is no validation set.
+    """
+    data = _require_split(job)
+    teacher, student = (job.run.path / f"evaluate-{role}" for role in ("teacher", "student"))
     settings = job.pipeline.evaluation
 
     def work(folder: Path) -> None:
         job.run.log_validation_reading("report", data.annotations)
-        summaries = {role: read_summary(where) for role, where in folders.items()}
-        comparison = compare(folders["student"], folders["teacher"], settings.bootstrap, job.pipeline.seed)
         truth = job.read(data.annotations, hide_unseen=False)
-        write_json(
-            folder / "summary.json", {**summaries, "student_minus_teacher": comparison, "data": truth.counts}
+        found = Report(
+            teacher=read_evaluation(teacher),
+            student=read_evaluation(student),
+            student_minus_teacher=compare(student, teacher, settings.bootstrap, job.pipeline.seed),
+            data=truth.counts,
         )
-        masks = {role: judged_masks(where) for role, where in folders.items()}
-        sheet = draw_sheet(truth, data.images, masks, settings.sheet_of_each)
+        write_json(folder / "summary.json", to_json(found))
+        masks = {at.name.removeprefix("evaluate-"): evaluated_masks(at, truth) for at in (teacher, student)}
+        elsewhere = frozenset(row.name for row in found.teacher.per_class if row.shown_elsewhere)
+        sheet = draw_sheet(truth, data.images, masks, settings.sheet_of_each, elsewhere)
         if sheet.rows:
             contact_sheet(sheet.rows, folder / "contact_sheet.png", job.run.path.name, sheet.note)
         else:
             job.progress.note("no true masks to show: no contact sheet")
 
-    inputs = {f"{role} evaluation": sha256_of_file(where / "summary.json") for role, where in folders.items()}
-    inputs |= {"evaluation.sheet_of_each": settings.sheet_of_each}
-    return read_summary(job.do("report", inputs, work, derived=True))
+    inputs: dict[str, Any] = {
+        "teacher evaluation": sha256_of_file(teacher / "summary.json"),
+        "student evaluation": sha256_of_file(student / "summary.json"),
+        "evaluation.sheet_of_each": settings.sheet_of_each,
+    }
+    return read_result(job.do("report", inputs, work, derived=True) / "summary.json", Report)
 
 
-def _judge(
-    job: Job, truth: Annotations, images: Path, weights: Path, seen: tuple[bool, ...], folder: Path
+def read_evaluation(folder: Path) -> Evaluation:
+    """The figures that `evaluate` wrote.
+
+    Raises:
+        RunError: they are missing, broken or something else.
+    """
+    return read_result(folder / "summary.json", Evaluation)
+
+
+def _require_split(job: Job) -> Split:
+    data = validation_split(job)
+    if data is None:
+        raise ConfigError(
+            "data.val_annotations: got nothing, expected a COCO file to evaluate on (--val-annotations)"
+        )
+    return data
+
+
+def _evaluate(
+    job: Job,
+    truth: Annotations,
+    images: Path,
+    weights: Path,
+    seen: tuple[bool, ...],
+    folder: Path,
+    *,
+    upper_bound: bool,
 ) -> None:
     """Masks in given boxes, then detections, then every figure of both.
 
     Args:
         seen: (K,) classes whose masks the weights must have been shown.
+        upper_bound: the weights saw the unseen masks of this very data, and are read beside others that did
+            not: their classes stay in the splits of the data.
     """
     settings = job.pipeline.evaluation
-    model, card = _load_judged(job, truth, weights, seen)
+    model, card = _load_evaluated(job, truth, weights, seen)
     dataset = boxes_for(card, truth, images)
+    elsewhere = frozenset() if upper_bound else classes_shown_elsewhere(truth.classes, card.shown)
 
     def batches(title: str) -> Iterator[Batch]:
         with job.progress.bar(title, len(dataset), unit="image") as bar:
@@ -149,34 +190,47 @@ def _judge(
     ious = given_box_ious(truth, masks)
     pq.write_table(masks, folder / "masks.parquet")
     pq.write_table(ious, folder / "ious.parquet")
-    precision: dict[str, Any] = {}
+    segm = bbox = None
     if model.detection and not settings.gt_boxes_only:
         detected = detect_objects(
             model, batches("detection"), job.device, job.autocast, settings.max_detections
         )
-        results = coco_results(truth, detected)
-        (folder / "detections.json").write_text(json.dumps(results), encoding="utf-8")
-        precision = {
-            kind: coco_average_precision(truth, results, kind, reference=settings.reference)
-            for kind in ("segm", "bbox")
-        }
-    write_json(
-        folder / "evaluation.json",
-        {
-            "annotations": str(truth.path.resolve()),
-            "annotations_sha256": truth.content_sha256,
-            "images": str(images.resolve()),
-            "seen": truth.classes.seen_names,
-            "weights": str(weights),
-        },
+        segm, bbox = _average_precision(job, truth, coco_results(truth, detected), elsewhere, folder)
+    record = EvaluationRecord(
+        annotations=str(truth.path.resolve()),
+        annotations_sha256=truth.content_sha256,
+        images=str(images.resolve()),
+        seen=truth.classes.seen_names,
+        weights=str(weights),
+        shown_elsewhere=tuple(sorted(elsewhere)),
     )
+    write_json(folder / "evaluation.json", to_json(record))
     summary = summarize(
-        truth.classes, ious=ious, **precision, resamples=settings.bootstrap, seed=job.pipeline.seed
+        truth.classes,
+        ious,
+        segm=segm,
+        bbox=bbox,
+        shown_elsewhere=elsewhere,
+        resamples=settings.bootstrap,
+        seed=job.pipeline.seed,
     )
-    write_json(folder / "summary.json", summary)
+    write_json(folder / "summary.json", to_json(summary))
 
 
-def _load_judged(
+def _average_precision(
+    job: Job, truth: Annotations, results: list[Detection], elsewhere: frozenset[str], folder: Path
+) -> tuple[AveragePrecision, AveragePrecision]:
+    """Of masks and of boxes; the COCO results are kept."""
+    (folder / "detections.json").write_text(json.dumps(results), encoding="utf-8")
+    reference = job.pipeline.evaluation.reference
+    segm, bbox = (
+        coco_average_precision(truth, results, kind, shown_elsewhere=elsewhere, reference=reference)
+        for kind in KINDS
+    )
+    return segm, bbox
+
+
+def _load_evaluated(
     job: Job, truth: Annotations, weights: Path, seen: tuple[bool, ...]
 ) -> tuple[nn.Module, ModelCard]:
     """The model, which must know the classes of `truth`; of one mask for all classes, in given boxes alone,
@@ -196,8 +250,3 @@ def _load_judged(
             "other classes; expected weights of a class-agnostic mask head"
         )
     return model, card
-
-
-def read_summary(folder: Path) -> dict[str, Any]:
-    """The figures that `evaluate` or `report` wrote."""
-    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))

@@ -7,21 +7,21 @@ one is the upper bound, and the only training that reads hidden masks; nothing r
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from deepmac_distill.chain import ARMS
+from deepmac_distill.chain import ARMS, Arm
 from deepmac_distill.dataset.coco import Annotations, require_seen_masks
 from deepmac_distill.errors import ConfigError, DataError, RunError
+from deepmac_distill.evaluation.average_precision import CocoTruth
+from deepmac_distill.evaluation.results import Retention, RetentionDetected, read_result, to_json
 from deepmac_distill.evaluation.retention import retention_in_detections, retention_in_given_boxes
 from deepmac_distill.files import sha256_of_file, write_json
-from deepmac_distill.stages.compare import MOST_AP_RESAMPLES
-from deepmac_distill.stages.evaluate import evaluate, read_summary, require_validation
+from deepmac_distill.stages.compare import MOST_AP_RESAMPLES, read_detections, read_ious
+from deepmac_distill.stages.evaluate import evaluate, require_validation
 from deepmac_distill.stages.job import Job, Split, training_split, validation_split
 from deepmac_distill.stages.train import (
     learns_no_unseen_mask,
@@ -33,8 +33,8 @@ from deepmac_distill.stages.train import (
 from deepmac_distill.weights.card import read_card, require_classes
 
 
-def retention(job: Job) -> dict[str, Any]:
-    """Train and judge what is not yet done of the three students; returns ``retention/summary.json``.
+def retention(job: Job) -> Retention:
+    """Train and evaluate what is not yet done of the three students: ``retention/summary.json``.
 
     Raises:
         ConfigError: there is no validation set, or every class is seen.
@@ -42,7 +42,7 @@ def retention(job: Job) -> dict[str, Any]:
         RunError: there is neither a student nor labels for one, or one was made with other inputs.
     """
     require_buildable(job, "student")
-    data, truth = _require_judgeable(job)
+    data, truth = _require_evaluable(job)
     training = training_split(job)
     annotations = job.read_and_tell(training.annotations)
     everything = job.read(training.annotations, hide_unseen=False)
@@ -60,23 +60,25 @@ def retention(job: Job) -> dict[str, Any]:
 
     def work(folder: Path) -> None:
         job.run.log_validation_reading("retention", data.annotations)
-        figures = _figures(truth, folders, job.pipeline.evaluation.bootstrap, job.pipeline.seed)
-        write_json(folder / "summary.json", {"arms": ARMS, "unseen_without_human_masks": without, **figures})
+        figures = _figures(truth, folders, without, job.pipeline.evaluation.bootstrap, job.pipeline.seed)
+        write_json(folder / "summary.json", to_json(figures))
 
-    inputs = {f"{ARMS[arm]} evaluation": sha256_of_file(at / "summary.json") for arm, at in folders.items()}
+    inputs: dict[str, Any] = {
+        f"{ARMS[arm]} evaluation": sha256_of_file(at / "summary.json") for arm, at in folders.items()
+    }
     inputs |= {"evaluation.bootstrap": job.pipeline.evaluation.bootstrap, "seed": job.pipeline.seed}
-    return read_summary(job.do("retention", inputs, work, derived=True))
+    return read_result(job.do("retention", inputs, work, derived=True) / "summary.json", Retention)
 
 
-def _require_judgeable(job: Job) -> tuple[Split, Annotations]:
-    """The validation set, if unseen classes can be judged on it."""
+def _require_evaluable(job: Job) -> tuple[Split, Annotations]:
+    """The validation set, if unseen classes can be evaluated on it."""
     data = validation_split(job)
     if data is None or not require_validation(job):
         raise ConfigError(
             "data.val_annotations: got nothing, expected a COCO file to evaluate on (--val-annotations)"
         )
     truth = job.read(data.annotations, hide_unseen=False)
-    _require_unseen_masks(truth, "to judge by")
+    _require_unseen_masks(truth, "to evaluate on")
     return data, truth
 
 
@@ -125,22 +127,25 @@ def _student_of_run(job: Job, annotations: Annotations, images: Path) -> Path:
     return student(job)
 
 
-def _figures(truth: Annotations, folders: dict[str, Path], resamples: int, seed: int) -> dict[str, Any]:
-    """What three evaluations say of retention; "detected" is None where the model does not detect."""
-    ious = {arm: pq.read_table(folder / "ious.parquet") for arm, folder in folders.items()}
-    found = {arm: folder / "detections.json" for arm, folder in folders.items()}
-    detected = None
-    if all(path.exists() for path in found.values()):
+def _figures(
+    truth: Annotations, folders: dict[Arm, Path], without: list[str], resamples: int, seed: int
+) -> Retention:
+    """What three evaluations say of retention."""
+    detections, detected = read_detections(list(folders.values())), None
+    if detections is not None:
         detected = retention_in_detections(
-            truth,
-            {arm: json.loads(path.read_text(encoding="utf-8")) for arm, path in found.items()},
+            CocoTruth.of(truth, "segm"),
+            dict(zip(folders, detections, strict=True)),
             resamples=min(resamples, MOST_AP_RESAMPLES),
             seed=seed,
         )
-    return {
-        "given_boxes": retention_in_given_boxes(ious, truth.classes, resamples, seed),
-        "detected": {"segm": detected},
-    }
+    ious = {arm: read_ious(folder) for arm, folder in folders.items()}
+    return Retention(
+        arms=ARMS,
+        unseen_without_human_masks=tuple(without),
+        given_boxes=retention_in_given_boxes(ious, truth.classes, resamples, seed),
+        detected=RetentionDetected(detected),
+    )
 
 
 def _require_unseen_masks(annotations: Annotations, purpose: str) -> set[str]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from deepmac_distill.chain import Stage, planned
+from deepmac_distill.evaluation.results import Report
 from deepmac_distill.stages.evaluate import evaluate, report, require_lead, require_validation
 from deepmac_distill.stages.job import Job
 from deepmac_distill.stages.pseudolabel import pseudolabel
 from deepmac_distill.stages.train import require_buildable, require_unleaked, student, teach
 
 
-def run(job: Job) -> dict[str, Any]:
-    """The whole chain; returns the report. Stages that are done are skipped, a stopped one goes on.
+def run(job: Job) -> Report | None:
+    """The whole chain; returns the report, None without a validation set. Stages that are done are skipped, a
+    stopped one goes on.
 
     Raises:
         GateError: the teacher's lead over the box is below `evaluation.min_lead_over_box`.
@@ -29,7 +30,7 @@ def run(job: Job) -> dict[str, Any]:
             _do(numbered, stage)
     if not evaluated:
         job.progress.note("no data.val_annotations: nothing was evaluated")
-        return {}
+        return None
     return report(numbered)
 
 

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from deepmac_distill.data.images import read_image, resolve_image
 from deepmac_distill.dataset.coco import Annotations
 from deepmac_distill.dataset.masks import mask_rle
+from deepmac_distill.evaluation.mask_iou import masks_by_row
+from deepmac_distill.evaluation.splits import split_classes
 from deepmac_distill.geometry.boxes import box_area
 from deepmac_distill.report.contact_sheet import Panel, SheetRow, around
 from deepmac_distill.report.drawing import Overlay, color_of
@@ -19,11 +24,23 @@ LEAST_BOX_PX = 32**2  # area of the smallest box whose masks can be told apart o
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """One model's mask of one object."""
+class EvaluatedMasks:
+    """One model's masks of the N objects of the truth."""
 
-    counts: bytes  # compressed RLE
-    iou: float  # with the truth
+    counts: pa.ChunkedArray  # (N,) compressed RLE, null where there is none
+    iou: NDArray[np.float64]  # (N,) with the truth, NaN where the object was not evaluated
+
+    @classmethod
+    def of(cls, truth: Annotations, masks: pa.Table, ious: pa.Table) -> EvaluatedMasks:
+        """From tables with `row` of the truth: masks with `rle_counts`, IoUs with `iou`."""
+        dense = np.full(len(truth.annotations), np.nan)
+        dense[ious["row"].to_numpy()] = ious["iou"].to_numpy()
+        return cls(masks_by_row(truth, masks), dense)
+
+    def evaluated(self) -> NDArray[np.bool_]:
+        """Objects with a mask and an IoU: (N,) bool."""
+        drawn: NDArray[np.bool_] = pc.is_valid(self.counts).to_numpy()
+        return drawn & np.isfinite(self.iou)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,41 +80,46 @@ def worst_median_best(values: Sequence[float], each: int) -> list[Pick]:
 
 
 def draw_sheet(
-    truth: Annotations, folder: Path, found: Mapping[str, Mapping[int, Judged]], each: int
+    truth: Annotations,
+    folder: Path,
+    found: Mapping[str, EvaluatedMasks],
+    each: int,
+    shown_elsewhere: frozenset[str] = frozenset(),
 ) -> Sheet:
     """For each model its worst, median and best masks by IoU with the truth, beside those of the others.
 
-    The objects are those that every model was judged on: of unseen classes if there are any, and in boxes of
-    at least `LEAST_BOX_PX` if there are any. Equal IoUs rank in the order of the table (image, annotation).
+    The objects are those on which every model was evaluated: of unseen classes if there are any, and in boxes
+    of at least `LEAST_BOX_PX` if there are any. Equal IoUs rank in the order of the table.
 
     Args:
-        found: heading -> annotation id -> a model's mask.
+        found: heading -> a model's masks.
         each: so many of the worst, of the median and of the best.
+        shown_elsewhere: classes whose masks a model saw elsewhere; they do not count as unseen.
 
     Returns:
         A sheet without rows if there is no object to show.
     """
-    rows, kind, note = _ranked(truth, found)
-    ids = truth.annotations["annotation_id"].to_numpy()[rows].tolist()
-    names = [truth.classes.names[label] for label in truth.class_index()[rows]]
+    rows, kind, note = _ranked(truth, found, shown_elsewhere)
+    names = [truth.classes.names[index] for index in truth.class_index()[rows]]
     sheet = []
     for heading, masks in found.items():
-        for pick in worst_median_best([masks[id].iou for id in ids], each):
+        for pick in worst_median_best(masks.iou[rows].tolist(), each):
+            row = int(rows[pick.index])
             caption = f"{heading}: {pick.place}, rank {pick.rank} of {len(rows)} {kind} by IoU"
-            panels = {other: _panel(theirs[ids[pick.index]]) for other, theirs in found.items()}
-            sheet.append(
-                _row(truth, folder, int(rows[pick.index]), panels, f"{caption}: {names[pick.index]}")
-            )
+            panels = {other: _panel(theirs, row) for other, theirs in found.items()}
+            sheet.append(_row(truth, folder, row, panels, f"{caption}: {names[pick.index]}"))
     return Sheet(sheet, note)
 
 
-def _ranked(truth: Annotations, found: Mapping[str, Mapping[int, Judged]]) -> tuple[np.ndarray, str, str]:
+def _ranked(
+    truth: Annotations, found: Mapping[str, EvaluatedMasks], shown_elsewhere: frozenset[str]
+) -> tuple[NDArray[np.int64], str, str]:
     """The table rows (M,) of the objects that are ranked, their masks' kind, and a line that says which."""
-    ids = truth.annotations["annotation_id"].to_pylist()
-    judged = np.array([all(id in masks for masks in found.values()) for id in ids], dtype=bool)
-    unseen = judged & ~np.array(truth.classes.seen, dtype=bool)[truth.class_index()]
+    evaluated = np.all([masks.evaluated() for masks in found.values()], axis=0)
+    members = split_classes(truth.classes, shown_elsewhere).unseen
+    unseen = evaluated & np.isin(truth.class_index(), members)
     kind, classes = ("unseen masks", "unseen classes") if unseen.any() else ("masks", "all classes")
-    shown = unseen if unseen.any() else judged
+    shown = unseen if unseen.any() else evaluated
     large = shown & (box_area(truth.boxes_xyxy()) >= LEAST_BOX_PX)
     boxes = f"boxes of {LEAST_BOX_PX} px and more" if large.any() else "boxes of any size"
     note = f"Masks in given boxes, ranked by their IoU with the truth, 1 the worst: {classes}, {boxes}"
@@ -122,5 +144,5 @@ def _row(truth: Annotations, folder: Path, row: int, panels: Mapping[str, Panel]
     )
 
 
-def _panel(mask: Judged) -> Panel:
-    return Panel([Overlay(color_of(0), mask.counts)], f"IoU {mask.iou:.2f}")
+def _panel(masks: EvaluatedMasks, row: int) -> Panel:
+    return Panel([Overlay(color_of(0), masks.counts[row].as_py())], f"IoU {masks.iou[row]:.2f}")

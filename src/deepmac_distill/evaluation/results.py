@@ -1,0 +1,288 @@
+"""What an evaluation finds, as types: everything that a `summary.json` holds.
+
+IoU and AP are fractions; None stands where there is nothing to average. The JSON of a result has the names
+of its fields as keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from deepmac_distill.chain import Arm
+from deepmac_distill.errors import RunError
+from deepmac_distill.evaluation.splits import BySplit
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A value and the 95 % interval of resampled images."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MeanIoU:
+    """Mean IoU of the model's masks, of the boxes as masks and of the ellipses inscribed in them."""
+
+    model: float | None
+    box: float | None
+    ellipse: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SizeIoU:
+    """Masks in given boxes whose truth has one size."""
+
+    class_mean_iou: MeanIoU
+    instance_mean_iou: MeanIoU
+    instances: int
+    classes: int  # with at least one instance
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Masks in given boxes by COCO's sizes of the truth."""
+
+    small: SizeIoU
+    medium: SizeIoU
+    large: SizeIoU
+
+
+@dataclass(frozen=True, slots=True)
+class SplitIoU:
+    """Masks in given boxes of one split."""
+
+    class_mean_iou: MeanIoU
+    instance_mean_iou: MeanIoU
+    instances: int
+    classes: int  # with at least one instance
+    truth_outside_boxes: float | None  # share of the truth's pixels that no mask in its box can reach
+    model: Interval  # this and the next two are means over classes
+    model_minus_box: Interval
+    model_minus_ellipse: Interval
+    by_size: Sizes
+
+
+@dataclass(frozen=True, slots=True)
+class CocoStats:
+    """The 12 COCO numbers of one split."""
+
+    AP: float | None
+    AP50: float | None
+    AP75: float | None
+    APs: float | None
+    APm: float | None
+    APl: float | None
+    AR1: float | None
+    AR10: float | None
+    AR100: float | None
+    ARs: float | None
+    ARm: float | None
+    ARl: float | None
+    instances: int
+    ignored: int  # crowds, and for masks boxes without one
+
+
+@dataclass(frozen=True, slots=True)
+class AveragePrecision:
+    """COCO average precision of one kind of shape."""
+
+    splits: BySplit[CocoStats]
+    per_class: tuple[float | None, ...]  # K, by class index
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """COCO numbers of detected masks and boxes; None where the model does not detect."""
+
+    segm: BySplit[CocoStats] | None = None
+    bbox: BySplit[CocoStats] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRow:
+    """Everything that is known of one class."""
+
+    name: str
+    category_id: int
+    seen: bool
+    instances: int
+    model: float | None  # mean IoU in given boxes, as are the next two
+    box: float | None
+    ellipse: float | None
+    segm_AP: float | None
+    bbox_AP: float | None
+    shown_elsewhere: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Everything that one evaluation finds: `evaluate-*/summary.json`."""
+
+    given_boxes: BySplit[SplitIoU]
+    detected: Detected
+    per_class: tuple[ClassRow, ...]  # by class index
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A mean of two models."""
+
+    a: float | None
+    b: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PairedIoU:
+    """Masks in given boxes of two models on the same instances of one split."""
+
+    class_mean_iou: Pair
+    instance_mean_iou: Pair
+    instances: int
+    classes: int
+    a_minus_b: Interval  # of class means
+
+
+@dataclass(frozen=True, slots=True)
+class PairedStat:
+    """One COCO number of two models."""
+
+    a: float | None
+    b: float | None
+    a_minus_b: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class PairedStats:
+    """The 12 COCO numbers of two models in one split."""
+
+    AP: PairedStat
+    AP50: PairedStat
+    AP75: PairedStat
+    APs: PairedStat
+    APm: PairedStat
+    APl: PairedStat
+    AR1: PairedStat
+    AR10: PairedStat
+    AR100: PairedStat
+    ARs: PairedStat
+    ARm: PairedStat
+    ARl: PairedStat
+
+
+@dataclass(frozen=True, slots=True)
+class PairedDetections:
+    """COCO numbers of two models; None for a split without classes."""
+
+    segm: BySplit[PairedStats | None]
+    bbox: BySplit[PairedStats | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two evaluations of one validation set."""
+
+    given_boxes: BySplit[PairedIoU]
+    detected: PairedDetections | None = None  # None unless both models detect
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Teacher and student side by side: `report/summary.json`."""
+
+    teacher: Evaluation
+    student: Evaluation
+    student_minus_teacher: Comparison
+    data: dict[str, int]  # what the validation set holds, by nature
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A ratio with its 95 % interval; without a value where its denominator may be zero."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    undefined: str | None = None  # why there is no value
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionFigures:
+    """One figure of three students: what their masks are worth."""
+
+    human_seen: float | None
+    pseudo: float | None
+    human_all: float | None
+    pseudo_minus_human_seen: Interval
+    human_all_minus_pseudo: Interval
+    human_all_minus_human_seen: Interval
+    retention: Ratio  # (pseudo - human_seen) / (human_all - human_seen)
+    pseudo_over_human_all: Ratio
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionIoU:
+    """Masks in given boxes of the three students in one split."""
+
+    instances: int
+    classes: int
+    class_mean_iou: RetentionFigures
+    instance_mean_iou: RetentionFigures
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionDetected:
+    """Mask AP of the three students; None where they do not detect, and for a split without classes."""
+
+    segm: BySplit[RetentionFigures | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What the teacher's masks are worth to the student: `retention/summary.json`."""
+
+    arms: Mapping[Arm, str]  # the stage that trains each student
+    unseen_without_human_masks: tuple[str, ...]  # classes of which human_all is no upper bound
+    given_boxes: BySplit[RetentionIoU]
+    detected: RetentionDetected
+
+
+def to_json(result: object) -> Any:
+    """A result as plain JSON values."""
+    return msgspec.to_builtins(result)
+
+
+def from_json(value: Any, kind: type[R], where: object) -> R:
+    """The result of type `kind` in plain JSON values.
+
+    Raises:
+        RunError: a key is missing or a value has another type; `where` is named.
+    """
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise RunError(f"{where}: {error}; expected {kind.__name__} figures of deepmac") from None
+
+
+def read_result(path: Path, kind: type[R]) -> R:
+    """The result in a JSON file.
+
+    Raises:
+        RunError: the file cannot be read, is not JSON, or holds something else.
+    """
+    try:
+        value = msgspec.json.decode(path.read_bytes())
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}; expected a summary.json") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RunError(f"{path}: not JSON: {error}; expected {kind.__name__} figures of deepmac") from None
+    return from_json(value, kind, path)
