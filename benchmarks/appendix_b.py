@@ -27,9 +27,9 @@ from rich.table import Table
 
 from deepmac_distill.config import DeepMacConfig, RoleConfig, load_pipeline
 from deepmac_distill.files import write_json
+from deepmac_distill.paper import claims
 
 ROOT = Path(__file__).parents[1]
-FIGURES = ROOT / "benchmarks" / "paper_figures.json"
 PIPELINES = ROOT / "src/deepmac_distill/recipes"
 SPLITS = {"all": "all", "seen": "VOC", "unseen": "non-VOC"}  # ours: the paper's name
 MISSING = "–"
@@ -160,9 +160,9 @@ def run(steps: Sequence[Step]) -> int:
 def rows(runs: Path, protocol: str) -> list[Row]:
     """Every row of the paper's figures, with ours where a run has them."""
     found = []
-    for row in _read(FIGURES)["rows"]:
-        ours, ran = _ours(runs, protocol, row["id"], row["kind"])
-        found.append(Row(row["where"], row["model"], row["kind"], row["figures"], ours, ran))
+    for claim in claims():
+        ours, ran = _ours(runs, protocol, claim.id, claim.kind)
+        found.append(Row(claim.where, claim.model, claim.kind, dict(claim.figures), ours, ran))
     return found
 
 
@@ -222,7 +222,7 @@ def cuts(data: Path) -> list[str]:
         ours, theirs = (described(getattr(files[protocol][name], role)) for protocol in ("small", "paper"))
         lines.append(f"  {name.removesuffix(' given boxes')}: {ours}; the paper's: {theirs}")
     kept = RUNS["small"].keys() | TIMED.keys()
-    missing = [row["model"] for row in _read(FIGURES)["rows"] if row["id"] not in kept]
+    missing = [claim.model for claim in claims() if claim.id not in kept]
     return [*lines, *(f"  row left out: {model}" for model in missing)]
 
 

@@ -32,19 +32,13 @@ from deepmac_distill.devices import autocast_allowed, environment, pick_device, 
 from deepmac_distill.errors import CheckpointError, DataError, DistillError
 from deepmac_distill.files import write_json
 from deepmac_distill.inference import detect_objects, segment_boxes
+from deepmac_distill.paper import speeds
 from deepmac_distill.report.table import MISSING
 from deepmac_distill.stages.loading import boxes_for, load_model
 from deepmac_distill.structures import Batch
 
 TASKS = {"segment": "masks in given boxes", "detect": "detection with masks"}
 WARM_UP_IMAGES = 3
-# ms an image of detection with masks on a V100: arXiv:2104.00613, table 8 and appendix B.2; px where stated.
-PAPER = (
-    ("Deep-MAC, hourglass-104, mask head HG-100", 1024, 232),
-    ("Deep-MAC, hourglass-104, mask head ResNet-4", 1024, 201),
-    ("Deep-MARC, SpineNet-143", 1280, 170),
-    ("Mask R-CNN (Detectron2)", None, 56),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +153,7 @@ def table(result: Mapping[str, Any]) -> str:
         "",
         "| model of the paper | canvas px | detection with masks, ms/image |",
         "|---|---:|---:|",
-        *(f"| {name} | {canvas or MISSING} | {ms} |" for name, canvas, ms in PAPER),
+        *(f"| {row.model} | {row.canvas_px or MISSING} | {row.milliseconds} |" for row in speeds()),
     ]
     return "\n".join(lines)
 

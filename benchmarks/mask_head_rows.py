@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from deepmac_distill.paper import figure
+
 GRABCUT = "grabcut"  # the row that learns nothing
 
 
@@ -20,24 +22,28 @@ class Row:
     where: str  # both stand there
 
 
-def _deepmac(head: str, own: float, rivals: float, where: str, against: str = "hourglass-20") -> Row:
-    return Row("deepmac", {"mask_head": head, "detection": False}, against, (own, rivals), where)
+def _deepmac(head: str, where: str, against: str = "hourglass-20") -> Row:
+    pair = figure(where, head), figure(where, against)
+    return Row("deepmac", {"mask_head": head, "detection": False}, against, pair, where)
 
 
-def _deep_marc(boxes: str, against: str, own: float, rivals: float) -> Row:
+def _deep_marc(boxes: str, against: str, rivals_boxes: str) -> Row:
     keys = {"mask_head": "default-batch-norm", "mask_crop": 14, "mask_boxes": boxes, "class_agnostic": True}
+    own, rivals = (
+        figure("table 1", f"mask_rcnn resnet50, default-batch-norm, {of}") for of in (boxes, rivals_boxes)
+    )
     return Row("mask_rcnn", keys, against, (own, rivals), "table 1")
 
 
 ROWS = {
-    "resnet-4": _deepmac("resnet-4", 26.6, 32.5, "table 3"),
-    "resnet-20": _deepmac("resnet-20", 28.8, 32.2, "table 5"),
-    "hourglass-10": _deepmac("hourglass-10", 29.4, 32.5, "table 3"),
-    "hourglass-20": _deepmac("hourglass-20", 32.5, 26.6, "table 3", "resnet-4"),
-    "hourglass-20-no-long-skips": _deepmac("hourglass-20-no-long-skips", 31.7, 32.2, "table 5"),
-    "hourglass-20-no-encoder-decoder": _deepmac("hourglass-20-no-encoder-decoder", 29.2, 32.2, "table 5"),
-    "hourglass-52": _deepmac("hourglass-52", 32.5, 32.5, "figure 3"),
-    "fully-connected-2": _deepmac("fully-connected-2", 26.0, 32.5, "table 11", "hourglass-52"),
-    "deep-marc-gt": _deep_marc("gt", "deep-marc-proposals", 25.9, 18.2),
-    "deep-marc-proposals": _deep_marc("proposals+gt", "deep-marc-gt", 18.2, 25.9),
+    "resnet-4": _deepmac("resnet-4", "table 3"),
+    "resnet-20": _deepmac("resnet-20", "table 5"),
+    "hourglass-10": _deepmac("hourglass-10", "table 3"),
+    "hourglass-20": _deepmac("hourglass-20", "table 3", "resnet-4"),
+    "hourglass-20-no-long-skips": _deepmac("hourglass-20-no-long-skips", "table 5"),
+    "hourglass-20-no-encoder-decoder": _deepmac("hourglass-20-no-encoder-decoder", "table 5"),
+    "hourglass-52": _deepmac("hourglass-52", "figure 3"),
+    "fully-connected-2": _deepmac("fully-connected-2", "table 11", "hourglass-52"),
+    "deep-marc-gt": _deep_marc("gt", "deep-marc-proposals", "proposals+gt"),
+    "deep-marc-proposals": _deep_marc("proposals+gt", "deep-marc-gt", "gt"),
 }

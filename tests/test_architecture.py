@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "deepmac_distill"
 BENCHMARKS = ROOT / "benchmarks"
 LAYERS = [
     {"errors"},
-    {"config", "structures", "files", "progress", "devices", "runlock", "chain"},
+    {"config", "structures", "files", "progress", "devices", "runlock", "chain", "paper"},
     {"geometry", "contract"},
     {"dataset", "weights", "teachers"},
     {"data", "models"},

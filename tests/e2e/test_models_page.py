@@ -22,8 +22,8 @@ from deepmac_distill.config import (
     load_pipeline,
 )
 from deepmac_distill.models.build import build_model
-from deepmac_distill.models.catalog import PAPER
 from deepmac_distill.models.mask_heads import MASK_HEADS
+from deepmac_distill.paper import Figure, figures
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 HEADS_SECTION = "\n## Mask heads\n"
@@ -150,10 +150,10 @@ def test_all_is_the_mean_over_20_and_60_classes(row: Row) -> None:
     assert (abs(every - (voc + 3 * non_voc) / 4) < 0.1001) != (PRINTED_SO in row.what)
 
 
-@pytest.mark.parametrize(("name", "paper"), PAPER.items(), ids=PAPER)
-def test_a_figure_that_deepmac_models_prints_is_on_the_page(name: str, paper: tuple[str, float]) -> None:
+@pytest.mark.parametrize(("name", "paper"), figures().items(), ids=figures())
+def test_a_figure_that_deepmac_models_prints_is_on_the_page(name: str, paper: Figure) -> None:
     """Each was taken from the paper by itself."""
-    where, figure = paper[0].split(",")[0], paper[1]
+    where, figure = paper.where.split(",")[0], paper.value
     keys = re.sub(", (without detection|a mask for each class)$", "", name)
     parts = set(re.split(r",? ", keys)) - {"deepmac", "mask_rcnn"}
     rows = [row for row in ROWS if where in places(row.where) and parts <= set(map(str, row.keys.values()))]

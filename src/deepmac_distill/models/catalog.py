@@ -18,6 +18,7 @@ from deepmac_distill.models.activations import saved_activations
 from deepmac_distill.models.build import HOURGLASS_BACKBONES, RESNETS, build_model
 from deepmac_distill.models.mask_heads import MASK_HEADS, build_mask_head
 from deepmac_distill.models.spinenet import SPINENETS
+from deepmac_distill.paper import Figure, figures
 
 CROPS = (2, 50, 32, 32)  # what Deep-MAC's mask heads see; two, since a bottom of 1 x 1 has no variance alone
 BACKBONE_PX = 512
@@ -31,45 +32,6 @@ ROI_HEADS = {  # cells a side of the crop, and channels after the first convolut
     "hourglass-52": (32, 64),
 }
 SPINENET_ANCHOR_SCALES = (1.0, 1.26, 1.587)
-# Where the paper (arXiv:2104.00613) has it, and mask AP of unseen classes there where not said otherwise:
-# COCO, masks of the VOC classes seen, 512 px, mask heads on Hourglass-104.
-PAPER = {
-    "hourglass-10": ("table 3", 29.4),
-    "hourglass-20": ("table 3", 32.5),
-    "hourglass-20-no-long-skips": ("table 5", 31.7),
-    "hourglass-20-no-encoder-decoder": ("table 5", 29.2),
-    "hourglass-52": ("figure 3", 32.5),
-    "hourglass-100": ("table 8, 1024 px", 35.5),
-    "resnet-4": ("table 3", 26.6),
-    "resnet-20": ("table 5", 28.8),
-    "resnet-20-dilated-10": ("table 6", 30.6),
-    "resnet-20-dilated-20": ("table 6", 30.7),
-    "fully-connected-2": ("table 11", 26.0),
-    "fully-connected-4": ("table 11", 28.2),
-    "mask_rcnn resnet50, default-batch-norm, gt": ("table 1", 25.9),
-    "mask_rcnn resnet50, default-batch-norm, proposals+gt": ("table 1", 18.2),
-    "mask_rcnn resnet101, default-batch-norm, gt": ("table 1", 29.3),
-    "mask_rcnn resnet101, default-batch-norm, proposals+gt": ("table 1", 19.6),
-    "mask_rcnn resnet101, hourglass-20, gt": ("table 2", 33.8),
-    "mask_rcnn resnet101, hourglass-52, gt": ("table 2", 34.4),
-    "mask_rcnn spinenet-143, hourglass-52, gt": ("table 8, 1280 px", 38.7),
-    "deepmac hourglass-104, hourglass-20": ("table 3", 32.5),
-    "deepmac hourglass-104, hourglass-52": ("figure 3", 32.5),
-    "deepmac hourglass-104, hourglass-100": ("table 8, 1024 px", 35.5),
-    "deepmac hourglass-104, resnet-4": ("table 3", 26.6),
-    "deepmac resnet101, resnet-4": ("table 3", 22.6),
-    "deepmac resnet101, hourglass-10": ("table 3", 24.8),
-    "deepmac resnet101, hourglass-20": ("table 3", 26.7),
-    "deepmac hourglass-104, resnet-4, without detection": ("table 4, mask IoU in given boxes", 62.1),
-    "deepmac hourglass-104, hourglass-20, without detection": ("table 4, mask IoU in given boxes", 77.8),
-    "deepmac hourglass-104, hourglass-52, without detection": ("table 4, mask IoU in given boxes", 79.2),
-    "mask_rcnn resnet101, resnet-4, gt": ("table 2", 27.4),
-    "mask_rcnn resnet50, default-batch-norm, a mask for each class": ("table 13, a student", 34.7),
-    "mask_rcnn spinenet-143, default-batch-norm, a mask for each class": ("table 13, a student", 40.4),
-    "mask_rcnn resnet101, weight-transfer, a mask for each class": ("table 8, Mask^X R-CNN", 23.8),
-    "grabcut": ("table 8, in detected boxes", 19.7),
-    "deepmac hourglass-52, hourglass-52": ("table 7, mask IoU in given boxes", 77.8),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,15 +61,15 @@ def catalog() -> Iterator[Entry]:
             yield _entry("mask head", name, size_of(head, torch.empty(CROPS)))
     for name, (crop, _) in ROI_HEADS.items():
         with torch.device("meta"):
-            head = build_model(_mask_rcnn("resnet50", name, "gt", True), 1, load_weights=False).mask_head
+            model = build_model(_mask_rcnn("resnet50", name, "gt", True), 1, load_weights=False)
             crops = torch.empty(2, ROI_CHANNELS, crop, crop)
-            yield _entry("mask head of mask_rcnn", name, size_of(head, crops))
+            yield _entry("mask head of mask_rcnn", name, size_of(model.get_submodule("mask_head"), crops))
     images = (1, 3, BACKBONE_PX, BACKBONE_PX)
-    for config in _backbones():
+    for trunk in _backbones():
         with torch.device("meta"):
-            backbone = build_model(config, 1, load_weights=False).backbone
+            backbone = build_model(trunk, 1, load_weights=False).get_submodule("backbone")
             pixels = torch.empty(images, dtype=torch.uint8)
-            yield _entry("backbone", config.backbone, size_of(backbone, pixels))
+            yield _entry("backbone", trunk.backbone, size_of(backbone, pixels))
     for name, config in _models():
         with torch.device("meta"):
             model = build_model(config, 80, load_weights=False)
@@ -116,7 +78,7 @@ def catalog() -> Iterator[Entry]:
     yield _entry("model", "grabcut", Size(parameters=0, gmacs=None, saved_mib=None))
 
 
-def _backbones() -> Iterator[ModelConfig]:
+def _backbones() -> Iterator[DeepMacConfig | MaskRcnnConfig]:
     yield DeepMacConfig(backbone="tiny", backbone_width=TINY_WIDTH, mask_head="resnet-4")
     for name in (*HOURGLASS_BACKBONES, *RESNETS):
         yield DeepMacConfig(backbone=name, mask_head="resnet-4")
@@ -139,7 +101,7 @@ def _models() -> Iterator[tuple[str, ModelConfig]]:
     for head in ("resnet-4", "hourglass-20", "hourglass-52"):
         config = DeepMacConfig(backbone="hourglass-104", mask_head=head, detection=False)
         yield f"deepmac hourglass-104, {head}, without detection", config
-    for backbone, head, mask_boxes in (
+    rows: tuple[tuple[str, str, Literal["gt", "proposals+gt"]], ...] = (
         ("resnet50", "default-batch-norm", "proposals+gt"),
         ("resnet50", "default-batch-norm", "gt"),
         ("resnet101", "default-batch-norm", "proposals+gt"),
@@ -148,7 +110,8 @@ def _models() -> Iterator[tuple[str, ModelConfig]]:
         ("resnet101", "hourglass-20", "gt"),
         ("resnet101", "hourglass-52", "gt"),
         ("spinenet-143", "hourglass-52", "gt"),
-    ):
+    )
+    for backbone, head, mask_boxes in rows:
         yield f"mask_rcnn {backbone}, {head}, {mask_boxes}", _mask_rcnn(backbone, head, mask_boxes, True)
     for backbone, head in (
         ("resnet50", "default-batch-norm"),
@@ -188,8 +151,14 @@ def size_of(module: nn.Module, inputs: Tensor) -> Size:
 
 def _entry(kind: str, name: str, size: Size) -> Entry:
     # A backbone may have the name of a mask head; the paper's figures are of Deep-MAC's heads and of models.
-    where, figure = PAPER.get(name, (None, None)) if kind in ("mask head", "model") else (None, None)
-    return Entry(kind=kind, name=name, **asdict(size), paper=where, paper_figure=figure)
+    figure = paper_figure(name) if kind in ("mask head", "model") else None
+    where, value = (None, None) if figure is None else (figure.where, figure.value)
+    return Entry(kind=kind, name=name, **asdict(size), paper=where, paper_figure=value)
+
+
+def paper_figure(name: str) -> Figure | None:
+    """What the paper has of a mask head or model; Deep-MAC on Hourglass-104 goes by its mask head alone."""
+    return figures().get(name.removeprefix("deepmac hourglass-104, "))
 
 
 def _parameters(module: nn.Module) -> int:
