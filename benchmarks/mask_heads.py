@@ -134,7 +134,7 @@ def do_rows(
         "base_models": {kind: read_card(path).model for kind, path in weights.items()},
     }
     write_json(out / "evaluation.json", facts)
-    contents = {"training": training.content_sha256, "truth": truth.content_sha256}
+    contents = {"training": training.fingerprint, "truth": truth.fingerprint}
     bases: dict[str, Frozen] = {}
     for seed in seeds:
         for name in names:

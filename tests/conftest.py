@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,3 +117,11 @@ def run_copy(chain: tuple[Path, Ended], tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return copy
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test leaves tables of its annotation files in the user's cache, or finds any there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEEPMAC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
 
-from deepmac_distill.dataset.problems import runs_of
+from deepmac_distill.dataset.findings import runs_of
 from deepmac_distill.labels.export import write_instances_json
 from deepmac_distill.labels.rules import Rules
 from deepmac_distill.labels.table import label_table

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from pycocotools import mask as coco_mask
 
-from deepmac_distill.dataset.coco import load_coco_json, read_coco
+from deepmac_distill.dataset.coco import read_coco
 from deepmac_distill.errors import DataError
 from deepmac_distill.labels.export import write_instances_json
 from deepmac_distill.labels.rules import Rules
@@ -175,7 +175,7 @@ def test_our_reader_takes_what_the_export_wrote(tmp_path: Path, on_rejected: Any
 def test_exporting_again_with_the_same_labels_changes_nothing(tmp_path: Path, on_rejected: Any) -> None:
     rules = Rules(min_mask_score=0.5, on_rejected=on_rejected)
     written, _ = export(tmp_path, rules)
-    again = load_coco_json(tmp_path / "out.json", "cat")
+    again = read_coco(tmp_path / "out.json", "cat").document()
     write_instances_json(again, labels(tuple(written)), rules, tmp_path / "again.json")
     assert json.loads((tmp_path / "again.json").read_text()) == json.loads(
         (tmp_path / "out.json").read_text()

@@ -10,7 +10,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from deepmac_distill.dataset.classes import VOC_NAMES, Classes
-from deepmac_distill.dataset.coco import Annotations, load_coco_json, read_coco, require_seen_masks
+from deepmac_distill.dataset.coco import Annotations, read_coco, require_seen_masks
 from deepmac_distill.errors import DataError
 
 # pycocotools.mask.decode predates numpy 2's copy keyword.
@@ -70,6 +70,9 @@ def test_rows_are_sorted_by_image_and_annotation_whatever_the_file_says(tmp_path
         "degenerate_polygon_parts": 0,
         "unusable_masks": 0,
         "hidden_masks": 1,
+        "merged_images": 0,
+        "dropped_categories": 0,
+        "renumbered_annotations": 0,
     }
 
 
@@ -87,9 +90,9 @@ def test_hidden_masks_leave_no_trace_in_the_hash_even_where_they_are_garbage(tmp
     for garbage in ([[1, 2, 3]], {"size": [1, 1], "counts": "??"}, "nonsense", None):
         document = plain()
         document["annotations"][0] |= {"segmentation": garbage, "area": 1e9}
-        assert read(tmp_path, document).content_sha256 == clean.content_sha256
+        assert read(tmp_path, document).fingerprint == clean.fingerprint
     document["annotations"][1]["segmentation"] = [[10, 10, 30, 10, 30, 31]]
-    assert read(tmp_path, document).content_sha256 != clean.content_sha256
+    assert read(tmp_path, document).fingerprint != clean.fingerprint
 
 
 def test_a_teachers_mask_of_an_unseen_class_is_ours_to_see(tmp_path: Path) -> None:
@@ -106,8 +109,8 @@ def test_raw_json_has_lost_hidden_masks_and_nothing_else(tmp_path: Path) -> None
     path.write_text(json.dumps(plain()))
     expected = plain()
     del expected["annotations"][0]["segmentation"], expected["annotations"][0]["area"]
-    assert load_coco_json(path, "cat") == expected
-    assert load_coco_json(path, "cat", hide_unseen=False) == plain()
+    assert read_coco(path, "cat").document() == expected
+    assert read_coco(path, "cat", hide_unseen=False).document() == plain()
 
 
 def test_both_kinds_of_run_length_mask_decode_to_the_same_pixels(tmp_path: Path) -> None:
@@ -300,7 +303,7 @@ def test_a_bad_annotation_is_named_on_one_line(tmp_path: Path, change: dict[str,
 
 
 IMAGE = {"id": 5, "file_name": "a.jpg", "height": 40, "width": 60}
-CAT = {"id": 17, "name": "cat"}
+CAT, OTHER = {"id": 17, "name": "cat"}, {"id": 18, "name": "cat"}
 BAD_DOCUMENTS = [
     ([], "got list, expected a JSON object"),
     ({}, "images: got null, expected a list"),
@@ -308,12 +311,15 @@ BAD_DOCUMENTS = [
     (plain(categories={}), "categories: got {}, expected a list"),
     (plain(categories=[]), "categories: got none, expected at least one"),
     (plain(annotations=[3]), "annotations[0]: got 3, expected an object"),
-    (plain(categories=[CAT, {"id": 18, "name": "cat"}]), 'name "cat" is used twice'),
+    (
+        plain(categories=[CAT, OTHER], annotations=[box(1), box(2, category_id=18)]),
+        'name "cat" is used twice',
+    ),
     (plain(categories=[CAT, {"id": 17, "name": "yak"}]), "id 17 is used twice"),
-    (plain(categories=[{"id": "17", "name": "cat"}]), 'id "17": expected a whole number'),
+    (plain(categories=[CAT, {"id": "18", "name": "yak"}]), 'id "18": expected a whole number'),
     (plain(categories=[{"id": 17}]), "name null: expected a word"),
     (plain(categories=[{"id": 17, "name": "dog"}]), 'seen class "cat": no such class'),
-    (plain(images=[IMAGE, IMAGE]), "image 5: its id is used twice"),
+    (plain(images=[IMAGE, IMAGE | {"width": 61}]), "image 5: its id is used twice"),
     (plain(images=[IMAGE | {"id": 5.0}]), "images[0]: id 5.0: expected a whole number"),
     (plain(images=[IMAGE | {"height": 0}]), "image 5: height 0: expected a whole number > 0"),
     (plain(images=[IMAGE | {"width": 60.0}]), "image 5: width 60.0: expected a whole number > 0"),
@@ -324,8 +330,7 @@ BAD_DOCUMENTS = [
     (plain(images=[IMAGE | {"file_name": "C:\\a.jpg"}]), "expected a path inside the image folder"),
     (plain(images=[IMAGE | {"file_name": "..\\a.jpg"}]), "expected a path inside the image folder"),
     (plain(images=[IMAGE | {"file_name": "\\\\host\\a.jpg"}]), "expected a path inside the image folder"),
-    (plain(annotations=[box(1), box(1)]), "annotation 1: its id is used twice"),
-    (plain(annotations=[box(1) | {"id": "1"}]), 'annotations[0]: id "1": expected a whole number'),
+    (plain(annotations=[box(1), box(2) | {"id": "1"}]), 'annotation "1": id "1": expected a whole number'),
 ]
 
 
@@ -354,12 +359,12 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 def test_reading_does_not_depend_on_the_order_of_the_file(tmp_path: Path) -> None:
     document = plain()
     turned = {key: value[::-1] for key, value in copy.deepcopy(document).items()}
-    assert read(tmp_path, document).content_sha256 == read(tmp_path, turned).content_sha256
+    assert read(tmp_path, document).fingerprint == read(tmp_path, turned).fingerprint
 
 
 def test_the_hash_tells_what_is_seen(tmp_path: Path) -> None:
     document = plain(annotations=[box(1)])
-    assert read(tmp_path, document).content_sha256 != read(tmp_path, document, "all").content_sha256
+    assert read(tmp_path, document).fingerprint != read(tmp_path, document, "all").fingerprint
 
 
 def categories(*names: str) -> list[dict[str, Any]]:

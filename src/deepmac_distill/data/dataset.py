@@ -68,8 +68,8 @@ class BoxDataset(Dataset[Sample]):
         self._class_index = annotations.class_index()
         self._usable = pc.equal(table["status"], "ok").to_numpy() & (True if wanted is None else wanted)
         self._has_mask = annotations.has_mask() & with_masks
-        self._polygons = table["polygons"].combine_chunks()
-        self._rle_counts = table["rle_counts"].combine_chunks()
+        self._polygons = table["polygons"]
+        self._rle_counts = table["rle_counts"]
 
     def __len__(self) -> int:
         """The number of images."""
@@ -83,7 +83,8 @@ class BoxDataset(Dataset[Sample]):
         """
         position, draw = key
         image_id, name, height, width = (
-            column[position].as_py() for column in self.annotations.images.columns
+            self.annotations.images[name][position].as_py()
+            for name in ("image_id", "file_name", "height", "width")
         )
         view = self.view_of(np.random.default_rng([self.seed, position, draw]), height, width)
         rows = np.arange(self._offsets[position], self._offsets[position + 1])

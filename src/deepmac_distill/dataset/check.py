@@ -5,38 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from deepmac_distill.dataset.cache import TableCache
 from deepmac_distill.dataset.classes import Classes, SeenSpec
-from deepmac_distill.dataset.coco import (
-    Annotations,
-    build_annotation_set,
-    parse_json,
-    require_seen_masks,
-)
-from deepmac_distill.dataset.problems import (
-    Level,
-    Problem,
-    annotation_problems,
-    category_problems,
-    document_problems,
-    file_name_of,
-    image_problems,
-)
+from deepmac_distill.dataset.dataset import Dataset, problems_of
+from deepmac_distill.dataset.document import BrokenDocument
+from deepmac_distill.dataset.polygons import FlatPolygons
+from deepmac_distill.dataset.problems import Level, Problem, category_problems
+from deepmac_distill.dataset.tables import Tables
+from deepmac_distill.dataset.views import Annotations, boxes_xywh, equals, require_seen_masks, sizes_of_rows
 from deepmac_distill.errors import DataError
 
 MIN_MASK_BOX_IOU = 0.5
 
 
 def find_problems(
-    path: Path, seen: SeenSpec, other: Path | None = None, *, strict: bool = False
+    path: Path, seen: SeenSpec, other: Path | None = None, *, strict: bool = False, cache: Path | None = None
 ) -> list[Problem]:
-    """All problems of a file, errors first; without an error `read_coco` (as `strict`) takes it.
+    """All problems of a file, errors first; without one `Dataset.open` (as `strict`) and its views take it.
 
     Masks of unseen classes are looked at too: this is a report for people, and nothing learns from it.
 
@@ -44,28 +35,25 @@ def find_problems(
         other: a second file that must share no image with this one, such as the validation set.
     """
     try:
-        raw = parse_json(path)
-    except DataError as error:
-        return [_refusal("error", path, error)]
-    found = list(document_problems(raw, path))
-    if not found:
-        found = [*_content_problems(raw, path, seen, strict)]
+        tables, _ = TableCache(cache).tables(path)
+    except BrokenDocument as error:
+        return list(error.problems)
+    found = [*_class_errors(tables, path, seen), *problems_of(tables, path, strict=strict)]
     if not any(problem.level == "error" for problem in found):
-        annotation_set = build_annotation_set(
-            raw, path, Classes.from_categories(raw["categories"], seen, str(path))
-        )
-        found += chain(_mask_problems(annotation_set), _class_problems(annotation_set))
-        found += _leak_problems(path, other) if other is not None else []
+        truth = Dataset.open(path, seen=seen, strict=strict, cache=cache).for_evaluation()
+        found += chain(_mask_problems(truth), _class_problems(truth))
+        found += _leak_problems(path, other, cache) if other is not None else []
     return sorted(found, key=lambda problem: ("error", "warning", "note").index(problem.level))
 
 
-def leaked_images(path: Path, other: Path) -> list[Problem]:
+def leaked_images(path: Path, other: Path, cache: Path | None = None) -> list[Problem]:
     """Images that two files share by name: what is measured on one must not be learned from the other.
 
     Raises:
         DataError: one of the files is not a COCO file.
     """
-    first, second = ({str(file_name_of(image)) for image in _images_of(file)} for file in (path, other))
+    kept = TableCache(cache)
+    first, second = (set(kept.tables(file)[0].images["file_name"].to_pylist()) for file in (path, other))
     shared = sorted(first & second)
     if not shared:
         return []
@@ -73,91 +61,90 @@ def leaked_images(path: Path, other: Path) -> list[Problem]:
     return [Problem("warning", str(path), message)]
 
 
-def class_counts(annotation_set: Annotations) -> pa.Table:
+def class_counts(annotations: Annotations) -> pa.Table:
     """One row per class in label order: name, seen, boxes (usable), masks (of those), crowd, degenerate."""
-    classes, labels = annotation_set.classes, annotation_set.class_index()
-    status = {
-        name: pc.equal(annotation_set.annotations["status"], name).to_numpy()
-        for name in ("ok", "crowd", "degenerate")
-    }
-    groups = {"boxes": status["ok"], "masks": status["ok"] & annotation_set.has_mask()} | {
+    classes, index = annotations.classes, annotations.class_index()
+    status = {name: equals(annotations.annotations, "status", name) for name in ("ok", "crowd", "degenerate")}
+    groups = {"boxes": status["ok"], "masks": status["ok"] & annotations.has_mask()} | {
         name: status[name] for name in ("crowd", "degenerate")
     }
-    counted = {name: np.bincount(labels[rows], minlength=len(classes)) for name, rows in groups.items()}
+    counted = {name: np.bincount(index[rows], minlength=len(classes)) for name, rows in groups.items()}
     return pa.table({"name": classes.names, "seen": classes.seen, **counted})
-
-
-def _images_of(path: Path) -> list[dict[str, Any]]:
-    raw = parse_json(path)
-    for problem in document_problems(raw, path):
-        raise DataError(str(problem))
-    return raw["images"]
 
 
 def _refusal(level: Level, path: Path, error: DataError) -> Problem:
     return Problem(level, str(path), str(error).removeprefix(f"{path}: "))
 
 
-def _leak_problems(path: Path, other: Path) -> list[Problem]:
+def _leak_problems(path: Path, other: Path, cache: Path | None) -> list[Problem]:
     try:
-        return leaked_images(path, other)
+        return leaked_images(path, other, cache)
     except DataError as error:
         return [_refusal("error", other, error)]
 
 
-def _content_problems(raw: dict[str, Any], path: Path, seen: SeenSpec, strict: bool) -> Iterator[Problem]:
-    of_categories = list(category_problems(raw["categories"], str(path)))
-    yield from of_categories
-    if not of_categories:
-        try:
-            Classes.from_categories(raw["categories"], seen, str(path))
-        except DataError as error:
-            yield _refusal("error", path, error)
-    yield from image_problems(raw["images"], path)
-    yield from annotation_problems(raw, path, strict=strict)
-
-
-def _mask_problems(annotation_set: Annotations) -> Iterator[Problem]:
-    """Masks that lie elsewhere than their boxes: one of the two belongs to another object."""
-    table, sizes = annotation_set.annotations, annotation_set.image_sizes()
-    rows = np.flatnonzero(annotation_set.has_mask() & pc.equal(table["status"], "ok").to_numpy())
-    table, sizes = table.take(rows), sizes[rows]
-    columns = (table[name].to_pylist() for name in ("annotation_id", "bbox", "polygons", "rle_counts"))
-    for annotation_id, bbox, polygons, counts, size in zip(*columns, sizes.tolist(), strict=True):
-        tight = _tight_box_xywh(polygons, counts, size)
-        iou = coco_mask.iou([tight], [bbox], [0]).item()
-        if iou < MIN_MASK_BOX_IOU:
-            shown = [round(value, 2) for value in tight]
-            message = f"its mask fills {shown}, IoU {iou:.2f} with bbox {bbox}; expected {MIN_MASK_BOX_IOU}"
-            yield Problem("warning", f"{annotation_set.path}: annotation {annotation_id}", message)
-
-
-def _tight_box_xywh(polygons: list[list[float]] | None, counts: bytes | None, size: list[int]) -> list[float]:
-    if polygons is None:
-        return coco_mask.toBbox({"size": size, "counts": counts}).tolist()
-    points = np.concatenate([np.reshape(part, (-1, 2)) for part in polygons])  # (P, 2) x, y
-    return [*points.min(axis=0).tolist(), *np.ptp(points, axis=0).tolist()]
-
-
-def _class_problems(annotation_set: Annotations) -> Iterator[Problem]:
+def _class_errors(tables: Tables, path: Path, seen: SeenSpec) -> list[Problem]:
+    if of_categories := list(category_problems(tables.categories, str(path))):
+        return of_categories
     try:
-        require_seen_masks(annotation_set)
+        Classes.from_categories(tables.categories, seen, str(path))
     except DataError as error:
-        yield Problem(
-            "warning", str(annotation_set.path), str(error).removeprefix(f"{annotation_set.path}: ")
-        )
-    rows = class_counts(annotation_set).to_pylist()
+        return [_refusal("error", path, error)]
+    return []
+
+
+def _mask_problems(truth: Annotations) -> Iterator[Problem]:
+    """Masks that lie elsewhere than their boxes: one of the two belongs to another object."""
+    table = truth.annotations
+    tight, boxes = _tight_boxes(truth), boxes_xywh(table)
+    ious = _ious(tight, boxes)
+    judged = truth.has_mask() & equals(table, "status", "ok")
+    for row in np.flatnonzero(judged & (ious < MIN_MASK_BOX_IOU)).tolist():
+        shown = [round(value, 2) for value in tight[row].tolist()]
+        bbox, name = boxes[row].tolist(), table["annotation_id"][row].as_py()
+        message = f"its mask fills {shown}, IoU {ious[row]:.2f} with bbox {bbox}; expected {MIN_MASK_BOX_IOU}"
+        yield Problem("warning", f"{truth.path}: annotation {name}", message)
+
+
+def _tight_boxes(truth: Annotations) -> NDArray[np.float64]:
+    """(N, 4) xywh that masks fill; nan without a mask."""
+    table, sizes = truth.annotations, sizes_of_rows(truth.images, truth.annotations)
+    found = [np.empty((0, 4))]
+    for chunk in table["polygons"].chunks:
+        bounds = FlatPolygons.of(chunk).row_bounds()
+        bounds[:, 2:] -= bounds[:, :2]
+        bounds[chunk.is_null().to_numpy(zero_copy_only=False)] = np.nan
+        found.append(bounds)
+    boxes = np.concatenate(found)
+    counts = table["rle_counts"]
+    for row in np.flatnonzero(counts.is_valid().to_numpy()).tolist():
+        boxes[row] = coco_mask.toBbox({"size": sizes[row].tolist(), "counts": counts[row].as_py()})
+    return boxes
+
+
+def _ious(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N,) IoU of pairs of xywh boxes."""
+    overlap = np.minimum(first[:, :2] + first[:, 2:], second[:, :2] + second[:, 2:])
+    overlap -= np.maximum(first[:, :2], second[:, :2])
+    shared = np.maximum(overlap, 0).prod(axis=1)
+    return shared / np.maximum(first[:, 2:].prod(axis=1) + second[:, 2:].prod(axis=1) - shared, 1e-12)
+
+
+def _class_problems(truth: Annotations) -> Iterator[Problem]:
+    try:
+        require_seen_masks(truth)
+    except DataError as error:
+        yield _refusal("warning", truth.path, error)
+    rows = class_counts(truth).to_pylist()
     for row in rows:
-        where = f"{annotation_set.path}: class {row['name']}"
+        where = f"{truth.path}: class {row['name']}"
         if row["boxes"] == 0:
             yield Problem("note", where, "no usable boxes; nothing is learned or measured of it")
         elif row["seen"] and row["masks"] == 0:
             yield Problem("warning", where, f"seen, but none of its {row['boxes']} boxes has a mask")
     hidden = sum(row["masks"] for row in rows if not row["seen"])
     if hidden:
-        yield Problem(
-            "note", str(annotation_set.path), f"{hidden} masks of unseen classes are never trained on"
-        )
-    empty = annotation_set.counts["images_without_annotations"]
+        yield Problem("note", str(truth.path), f"{hidden} masks of unseen classes are never trained on")
+    empty = truth.counts["images_without_annotations"]
     if empty:
-        yield Problem("note", str(annotation_set.path), f"{empty} images have no annotations")
+        yield Problem("note", str(truth.path), f"{empty} images have no annotations")

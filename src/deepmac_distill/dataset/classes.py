@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -54,6 +54,21 @@ class Classes:
     def __len__(self) -> int:
         return len(self.names)
 
+    def hiding(self, names: Collection[str], where: str = "categories") -> Classes:
+        """The same classes, those named here unseen.
+
+        Raises:
+            DataError: one of the names is no seen class, or no seen class is left.
+        """
+        for name in sorted(set(names).difference(self.seen_names)):
+            raise DataError(
+                f'{where}: class to hide "{name}": no seen class; {_expected(name, self.seen_names)}'
+            )
+        seen = tuple(shown and name not in names for name, shown in zip(self.names, self.seen, strict=True))
+        if not any(seen):
+            raise DataError(f"{where}: all seen classes are to be hidden; expected at least one to be left")
+        return replace(self, seen=seen)
+
     @cached_property
     def label_of(self) -> dict[int, int]:
         """Category id -> label."""
@@ -94,19 +109,21 @@ def seen_names_of(seen: SeenSpec, names: Sequence[str], where: str = "categories
         case _:
             chosen = frozenset(_listed(seen))
     for name in sorted(chosen.difference(names)):
-        close = get_close_matches(name, names, n=3) or list(names[:3])
-        raise DataError(
-            f'{where}: seen class "{name}": no such class; expected one such as {", ".join(close)}'
-        )
+        raise DataError(f'{where}: seen class "{name}": no such class; {_expected(name, names)}')
     if not chosen:
         raise DataError(f"{where}: seen classes {seen!r}: none is in the file; expected at least one")
     return chosen
 
 
+def _expected(name: str, names: Sequence[str]) -> str:
+    close = get_close_matches(name, names, n=3) or list(names[:3])
+    return f"expected one such as {', '.join(close)}"
+
+
 def _listed(seen: SeenSpec) -> list[str]:
     if isinstance(seen, str) and seen.endswith(".txt"):
         try:
-            seen = Path(seen).read_text(encoding="utf-8").splitlines()
+            seen = Path(seen).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{seen}: list of seen classes: {error}; expected a text file") from error
     elif isinstance(seen, str):

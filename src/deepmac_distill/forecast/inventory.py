@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from deepmac_distill.dataset.classes import Classes, SeenSpec
-from deepmac_distill.dataset.coco import parse_json
-from deepmac_distill.dataset.problems import document_problems, file_name_of, image_problems
-from deepmac_distill.errors import DataError
+import numpy as np
+from numpy.typing import NDArray
+
+from deepmac_distill.dataset.classes import SeenSpec
+from deepmac_distill.dataset.dataset import Dataset
 
 JSON_IN_MEMORY = 6  # bytes at most for each of the file while it is read; 5.8 on polygons of COCO
 COCO_PAGE, LVIS_PAGE = "https://cocodataset.org/#download", "https://www.lvisdataset.org/dataset"
@@ -44,41 +43,38 @@ class Inventory:
     seen: PerImage = field(default_factory=PerImage)  # of them those of seen classes
 
 
-def take_inventory(annotations: Path, folder: Path, seen: SeenSpec) -> Inventory:
+def take_inventory(annotations: Path, folder: Path, seen: SeenSpec, strict: bool = False) -> Inventory:
     """Compare an annotation file with the listing of its folder of images.
 
-    Masks are not looked at. `deepmac check` is the thorough way.
+    Errors of masks are left to `deepmac check`, which is the thorough way.
 
     Raises:
-        DataError: the file is there and is no COCO file, or its classes do not fit `seen`.
+        DataError: the file is there and something but its masks is wrong, or its classes do not fit `seen`.
     """
     lacking = [str(annotations)] if not annotations.is_file() else []
     if not folder.is_dir():
         lacking.append(f"{folder}/")
     if not annotations.is_file():
         return Inventory(annotations=annotations, folder=folder, missing=tuple(lacking))
-    raw = parse_json(annotations)
-    for problem in document_problems(raw, annotations):
-        raise DataError(str(problem))
-    for problem in image_problems(raw["images"], annotations):
-        raise DataError(str(problem))
-    classes = Classes.from_categories(raw["categories"], seen, str(annotations))
-    names = [file_name_of(image) for image in raw["images"]]
+    dataset = Dataset.open(annotations, seen=seen, strict=strict)
+    names = dataset.tables.images["file_name"].to_pylist()
     if folder.is_dir() and (absent := absent_images(names, folder)):
         lacking.append(f"{len(absent)} of {len(names)} images of {folder}/, such as {absent[0]}")
-    usable = [box for box in raw["annotations"] if not box.get("iscrowd")]
-    seen_ids = {i for i, shown in zip(classes.category_ids, classes.seen, strict=True) if shown}
-    shown = [box for box in usable if box.get("category_id") in seen_ids]
+    table, classes = dataset.tables.annotations, dataset.classes
+    usable = ~table["iscrowd"].to_numpy()
+    seen_ids = [i for i, shown in zip(classes.category_ids, classes.seen, strict=True) if shown]
+    of_seen = np.isin(table["category_id"].to_numpy(), seen_ids)
+    image_ids = table["image_id"].to_numpy()
     return Inventory(
         annotations=annotations,
         folder=folder,
         missing=tuple(lacking),
         json_bytes=annotations.stat().st_size,
         images=len(names),
-        boxes=len(raw["annotations"]),
+        boxes=len(table),
         class_names=classes.names,
-        usable=_per_image(usable, len(names)),
-        seen=_per_image(shown, len(names)),
+        usable=_per_image(image_ids[usable], len(names)),
+        seen=_per_image(image_ids[usable & of_seen], len(names)),
     )
 
 
@@ -106,6 +102,7 @@ def download_page(missing: str) -> str:
     return COCO_PAGE if "train2017" in missing or "val2017" in missing else ""
 
 
-def _per_image(boxes: Sequence[dict[str, Any]], images: int) -> PerImage:
-    counts = Counter(box.get("image_id") for box in boxes)
-    return PerImage(mean=len(boxes) / max(images, 1), most=max(counts.values(), default=0))
+def _per_image(image_ids: NDArray[np.int64], images: int) -> PerImage:
+    """Of the images of boxes, one entry for each box."""
+    most = int(np.unique(image_ids, return_counts=True)[1].max(initial=0))
+    return PerImage(mean=len(image_ids) / max(images, 1), most=most)

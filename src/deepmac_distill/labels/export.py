@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from pycocotools import mask as coco_mask
 
-from deepmac_distill.dataset.coco import source_of
-from deepmac_distill.dataset.problems import drawn_parts, file_name_of
+from deepmac_distill.dataset.findings import drawn_parts, source_of
+from deepmac_distill.dataset.problems import file_name_of
 from deepmac_distill.files import written_whole
 from deepmac_distill.geometry.boxes import xywh_to_xyxy
 from deepmac_distill.geometry.rle import encode_boxes
@@ -36,7 +36,7 @@ def write_instances_json(
     do a human's of which nothing can be used (`source_of` calls them `none`).
 
     Args:
-        source: as `load_coco_json` gives it, hidden masks gone, its annotations valid; left as it is.
+        source: as `Annotations.document` gives it, hidden masks gone, its annotations valid; left as it is.
         labels: rows of LABELS_SCHEMA, one for each annotation of the source.
 
     Returns:
@@ -57,7 +57,7 @@ def write_instances_json(
         size = sizes[annotation["image_id"]]
         score = None if scores[row] is None else float(str(np.float32(scores[row])))
         end: Annotation | None
-        if source_of(annotation) == "human":
+        if source_of(annotation, *size) == "human":
             kind, end = "human", _human(annotation, size)
         elif accepted[row]:
             kind, end = "teacher", _teacher(annotation, size, drawn[row], areas[row], score)

@@ -168,7 +168,7 @@ def _truth_of(folders: Sequence[Path]) -> Annotations:
     records = [read_record(folder) for folder in folders]
     truth = read_coco(Path(records[0].annotations), records[0].seen, hide_unseen=False)
     for folder, record in zip(folders, records, strict=True):
-        if record.annotations_sha256 != truth.content_sha256:
+        if record.annotations_sha256 != truth.fingerprint:
             raise DataError(
                 f"{folder}: evaluated on other annotations or seen classes than {truth.path} holds now"
             )

@@ -58,7 +58,7 @@ def evaluate(job: Job, model: Trained | Path) -> Path:
     settings = job.pipeline.evaluation
     inputs: dict[str, Any] = {
         "weights": weights_sha256,
-        "data.val_annotations": truth.content_sha256,
+        "data.val_annotations": truth.fingerprint,
         "data.val_images": images_sha256(truth, data.images),
         "evaluation.max_detections": settings.max_detections,
         "evaluation.bootstrap": settings.bootstrap,
@@ -198,7 +198,7 @@ def _evaluate(
         segm, bbox = _average_precision(job, truth, coco_results(truth, detected), elsewhere, folder)
     record = EvaluationRecord(
         annotations=str(truth.path.resolve()),
-        annotations_sha256=truth.content_sha256,
+        annotations_sha256=truth.fingerprint,
         images=str(images.resolve()),
         seen=truth.classes.seen_names,
         weights=str(weights),

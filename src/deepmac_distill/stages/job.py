@@ -45,7 +45,7 @@ class Job:
         """An annotation file; `hide_unseen` False is for judging, and for stage `student-human`."""
         data = self.pipeline.data
         annotations = read_coco(path, data.seen, strict=data.strict, hide_unseen=hide_unseen)
-        self._facts[annotations.content_sha256] = _facts_of(annotations)
+        self._facts[annotations.fingerprint] = _facts_of(annotations)
         return annotations
 
     def read_and_tell(self, path: Path) -> Annotations:

@@ -12,7 +12,7 @@ from deepmac_distill.chain import WEIGHTS, redo_after
 from deepmac_distill.config.schema import LabelsConfig
 from deepmac_distill.data.images import images_sha256
 from deepmac_distill.data.loader import evaluation_batches
-from deepmac_distill.dataset.coco import Annotations, load_coco_json
+from deepmac_distill.dataset.coco import Annotations
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import write_json
 from deepmac_distill.inference import segment_boxes
@@ -40,8 +40,7 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
     rules = rules_of(job.pipeline.labels)
 
     def work(folder: Path) -> None:
-        raw = load_coco_json(data.annotations, job.pipeline.data.seen)
-        counts = labels.export_coco(raw, rules, folder / "instances.json")
+        counts = labels.export_coco(annotations.document(), rules, folder / "instances.json")
         write_json(folder / "counts.json", counts)
         if again := redo_after(job.run.path, "select"):
             job.progress.note(f"labels changed: the student learned from others; next: {again}")
@@ -50,7 +49,7 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
     inputs = {f"labels.{name}": value for name, value in dataclasses.asdict(rules).items()} | {
         "labels.threshold": labels.cut,
         "masks.parquet": labels.sha256,
-        "data.train_annotations": annotations.content_sha256,
+        "data.train_annotations": annotations.fingerprint,
     }
     return job.do("select", inputs, work, derived=True) / "instances.json"
 
@@ -69,7 +68,7 @@ def _label_facts(job: Job, annotations: Annotations, images: Path, weights: Path
     labels = job.pipeline.labels
     inputs = {
         "teacher": sha256_of_weights(weights),
-        "data.train_annotations": annotations.content_sha256,
+        "data.train_annotations": annotations.fingerprint,
         "data.train_images": images_sha256(annotations, images),
         "labels.soft": labels.soft,
         "labels.unit_images": labels.unit_images,

@@ -119,7 +119,7 @@ def _student_of_run(job: Job, annotations: Annotations, images: Path) -> Path:
         inputs = training_inputs(job, "student", annotations, images)
         inputs["student annotations"] = done["student annotations"]
         return job.do("student", inputs, lambda _: None) / "weights.safetensors"
-    if selected is not None and selected["data.train_annotations"] != annotations.content_sha256:
+    if selected is not None and selected["data.train_annotations"] != annotations.fingerprint:
         raise RunError(
             f"{job.run.path}: select was made from other annotations or seen classes than "
             f"{annotations.path} has now; expected the same (`deepmac pseudolabel`)"

@@ -171,7 +171,7 @@ def training_inputs(job: Job, role: Role, annotations: Annotations, images: Path
     recipe: RoleConfig = getattr(job.pipeline, role)
     inputs = config.flatten(recipe, f"{role}.") | {
         "seed": job.pipeline.seed,
-        f"{role} annotations": annotations.content_sha256,
+        f"{role} annotations": annotations.fingerprint,
         "data.train_images": images_sha256(annotations, images),
     }
     start, backbone = f"{role}.train.init_from", f"{role}.model.backbone_weights"
@@ -304,6 +304,6 @@ def _card(
         seen=seen,
         image_size_px=recipe.train.image_size_px,
         steps=0 if isinstance(recipe.model, GrabCutConfig) else recipe.train.steps,
-        data_sha256=annotations.content_sha256,
+        data_sha256=annotations.fingerprint,
         pretrained_mask_classes=pretrained_mask_classes,
     )

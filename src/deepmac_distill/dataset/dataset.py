@@ -1,0 +1,135 @@
+"""An annotation file, parsed once: opened in milliseconds ever after, and seen through views."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from deepmac_distill.dataset import views
+from deepmac_distill.dataset.cache import TableCache, read_checked, write_checked
+from deepmac_distill.dataset.classes import Classes, SeenSpec
+from deepmac_distill.dataset.fingerprint import fingerprint_of
+from deepmac_distill.dataset.problems import Problem, category_problems
+from deepmac_distill.dataset.tables import Tables
+from deepmac_distill.dataset.views import TrainingView, Truth
+from deepmac_distill.errors import DataError
+from deepmac_distill.files import sha256_of_json
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A COCO, LVIS v1 or boxes-only file, and of which classes the masks may be seen."""
+
+    path: Path
+    classes: Classes
+    tables: Tables
+    strict: bool  # doubts are errors
+    folder: Path  # where the cache keeps the tables
+    note: str  # what the user should know of the cache; empty if nothing
+
+    @classmethod
+    def open(
+        cls, annotations: Path, *, seen: SeenSpec, strict: bool = False, cache: Path | None = None
+    ) -> Dataset:
+        """Map the tables of a file into memory; a file that the cache does not know is parsed first.
+
+        Boxes without area stay, with status `degenerate`; boxes over the edge stay as written and are
+        counted as `clipped`; polygon parts of fewer than three points are dropped and counted. A mask that
+        covers no pixel counts as no mask, and as an `unusable` one. With `strict` all these are refused.
+
+        Args:
+            seen: see `classes.seen_names_of`.
+            cache: folder of the cache; None is `cache.cache_folder()`.
+
+        Raises:
+            DataError: the first thing wrong with the file, masks aside: where, what was got, what was
+                expected.
+        """
+        kept = TableCache(cache)
+        tables, folder = kept.tables(annotations)
+        for problem in category_problems(tables.categories, str(annotations)):
+            raise DataError(str(problem))
+        classes = Classes.from_categories(tables.categories, seen, str(annotations))
+        found = cls(annotations, classes, tables, strict, folder, kept.note)
+        found._refuse(np.zeros(len(tables.annotations), dtype=bool), {"entry"})
+        return found
+
+    def for_training(self, hide: Collection[str] = ()) -> TrainingView:
+        """All boxes, and the masks of seen classes.
+
+        Args:
+            hide: seen classes that are treated as unseen.
+
+        Raises:
+            DataError: a mask that can be seen has an error.
+        """
+        classes = self.classes.hiding(hide, str(self.path))
+        hidden = views.hidden_rows(self.tables.annotations, classes)
+        self._refuse(~hidden, {"mask"})
+        drawn = hidden & self.tables.annotations["drawn"].to_numpy()
+        annotations = views.hide_masks(self.tables.annotations, hidden)
+        counts = views.count(self.tables.images, annotations) | {"hidden_masks": int(drawn.sum())}
+        return TrainingView(**self._parts(annotations, classes, counts, "training"))
+
+    def for_evaluation(self, hide: Collection[str] = ()) -> Truth:
+        """All boxes and all masks; `hide` names classes that count as unseen, though their masks are here.
+
+        Raises:
+            DataError: a mask has an error.
+        """
+        self._refuse(np.ones(len(self.tables.annotations), dtype=bool), {"mask"})
+        counts = views.count(self.tables.images, self.tables.annotations) | {"hidden_masks": 0}
+        classes = self.classes.hiding(hide, str(self.path))
+        return Truth(**self._parts(self.tables.annotations, classes, counts, "evaluation"))
+
+    def problems(self) -> Iterator[Problem]:
+        """All that was found on reading, masks of every class included, in the order of the file."""
+        yield from problems_of(self.tables, self.path, strict=self.strict)
+
+    def _refuse(self, visible: NDArray[np.bool_], about: set[str]) -> None:
+        """Raise the first error about these things; of masks, those of `visible` rows."""
+        for finding in self.tables.findings.to_pylist():
+            wrong = finding["level"] == "error" or self.strict
+            if (
+                wrong
+                and finding["about"] in about
+                and (finding["about"] == "entry" or visible[finding["row"]])
+            ):
+                raise DataError(f"{self.path}: {finding['where']}: {finding['message']}")
+
+    def _parts(
+        self, annotations: pa.Table, classes: Classes, counts: dict[str, int], view: str
+    ) -> dict[str, Any]:
+        return {
+            "path": self.path,
+            "images": self.tables.images,
+            "annotations": annotations,
+            "classes": classes,
+            "counts": counts | self.tables.counts,
+            "fingerprint": self._fingerprint(annotations, classes, view),
+            "head": self.tables.other | {"categories": self.tables.categories},
+        }
+
+    def _fingerprint(self, annotations: pa.Table, classes: Classes, view: str) -> str:
+        """The hash of a view, kept beside the tables, because it takes a look at every mask."""
+        of = sha256_of_json([self.folder.name, view, classes.names, classes.category_ids, classes.seen])
+        path = self.folder / f"{view}-{of[:16]}.json"
+        if (kept := read_checked(path)) is not None and kept.get("of") == of:
+            return str(kept["fingerprint"])
+        found = fingerprint_of(self.tables.images, annotations, classes)
+        if self.folder.is_dir():
+            write_checked(path, {"of": of, "fingerprint": found})
+        return found
+
+
+def problems_of(tables: Tables, path: Path, *, strict: bool) -> Iterator[Problem]:
+    """What reading found, as errors and warnings."""
+    for finding in tables.findings.to_pylist():
+        level = "error" if strict or finding["level"] == "error" else "warning"
+        yield Problem(level, f"{path}: {finding['where']}", finding["message"])

@@ -1,0 +1,64 @@
+"""The tables of an annotation file, as files that are mapped into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+ANNOTATIONS_FILE, IMAGES_FILE, FINDINGS_FILE = "annotations.arrow", "images.arrow", "findings.arrow"
+IMAGES = pa.schema(
+    {
+        "image_id": pa.int64(),
+        "file_name": pa.string(),
+        "height": pa.int32(),
+        "width": pa.int32(),
+        "position": pa.int64(),  # in the file
+        "extra": pa.binary(),  # keys that nothing here reads, as JSON; null without
+    }
+)
+FINDINGS = pa.schema(
+    {
+        "row": pa.int64(),  # of the annotations; -1 for what is about an image
+        "where": pa.string(),
+        "level": pa.string(),  # error | doubt
+        "about": pa.string(),  # entry | mask: nobody's business where the mask is hidden
+        "message": pa.string(),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """All of an annotation file, masks of every class included."""
+
+    images: pa.Table  # IMAGES, ascending ids
+    annotations: pa.Table  # chunk.STORED, by image, then by id
+    categories: list[dict[str, Any]]  # as in the file, ids as numbers
+    other: dict[str, Any]  # all other keys of the file
+    findings: pa.Table  # FINDINGS, in the order of the file
+    counts: dict[str, int]  # what reading changed, by nature
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing but masks has errors; only then the tables can be used."""
+        wrong = pc.and_(pc.equal(self.findings["level"], "error"), pc.equal(self.findings["about"], "entry"))
+        return not pc.any(wrong).as_py()
+
+
+@contextmanager
+def write_table(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatchFileWriter]:
+    """A file of record batches, written one after the other."""
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+        yield writer
+
+
+def open_table(path: Path) -> pa.Table:
+    """A table over a mapped file: nothing is read until it is looked at."""
+    with pa.memory_map(str(path)) as file:
+        return pa.ipc.open_file(file).read_all()
