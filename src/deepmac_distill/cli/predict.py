@@ -10,6 +10,7 @@ import typer
 
 from deepmac_distill.cli.app import app
 from deepmac_distill.cli.options import Device, command
+from deepmac_distill.cli.terminal import Terminal
 from deepmac_distill.errors import ConfigError
 
 
@@ -44,6 +45,28 @@ def predict(
             f"score {annotation['mask_score']:.2f}, fills the box {annotation['mask_bbox_iou']:.2f}"
         )
     print(f"{out}.png {out}.json")
+
+
+@command(app)
+def detect(
+    on: Device,
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    model: Annotated[Path, typer.Option("--model", help="Weights, or a run directory (its student).")],
+    min_score: Annotated[
+        float, typer.Option("--min-score", min=0, max=1, help="Objects below it are left out.")
+    ] = 0.3,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for a picture of each image, and detections.json.")
+    ] = Path("detections"),
+) -> None:
+    """Objects on new pictures, with boxes and masks: drawn PNGs and one COCO JSON."""
+    from deepmac_distill import stages
+    from deepmac_distill.devices import pick_device
+
+    device = pick_device(on.device or "auto")
+    found = stages.detect(model, device, images, out, Terminal(), min_score=min_score)
+    unreadable = f", {found.unreadable} unreadable" if found.unreadable else ""
+    print(f"{found.objects} objects on {found.images} images{unreadable}: {found.results}")
 
 
 def _box(text: str) -> list[float]:

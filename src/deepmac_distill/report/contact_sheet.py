@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 from deepmac_distill.files import written_whole
 from deepmac_distill.report.drawing import Overlay, draw_overlays, draw_window, font
 
+SOFTWARE = "deepmac-distill"  # what a picture says it was made by
 PANEL_PX = 260  # the longest side of a picture on the sheet
 GAP_PX = 12
 MARGIN_PX = 24
@@ -125,4 +127,6 @@ def _text_width(text: str, size: int) -> int:
 
 def _save(picture: Image.Image, path: Path) -> None:
     with written_whole(path) as aside:
-        picture.save(aside, format="PNG", optimize=True)
+        about = PngInfo()
+        about.add_text("Software", SOFTWARE)
+        picture.save(aside, format="PNG", optimize=True, pnginfo=about)

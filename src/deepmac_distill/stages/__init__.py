@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from deepmac_distill.stages.check import check
 from deepmac_distill.stages.compare import compare, sheet
+from deepmac_distill.stages.detect import detect
 from deepmac_distill.stages.evaluate import evaluate, read_evaluation, report
 from deepmac_distill.stages.job import Job
 from deepmac_distill.stages.predict import predict
@@ -20,6 +21,7 @@ __all__ = [
     "Job",
     "check",
     "compare",
+    "detect",
     "evaluate",
     "predict",
     "pseudolabel",

@@ -1,0 +1,161 @@
+"""Stage `detect`: a student on new pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deepmac_distill.data.augment import evaluation_view
+from deepmac_distill.data.images import read_image
+from deepmac_distill.errors import ConfigError, DataError
+from deepmac_distill.files import write_json
+from deepmac_distill.geometry.boxes import xyxy_to_xywh
+from deepmac_distill.inference import Detector, detect_objects
+from deepmac_distill.labels.cut import LABELING_CUT, CutMasks, recut
+from deepmac_distill.progress import Progress
+from deepmac_distill.report.contact_sheet import overlay_png
+from deepmac_distill.report.drawing import Overlay, color_of
+from deepmac_distill.stages.loading import load_model
+from deepmac_distill.stages.pictures import document_of, files_of, picture_names, require_ours, weights_at
+from deepmac_distill.structures import Batch, Instances
+from deepmac_distill.weights.card import ModelCard
+
+RESULTS = "detections.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found on the pictures of one call."""
+
+    results: Path  # COCO: images, categories, and an annotation with a score for each object
+    images: int  # that were looked at
+    objects: int
+    unreadable: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Objects:
+    """D objects on one image."""
+
+    boxes: NDArray[np.float64]  # (D, 4) xyxy, pixels of the image as stored
+    class_index: NDArray[np.int64]  # (D,)
+    scores: NDArray[np.float32]  # (D,)
+    masks: CutMasks
+
+
+def detect(
+    model: Path,
+    device: torch.device,
+    given: Sequence[Path],
+    out: Path,
+    progress: Progress,
+    *,
+    min_score: float = 0.3,
+    max_detections: int = 100,
+) -> Found:
+    """Write ``<out>/<name>.png`` for each image, objects drawn, and ``<out>/detections.json``.
+
+    Args:
+        model: weights, or a run directory: its student.
+        given: image files, and folders of them. What cannot be read is noted and left out.
+        min_score: objects below it are left out.
+        max_detections: per image.
+
+    Raises:
+        DataError: no image can be read.
+        ConfigError: the model was trained without detection.
+        RunError: an output would replace an input, or a file of somebody else.
+    """
+    files = files_of(given)
+    pictures = [out / f"{name}.png" for name in picture_names(files)]
+    require_ours([*pictures, out / RESULTS], files)
+    weights = weights_at(model, "student")
+    detector, card = load_model(weights, device)
+    if not detector.detection:
+        raise ConfigError(f"{weights}: was trained without detection; expected a model that detects")
+    out.mkdir(parents=True, exist_ok=True)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    with progress.bar("detection", len(files), unit="image") as bar:
+        for file, picture in zip(files, pictures, strict=True):
+            bar.advance()
+            try:
+                image = read_image(file)
+            except DataError as error:
+                progress.note(str(error))
+                continue
+            found = _detected(
+                cast(Detector, detector), card.image_size_px, device, image, min_score, max_detections
+            )
+            height, width = image.shape[1:]
+            images.append({"id": len(images) + 1, "file_name": file.name, "height": height, "width": width})
+            annotations += _annotations(found, card, images[-1], first_id=len(annotations) + 1)
+            overlay_png(image.permute(1, 2, 0).numpy(), _overlays(found, card.class_names), picture)
+    if not images:
+        raise DataError(f"{files[0]}: none of {len(files)} images can be read; expected at least one")
+    categories = [
+        {"id": id, "name": name} for id, name in zip(card.category_ids, card.class_names, strict=True)
+    ]
+    write_json(out / RESULTS, document_of(images, annotations, categories))
+    return Found(out / RESULTS, len(images), len(annotations), len(files) - len(images))
+
+
+def _detected(
+    model: Detector, size_px: int, device: torch.device, image: Tensor, min_score: float, most: int
+) -> _Objects:
+    """The objects of one image (3, H, W) uint8, best first."""
+    height, width = image.shape[1:]
+    view = evaluation_view(height, width, size_px)
+    batch = Batch(view.image(image)[None], torch.tensor([view.fit]), (1,), Instances.empty(mask_size=1))
+    (found,) = detect_objects(model, [batch], device, autocast=False, max_detections=most)
+    kept = found.scores >= min_score
+    boxes = found.boxes_fraction[kept] * (width, height, width, height)
+    sizes = np.tile([height, width], (len(boxes), 1))
+    masks = recut(found.grids[kept], boxes, sizes, LABELING_CUT)
+    return _Objects(boxes, found.class_index[kept], found.scores[kept], masks)
+
+
+def _annotations(
+    found: _Objects, card: ModelCard, image: dict[str, Any], first_id: int
+) -> list[dict[str, Any]]:
+    columns = zip(
+        *(xyxy_to_xywh(found.boxes).tolist(), found.class_index.tolist(), found.scores.tolist()),
+        *(found.masks.areas.tolist(), found.masks.counts),
+        strict=True,
+    )
+    return [
+        {
+            "id": id,
+            "image_id": image["id"],
+            "category_id": card.category_ids[index],
+            "bbox": [round(side, 3) for side in bbox],
+            "area": area,
+            "iscrowd": 0,
+            "score": score,
+            "segmentation": {"size": [image["height"], image["width"]], "counts": counts.decode("ascii")},
+        }
+        for id, (bbox, index, score, area, counts) in enumerate(columns, start=first_id)
+    ]
+
+
+def _overlays(found: _Objects, names: Sequence[str]) -> list[Overlay]:
+    """The best object is drawn last, so that it lies on top."""
+    columns = zip(
+        found.boxes.tolist(),
+        found.class_index.tolist(),
+        found.scores.tolist(),
+        found.masks.counts,
+        strict=True,
+    )
+    drawn = [
+        Overlay(color_of(index), counts, (box[0], box[1], box[2], box[3]), f"{names[index]} {score:.2f}")
+        for box, index, score, counts in columns
+    ]
+    return drawn[::-1]
