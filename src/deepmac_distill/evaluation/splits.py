@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -71,17 +71,3 @@ def split_classes(
         unseen=np.flatnonzero(~seen & ~elsewhere),
         shown_elsewhere=np.flatnonzero(elsewhere) if elsewhere.any() else None,
     )
-
-
-def classes_shown_elsewhere(classes: Classes, seen_mask_classes: Collection[str] | None) -> frozenset[str]:
-    """Names of the unseen classes that a model cannot claim never to have seen a mask of.
-
-    Args:
-        seen_mask_classes: names of the classes whose masks the model saw; None where nobody knows.
-
-    >>> classes = Classes(("cat", "dog", "fox"), (1, 2, 3), (True, False, False))
-    >>> [sorted(classes_shown_elsewhere(classes, saw)) for saw in ({"cat", "dog"}, None, ())]
-    [['dog'], ['dog', 'fox'], []]
-    """
-    unseen = frozenset(classes.unseen_names)
-    return unseen if seen_mask_classes is None else unseen & frozenset(seen_mask_classes)

@@ -48,8 +48,18 @@ def compare(a: Path, b: Path, resamples: int, seed: int) -> Comparison:
         RunError: a folder holds no evaluation.
         DataError: the two were evaluated on other instances, or the set has changed since.
     """
+    return compare_on(_truth_of((a, b)), a, b, resamples, seed)
+
+
+def compare_on(truth: Annotations, a: Path, b: Path, resamples: int, seed: int) -> Comparison:
+    """`compare` on a validation set that is open.
+
+    Raises:
+        DataError: one was evaluated on something else.
+    """
     folders = (a, b)
-    truth, elsewhere = _truth_of(folders), _shown_elsewhere(folders)
+    _require_evaluated_on(truth, folders)
+    elsewhere = _shown_elsewhere(folders)
     return Comparison(
         given_boxes=compare_given_boxes(
             read_ious(a), read_ious(b), truth.classes, resamples, seed, shown_elsewhere=elsewhere
@@ -165,11 +175,15 @@ def _shown_elsewhere(folders: Sequence[Path]) -> frozenset[str]:
 
 def _truth_of(folders: Sequence[Path]) -> Annotations:
     """The validation set of some evaluations, if it is one set and still as it was."""
-    records = [read_record(folder) for folder in folders]
-    truth = read_coco(Path(records[0].annotations), records[0].seen, hide_unseen=False)
-    for folder, record in zip(folders, records, strict=True):
-        if record.annotations_sha256 != truth.fingerprint:
+    first = read_record(folders[0])
+    truth = read_coco(Path(first.annotations), first.seen, hide_unseen=False)
+    _require_evaluated_on(truth, folders)
+    return truth
+
+
+def _require_evaluated_on(truth: Annotations, folders: Sequence[Path]) -> None:
+    for folder in folders:
+        if read_record(folder).annotations_sha256 != truth.fingerprint:
             raise DataError(
                 f"{folder}: evaluated on other annotations or seen classes than {truth.path} holds now"
             )
-    return truth

@@ -22,13 +22,12 @@ from deepmac_distill.evaluation.average_precision import (
 )
 from deepmac_distill.evaluation.mask_iou import given_box_ious
 from deepmac_distill.evaluation.results import AveragePrecision, Evaluation, Report, read_result, to_json
-from deepmac_distill.evaluation.splits import classes_shown_elsewhere
 from deepmac_distill.evaluation.summary import summarize
 from deepmac_distill.files import sha256_of_file, write_json
 from deepmac_distill.inference import detect_objects, segment_boxes
 from deepmac_distill.labels.describe import coco_results, given_box_masks
 from deepmac_distill.report.contact_sheet import contact_sheet
-from deepmac_distill.stages.compare import EvaluationRecord, compare, evaluated_masks
+from deepmac_distill.stages.compare import EvaluationRecord, compare_on, evaluated_masks
 from deepmac_distill.stages.job import Job, Split, training_split, validation_split
 from deepmac_distill.stages.loading import boxes_for, load_model, sha256_of_weights
 from deepmac_distill.stages.sheet import draw_sheet
@@ -119,7 +118,7 @@ def report(job: Job) -> Report:
         found = Report(
             teacher=read_evaluation(teacher),
             student=read_evaluation(student),
-            student_minus_teacher=compare(student, teacher, settings.bootstrap, job.pipeline.seed),
+            student_minus_teacher=compare_on(truth, student, teacher, settings.bootstrap, job.pipeline.seed),
             data=truth.counts,
         )
         write_json(folder / "summary.json", to_json(found))
@@ -177,7 +176,7 @@ def _evaluate(
     settings = job.pipeline.evaluation
     model, card = _load_evaluated(job, truth, weights, seen)
     dataset = boxes_for(card, truth, images)
-    elsewhere = frozenset() if upper_bound else classes_shown_elsewhere(truth.classes, card.shown)
+    elsewhere = frozenset() if upper_bound else card.shown & frozenset(truth.classes.unseen_names)
 
     def batches(title: str) -> Iterator[Batch]:
         with job.progress.bar(title, len(dataset), unit="image") as bar:

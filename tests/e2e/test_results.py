@@ -1,0 +1,106 @@
+"""Results as a reader meets them: tables on a narrow terminal, broken files, splits that are empty."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deepmac_distill.data.synthetic import SEEN_SHAPES
+
+NUMBER = re.compile(r"[+-]?\d+\.\d")
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def assert_refused(ended: Any, says: str) -> None:
+    assert ended.code == 2 and ended.out == ""
+    assert ended.err.startswith("deepmac: ") and says in ended.err and len(ended.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("columns", [80, 60])
+def test_tables_are_whole_on_a_narrow_terminal(chain, deepmac, monkeypatch, columns: int) -> None:
+    folders = [chain[0] / "evaluate-student", chain[0] / "evaluate-teacher"]
+    for words in (("compare", *folders), ("evaluate", "student", "--per-class", "--out", chain[0])):
+        monkeypatch.delenv("COLUMNS", raising=False)
+        wide = deepmac(*words)
+        monkeypatch.setenv("COLUMNS", str(columns))
+        narrow = deepmac(*words)
+        tables = [line for line in narrow.out.splitlines() if str(chain[0]) not in line]
+        assert max(map(len, tables)) <= columns and "…" not in narrow.out
+        assert sorted(NUMBER.findall(narrow.out)) == sorted(NUMBER.findall(wide.out))
+
+
+@pytest.fixture
+def evaluation(run_copy: Callable[..., Path]) -> Path:
+    return run_copy() / "evaluate-teacher"
+
+
+def test_files_of_an_evaluation_that_are_broken_are_named(evaluation: Path, deepmac) -> None:
+    other = evaluation.parent / "evaluate-student"
+    for name, text, says in (
+        ("evaluation.json", "{", "evaluation.json: not JSON"),
+        ("evaluation.json", "{}", "evaluation.json: Object missing required field `annotations`"),
+        ("ious.parquet", "PAR1", "ious.parquet: cannot be read"),
+    ):
+        before = (evaluation / name).read_bytes()
+        (evaluation / name).write_text(text)
+        assert_refused(deepmac("compare", evaluation, other), says)
+        (evaluation / name).write_bytes(before)
+
+
+def test_a_summary_of_something_else_is_refused(evaluation: Path, deepmac) -> None:
+    (evaluation / "summary.json").write_text('{"arms": {}}')
+    ended = deepmac("evaluate", "teacher", "--out", evaluation.parent)
+    assert ended.code == 2 and ended.out == "" and "summary.json" in ended.err.splitlines()[-1]
+
+
+@pytest.fixture
+def own(chain, tmp_path) -> Callable[..., list[Any]]:
+    """Words that evaluate the chain's teacher on its scenes with one more class, as other data."""
+
+    def words(change: Callable[[dict], None], seen: str) -> list[Any]:
+        scenes = chain[0] / "scenes-val"
+        raw = read(scenes / "instances.json")
+        raw["categories"].append({"id": 99, "name": "unicorn"})
+        change(raw)
+        (tmp_path / "val.json").write_text(json.dumps(raw))
+        model = ["--model", chain[0] / "teacher" / "weights.safetensors"]
+        given = ["--val-annotations", tmp_path / "val.json", "--val-images", scenes / "images"]
+        given += ["--config", chain[0] / "config.toml", "--seen", seen, "--out", tmp_path / "run"]
+        return ["evaluate", *model, *given, "--set", "evaluation.gt_boxes_only=true"]
+
+    return words
+
+
+def test_classes_that_the_model_saw_elsewhere_are_not_unseen(deepmac, own, tmp_path) -> None:
+    ended = deepmac(*own(lambda raw: None, SEEN_SHAPES[0]))
+    assert ended.code == 0, ended.err
+    assert "shown elsewhere" in ended.out
+    (folder,) = (tmp_path / "run").glob("evaluate-*")
+    rows = read(folder / "summary.json")["per_class"]
+    elsewhere = {row["name"] for row in rows if row["shown_elsewhere"]}
+    assert elsewhere == set(SEEN_SHAPES[1:]) == set(read(folder / "evaluation.json")["shown_elsewhere"])
+    given = read(folder / "summary.json")["given_boxes"]
+    unseen = {row["name"] for row in rows} - set(SEEN_SHAPES) - {"unicorn"}
+    assert given["unseen"]["classes"] == len(unseen) and given["shown_elsewhere"]["classes"] > 0
+    compared = json.loads(deepmac("compare", folder, folder, "--json", "--resamples", "2").out)
+    assert compared["given_boxes"]["shown_elsewhere"]["classes"] == given["shown_elsewhere"]["classes"]
+
+
+def test_an_unseen_row_without_figures_is_explained(deepmac, own) -> None:
+    def drop_unseen_masks(raw: dict) -> None:
+        unseen = {c["id"] for c in raw["categories"] if c["name"] not in SEEN_SHAPES}
+        for annotation in raw["annotations"]:
+            if annotation["category_id"] in unseen:
+                del annotation["segmentation"]
+
+    ended = deepmac(*own(drop_unseen_masks, ",".join(SEEN_SHAPES)))
+    assert ended.code == 0, ended.err
+    assert "unseen: no figures: the validation set has no human masks of the unseen classes" in ended.out
