@@ -103,7 +103,9 @@ class BoxDataset(Dataset[Sample]):
             has_mask=self._has_mask[rows],
         )
 
-    def _grids(self, rows: NDArray[np.int64], boxes: NDArray[np.float64], height: int, width: int) -> NDArray:
+    def _grids(
+        self, rows: NDArray[np.int64], boxes: NDArray[np.float64], height: int, width: int
+    ) -> NDArray[np.uint8]:
         """(R, M, M) uint8: the masks of table rows over boxes in source pixels."""
         grids = np.zeros((len(rows), self.mask_size, self.mask_size), dtype=np.uint8)
         for grid, row, box in zip(grids, rows, boxes, strict=True):

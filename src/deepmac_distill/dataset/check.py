@@ -127,7 +127,8 @@ def _ious(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np
     overlap = np.minimum(first[:, :2] + first[:, 2:], second[:, :2] + second[:, 2:])
     overlap -= np.maximum(first[:, :2], second[:, :2])
     shared = np.maximum(overlap, 0).prod(axis=1)
-    return shared / np.maximum(first[:, 2:].prod(axis=1) + second[:, 2:].prod(axis=1) - shared, 1e-12)
+    united = first[:, 2:].prod(axis=1) + second[:, 2:].prod(axis=1) - shared
+    return np.asarray(shared / np.maximum(united, 1e-12))
 
 
 def _class_problems(truth: Annotations) -> Iterator[Problem]:

@@ -27,7 +27,9 @@ from deepmac_distill.dataset.polygons import LARGEST, POLYGONS, FlatPolygons
 from deepmac_distill.dataset.problems import is_number
 from deepmac_distill.dataset.segmentations import Segmentations, read_segmentations
 
-Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 STORED = pa.schema(
     {
         "annotation_id": pa.int64(),
@@ -159,7 +161,8 @@ def overhangs(boxes: Floats, sizes: Ints) -> Floats:
     """(N,) how far xywh boxes reach over the edges of their (N, 2) images, in pixels; 0 inside."""
     x, y, w, h = boxes.T
     height, width = sizes.T
-    return np.maximum.reduce([-x, -y, x + w - width, y + h - height, np.zeros(len(x))])
+    furthest: Floats = np.maximum.reduce([-x, -y, x + w - width, y + h - height, np.zeros(len(x))])
+    return furthest
 
 
 def _reasons(boxes: Floats, sizes: Ints) -> NDArray[np.str_]:

@@ -131,5 +131,5 @@ class Dataset:
 def problems_of(tables: Tables, path: Path, *, strict: bool) -> Iterator[Problem]:
     """What reading found, as errors and warnings."""
     for finding in tables.findings.to_pylist():
-        level = "error" if strict or finding["level"] == "error" else "warning"
-        yield Problem(level, f"{path}: {finding['where']}", finding["message"])
+        is_error = strict or finding["level"] == "error"
+        yield Problem("error" if is_error else "warning", f"{path}: {finding['where']}", finding["message"])

@@ -209,7 +209,8 @@ def source_of(annotation: dict[str, Any], height: int, width: int) -> str:
     A mask that does not say is a person's. One that says `none` is a region to ignore that an export made of
     a box. A mask that covers no pixel is no mask.
     """
-    stated, segmentation = annotation.get("source"), annotation.get("segmentation")
+    stated: object = annotation.get("source")
+    segmentation: Any = annotation.get("segmentation")
     if stated == "none" or is_blank(segmentation):
         return "none"
     if isinstance(segmentation, list):

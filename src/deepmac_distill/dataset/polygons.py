@@ -13,7 +13,9 @@ from deepmac_distill.dataset.findings import FAR_PX
 
 POLYGONS = pa.list_(pa.list_(pa.float64()))  # parts of flat x, y in pixels of the image
 LARGEST = 1e15  # beyond it float64 loses whole pixels
-Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class FlatPolygons:
         """(P,) parts of an odd count of numbers, or with one that is not finite."""
         with np.errstate(invalid="ignore"):
             bad = ~(np.abs(self.values) < LARGEST)
-        return (self.lengths % 2 == 1) | _any(bad, self.parts)
+        odd: Bools = self.lengths % 2 == 1
+        return odd | _any(bad, self.parts)
 
     def bounds(self) -> Floats:
         """(P, 4) tight boxes xyxy of well-formed parts; nan for a part without a number."""
@@ -97,14 +100,15 @@ class FlatPolygons:
         dx, dy = dx[moves], dy[moves]
         next_dx, next_dy = dx + _to_next(dx, edges), dy + _to_next(dy, edges)
         turns = _sum(np.arctan2(dx * next_dy - dy * next_dx, dx * next_dx + dy * next_dy), edges)
-        return (area > perimeter) & (np.round(np.abs(turns) / (2 * np.pi)) == 1)
+        once: Bools = np.round(np.abs(turns) / (2 * np.pi)) == 1
+        return once & (area > perimeter)
 
     def far(self, sizes: Ints) -> Bools:
         """(N,) rows that leave their (N, 2) images by more than FAR_PX."""
         bounds = self.row_bounds()
         with np.errstate(invalid="ignore"):
             low, high = bounds[:, :2] < -FAR_PX, bounds[:, 2:] > sizes[:, ::-1] + FAR_PX
-        return (low | high).any(axis=1)
+        return np.asarray((low | high).any(axis=1))
 
 
 def _any(flags: Bools, offsets: Ints) -> Bools:

@@ -65,15 +65,17 @@ def category_problems(categories: list[dict[str, Any]], where: str) -> Iterator[
             yield Problem("error", at, f"name {shown(name)}: expected a word")
         elif name in names:
             yield Problem("error", at, f"name {shown(name)} is used twice; expected one category per name")
-        ids |= {category_id} if is_id(category_id) else set()
-        names |= {name} if isinstance(name, str) else set()
+        if isinstance(category_id, int) and is_id(category_id):
+            ids.add(category_id)
+        if isinstance(name, str):
+            names.add(name)
 
 
 def image_problems(images: list[dict[str, Any]], path: Path) -> Iterator[Problem]:
     """Ids, sizes and file names of the images."""
     ids: set[int] = set()
     for position, image in enumerate(images):
-        image_id = image.get("id")
+        image_id: Any = image.get("id")
         at = f"{path}: image {image_id}" if is_id(image_id) else f"{path}: images[{position}]"
         if not is_id(image_id):
             yield Problem("error", at, f"id {shown(image_id)}: expected a whole number")

@@ -15,7 +15,8 @@ from pycocotools import mask as coco_mask
 from deepmac_distill.dataset.findings import degenerate_parts, drawn_parts, has_pixels, is_blank, runs_of
 from deepmac_distill.dataset.polygons import POLYGONS, FlatPolygons
 
-Ints, Bools = NDArray[np.int64], NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 _NUMBERS = {int, float}
 
 
@@ -66,7 +67,7 @@ def read_segmentations(given: Sequence[Any], sizes: Ints) -> Segmentations:
 
 def _polygons(given: Sequence[Any], wanted: Bools, sizes: Ints) -> tuple[pa.ListArray, Bools, Ints]:
     """The column, its suspects and how many parts of each row are too short."""
-    kept = [value if take else None for value, take in zip(given, wanted, strict=True)]
+    kept: list[Any] = [value if take else None for value, take in zip(given, wanted, strict=True)]
     suspects, lost_parts = np.zeros(len(kept), dtype=bool), np.zeros(len(kept), dtype=np.int64)
     column = _converted(kept, suspects)
     flat = FlatPolygons.of(column)

@@ -49,7 +49,10 @@ class Annotations:
 
     def class_index(self) -> NDArray[np.int64]:
         """Contiguous class indices: (N,) int64."""
-        return np.searchsorted(self.classes.category_ids, self.annotations["category_id"].to_numpy())
+        index: NDArray[np.int64] = np.searchsorted(
+            self.classes.category_ids, self.annotations["category_id"].to_numpy()
+        )
+        return index
 
     def has_mask(self) -> NDArray[np.bool_]:
         """Where there is a mask of at least one pixel, the teacher's included: (N,) bool."""
@@ -64,7 +67,8 @@ class Annotations:
     def rows_by_image(self) -> NDArray[np.int64]:
         """Offsets (I + 1,): image i has the annotation rows [offsets[i], offsets[i + 1])."""
         ids = self.annotations["image_id"].to_numpy()
-        return np.r_[np.searchsorted(ids, self.images["image_id"].to_numpy()), len(ids)].astype(np.int64)
+        first = np.searchsorted(ids, self.images["image_id"].to_numpy())
+        return np.append(first, len(ids)).astype(np.int64)
 
     def image_sizes(self) -> NDArray[np.int64]:
         """(height, width) of the image of each annotation: (N, 2) int64."""
