@@ -15,13 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from deepmac_distill.config import Pipeline
+from deepmac_distill.contract import ModelSpec
 from deepmac_distill.data.augment import training_views
 from deepmac_distill.data.dataset import BoxDataset, Key, Sample
 from deepmac_distill.data.loader import collate, evaluation_batches, training_keys
 from deepmac_distill.dataset.coco import Annotations
-from deepmac_distill.stages.loading import boxes_for, load_model
+from deepmac_distill.inference import boxes_for
+from deepmac_distill.models.load import Weights
 from deepmac_distill.structures import Batch
-from deepmac_distill.weights.card import ModelCard
+from deepmac_distill.weights.card import ModelCard, require_classes
 
 VIEWS = 4  # of every training image
 
@@ -43,6 +45,7 @@ class Frozen:
     """A trained model and the maps of its backbone, float16, of every image and view."""
 
     card: ModelCard
+    spec: ModelSpec
     state: dict[str, Tensor]
     pipeline: Pipeline  # where the images lie, and how views are drawn
     training: Annotations
@@ -58,13 +61,17 @@ class Frozen:
             CheckpointError: not weights of ours, or of other classes.
             DataError: an image cannot be read.
         """
-        model, card = load_model(weights, torch.device("cpu"), training.classes)
+        source = Weights.read(weights)
+        card = source.card
+        require_classes(weights, card, training.classes.names, training.classes.seen)
+        model = source.model(torch.device("cpu"))
         views = _views(training, pipeline, card, mask_size=1)
         keys = [(position, draw) for draw in range(VIEWS) for position in range(len(views))]
-        whole = boxes_for(card, truth, images_of(pipeline, "val"))
+        whole = boxes_for(model.spec, truth, images_of(pipeline, "val"))
         with torch.inference_mode():
             return cls(
                 card,
+                model.spec,
                 model.state_dict(),
                 pipeline,
                 training,
@@ -91,7 +98,7 @@ class Frozen:
 
     def validation_batches(self, shown: Shown) -> Iterator[Batch]:
         """The validation images one by one; with each, `shown` shows its maps."""
-        whole = boxes_for(self.card, self.truth, images_of(self.pipeline, "val"))
+        whole = boxes_for(self.spec, self.truth, images_of(self.pipeline, "val"))
         for maps, batch in zip(self.validation_maps, evaluation_batches(whole, 1), strict=True):
             shown.maps = _stacked([maps])
             yield batch

@@ -24,17 +24,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.dataset.coco import Annotations, read_coco
 from deepmac_distill.devices import autocast_allowed, environment, pick_device, use_threads
 from deepmac_distill.errors import CheckpointError, DataError, DistillError
 from deepmac_distill.files import write_json
-from deepmac_distill.inference import detect_objects, segment_boxes
+from deepmac_distill.inference import boxes_for, detect_objects, segment_boxes
+from deepmac_distill.models.deepmac import DeepMac
+from deepmac_distill.models.load import Weights
+from deepmac_distill.models.mask_rcnn import MaskRcnn
 from deepmac_distill.paper import speeds
 from deepmac_distill.report.table import MISSING
-from deepmac_distill.stages.loading import boxes_for, load_model
 from deepmac_distill.structures import Batch
 
 TASKS = {"segment": "masks in given boxes", "detect": "detection with masks"}
@@ -45,7 +46,7 @@ WARM_UP_IMAGES = 3
 class Contestant:
     """One model with its images on its own canvas."""
 
-    model: nn.Module
+    model: DeepMac | MaskRcnn
     canvas_px: int
     batches: list[Batch]  # of one image each
 
@@ -59,13 +60,14 @@ def load(
         CheckpointError: not weights of ours, or a model whose masks belong to other classes.
         DataError: an image cannot be read.
     """
-    model, card = load_model(weights, device)
-    if model.needs_labels and card.class_names != annotations.classes.names:
+    source = Weights.read(weights)
+    model, card = source.model(device), source.card
+    if not model.spec.class_agnostic and card.class_names != annotations.classes.names:
         raise CheckpointError(
             f"{weights}: has a mask for each of its {len(card.class_names)} classes; "
             f"expected {annotations.path} to have the same classes"
         )
-    dataset = boxes_for(card, annotations, images)
+    dataset = boxes_for(model.spec, annotations, images)
     return Contestant(model, card.image_size_px, list(evaluation_batches(dataset, 1, range(count))))
 
 
@@ -107,7 +109,7 @@ def measure(
         (name, task): (work_of(contestant, task, device, max_detections), contestant.batches)
         for name, contestant in contestants.items()
         for task in TASKS
-        if task == "segment" or contestant.model.detection
+        if task == "segment" or contestant.model.spec.detects
     }
     for work, batches in works.values():
         work(batches[:WARM_UP_IMAGES])

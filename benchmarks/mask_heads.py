@@ -34,8 +34,7 @@ from torch import Tensor, nn
 
 from deepmac_distill import config
 from deepmac_distill.config import ModelConfig, Pipeline, load_pipeline
-from deepmac_distill.data.augment import evaluation_views
-from deepmac_distill.data.dataset import BoxDataset
+from deepmac_distill.contract import BoxSegmenter
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.dataset.classes import Classes
 from deepmac_distill.dataset.coco import Annotations, read_coco
@@ -47,7 +46,7 @@ from deepmac_distill.evaluation.results import Interval, to_json
 from deepmac_distill.evaluation.splits import Split
 from deepmac_distill.evaluation.summary import paired_ious
 from deepmac_distill.files import sha256_of_file, write_json
-from deepmac_distill.inference import segment_boxes
+from deepmac_distill.inference import boxes_for, segment_boxes
 from deepmac_distill.labels.describe import given_box_masks
 from deepmac_distill.models.build import build_model
 from deepmac_distill.models.catalog import size_of
@@ -102,7 +101,7 @@ def train_row(row: Row, base: Frozen, seed: int, out: Path) -> nn.Module:
     return model.eval()
 
 
-def judge(model: nn.Module, batches: Iterable[Batch], truth: Annotations) -> pa.Table:
+def judge(model: BoxSegmenter, batches: Iterable[Batch], truth: Annotations) -> pa.Table:
     """IoU of every judged instance of the validation set."""
     segmented = segment_boxes(model, batches, torch.device("cpu"), autocast=False)
     return given_box_ious(truth, given_box_masks(truth, segmented))
@@ -110,14 +109,9 @@ def judge(model: nn.Module, batches: Iterable[Batch], truth: Annotations) -> pa.
 
 def judge_grabcut(truth: Annotations, pipeline: Pipeline) -> pa.Table:
     """The same for GrabCut, which needs the pixels and nothing else."""
-    whole = BoxDataset(
-        truth,
-        images_of(pipeline, "val"),
-        mask_size=1,
-        view_of=evaluation_views(GRABCUT_PX),
-        with_masks=False,
-    )
-    return judge(GrabCut(), evaluation_batches(whole, 1), truth)
+    model = GrabCut(input_size_px=GRABCUT_PX)
+    whole = boxes_for(model.spec, truth, images_of(pipeline, "val"))
+    return judge(model, evaluation_batches(whole, 1), truth)
 
 
 def do_rows(

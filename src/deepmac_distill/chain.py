@@ -126,12 +126,15 @@ ARMS: dict[Arm, Trained] = {  # of retention, as it compares them
 }
 
 
-def planned(*, evaluated: bool, roles: tuple[Role, ...] = ("teacher", "student")) -> tuple[Stage, ...]:
+def planned(
+    *, evaluated: bool, roles: tuple[Role, ...] = ("teacher", "student"), segmenter: bool = False
+) -> tuple[Stage, ...]:
     """The stages of a whole run in their order.
 
     Args:
         evaluated: there is a validation set.
         roles: both, or the one whose training and evaluation are asked for; labeling lies between both.
+        segmenter: the teacher needs no training.
 
     >>> [stage.name for stage in planned(evaluated=False)]
     ['teacher', 'pseudolabel', 'select', 'student']
@@ -141,7 +144,12 @@ def planned(*, evaluated: bool, roles: tuple[Role, ...] = ("teacher", "student")
     kinds: set[Kind] = {"train", *(("evaluate",) if evaluated else ())}
     if len(roles) > 1:
         kinds |= {"label", "select", *(("report",) if evaluated else ())}
-    return tuple(stage for stage in CHAIN if stage.kind in kinds and stage.role in roles)
+    untrained = {"teacher"} if segmenter else set()
+    return tuple(
+        stage
+        for stage in CHAIN
+        if stage.kind in kinds and stage.role in roles and stage.name not in untrained
+    )
 
 
 def command_line(command: str, *words: str | Path, out: Path, force: bool = False) -> str:

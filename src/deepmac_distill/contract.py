@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -44,16 +44,6 @@ class ModelSpec:
             )
         if not self.identity:
             raise ValueError("identity: got nothing, expected a name that changes with the model's masks")
-
-    def shown_elsewhere(self, unseen: Sequence[str]) -> tuple[str, ...]:
-        """Those of the `unseen` classes whose masks the model saw; all of them where nobody knows.
-
-        >>> spec = ModelSpec(mask_size=8, input_size_px=64, seen_mask_classes=("cat",), identity="x")
-        >>> spec.shown_elsewhere(["cat", "owl"])
-        ('cat',)
-        """
-        seen = self.seen_mask_classes
-        return tuple(name for name in unseen if seen is None or name in seen)
 
 
 @dataclass(frozen=True, slots=True)

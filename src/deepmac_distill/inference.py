@@ -1,31 +1,24 @@
-"""A model over a data set: iterators that hold one batch at a time."""
+"""A model over a data set: the images as it wants them, and iterators that hold one batch at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepmac_distill.structures import Batch, Detections, Instances
+from deepmac_distill.contract import BoxSegmenter, Detector, ModelSpec, SegmentedMasks
+from deepmac_distill.data.augment import View, evaluation_views, native_views
+from deepmac_distill.data.dataset import BoxDataset
+from deepmac_distill.dataset.coco import Annotations
+from deepmac_distill.errors import ContractError
+from deepmac_distill.structures import Batch
 
-
-class BoxSegmenter(Protocol):
-    """A model that gives a mask for a box."""
-
-    def segment(self, images: Tensor, instances: Instances) -> Tensor:
-        """(B, 3, H, W) uint8 and N boxes -> (N, S, S) probabilities."""
-
-
-class Detector(Protocol):
-    """A model that finds boxes, classes and masks by itself."""
-
-    def detect(self, images: Tensor, image_sizes: Tensor, max_detections: int) -> Detections:
-        """(B, 3, H, W) uint8 -> at most `max_detections` per image."""
+_ROUNDING = 1e-3  # what a grid may be off [0, 1] by: less than half of the 255 steps that are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +27,46 @@ class SegmentedBoxes:
 
     rows: NDArray[np.int64]  # (N,) row numbers in the data set
     grids: NDArray[np.uint8]  # (N, S, S), 255 = certain foreground
+    answered: NDArray[np.bool_]  # (N,); where False the grid counts for nothing
+    iou: NDArray[np.float32] | None = None  # (N,) the model's own estimate, where it makes one
 
 
 @dataclass(frozen=True, slots=True)
 class DetectedObjects:
     """Detections of one batch; boxes are fractions of their image's width and height."""
 
-    image_ids: np.ndarray  # (D,) int64
-    boxes_fraction: np.ndarray  # (D, 4) float64 xyxy in [0, 1]
-    class_index: np.ndarray  # (D,) int64
-    scores: np.ndarray  # (D,) float32
-    grids: np.ndarray  # (D, S, S) uint8
+    image_ids: NDArray[np.int64]  # (D,)
+    boxes_fraction: NDArray[np.float64]  # (D, 4) xyxy in [0, 1]
+    class_index: NDArray[np.int64]  # (D,)
+    scores: NDArray[np.float32]  # (D,)
+    grids: NDArray[np.uint8]  # (D, S, S)
+
+
+def boxes_for(
+    spec: ModelSpec, annotations: Annotations, images: Path, wanted: NDArray[np.bool_] | None = None
+) -> BoxDataset:
+    """Whole images at the size that a model wants, with all usable boxes or the (N,) `wanted` ones."""
+    size_px = spec.input_size_px
+    return BoxDataset(
+        annotations,
+        images,
+        mask_size=1,  # without masks no size is better than another
+        view_of=native_views(spec.size_divisibility) if size_px is None else evaluation_views(size_px),
+        with_masks=False,
+        wanted=wanted,
+    )
+
+
+def view_for(spec: ModelSpec, height: int, width: int) -> View:
+    """One image of `height` x `width` at the size that a model wants."""
+    size_px = spec.input_size_px
+    views = native_views(spec.size_divisibility) if size_px is None else evaluation_views(size_px)
+    return views(np.random.default_rng(0), height, width)
+
+
+def images_at_once(spec: ModelSpec, batch_size: int) -> int:
+    """Images in a batch: one where each keeps its own size."""
+    return 1 if spec.input_size_px is None else batch_size
 
 
 def segment_boxes(
@@ -54,11 +76,26 @@ def segment_boxes(
 
     Probabilities are rounded to 1/255 here, so that a mask made now and a mask made later from the stored
     grid are the same mask.
+
+    Raises:
+        ContractError: the model returned something else than it must; says what.
     """
     for batch in batches:
+        if not len(batch.instances):
+            yield _no_boxes(model.spec.mask_size)
+            continue
         with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
-            probs = model.segment(batch.images.to(device), batch.instances.to(device))  # (N, S, S)
-        yield SegmentedBoxes(batch.instances.rows.numpy(), _quantized(probs))
+            masks = model.segment(batch.images.to(device), batch.instances.to(device))
+            require_contract(model, masks, len(batch.instances))
+        answered = masks.answered.cpu().numpy()
+        grids = _quantized(masks.grids)
+        grids[~answered] = 0
+        yield SegmentedBoxes(
+            rows=batch.instances.rows.numpy(),
+            grids=grids,
+            answered=answered,
+            iou=None if masks.iou is None else masks.iou.cpu().numpy(),
+        )
 
 
 def detect_objects(
@@ -82,5 +119,46 @@ def detect_objects(
         )
 
 
-def _quantized(probs: Tensor) -> np.ndarray:
-    return (probs.float() * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+def require_contract(model: BoxSegmenter, masks: SegmentedMasks, boxes: int) -> None:
+    """Refuse what a model returned for so many boxes unless it is what `SegmentedMasks` says.
+
+    Raises:
+        ContractError: names the model, the field, what was got and what was expected.
+    """
+    where, size = f"{model.spec.identity}: segment", model.spec.mask_size
+    if not isinstance(masks, SegmentedMasks):
+        raise ContractError(f"{where}: got {type(masks).__name__}, expected SegmentedMasks")
+    _require_tensor(f"{where}: grids", masks.grids, (boxes, size, size), torch.float32)
+    _require_tensor(f"{where}: answered", masks.answered, (boxes,), torch.bool)
+    _require_unit(f"{where}: grids", masks.grids)
+    if masks.iou is not None:
+        _require_tensor(f"{where}: iou", masks.iou, (boxes,), torch.float32)
+        _require_unit(f"{where}: iou", masks.iou)
+
+
+def _no_boxes(size: int) -> SegmentedBoxes:
+    return SegmentedBoxes(
+        rows=np.zeros(0, np.int64),
+        grids=np.zeros((0, size, size), np.uint8),
+        answered=np.zeros(0, np.bool_),
+    )
+
+
+def _require_tensor(where: str, got: object, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    if not isinstance(got, Tensor):
+        raise ContractError(f"{where}: got {type(got).__name__}, expected a tensor {shape} {dtype}")
+    if tuple(got.shape) != shape or got.dtype != dtype:
+        raise ContractError(f"{where}: got {tuple(got.shape)} {got.dtype}, expected {shape} {dtype}")
+
+
+def _require_unit(where: str, values: Tensor) -> None:
+    if not values.numel():
+        return
+    low, high = (float(bound) for bound in values.aminmax())  # not a number if one of the values is none
+    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
+        raise ContractError(f"{where}: got values from {low:g} to {high:g}, expected finite ones in [0, 1]")
+
+
+def _quantized(probs: Tensor) -> NDArray[np.uint8]:
+    quantized: NDArray[np.uint8] = (probs.float() * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    return quantized

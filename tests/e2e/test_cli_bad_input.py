@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from deepmac_distill.config import DeepMacConfig
+from deepmac_distill.config import DeepMacConfig, MaskRcnnConfig
 from deepmac_distill.data.synthetic import SEEN_SHAPES
+from deepmac_distill.models.build import build_model
 from deepmac_distill.weights.card import read_card, save_weights
 
 Raw = dict[str, Any]
@@ -416,24 +417,25 @@ def test_weights_that_cannot_be_used_are_refused_by_name(
     assert list(tmp_path.rglob("done.json")) == [] and ended.out == ""
 
 
-def test_weights_that_were_shown_other_masks_are_refused(chain, deepmac, tmp_path: Path) -> None:
-    weights, scenes = chain[0] / "teacher" / "weights.safetensors", chain[0] / "scenes-val"
-    given = [
-        "--val-annotations",
-        scenes / "instances.json",
-        "--val-images",
-        scenes / "images",
-        "--seen",
-        "bar",
-    ]
-    ended = deepmac("evaluate", "--model", weights, *given, "--out", tmp_path / "run")
-    assert_refused(ended, "trained with the masks of chevron seen, data.seen says unseen", tmp_path)
-
-
-def test_weights_of_other_classes_are_refused_with_a_class_that_differs(chain, teach, tmp_path: Path) -> None:
-    weights = chain[0] / "teacher" / "weights.safetensors"
+def test_masks_that_belong_to_other_classes_are_refused_with_a_class_that_is_lacking(
+    chain, teach, tmp_path: Path
+) -> None:
+    weights = tmp_path / "a mask for each class.safetensors"
+    recipe = MaskRcnnConfig(
+        backbone="tiny",
+        backbone_width=8,
+        fpn_channels=8,
+        mask_channels=8,
+        box_channels=8,
+        anchor_sizes=(8, 16, 32, 64),
+    )
+    card = read_card(chain[0] / "teacher" / "weights.safetensors")
+    model = build_model(recipe, len(card.class_names), load_weights=False)
+    save_weights(weights, model.state_dict(), replace(card, model=asdict(recipe)))
     ended = teach("--model", str(weights), command="pseudolabel")
+    weights.unlink()
     assert_refused(ended, "trained on 12 classes, the data has 2; the model lacks cat, kite", tmp_path)
+    assert "expected boxes of its classes, or weights of a class-agnostic mask head" in ended.err
 
 
 @pytest.mark.parametrize(

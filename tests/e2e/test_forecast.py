@@ -177,9 +177,9 @@ def test_a_model_that_cannot_be_built_is_refused_first(forecast) -> None:
 
 
 def test_a_teacher_without_training_is_not_measured(forecast) -> None:
-    ended = forecast("--teacher", "--set", "teacher.model={architecture='grabcut'}")
+    ended = forecast("--teacher", "--set", "teacher.segmenter=grabcut")
     assert ended.code == 0, ended.err
-    assert ended.out.count("not measured") == 2 + 1  # its making, its evaluation, and so the time together
+    assert ended.out.count("not measured") == 1 + 1  # its evaluation, and so the time together
 
 
 def recipe(**train) -> RoleConfig:

@@ -13,18 +13,21 @@ import pyarrow.parquet as pq
 import pytest
 from pycocotools import mask as coco_mask
 
-from deepmac_distill.config import DeepMacConfig, GrabCutConfig, ModelConfig, RoleConfig
+from deepmac_distill.config import DeepMacConfig, ModelConfig, RoleConfig
 from deepmac_distill.config.schema import EvaluationConfig
 from deepmac_distill.data.synthetic import SEEN_SHAPES
 from deepmac_distill.forecast.cost import Rates
 from deepmac_distill.forecast.inventory import Inventory
 from deepmac_distill.forecast.stage_need import evaluation_need
+from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.weights.card import read_card
 
-GRABCUT = """[teacher.model]
-architecture = "grabcut"
+GRABCUT = """[teacher]
+segmenter = "grabcut"
+[teacher.arguments]
 mask_size = 16
-[teacher.train]"""
+input_size_px = 64
+[student.model]"""
 STAGES = (["teach"], ["evaluate", "teacher"], ["pseudolabel"], ["student"], ["evaluate", "student"])
 
 
@@ -41,7 +44,7 @@ def toml(scenes_toml: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small pipeline on generated scenes, with GrabCut for its teacher."""
     path = tmp_path_factory.mktemp("pipelines") / "grabcut.toml"
     small = scenes_toml.read_text()
-    path.write_text(re.sub(r"\[teacher\.model\].*?\[teacher\.train\]", GRABCUT, small, flags=re.DOTALL))
+    path.write_text(re.sub(r"\[teacher\.model\].*?\[student\.model\]", GRABCUT, small, flags=re.DOTALL))
     return path
 
 
@@ -54,27 +57,41 @@ def run(deepmac, toml: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert ended.code == 0, ended.err
         assert "Traceback" not in ended.err
         if stage == ["teach"]:
-            assert "teacher: grabcut at 64 px, nothing to train" in ended.err
+            assert "teacher: grabcut is not trained" in ended.err and ended.out == ""
     return folder
 
 
-def test_teaching_writes_a_card_and_trains_nothing(run: Path) -> None:
-    assert {path.name for path in (run / "teacher").iterdir()} == {"weights.safetensors", "done.json"}
-    weights = run / "teacher" / "weights.safetensors"
-    card = read_card(weights)
-    assert card.role == "teacher" and card.image_size_px == 64
-    assert card.model == {"architecture": "grabcut", "iterations": 5, "context": 0.5, "mask_size": 16}
-    assert weights.stat().st_size < 5000  # the card alone
+def test_nothing_is_trained_and_no_weights_are_written(run: Path) -> None:
+    assert not (run / "teacher").exists()
+    inputs = read(run / "pseudolabel" / "done.json")["inputs"]
+    assert inputs["teacher"].startswith("grabcut, 5 iterations, context 0.5, 16 cells, 64 px, OpenCV ")
+    assert inputs["teacher.segmenter"] == "grabcut" and inputs["teacher.arguments.mask_size"] == 16
+    provenance = Labels.open(run / "pseudolabel" / "masks.parquet").provenance
+    assert provenance["seen_mask_classes"] == [] and provenance["teacher_card"]["segmenter"] == "grabcut"
 
 
-def test_the_architecture_can_be_set_on_the_command_line(run: Path, deepmac, scenes_toml, tmp_path) -> None:
-    ended = deepmac(
-        *("teach", "--config", scenes_toml, "--out", tmp_path / "run"),
-        *("--set", "teacher.model={architecture = 'grabcut', mask_size = 16}"),
-    )
-    assert ended.code == 0, ended.err
-    cards = [read_card(folder / "teacher" / "weights.safetensors") for folder in (run, tmp_path / "run")]
-    assert cards[0].model == cards[1].model
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("{sides = 4}", "teacher.arguments: grabcut: got an unexpected keyword argument 'sides'"),
+        ("{iterations = 0}", "iterations: got 0, expected at least 1"),
+        ("{mask_size = 2}", "mask_size: got 2, expected at least 4"),
+        ("{context = -1.0}", "context, input_size_px: got -1.0, 512, expected > 0, >= 0"),
+        ("3", "teacher.arguments: got 3, expected a table"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_refused(
+    deepmac, toml: Path, tmp_path: Path, arguments: str, says: str
+) -> None:
+    ended = deepmac("run", toml, "--out", tmp_path / "run", "--set", f"teacher.arguments={arguments}")
+    assert ended.code == 2 and says in ended.err.splitlines()[-1], ended.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_old_name_is_refused_with_the_new_one(deepmac, scenes_toml, tmp_path) -> None:
+    named = ("--set", "teacher.model={architecture = 'grabcut'}")
+    ended = deepmac("teach", "--config", scenes_toml, "--out", tmp_path / "run", *named)
+    assert ended.code == 2 and 'set teacher.segmenter = "grabcut"' in ended.err.splitlines()[-1]
 
 
 def test_every_box_is_labeled_and_every_mask_lies_in_its_box(run: Path) -> None:
@@ -86,6 +103,9 @@ def test_every_box_is_labeled_and_every_mask_lies_in_its_box(run: Path) -> None:
     assert any(row["source"] == "teacher" for row in rows)
     for row in rows:
         human = row["category_id"] in seen
+        if row["status"] == "unanswered":
+            assert not human and row["source"] == "none" and row["rle_counts"] is None
+            continue
         assert (row["status"], row["source"]) == ("labeled", "human" if human else "teacher")
         if human:
             continue
@@ -103,8 +123,7 @@ def test_most_masks_are_neither_empty_nor_the_whole_box(run: Path) -> None:
 
 
 def test_other_batches_give_the_same_masks(run: Path, deepmac, toml: Path, tmp_path: Path) -> None:
-    weights = run / "teacher" / "weights.safetensors"
-    given = ["--config", toml, "--out", tmp_path / "run", "--model", weights]
+    given = ["--config", toml, "--out", tmp_path / "run"]
     assert deepmac("pseudolabel", *given, "--set", "labels.batch_size=1").code == 0
     assert labels(tmp_path / "run") == labels(run)
 
@@ -127,7 +146,7 @@ def test_the_student_learns_from_its_masks_and_detects(run: Path) -> None:
     drawn = {row["annotation_id"]: row for row in labels(run)}
     assert {a["source"] for a in written} >= {"human", "teacher"}
     for a in written:
-        empty = drawn[a["id"]]["source"] == "teacher" and not drawn[a["id"]]["mask_area"]
+        empty = drawn[a["id"]]["status"] == "unanswered"
         assert (a["source"] == "none") == empty  # the box stays, for the detector
         assert ("segmentation" in a) != empty
     assert read_card(run / "student" / "weights.safetensors").steps == 12
@@ -137,7 +156,7 @@ def test_the_student_learns_from_its_masks_and_detects(run: Path) -> None:
 def test_the_chain_reports_both_side_by_side(run: Path, deepmac, toml: Path) -> None:
     ended = deepmac("run", toml, "--out", run)
     assert ended.code == 0, ended.err
-    for stage in ("teacher", "evaluate-teacher", "pseudolabel", "select", "student", "evaluate-student"):
+    for stage in ("evaluate-teacher", "pseudolabel", "select", "student", "evaluate-student"):
         assert f"{stage}: done before, skipped" in ended.err
     report = read(run / "report" / "summary.json")
     assert report["student_minus_teacher"]["detected"] is None  # only one of them detects
@@ -148,12 +167,13 @@ def test_a_forecast_measures_the_student_alone(run: Path, deepmac, toml: Path, t
     ended = deepmac("forecast", toml, "--out", tmp_path / "run")
     assert ended.code == 0, ended.err
     told = {line.split()[0]: line for line in ended.out.splitlines() if line.strip()}
-    for stage in ("teacher", "evaluate-teacher", "pseudolabel"):
+    assert "teacher" not in told
+    for stage in ("evaluate-teacher", "pseudolabel"):
         assert "not measured" in told[stage]
     for stage in ("student", "evaluate-student"):
         assert "under a minute" in told[stage]
     again = deepmac("forecast", toml, "--out", run)
-    assert again.code == 0 and again.out.count("done before") == 6
+    assert again.code == 0 and again.out.count("done before") == 5
 
 
 def test_predict_draws_the_masks_of_given_boxes(run: Path, deepmac, tmp_path: Path) -> None:
@@ -167,7 +187,7 @@ def test_predict_draws_the_masks_of_given_boxes(run: Path, deepmac, tmp_path: Pa
     assert (tmp_path / "one.png").exists()
 
 
-@pytest.mark.parametrize("model", [GrabCutConfig(), DeepMacConfig(detection=False)])
+@pytest.mark.parametrize("model", [DeepMacConfig(detection=False)])
 def test_an_evaluation_without_detection_is_forecast_as_one(model: ModelConfig) -> None:
     rates = Rates(
         fixed_bytes=0.0,
@@ -195,27 +215,24 @@ def test_a_student_that_cannot_learn_is_refused(command: str, run: Path, deepmac
     ended = deepmac(command, *config, *given)
     assert ended.code == 2 and ended.out == ""
     last = ended.err.splitlines()[-1]
-    assert last.startswith("deepmac: student.model.architecture: got 'grabcut', expected")
+    assert "student.model.architecture: got 'grabcut', expected one of deepmac, mask_rcnn" in last
     assert not (tmp_path / "run" / "student").exists()
 
 
-@pytest.mark.parametrize("command", [["teach"], ["pseudolabel"], ["evaluate", "teacher"], ["predict"]])
+@pytest.mark.parametrize("command", [["run"], ["pseudolabel"], ["evaluate", "teacher"], ["predict"]])
 def test_without_opencv_one_line_says_what_to_install(
     command: list[str], run: Path, deepmac, toml, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)  # its import fails
-    weights = run / "teacher" / "weights.safetensors"
     given: list[Any] = ["--config", toml, "--out", tmp_path / "run"]
     match command:
-        case ["pseudolabel"]:
-            given += ["--model", weights]
-        case ["evaluate", "teacher"]:
-            command = ["evaluate", "--model", str(weights)]
+        case ["run"]:
+            given = [toml, "--out", tmp_path / "run"]
         case ["predict"]:
             image = run / "scenes-val" / "images" / "000001.png"
-            given = [image, "--box", "4,6,30,20", "--model", weights, "--out", tmp_path / "one"]
+            given = [image, "--box", "4,6,30,20", "--model", run, "--out", tmp_path / "one"]
     ended = deepmac(*command, *given)
     assert ended.code == 2 and "Traceback" not in ended.err
     last = ended.err.splitlines()[-1]
     assert last.startswith("deepmac: ") and "grabcut needs OpenCV; install it with " in last
-    assert not (tmp_path / "run" / "teacher").exists()
+    assert not list((tmp_path / "run").rglob("masks.parquet"))

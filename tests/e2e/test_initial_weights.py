@@ -245,12 +245,9 @@ def test_weights_of_which_nothing_fits_are_refused_before_any_work(deepmac, scen
     assert len(ended.err.splitlines()) == 1 and not (tmp_path / "run").exists()
 
 
-def test_a_model_with_nothing_to_train_takes_none(chain, deepmac, scenes_toml, tmp_path) -> None:
-    sets = ["--set", 'teacher.model={architecture="grabcut"}', "--set", f"{KEY}={weights(chain[0])}"]
-    text = scenes_toml.read_text()
-    start, end = text.index("[teacher.model]"), text.index("[teacher.train]")
-    (tmp_path / "grabcut.toml").write_text(text[:start] + text[end:])
-    ended = deepmac("teach", "--config", tmp_path / "grabcut.toml", "--out", tmp_path / "run", *sets)
+def test_a_segmenter_with_nothing_to_train_takes_none(chain, deepmac, scenes_toml, tmp_path) -> None:
+    sets = ["--set", "teacher.segmenter=grabcut", "--set", f"{KEY}={weights(chain[0])}"]
+    ended = deepmac("teach", "--config", scenes_toml, "--out", tmp_path / "run", *sets)
     assert_refused(ended, f"{KEY}: got ")
     assert "grabcut has nothing to train" in ended.err and not (tmp_path / "run").exists()
 

@@ -19,7 +19,7 @@ from deepmac_distill.data.synthetic import SEEN_SHAPES
 from deepmac_distill.dataset.coco import read_coco
 from deepmac_distill.errors import RunError
 from deepmac_distill.models.build import build_model
-from deepmac_distill.stages.loading import load_model
+from deepmac_distill.models.load import Weights
 from deepmac_distill.weights.card import read_card, save_weights
 
 MASK_RCNN = MaskRcnnConfig(
@@ -104,11 +104,11 @@ def test_the_frozen_model_gives_the_masks_of_the_model_itself(
 ) -> None:
     """But for the rounding of the maps to float16."""
     base = frozen_of(weights["deepmac"], pipeline_file)
-    whole, _ = load_model(weights["deepmac"], torch.device("cpu"))
-    on_maps, _ = load_model(weights["deepmac"], torch.device("cpu"))
+    whole = Weights.read(weights["deepmac"]).model(torch.device("cpu"))
+    on_maps = Weights.read(weights["deepmac"]).model(torch.device("cpu"))
     on_maps.backbone = frozen.Shown()
     images = frozen.images_of(base.pipeline, "val")
-    batches = mask_heads.evaluation_batches(frozen.boxes_for(base.card, base.truth, images), 1)
+    batches = mask_heads.evaluation_batches(frozen.boxes_for(base.spec, base.truth, images), 1)
     expected, got = (
         mask_heads.judge(model, shown, base.truth)["iou"].to_numpy()
         for model, shown in ((whole, batches), (on_maps, base.validation_batches(on_maps.backbone)))

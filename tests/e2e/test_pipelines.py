@@ -89,7 +89,7 @@ def test_a_pipeline_builds_and_steps(path: Path, role: str, scenes: Path) -> Non
     stepped = narrowed(recipe.model) if path in PAPER else recipe.model
     model = build_model(stepped, len(annotations.classes), load_weights=True)
     # Batch norm over the two values that two images have on a map of one cell makes gradients explode.
-    size_px = 2 * model.size_divisibility if path.stem.endswith("_sn143") else REDUCED_PX
+    size_px = 2 * model.spec.size_divisibility if path.stem.endswith("_sn143") else REDUCED_PX
     dataset = BoxDataset(
         annotations,
         scenes / "images",
@@ -105,9 +105,9 @@ def test_a_pipeline_builds_and_steps(path: Path, role: str, scenes: Path) -> Non
     optimizer.step()
     assert any(not torch.equal(before[name], parameter) for name, parameter in model.named_parameters())
     model.eval()
-    masks = model.segment(batch.images, batch.instances)
+    masks = model.segment(batch.images, batch.instances).grids
     assert len(masks) == len(batch.instances) and masks.isfinite().all()
-    if model.detection:
+    if model.spec.detects:
         assert model.detect(batch.images, batch.image_sizes).boxes.isfinite().all()
 
 
@@ -121,7 +121,7 @@ def test_a_model_of_the_paper_has_its_size_and_its_narrow_copy_its_structure(pat
         )
     shapes = [{name: tensor.ndim for name, tensor in model.state_dict().items()} for model in (full, narrow)]
     assert shapes[0] == shapes[1]  # tensor by tensor, so that what was stepped is what is meant
-    assert recipe.train.image_size_px % full.size_divisibility == 0
+    assert recipe.train.image_size_px % full.spec.size_divisibility == 0
     if isinstance(recipe.model, DeepMacConfig):
         assert parameters(full.mask_head) == HEAD_PARAMETERS[recipe.model.mask_head]
         assert parameters(full.backbone) == BACKBONE_PARAMETERS[recipe.model.backbone]

@@ -3,9 +3,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
+from deepmac_distill.contract import ModelSpec, SegmentedMasks
+from deepmac_distill.errors import ContractError
 from deepmac_distill.inference import detect_objects, segment_boxes
 from deepmac_distill.structures import Batch, Detections, Instances
 
@@ -31,13 +34,15 @@ def batch(ids: list[int], image_ids: tuple[int, ...] = (7, 9)) -> Batch:
 class Model:
     """Says of each box its own id; counts how often it was asked."""
 
+    spec = ModelSpec(mask_size=2, input_size_px=None, identity="a model of tests")
+
     def __init__(self) -> None:
         self.asked = 0
 
-    def segment(self, images: Tensor, instances: Instances) -> Tensor:
+    def segment(self, images: Tensor, instances: Instances) -> SegmentedMasks:
         assert torch.is_inference_mode_enabled() and not torch.is_autocast_enabled("cpu")
         self.asked += 1
-        return (instances.rows.float() / 255).view(-1, 1, 1).expand(-1, 2, 2)
+        return SegmentedMasks.of((instances.rows.float() / 255).view(-1, 1, 1).expand(-1, 2, 2))
 
     def detect(self, images: Tensor, image_sizes: Tensor, max_detections: int) -> Detections:
         assert torch.is_inference_mode_enabled()
@@ -61,11 +66,55 @@ def test_every_box_has_its_own_grid_in_the_order_of_the_batches() -> None:
 
 def test_probabilities_are_rounded_to_the_nearest_of_256_steps() -> None:
     class Given(Model):
-        def segment(self, images: Tensor, instances: Instances) -> Tensor:
-            return torch.tensor([0.0, 0.4 / 255, 0.6 / 255, 1.0]).view(1, 2, 2)
+        def segment(self, images: Tensor, instances: Instances) -> SegmentedMasks:
+            return SegmentedMasks.of(torch.tensor([0.0, 0.4 / 255, 0.6 / 255, 1.0]).view(1, 2, 2))
 
     (found,) = segment_boxes(Given(), [batch([1])], CPU, autocast=False)
     assert found.grids.tolist() == [[[0, 0], [1, 255]]]
+
+
+def test_a_box_without_an_answer_has_an_empty_grid() -> None:
+    class Silent(Model):
+        def segment(self, images: Tensor, instances: Instances) -> SegmentedMasks:
+            return SegmentedMasks(torch.ones(2, 2, 2), torch.tensor([True, False]), torch.tensor([0.9, 0.1]))
+
+    (found,) = segment_boxes(Silent(), [batch([1, 2])], CPU, autocast=False)
+    assert found.answered.tolist() == [True, False] and found.grids[:, 0, 0].tolist() == [255, 0]
+    assert found.iou.tolist() == [np.float32(0.9), np.float32(0.1)]
+
+
+GRIDS, YES = torch.ones(1, 2, 2), torch.tensor([True])
+BROKEN = [
+    (GRIDS, "got Tensor, expected SegmentedMasks"),
+    (
+        SegmentedMasks(GRIDS.double(), YES),
+        "grids: got (1, 2, 2) torch.float64, expected (1, 2, 2) torch.float32",
+    ),
+    (SegmentedMasks(torch.ones(1, 3, 2), YES), "grids: got (1, 3, 2) torch.float32, expected (1, 2, 2)"),
+    (SegmentedMasks(torch.ones(3, 2, 2), YES), "grids: got (3, 2, 2) torch.float32, expected (1, 2, 2)"),
+    (
+        SegmentedMasks(GRIDS * torch.nan, YES),
+        "grids: got values from nan to nan, expected finite ones in [0, 1]",
+    ),
+    (SegmentedMasks(GRIDS * torch.inf, YES), "grids: got values from inf to inf"),
+    (SegmentedMasks(GRIDS * 255, YES), "grids: got values from 255 to 255"),
+    (SegmentedMasks(-GRIDS, YES), "grids: got values from -1 to -1"),
+    (SegmentedMasks(GRIDS.numpy(), YES), "grids: got ndarray, expected a tensor"),
+    (SegmentedMasks(GRIDS, YES.float()), "answered: got (1,) torch.float32, expected (1,) torch.bool"),
+    (SegmentedMasks(GRIDS, YES, torch.ones(2)), "iou: got (2,) torch.float32, expected (1,)"),
+    (SegmentedMasks(GRIDS, YES, torch.tensor([2.0])), "iou: got values from 2 to 2"),
+]
+
+
+@pytest.mark.parametrize(("returned", "says"), BROKEN, ids=[says[:30] for _, says in BROKEN])
+def test_a_model_that_breaks_the_contract_is_named_with_what_it_returned(returned: object, says: str) -> None:
+    class Broken(Model):
+        def segment(self, images: Tensor, instances: Instances) -> SegmentedMasks:
+            return returned
+
+    with pytest.raises(ContractError) as caught:
+        list(segment_boxes(Broken(), [batch([1])], CPU, autocast=False))
+    assert str(caught.value).startswith("a model of tests: segment: ") and says in str(caught.value)
 
 
 def test_one_batch_is_held_at_a_time() -> None:

@@ -63,7 +63,11 @@ SLOPE = grid([[250, 200, 100, 20]] * 4)
 
 def masks_of(**grids: np.ndarray) -> list[SegmentedBoxes]:
     """One batch for each annotation, `_5` of id 5; the ids of the fixture are 3 to 10, rows from 0."""
-    return [SegmentedBoxes(np.array([int(name[1:]) - 3]), grid[None]) for name, grid in grids.items()]
+    return [segmented([int(name[1:]) - 3], grid[None]) for name, grid in grids.items()]
+
+
+def segmented(rows: list[int], grids: np.ndarray, answered: bool = True) -> SegmentedBoxes:
+    return SegmentedBoxes(np.array(rows, np.int64), grids, np.full(len(rows), answered))
 
 
 def labeled(annotations: Annotations, keep_soft: bool = True, left: np.ndarray = LEFT_HALF) -> pa.Table:
@@ -237,13 +241,32 @@ def test_a_row_needs_no_join(annotations: Annotations) -> None:
     assert [(row["file_name"], row["category_name"]) for row in rows] == [("1.png", "b"), ("2.png", "a")]
 
 
-def test_masks_in_given_boxes_are_found_by_row(annotations: Annotations) -> None:
+def test_a_box_that_the_teacher_does_not_answer_has_a_row_that_says_so(annotations: Annotations) -> None:
+    batches = [*masks_of(_6=LEFT_HALF), segmented([LEFT - 3], LEFT_HALF[None], answered=False)]
+    rows = range(len(annotations.annotations))
+    labels = label_unit(annotations, rows, batches, {}, keep_soft=True, probabilities=True)
+    row = row_of(labels, LEFT)
+    assert (row["source"], row["status"], row["reason"]) == ("none", "unanswered", "the teacher gave no mask")
+    assert row["rle_counts"] is None and row["soft"] is None and row["mask_score"] is None
+    given = given_box_masks(annotations, batches)
+    assert given["annotation_id"].to_pylist() == [6]
+
+
+def test_the_teacher_s_own_estimate_stands_in_its_row(annotations: Annotations) -> None:
+    estimate = np.array([0.75], np.float32)
     batches = [
-        SegmentedBoxes(np.array([OVER - 3, LEFT - 3]), np.stack([np.full((4, 4), 255, np.uint8), LEFT_HALF]))
+        SegmentedBoxes(np.array([LEFT - 3]), LEFT_HALF[None], np.array([True]), estimate),
+        *masks_of(_6=LEFT_HALF),
     ]
-    table = given_box_masks(
-        annotations, [*batches, SegmentedBoxes(np.zeros(0, int), np.zeros((0, 4, 4), np.uint8))]
-    )
+    rows = range(len(annotations.annotations))
+    labels = label_unit(annotations, rows, batches, {}, keep_soft=True, probabilities=False)
+    assert row_of(labels, LEFT)["model_iou"] == 0.75 and row_of(labels, LEFT)["expected_iou"] is None
+    assert row_of(labels, 6)["model_iou"] is None and row_of(labels, 3)["model_iou"] is None
+
+
+def test_masks_in_given_boxes_are_found_by_row(annotations: Annotations) -> None:
+    batches = [segmented([OVER - 3, LEFT - 3], np.stack([np.full((4, 4), 255, np.uint8), LEFT_HALF]))]
+    table = given_box_masks(annotations, [*batches, segmented([], np.zeros((0, 4, 4), np.uint8))])
     labels = labeled(annotations)
     assert table.to_pylist() == [
         {"row": id - 3, "annotation_id": id, "rle_counts": row_of(labels, id)["rle_counts"]}

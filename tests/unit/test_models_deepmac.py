@@ -105,13 +105,13 @@ def test_two_images_together_give_what_each_gives_alone(backbone: str) -> None:
     model = narrow(backbone=backbone, pyramid_channels=(16, 8, 8)).eval()
     batch = make_batch([[True, True], [False, True, False]], size=128)
     order = torch.tensor([4, 0, 3, 1, 2])  # not grouped by image
-    together = model.segment(batch.images, batch.instances.select(order))
+    together = model.segment(batch.images, batch.instances.select(order)).grids
     detections = model.detect(batch.images, batch.image_sizes, max_detections=5)
     for i in range(2):
         mine = batch.instances.image_index[order] == i
         alone = replace(batch.instances.select(order[mine]), image_index=torch.zeros_like(order[mine]))
         picture = batch.images[i : i + 1]
-        torch.testing.assert_close(together[mine], model.segment(picture, alone), rtol=0, atol=1e-5)
+        torch.testing.assert_close(together[mine], model.segment(picture, alone).grids, rtol=0, atol=1e-5)
         found = model.detect(picture, batch.image_sizes[i : i + 1], max_detections=5)
         here = detections.image_index == i
         torch.testing.assert_close(detections.boxes[here], found.boxes, rtol=0, atol=1e-3)
@@ -126,12 +126,14 @@ def test_segment_does_not_look_at_labels_or_masks() -> None:
         masks=255 - batch.instances.masks,
         has_mask=~batch.instances.has_mask,
     )
-    assert torch.equal(model.segment(batch.images, batch.instances), model.segment(batch.images, blind))
+    assert torch.equal(
+        model.segment(batch.images, batch.instances).grids, model.segment(batch.images, blind).grids
+    )
 
 
 def test_no_boxes_give_no_masks() -> None:
     batch = make_batch([[]])
-    assert narrow().eval().segment(batch.images, batch.instances).shape == (0, 16, 16)
+    assert narrow().eval().segment(batch.images, batch.instances).grids.shape == (0, 16, 16)
 
 
 def test_detections_lie_in_the_image_best_first() -> None:
@@ -226,7 +228,7 @@ def test_a_batch_can_be_learned_by_heart() -> None:
         optimizer.step()
     model.eval()
     known = batch.instances.has_mask
-    predicted = model.segment(batch.images, batch.instances)[known] > 0.5
+    predicted = model.segment(batch.images, batch.instances).grids[known] > 0.5
     assert (predicted == (shapes[known] > 0)).float().mean() > 0.97
     found = model.detect(batch.images, batch.image_sizes, max_detections=2)
     order = torch.argsort(batch.instances.image_index * 4096 + batch.instances.boxes.sum(1))
@@ -236,11 +238,13 @@ def test_a_batch_can_be_learned_by_heart() -> None:
 
 
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "resnet18", "hourglass-52", "tiny"])
-def test_what_can_be_pretrained_is_found_by_its_prefix(backbone: str) -> None:
+def test_what_can_be_pretrained_is_a_group_of_its_own(backbone: str) -> None:
     """The untrained top-down path of a pyramid must not learn at a pretrained extractor's rate."""
     with torch.device("meta"):
-        built = build_model(
-            DeepMacConfig(backbone=backbone, mask_head="resnet-4"), 3, load_weights=False
-        ).backbone
-    names = [name for name, _ in built.named_parameters() if name.startswith(built.pretrained_prefix)]
-    assert names and not any(name.startswith(("top.", "lateral.", "merge.")) for name in names)
+        model = build_model(DeepMacConfig(backbone=backbone, mask_head="resnet-4"), 3, load_weights=False)
+    groups, names = model.parameter_groups(), {id(p): name for name, p in model.named_parameters()}
+    pretrained = [names[id(parameter)] for parameter in groups["pretrained"]]
+    assert pretrained and all(name.startswith("backbone.") for name in pretrained)
+    parts = ("backbone.top.", "backbone.lateral.", "backbone.merge.")
+    assert not any(name.startswith(parts) for name in pretrained)
+    assert sorted(map(id, groups["pretrained"] + groups["new"])) == sorted(names)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from deepmac_distill.config import GrabCutConfig
-from deepmac_distill.models.build import build_model
 from deepmac_distill.structures import Instances
+from deepmac_distill.teachers.grabcut import GrabCut
 
 
 def scene() -> tuple[torch.Tensor, torch.Tensor]:
@@ -27,8 +26,8 @@ def boxes(*corners: list[float]) -> Instances:
 
 def test_a_shape_of_its_own_color_is_found() -> None:
     image, _ = scene()
-    model = build_model(GrabCutConfig(mask_size=24), num_classes=3, load_weights=True)
-    mask = model.segment(image[None], boxes([12.0, 8.0, 36.0, 32.0]))[0] > 0.5
+    model = GrabCut(mask_size=24)
+    mask = model.segment(image[None], boxes([12.0, 8.0, 36.0, 32.0])).grids[0] > 0.5
     line = torch.arange(24) + 0.5 - 12
     truth = line[:, None] ** 2 + line**2 <= 12**2
     iou = (mask & truth).sum() / (mask | truth).sum()
@@ -37,14 +36,14 @@ def test_a_shape_of_its_own_color_is_found() -> None:
 
 def test_the_same_box_gives_the_same_mask_whatever_else_is_asked() -> None:
     image, _ = scene()
-    model = build_model(GrabCutConfig(), num_classes=3, load_weights=True)
-    alone = model.segment(image[None], boxes([12.0, 8.0, 36.0, 32.0]))
-    among = model.segment(image[None], boxes([2.5, 3.5, 30.0, 40.0], [12.0, 8.0, 36.0, 32.0]))
+    model = GrabCut()
+    alone = model.segment(image[None], boxes([12.0, 8.0, 36.0, 32.0])).grids
+    among = model.segment(image[None], boxes([2.5, 3.5, 30.0, 40.0], [12.0, 8.0, 36.0, 32.0])).grids
     assert torch.equal(alone[0], among[1])
 
 
 def test_a_box_without_background_or_too_small_is_all_foreground() -> None:
     image, _ = scene()
-    model = build_model(GrabCutConfig(mask_size=8), num_classes=3, load_weights=True)
-    masks = model.segment(image[None], boxes([0.0, 0.0, 64.0, 48.0], [5.0, 5.0, 6.0, 20.0]))
+    model = GrabCut(mask_size=8)
+    masks = model.segment(image[None], boxes([0.0, 0.0, 64.0, 48.0], [5.0, 5.0, 6.0, 20.0])).grids
     assert (masks == 1).all()

@@ -110,7 +110,7 @@ def test_one_batch_can_be_learned_by_heart(class_agnostic: bool) -> None:
         optimizer.zero_grad()
         sum(model(batch).values()).backward()
         optimizer.step()
-    found = model.eval().segment(batch.images, batch.instances) > 0.5
+    found = model.eval().segment(batch.images, batch.instances).grids > 0.5
     truth = batch.instances.masks > 127
     iou = (found & truth).sum() / (found | truth).sum()
     assert iou > 0.9
@@ -121,20 +121,22 @@ def test_masks_follow_the_labels_only_where_they_belong_to_classes() -> None:
         model = narrow(class_agnostic=class_agnostic).eval()
         batch = make_batch(model, [[True, True]])
         other = replace(batch.instances, class_index=(batch.instances.class_index + 1) % CLASSES)
-        same = torch.equal(model.segment(batch.images, batch.instances), model.segment(batch.images, other))
-        assert same == class_agnostic == (not model.needs_labels)
+        same = torch.equal(
+            model.segment(batch.images, batch.instances).grids, model.segment(batch.images, other).grids
+        )
+        assert same == class_agnostic == model.spec.class_agnostic
 
 
 def test_two_images_at_once_are_two_images_alone_in_any_order_of_boxes() -> None:
     model = narrow().eval()
     batch = make_batch(model, [[True] * 3, [True] * 2])
     shuffled = torch.tensor([3, 0, 4, 2, 1])
-    together = model.segment(batch.images, batch.instances.select(shuffled))
+    together = model.segment(batch.images, batch.instances.select(shuffled)).grids
     alone = [
         model.segment(
             batch.images[i : i + 1],
             replace(some, image_index=torch.zeros_like(some.image_index)),
-        )
+        ).grids
         for i, some in enumerate(batch.instances.select(batch.instances.image_index == i) for i in (0, 1))
     ]
     torch.testing.assert_close(together, torch.cat(alone)[shuffled], rtol=1e-4, atol=1e-5)
@@ -221,14 +223,14 @@ def test_weight_transfer_reaches_classes_without_masks_and_spares_the_boxes() ->
     model = narrow(mask_boxes="gt", mask_head="weight-transfer").train()
     batch = make_batch(model, [[True, True, False], [True, True, False]])
     unseen = batch.instances.select(batch.instances.class_index == 2)
-    before = model.eval().segment(batch.images, unseen)
+    before = model.eval().segment(batch.images, unseen).grids
     model.train()
     optimizer = torch.optim.SGD(model.mask_head.transfer.parameters(), lr=0.1)  # nothing that classes share
     losses(model, batch)["mask"].backward()
     assert model.roi.box_predictor.cls_score.weight.grad is None
     assert all(p.grad is not None for p in model.mask_head.parameters())
     optimizer.step()
-    assert not torch.equal(model.eval().segment(batch.images, unseen), before)
+    assert not torch.equal(model.eval().segment(batch.images, unseen).grids, before)
 
 
 def test_without_weight_transfer_a_class_without_masks_learns_nothing_of_its_own() -> None:
@@ -243,11 +245,11 @@ def test_without_weight_transfer_a_class_without_masks_learns_nothing_of_its_own
 def test_weight_transfer_takes_a_class_s_own_box_weights() -> None:
     model = narrow(mask_head="weight-transfer").eval()
     batch = make_batch(model, [[True, True, True]])
-    before = model.segment(batch.images, batch.instances)
+    before = model.segment(batch.images, batch.instances).grids
     with torch.no_grad():
         model.roi.box_predictor.cls_score.weight[1 + 1] += 1.0  # row 0 is the background
         model.roi.box_predictor.bbox_pred.weight[4 * 3] += 1.0  # the first of class 2
-    changed = (model.segment(batch.images, batch.instances) != before).flatten(1).any(1)
+    changed = (model.segment(batch.images, batch.instances).grids != before).flatten(1).any(1)
     assert changed.tolist() == [False, True, True]
 
 

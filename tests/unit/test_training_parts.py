@@ -89,7 +89,7 @@ class Net(nn.Module):
 def test_weights_decay_but_biases_do_not_and_a_named_part_has_a_rate_of_its_own() -> None:
     model = Net()
     optimizer = make_optimizer(
-        model, "adamw", lr=0.1, weight_decay=0.5, slow_prefix="backbone.", slow_factor=0.25
+        model, "adamw", lr=0.1, weight_decay=0.5, slow=model.backbone.parameters(), slow_factor=0.25
     )
     found = {
         id(parameter): (group["lr"], group["weight_decay"])

@@ -59,7 +59,8 @@ def teach(
     job = job_of(config.config, at, data, train, redo, code, values=steps.of("teacher"))
     from deepmac_distill import stages
 
-    print(stages.teach(job))
+    if weights := stages.teach(job):
+        print(weights)
 
 
 @command(app)

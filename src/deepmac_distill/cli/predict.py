@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from deepmac_distill.cli.app import app
-from deepmac_distill.cli.options import Device, command
+from deepmac_distill.cli.options import Code, Device, command
 from deepmac_distill.cli.terminal import Terminal
 from deepmac_distill.errors import ConfigError
 
@@ -17,6 +17,7 @@ from deepmac_distill.errors import ConfigError
 @command(app)
 def predict(
     on: Device,
+    code: Code,
     image: Annotated[Path, typer.Argument(help="JPEG or PNG.")],
     box: Annotated[
         list[str], typer.Option("--box", help="x,y,w,h in pixels of the image as stored; once per object.")
@@ -33,13 +34,12 @@ def predict(
     from deepmac_distill import stages
     from deepmac_distill.devices import pick_device
 
-    weights = model / "teacher" / "weights.safetensors" if model.is_dir() else model
     out = out or image.with_name(f"{image.stem}-masks")
     out = out.with_suffix("") if out.suffix in (".png", ".json") else out
     boxes = np.array(boxes_xywh, dtype=np.float64)
-    for annotation in stages.predict(weights, pick_device(on.device or "auto"), image, boxes, out)[
-        "annotations"
-    ]:
+    for annotation in stages.predict(
+        model, pick_device(on.device or "auto"), image, boxes, out, code.allow_code
+    )["annotations"]:
         print(
             f"box {annotation['bbox']}: mask of {annotation['area']} px, "
             f"score {annotation['mask_score']:.2f}, fills the box {annotation['mask_bbox_iou']:.2f}"

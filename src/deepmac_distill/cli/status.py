@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deepmac_distill.chain import planned
+from deepmac_distill.chain import Stage, planned
 from deepmac_distill.cli.app import app
 from deepmac_distill.cli.ending import next_commands
 from deepmac_distill.cli.options import command
@@ -22,7 +22,7 @@ def status(
     """How far a run is: what each stage made and when, what is stale, and how to go on. Only reads."""
     from deepmac_distill.status import status_of, to_do
 
-    found = status_of(run, planned(evaluated=_is_evaluated(run)))
+    found = status_of(run, _planned(run))
     width = max(len(one.stage) for one in found)
     for one in found:
         when = "" if one.when is None else f"{one.when.astimezone():%Y-%m-%d %H:%M}"
@@ -35,10 +35,11 @@ def status(
         print("next:", *commands, sep="\n  ")
 
 
-def _is_evaluated(run: Path) -> bool:
-    """Whether the run has a validation set, as far as its configuration can be read."""
+def _planned(run: Path) -> tuple[Stage, ...]:
+    """The stages of the run, as far as its configuration can be read."""
     try:
-        data = load_pipeline(run / "config.json").data
+        pipeline = load_pipeline(run / "config.json")
     except ConfigError:  # of an earlier version, or not there yet
-        return True
-    return data.source == "scenes" or bool(data.val_annotations)
+        return planned(evaluated=True)
+    evaluated = pipeline.data.source == "scenes" or bool(pipeline.data.val_annotations)
+    return planned(evaluated=evaluated, segmenter=bool(pipeline.teacher.segmenter))

@@ -5,22 +5,22 @@ from deepmac_distill.config.recipes import FOLDER, located, recipe_names
 from deepmac_distill.config.schema import (
     BackboneConfig,
     DeepMacConfig,
-    GrabCutConfig,
     MaskRcnnConfig,
     ModelConfig,
     Pipeline,
     RoleConfig,
+    TeacherConfig,
 )
 
 __all__ = [
     "FOLDER",
     "BackboneConfig",
     "DeepMacConfig",
-    "GrabCutConfig",
     "MaskRcnnConfig",
     "ModelConfig",
     "Pipeline",
     "RoleConfig",
+    "TeacherConfig",
     "build",
     "flatten",
     "load_pipeline",

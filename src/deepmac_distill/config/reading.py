@@ -118,7 +118,7 @@ def _variant(kinds: tuple[Any, ...], default: Any, tree: Any, where: str, prefix
         return default
     by_name = {kind().architecture: kind for kind in kinds}
     if named not in by_name:
-        options = ", ".join(by_name)
+        options = ", ".join(by_name) + ('; set teacher.segmenter = "grabcut"' if named == "grabcut" else "")
         raise ConfigError(f"{where}: {prefix}architecture: got {named!r}, expected one of {options}")
     return by_name[named]()
 
@@ -138,6 +138,10 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
         if value not in get_args(hint):
             options = ", ".join(map(str, get_args(hint)))
             raise ConfigError(f"{where}: {key}: got {value!r}, expected one of {options}")
+        return value
+    if get_origin(hint) is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: {key}: got {value!r}, expected a table")
         return value
     if get_origin(hint) is tuple:
         if isinstance(value, str) and get_args(hint)[0] is str:

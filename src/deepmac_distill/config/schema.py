@@ -124,22 +124,7 @@ class MaskRcnnConfig(BackboneConfig):
             _require(len(value) > 0 and min(value, default=0) > 0, name, value, "numbers > 0")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GrabCutConfig:
-    """OpenCV's GrabCut started from the box: nothing to train, a teacher alone."""
-
-    architecture: Literal["grabcut"] = "grabcut"
-    iterations: int = 5
-    context: float = 0.5  # width of the background around a box, in sides of the box
-    mask_size: int = 64  # cells a side of a mask
-
-    def __post_init__(self) -> None:
-        _require(self.iterations > 0, "iterations", self.iterations, "at least 1")
-        _require(self.context > 0, "context", self.context, "> 0")
-        _require(self.mask_size >= 4, "mask_size", self.mask_size, "at least 4")
-
-
-ModelConfig = DeepMacConfig | MaskRcnnConfig | GrabCutConfig  # `architecture` chooses
+ModelConfig = DeepMacConfig | MaskRcnnConfig  # `architecture` chooses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +186,27 @@ class RoleConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherConfig(RoleConfig):
+    """The teacher: a model that is trained, or a segmenter that needs no training."""
+
+    # grabcut, an installed entry point of deepmac.segmenters, or, with --allow-code, my_pkg.sam:MySam or
+    # my_sam.py:MySam. Where it is set, model and train are not used.
+    segmenter: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict)  # of the segmenter's constructor
+
+    def __post_init__(self) -> None:
+        _require(
+            not self.arguments or bool(self.segmenter),
+            "arguments",
+            self.arguments,
+            "no arguments without segmenter",
+        )
+        start = self.train.init_from
+        nothing = f"nothing: {self.segmenter} has nothing to train"
+        _require(not (self.segmenter and start), "train.init_from", start, nothing)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LabelsConfig:
     """What is stored about each box, and which masks the student learns from."""
 
@@ -253,7 +259,7 @@ class Pipeline:
     threads: int = 0  # CPU threads of torch; 0 = torch's choice. Part of what makes CPU runs repeatable
     device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
     data: DataConfig = field(default_factory=DataConfig)
-    teacher: RoleConfig = field(default_factory=RoleConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     student: RoleConfig = field(default_factory=_default_student)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

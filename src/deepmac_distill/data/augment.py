@@ -160,6 +160,11 @@ def evaluation_views(size_px: int) -> ViewOf:
     return partial(_evaluation_view_of, size_px)
 
 
+def native_views(multiple: int = 1) -> ViewOf:
+    """The whole image at its own size, on a square canvas whose side is a multiple of `multiple`."""
+    return partial(_native_view_of, multiple)
+
+
 def change_colors(image: Tensor, colors: Colors) -> Tensor:
     """The image with hue, contrast, saturation and brightness changed, in this order: (3, H, W) uint8.
 
@@ -179,6 +184,11 @@ def change_colors(image: Tensor, colors: Colors) -> Tensor:
 
 def _evaluation_view_of(size_px: int, _rng: np.random.Generator, height: int, width: int) -> View:
     return evaluation_view(height, width, size_px)
+
+
+def _native_view_of(multiple: int, _rng: np.random.Generator, height: int, width: int) -> View:
+    size_px = -(-max(height, width) // multiple) * multiple
+    return View(height=height, width=width, crop=(0, 0, width, height), fit=(height, width), size_px=size_px)
 
 
 def _crop_center(rng: np.random.Generator, length: int) -> int:

@@ -85,7 +85,11 @@ def forecast(
     devices.use_threads(job.pipeline.threads)
     machine = machine or free_of(job)
     inventories, problems = _inventories(job, machine)
-    stages = planned(evaluated=len(inventories) > 1, roles=tuple(roles))
+    stages = planned(
+        evaluated=len(inventories) > 1,
+        roles=tuple(roles),
+        segmenter=bool(job.pipeline.teacher.segmenter),
+    )
     needs = []
     for role in roles:
         own = [stage for stage in stages if stage.role == role and stage.kind != "report"]
@@ -162,10 +166,11 @@ def _role_needs(
     """What the stages of a role need, in their order; those that are done need nothing."""
     recipe: RoleConfig = getattr(job.pipeline, role)
     train, val = inventories[0], inventories[-1]
+    untrained = role == "teacher" and bool(job.pipeline.teacher.segmenter)
     state = state_of(recipe, class_count(train))
     done = {stage.name for stage in stages if (job.run.path / stage.name).exists()}
     fits = machine.memory is None or 2 * state.weights < machine.memory
-    measurable = state.gradients > 0 and fits and len(done) < len(stages)  # GrabCut has nothing to train
+    measurable = not untrained and fits and len(done) < len(stages)
     rates = measured_rates(job, recipe, train, machine.memory) if measurable else None
     masks = masks_trained_on(recipe.model, train.seen if role == "teacher" else train.usable)
 

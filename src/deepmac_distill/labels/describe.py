@@ -27,6 +27,8 @@ class Drawn:
 
     rows: NDArray[np.int64]  # (N,) row numbers in the data set
     grids: NDArray[np.uint8]  # (N, S, S)
+    answered: NDArray[np.bool_]  # (N,)
+    iou: NDArray[np.float32]  # (N,) the teacher's own estimate; NaN where it makes none
 
     @classmethod
     def of(cls, batches: Iterable[SegmentedBoxes]) -> Drawn:
@@ -35,11 +37,17 @@ class Drawn:
         return cls(
             np.concatenate([np.zeros(0, np.int64), *(batch.rows for batch in some)]),
             np.concatenate([batch.grids for batch in some] or [np.zeros((0, 1, 1), np.uint8)]),
+            np.concatenate([np.zeros(0, np.bool_), *(batch.answered for batch in some)]),
+            np.concatenate([np.zeros(0, np.float32), *map(_own_iou, some)]),
         )
 
     def where(self, kept: NDArray[np.bool_]) -> Drawn:
         """Some of them."""
-        return Drawn(self.rows[kept], self.grids[kept])
+        return Drawn(self.rows[kept], self.grids[kept], self.answered[kept], self.iou[kept])
+
+
+def _own_iou(batch: SegmentedBoxes) -> NDArray[np.float32]:
+    return np.full(len(batch.rows), np.nan, np.float32) if batch.iou is None else batch.iou
 
 
 def label_unit(
@@ -64,17 +72,22 @@ def label_unit(
     human = np.asarray(pc.equal(table["source"], "human"))
     drawn = Drawn.of(batches)
     drawn = drawn.where(~human[drawn.rows - rows.start])
+    unanswered = np.zeros(len(rows), bool)
+    unanswered[drawn.rows[~drawn.answered] - rows.start] = True
+    drawn = drawn.where(drawn.answered)
     position = np.full(len(rows), -1)
     position[drawn.rows - rows.start] = np.arange(len(drawn.rows))
     by_teacher = position >= 0
-    lost = ~human & ~by_teacher & np.isin(table["image_id"], list(unreadable))
+    lost = ~human & ~by_teacher & ~unanswered & np.isin(table["image_id"], list(unreadable))
     sizes = annotations.image_sizes()[rows.start : rows.stop]  # (R, 2)
     boxes = annotations.boxes_xyxy()[drawn.rows]
     masks = recut(drawn.grids, boxes, sizes[drawn.rows - rows.start], LABELING_CUT)
     codes, areas = _human_masks(table.filter(human), sizes[human])
     whose = np.where(human, human.cumsum() - 1, np.where(by_teacher, position + human.sum(), -1))
     status = pc.if_else(pc.equal(table["status"], "ok"), "labeled", table["status"])
+    status = pc.if_else(pa.array(unanswered), "unanswered", status)
     reason = np.array(table["reason"], dtype=object)
+    reason[unanswered] = "the teacher gave no mask"
     reason[lost] = [unreadable[image_id] for image_id in table["image_id"].filter(lost).to_pylist()]
     columns = {
         **{name: table[name] for name in ("annotation_id", "image_id", "category_id", "bbox")},
@@ -86,7 +99,7 @@ def label_unit(
         "reason": reason,
         "rle_counts": _at(whose, [*codes, *masks.counts]),
         "mask_area": _at(whose, np.r_[areas, masks.areas]),
-        **_facts_of_grids(position, drawn.grids, masks, table["bbox"], keep_soft, probabilities),
+        **_facts_of_grids(position, drawn, masks, table["bbox"], keep_soft, probabilities),
     }
     return label_table(columns)
 
@@ -104,7 +117,7 @@ def _names(annotations: Annotations, rows: range) -> dict[str, pa.ChunkedArray]:
 
 def _facts_of_grids(
     position: NDArray[np.int64],
-    grids: NDArray[np.uint8],
+    drawn: Drawn,
     masks: CutMasks,
     boxes_xywh: pa.ChunkedArray,
     keep_soft: bool,
@@ -127,9 +140,11 @@ def _facts_of_grids(
     if probabilities:
         facts["expected_iou"] = masks.expected_iou
     if keep_soft:
-        facts["soft"] = [grid.tobytes() for grid in grids]
-        facts["soft_size"] = np.full(len(grids), grids.shape[-1], np.int32)
-    return {name: _at(position, values) for name, values in facts.items()}
+        facts["soft"] = [grid.tobytes() for grid in drawn.grids]
+        facts["soft_size"] = np.full(len(drawn.grids), drawn.grids.shape[-1], np.int32)
+    columns = {name: _at(position, values) for name, values in facts.items()}
+    own = _at(position, drawn.iou)
+    return columns | {"model_iou": pc.if_else(pc.is_nan(own), pa.scalar(None, pa.float32()), own)}
 
 
 def _at(position: NDArray[np.int64], values: Sequence[Any] | NDArray[Any]) -> pa.Array:
@@ -153,8 +168,9 @@ def given_box_masks(
     rows: list[int] = []
     counts: list[bytes] = []
     for batch in segmented:
-        rows += batch.rows.tolist()
-        counts += recut(batch.grids, boxes[batch.rows], sizes[batch.rows], cut).counts
+        answered = batch.rows[batch.answered]
+        rows += answered.tolist()
+        counts += recut(batch.grids[batch.answered], boxes[answered], sizes[answered], cut).counts
     numbers = pa.array(rows, pa.int64())
     ids = annotations.annotations["annotation_id"].take(numbers)
     return pa.table({"row": numbers, "annotation_id": ids, "rle_counts": pa.array(counts, pa.binary())})

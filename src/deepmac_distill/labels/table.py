@@ -34,7 +34,9 @@ LABELS_SCHEMA = pa.schema(
         pa.field("height", pa.int32(), nullable=False),  # of the image, in pixels
         pa.field("width", pa.int32(), nullable=False),
         pa.field("source", pa.string(), nullable=False),  # human | teacher | none
-        pa.field("status", pa.string(), nullable=False),  # labeled | crowd | degenerate | unreadable image
+        pa.field(
+            "status", pa.string(), nullable=False
+        ),  # labeled | crowd | degenerate | unanswered | unreadable image
         pa.field("reason", pa.string(), nullable=False),  # why not labeled, or empty
         pa.field("rle_counts", pa.binary()),  # compressed COCO counts at (height, width)
         pa.field("cut", pa.float32()),  # probability above which a teacher's mask is foreground

@@ -8,8 +8,9 @@ must be multiples of its `size_divisibility`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -54,10 +55,7 @@ class Backbone(nn.Module):
         out_channels: channels of every map.
         stacks: predictions made; all are supervised, the last one counts.
         size_divisibility: H and W of the images must be multiples of this.
-        pretrained_prefix: how the names of those parameters begin that weights of others can fill.
     """
-
-    pretrained_prefix = ""
 
     def __init__(
         self,
@@ -71,6 +69,10 @@ class Backbone(nn.Module):
         self.out_channels, self.stacks, self.size_divisibility = out_channels, stacks, size_divisibility
         self.mean = nn.Buffer(torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.std = nn.Buffer(torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def pretrained_parameters(self) -> Iterator[nn.Parameter]:
+        """Those that others' weights can fill."""
+        return self.parameters()
 
     def normalize(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 to float, channels last in memory."""
@@ -130,8 +132,6 @@ class PyramidBackbone(Backbone):
         channels: width of each step, coarsest first; one fewer than maps. The last is also the output's.
     """
 
-    pretrained_prefix = "extractor."
-
     def __init__(self, extractor: Extractor, channels: Sequence[int] = (256, 128, 64)) -> None:
         levels = len(extractor.channels)
         if len(channels) != levels - 1:
@@ -149,6 +149,10 @@ class PyramidBackbone(Backbone):
         )
         for part in (self.top, self.lateral, self.merge):
             init_glorot(part)
+
+    def pretrained_parameters(self) -> Iterator[nn.Parameter]:
+        """The extractor's."""
+        return self.extractor.parameters()
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) uint8 to one map (B, channels[-1], H / 4, W / 4)."""
@@ -174,8 +178,6 @@ class MultiScaleBackbone(Backbone):
 class FpnBackbone(MultiScaleBackbone):
     """torchvision's feature pyramid on an extractor, and one coarser level by subsampling."""
 
-    pretrained_prefix = "extractor."
-
     def __init__(self, extractor: Extractor, channels: int = 256) -> None:
         super().__init__(channels, 1, extractor.multiple, extractor.mean, extractor.std)
         self.crop_levels = tuple(str(level) for level in range(len(extractor.channels)))
@@ -183,8 +185,21 @@ class FpnBackbone(MultiScaleBackbone):
         self.extractor = extractor.module
         self.pyramid = FeaturePyramidNetwork(list(extractor.channels), channels, LastLevelMaxPool())
 
+    def pretrained_parameters(self) -> Iterator[nn.Parameter]:
+        """The extractor's."""
+        return self.extractor.parameters()
+
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) uint8 to maps (B, channels, H / s, W / s) for s = 4, 8, ... of `levels`."""
         maps = self.extractor(self.normalize(images))
         pyramid: dict[str, Tensor] = self.pyramid(dict(zip(self.crop_levels, maps, strict=True)))
         return pyramid
+
+
+def parameter_groups(
+    model: nn.Module, backbone: Backbone
+) -> dict[Literal["pretrained", "new"], list[nn.Parameter]]:
+    """All parameters of a model: those of its backbone that others' weights can fill, and the rest."""
+    pretrained = list(backbone.pretrained_parameters())
+    theirs = set(map(id, pretrained))
+    return {"pretrained": pretrained, "new": [p for p in model.parameters() if id(p) not in theirs]}

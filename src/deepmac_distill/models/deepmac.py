@@ -8,14 +8,16 @@ mask enter it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deepmac_distill.contract import ModelSpec, SegmentedMasks
 from deepmac_distill.geometry.crop import cell_coordinates, crop_features
 from deepmac_distill.geometry.heatmap import centers
-from deepmac_distill.models.backbones import STRIDE_PX, Backbone
+from deepmac_distill.models.backbones import STRIDE_PX, Backbone, parameter_groups
 from deepmac_distill.models.centernet import (
     CenterHeads,
     PredictionHead,
@@ -47,9 +49,8 @@ class DeepMac(nn.Module):
     """Boxes to masks, and images to boxes with masks.
 
     Attributes:
+        spec: what a caller must know; whoever loads weights completes it (`models.load`).
         target_mask_size: cells a side of the mask grids it trains on.
-        size_divisibility: the images' sides must be multiples of this.
-        needs_labels: whether `segment` looks at the classes of the boxes; never.
 
     Args:
         backbone: stride-4 maps of the images.
@@ -67,8 +68,6 @@ class DeepMac(nn.Module):
     Raises:
         ValueError: the crop size is not a multiple of the mask head's `size_multiple`.
     """
-
-    needs_labels = False
 
     def __init__(
         self,
@@ -89,8 +88,15 @@ class DeepMac(nn.Module):
         if crop_size % mask_head.size_multiple:
             raise ValueError(f"crop_size: got {crop_size}, expected a multiple of {mask_head.size_multiple}")
         self.backbone, self.mask_head = backbone, mask_head
-        self.num_classes, self.crop_size, self.detection = num_classes, crop_size, detection
-        self.target_mask_size, self.size_divisibility = crop_size, backbone.size_divisibility
+        self.num_classes, self.crop_size, self.target_mask_size = num_classes, crop_size, crop_size
+        self.spec = ModelSpec(
+            mask_size=crop_size,
+            input_size_px=None,
+            size_divisibility=backbone.size_divisibility,
+            detects=detection,
+            seen_mask_classes=(),
+            identity="deepmac, untrained",
+        )
         self.coordinates, self.loss_weights = coordinates, dict(loss_weights)
         self.mask_instances_per_image = mask_instances_per_image
         self.heads = nn.ModuleList(
@@ -111,7 +117,7 @@ class DeepMac(nn.Module):
         their `masks` is never read.
         """
         instances = masked_instances(batch, self.crop_size, self.mask_instances_per_image)
-        targets = center_targets(batch, self.num_classes) if self.detection else None
+        targets = center_targets(batch, self.num_classes) if self.spec.detects else None
         stacks = []
         for heads, features in zip(self.heads, self.backbone(batch.images), strict=True):
             logits = self.mask_head(self._crops(heads, features, instances.boxes, instances.image_index))
@@ -124,8 +130,12 @@ class DeepMac(nn.Module):
             for name in stacks[0]
         }
 
+    def parameter_groups(self) -> dict[Literal["pretrained", "new"], list[nn.Parameter]]:
+        """All parameters: those that others' weights can fill, and the rest."""
+        return parameter_groups(self, self.backbone)
+
     @torch.no_grad()
-    def segment(self, images: Tensor, instances: Instances) -> Tensor:
+    def segment(self, images: Tensor, instances: Instances) -> SegmentedMasks:
         """Mask probabilities for given boxes, by the last stack.
 
         Args:
@@ -133,10 +143,10 @@ class DeepMac(nn.Module):
             instances: N boxes; their classes and masks are not looked at.
 
         Returns:
-            (N, S, S) float32, in the order of `instances`.
+            N masks in the order of `instances`.
         """
         features = self.backbone(images)[-1]
-        return self._mask_probs(features, instances.boxes, instances.image_index)
+        return SegmentedMasks.of(self._mask_probs(features, instances.boxes, instances.image_index))
 
     @torch.no_grad()
     def detect(self, images: Tensor, image_sizes: Tensor, max_detections: int = 100) -> Detections:
@@ -150,7 +160,7 @@ class DeepMac(nn.Module):
         Raises:
             ValueError: the model was built without detection.
         """
-        if not self.detection:
+        if not self.spec.detects:
             raise ValueError("DeepMac.detect: this model has no detection heads")
         features, center = self.backbone(images)[-1], self.heads[-1].center
         inside = cells_inside(image_sizes, *features.shape[-2:])

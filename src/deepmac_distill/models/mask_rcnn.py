@@ -17,12 +17,13 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
-from deepmac_distill.models.backbones import MultiScaleBackbone
+from deepmac_distill.contract import ModelSpec, SegmentedMasks
+from deepmac_distill.models.backbones import MultiScaleBackbone, parameter_groups
 from deepmac_distill.models.mask_rcnn_heads import WeightTransferHead, default_roi_mask_head
 from deepmac_distill.models.mask_targets import masked_instances, masks_over
+from deepmac_distill.models.proposals import proposal_network
 from deepmac_distill.structures import Batch, Detections, Instances
 
 BOX_CROP = 7  # cells a side of the box branch's crops
@@ -72,12 +73,9 @@ class MaskRcnn(nn.Module):
         score_threshold, nms_threshold: of detections.
 
     Attributes:
+        spec: what a caller must know; whoever loads weights completes it (`models.load`).
         target_mask_size: cells a side of the mask grids it trains on.
-        size_divisibility: the images' sides must be multiples of this.
-        needs_labels: whether `segment` looks at the labels of the boxes.
     """
-
-    detection = True
 
     def __init__(
         self,
@@ -101,15 +99,23 @@ class MaskRcnn(nn.Module):
         if len(anchor_sizes) != len(backbone.levels):
             raise ValueError(f"anchor_sizes: got {len(anchor_sizes)} sizes, expected {len(backbone.levels)}")
         channels = backbone.out_channels
-        self.backbone, self.num_classes, self.needs_labels = backbone, num_classes, not class_agnostic
+        self.backbone, self.num_classes = backbone, num_classes
         self.mask_boxes, self.mask_size = mask_boxes, 2 * mask_crop
-        self.size_divisibility = backbone.size_divisibility
+        self.spec = ModelSpec(
+            mask_size=self.mask_size,
+            input_size_px=None,
+            size_divisibility=backbone.size_divisibility,
+            class_agnostic=class_agnostic,
+            detects=True,
+            seen_mask_classes=(),
+            identity="mask_rcnn, untrained",
+        )
         self.target_mask_size = self.mask_size if mask_boxes == "gt" else PROPOSAL_TARGET_SIZE
         anchors = AnchorGenerator(
             tuple(tuple(size * scale for scale in anchor_scales) for size in anchor_sizes),
             (tuple(anchor_ratios),) * len(anchor_sizes),
         )
-        self.rpn = _proposal_network(channels, anchors, proposals)
+        self.rpn = proposal_network(channels, anchors, proposals)
         levels = list(backbone.crop_levels)
         self.roi = RoIHeads(
             MultiScaleRoIAlign(levels, BOX_CROP, sampling_ratio=2),
@@ -159,18 +165,23 @@ class MaskRcnn(nn.Module):
             "mask": mask_loss(self._mask_branch(features, instances, batch.images), instances),
         }
 
+    def parameter_groups(self) -> dict[Literal["pretrained", "new"], list[nn.Parameter]]:
+        """All parameters: those that others' weights can fill, and the rest."""
+        return parameter_groups(self, self.backbone)
+
     @torch.no_grad()
-    def segment(self, images: Tensor, instances: Instances) -> Tensor:
+    def segment(self, images: Tensor, instances: Instances) -> SegmentedMasks:
         """Mask probabilities for given boxes.
 
         Args:
             images: (B, 3, H, W) uint8.
-            instances: N boxes in any order of images, and their labels where `needs_labels`.
+            instances: N boxes in any order of images, and their classes where masks belong to classes.
 
         Returns:
-            (N, S, S) float32, in the order of `instances`.
+            N masks in the order of `instances`.
         """
-        return self._mask_branch(self.backbone(images), instances, images).float().sigmoid()
+        logits = self._mask_branch(self.backbone(images), instances, images)
+        return SegmentedMasks.of(logits.float().sigmoid())
 
     @torch.no_grad()
     def detect(self, images: Tensor, image_sizes: Tensor, max_detections: int = 100) -> Detections:
@@ -217,17 +228,9 @@ class MaskRcnn(nn.Module):
             logits = self.mask_head(crops, self._class_weights())[torch.argsort(order)]
         else:
             logits = self.mask_head(crops)[torch.argsort(order)]  # (N, K or 1, S, S)
-        if not self.needs_labels:
+        if self.spec.class_agnostic:
             return logits[:, 0]
         return logits[torch.arange(len(logits), device=logits.device), instances.class_index]
-
-
-class _ExactRPNHead(RPNHead):
-    """Its answers in float32 under autocast too: boxes in bfloat16 would be off by pixels."""
-
-    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        logits, boxes = super().forward(x)
-        return [part.float() for part in logits], [part.float() for part in boxes]
 
 
 def mask_loss(logits: Tensor, instances: Instances) -> Tensor:
@@ -240,22 +243,6 @@ def mask_loss(logits: Tensor, instances: Instances) -> Tensor:
     target = instances.masks.float() / 255
     per_cell = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
     return (per_cell.mean(dim=(1, 2)) * instances.mask_weight).mean()
-
-
-def _proposal_network(channels: int, anchors: AnchorGenerator, proposals: int) -> RegionProposalNetwork:
-    """torchvision's, with its training settings: 256 anchors an image, half of them on objects."""
-    kept = {"training": 2 * proposals, "testing": proposals}
-    return RegionProposalNetwork(
-        anchors,
-        _ExactRPNHead(channels, anchors.num_anchors_per_location()[0]),
-        fg_iou_thresh=0.7,
-        bg_iou_thresh=0.3,
-        batch_size_per_image=256,
-        positive_fraction=0.5,
-        pre_nms_top_n=kept,
-        post_nms_top_n=kept,
-        nms_thresh=0.7,
-    )
 
 
 def _by_image(batch: Batch) -> Instances:

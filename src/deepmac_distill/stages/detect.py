@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepmac_distill.data.augment import evaluation_view
+from deepmac_distill.contract import Detector
 from deepmac_distill.data.images import read_image
 from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.files import write_json
 from deepmac_distill.geometry.boxes import xyxy_to_xywh
-from deepmac_distill.inference import Detector, detect_objects
+from deepmac_distill.inference import detect_objects, view_for
 from deepmac_distill.labels.cut import LABELING_CUT, CutMasks, recut
+from deepmac_distill.models.load import Weights
 from deepmac_distill.progress import Progress
 from deepmac_distill.report.contact_sheet import overlay_png
 from deepmac_distill.report.drawing import Overlay, color_of
-from deepmac_distill.stages.loading import load_model
 from deepmac_distill.stages.pictures import document_of, files_of, picture_names, require_ours, weights_at
 from deepmac_distill.structures import Batch, Instances
 from deepmac_distill.weights.card import ModelCard
@@ -77,8 +77,9 @@ def detect(
     pictures = [out / f"{name}.png" for name in picture_names(files)]
     require_ours([*pictures, out / RESULTS], files)
     weights = weights_at(model, "student")
-    detector, card = load_model(weights, device)
-    if not detector.detection:
+    source = Weights.read(weights)
+    detector, card = source.model(device), source.card
+    if not detector.spec.detects:
         raise ConfigError(f"{weights}: was trained without detection; expected a model that detects")
     out.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
@@ -91,9 +92,7 @@ def detect(
             except DataError as error:
                 progress.note(str(error))
                 continue
-            found = _detected(
-                cast(Detector, detector), card.image_size_px, device, image, min_score, max_detections
-            )
+            found = _detected(detector, device, image, min_score, max_detections)
             height, width = image.shape[1:]
             images.append({"id": len(images) + 1, "file_name": file.name, "height": height, "width": width})
             annotations += _annotations(found, card, images[-1], first_id=len(annotations) + 1)
@@ -107,12 +106,10 @@ def detect(
     return Found(out / RESULTS, len(images), len(annotations), len(files) - len(images))
 
 
-def _detected(
-    model: Detector, size_px: int, device: torch.device, image: Tensor, min_score: float, most: int
-) -> _Objects:
+def _detected(model: Detector, device: torch.device, image: Tensor, min_score: float, most: int) -> _Objects:
     """The objects of one image (3, H, W) uint8, best first."""
     height, width = image.shape[1:]
-    view = evaluation_view(height, width, size_px)
+    view = view_for(model.spec, height, width)
     batch = Batch(view.image(image)[None], torch.tensor([view.fit]), (1,), Instances.empty(mask_size=1))
     (found,) = detect_objects(model, [batch], device, autocast=False, max_detections=most)
     kept = found.scores >= min_score

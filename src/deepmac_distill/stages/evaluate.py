@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from torch import nn
 
-from deepmac_distill.chain import WEIGHTS, Trained
+from deepmac_distill.chain import Trained
+from deepmac_distill.contract import BoxSegmenter, Detector
 from deepmac_distill.data.images import images_sha256
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.dataset.coco import Annotations
@@ -24,15 +24,16 @@ from deepmac_distill.evaluation.mask_iou import given_box_ious
 from deepmac_distill.evaluation.results import AveragePrecision, Evaluation, Report, read_result, to_json
 from deepmac_distill.evaluation.summary import summarize
 from deepmac_distill.files import sha256_of_file, write_json
-from deepmac_distill.inference import detect_objects, segment_boxes
+from deepmac_distill.inference import boxes_for, detect_objects, images_at_once, segment_boxes
 from deepmac_distill.labels.describe import coco_results, given_box_masks
+from deepmac_distill.models.load import Source, detector_for, segmenter_for
 from deepmac_distill.report.contact_sheet import contact_sheet
 from deepmac_distill.stages.compare import EvaluationRecord, compare_on, evaluated_masks
 from deepmac_distill.stages.job import Job, Split, training_split, validation_split
-from deepmac_distill.stages.loading import boxes_for, load_model, sha256_of_weights
 from deepmac_distill.stages.sheet import draw_sheet
+from deepmac_distill.stages.sources import source_of
 from deepmac_distill.structures import Batch
-from deepmac_distill.weights.card import ModelCard, read_card
+from deepmac_distill.weights.card import other_classes
 
 
 def evaluate(job: Job, model: Trained | Path) -> Path:
@@ -41,22 +42,18 @@ def evaluate(job: Job, model: Trained | Path) -> Path:
     ``summary.json`` holds every figure, ``ious.parquet`` each instance's, ``detections.json`` COCO results.
     """
     data = _require_split(job)
-    weights = job.run.output(model, WEIGHTS) if isinstance(model, str) else model
+    source = source_of(job, model)
     truth = job.read(data.annotations, hide_unseen=False)
-    weights_sha256 = sha256_of_weights(weights)
-    seen = truth.classes.seen
     upper_bound = model == "student-human"  # the one model that saw every mask, on purpose
-    if upper_bound:
-        seen = (True,) * len(seen)
-    stage = f"evaluate-{model if isinstance(model, str) else weights_sha256[:8]}"
+    stage = f"evaluate-{model if isinstance(model, str) else sha256_of_file(model)[:8]}"
 
     def work(folder: Path) -> None:
         job.run.log_validation_reading(stage, data.annotations)
-        _evaluate(job, truth, data.images, weights, seen, folder, upper_bound=upper_bound)
+        _evaluate(job, truth, data.images, source, folder, upper_bound=upper_bound)
 
     settings = job.pipeline.evaluation
     inputs: dict[str, Any] = {
-        "weights": weights_sha256,
+        **source.inputs("weights"),
         "data.val_annotations": truth.fingerprint,
         "data.val_images": images_sha256(truth, data.images),
         "evaluation.max_detections": settings.max_detections,
@@ -79,11 +76,11 @@ def require_validation(job: Job) -> bool:
     if data is None:
         return False
     truth, training = job.read(data.annotations), job.read(training_split(job).annotations)
-    if truth.classes != training.classes and not job.pipeline.evaluation.gt_boxes_only:
-        differing = set(truth.classes.names) ^ set(training.classes.names) or {"their ids"}
+    differing = set(truth.classes.names) ^ set(training.classes.names)
+    if differing and not job.pipeline.evaluation.gt_boxes_only:
         raise DataError(
             f"{truth.path}: classes differ from those of {training.path} in "
-            f"{', '.join(sorted(differing)[:3])}; expected the same"
+            f"{', '.join(sorted(differing)[:3])}; expected the same, or evaluation.gt_boxes_only = true"
         )
     images_sha256(truth, data.images)
     return True
@@ -160,8 +157,7 @@ def _evaluate(
     job: Job,
     truth: Annotations,
     images: Path,
-    weights: Path,
-    seen: tuple[bool, ...],
+    source: Source,
     folder: Path,
     *,
     upper_bound: bool,
@@ -169,18 +165,18 @@ def _evaluate(
     """Masks in given boxes, then detections, then every figure of both.
 
     Args:
-        seen: (K,) classes whose masks the weights must have been shown.
         upper_bound: the weights saw the unseen masks of this very data, and are read beside others that did
             not: their classes stay in the splits of the data.
     """
     settings = job.pipeline.evaluation
-    model, card = _load_evaluated(job, truth, weights, seen)
-    dataset = boxes_for(card, truth, images)
-    elsewhere = frozenset() if upper_bound else card.shown & frozenset(truth.classes.unseen_names)
+    model = segmenter_for(source, job.device, truth.classes.names)
+    dataset = boxes_for(model.spec, truth, images)
+    batch_size = images_at_once(model.spec, settings.batch_size)
+    elsewhere = _shown_elsewhere(job, truth, source, upper_bound)
 
     def batches(title: str) -> Iterator[Batch]:
         with job.progress.bar(title, len(dataset), unit="image") as bar:
-            for batch in evaluation_batches(dataset, settings.batch_size, workers=job.pipeline.data.workers):
+            for batch in evaluation_batches(dataset, batch_size, workers=job.pipeline.data.workers):
                 yield batch
                 bar.advance(len(batch.image_ids))
 
@@ -190,9 +186,10 @@ def _evaluate(
     pq.write_table(masks, folder / "masks.parquet")
     pq.write_table(ious, folder / "ious.parquet")
     segm = bbox = None
-    if model.detection and not settings.gt_boxes_only:
+    detector = _detector(job, source, model, truth)
+    if detector is not None:
         detected = detect_objects(
-            model, batches("detection"), job.device, job.autocast, settings.max_detections
+            detector, batches("detection"), job.device, job.autocast, settings.max_detections
         )
         segm, bbox = _average_precision(job, truth, coco_results(truth, detected), elsewhere, folder)
     record = EvaluationRecord(
@@ -200,7 +197,7 @@ def _evaluate(
         annotations_sha256=truth.fingerprint,
         images=str(images.resolve()),
         seen=truth.classes.seen_names,
-        weights=str(weights),
+        weights=source.name,
         shown_elsewhere=tuple(sorted(elsewhere)),
     )
     write_json(folder / "evaluation.json", to_json(record))
@@ -229,23 +226,24 @@ def _average_precision(
     return segm, bbox
 
 
-def _load_evaluated(
-    job: Job, truth: Annotations, weights: Path, seen: tuple[bool, ...]
-) -> tuple[nn.Module, ModelCard]:
-    """The model, which must know the classes of `truth`; of one mask for all classes, in given boxes alone,
-    no class is asked.
+def _shown_elsewhere(job: Job, truth: Annotations, source: Source, upper_bound: bool) -> frozenset[str]:
+    """Unseen classes of which the model saw masks, or may have; a note names them."""
+    if upper_bound:
+        return frozenset()
+    unseen, seen = frozenset(truth.classes.unseen_names), source.seen_mask_classes
+    names = unseen if seen is None else unseen & frozenset(seen)
+    if names:
+        why = "nobody knows whose masks it saw" if seen is None else "it saw their masks"
+        job.progress.note(f"{source.name}: {len(names)} unseen classes count as shown elsewhere: {why}")
+    return names
 
-    Raises:
-        CheckpointError: the weights are of other classes, or of other seen classes.
-        ConfigError: the weights are of other classes and have a mask for each.
-    """
-    others = read_card(weights).class_names != truth.classes.names
-    if not (others and job.pipeline.evaluation.gt_boxes_only):
-        return load_model(weights, job.device, truth.classes, seen)
-    model, card = load_model(weights, job.device)
-    if model.needs_labels:
-        raise ConfigError(
-            f"evaluation.gt_boxes_only: {weights} has a mask for each of its classes, {truth.path} has "
-            "other classes; expected weights of a class-agnostic mask head"
-        )
-    return model, card
+
+def _detector(job: Job, source: Source, model: BoxSegmenter, truth: Annotations) -> Detector | None:
+    """The model as a detector of the classes of `truth`, where that is asked for and it is one."""
+    if job.pipeline.evaluation.gt_boxes_only:
+        return None
+    detector = detector_for(source, model, truth.classes.names)
+    if detector is None and model.spec.detects and source.card is not None:
+        differ = other_classes(source.card.class_names, truth.classes.names)
+        job.progress.note(f"{source.name}: detection is not evaluated: {differ}")
+    return detector

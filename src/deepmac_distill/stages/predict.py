@@ -8,21 +8,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from deepmac_distill.data.augment import evaluation_view
 from deepmac_distill.data.images import read_image
 from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.files import write_json
 from deepmac_distill.geometry.boxes import clip_boxes, has_area, xywh_to_xyxy
-from deepmac_distill.inference import segment_boxes
+from deepmac_distill.inference import segment_boxes, view_for
 from deepmac_distill.labels.cut import LABELING_CUT, CutMasks, box_ious, recut
 from deepmac_distill.report.contact_sheet import overlay_png
 from deepmac_distill.report.drawing import Overlay, color_of
-from deepmac_distill.stages.loading import load_model
+from deepmac_distill.stages.sources import source_at
 from deepmac_distill.structures import Batch, Instances
 
 
 def predict(
-    weights: Path, device: torch.device, image_path: Path, boxes_xywh: np.ndarray, out: Path
+    model_at: Path,
+    device: torch.device,
+    image_path: Path,
+    boxes_xywh: np.ndarray,
+    out: Path,
+    allow_code: bool = False,
 ) -> dict[str, Any]:
     """Write ``<out>.png``, the image with boxes and masks, and ``<out>.json``, COCO; returns the latter.
 
@@ -39,13 +43,14 @@ def predict(
     for bbox, sound in zip(boxes_xywh.tolist(), has_area(boxes), strict=True):
         if not sound:
             raise DataError(f"{image_path}: box {bbox}: no area in the {width} x {height} image (x, y, w, h)")
-    model, card = load_model(weights, device)
-    if model.needs_labels:
+    source = source_at(model_at, allow_code=allow_code)
+    model = source.model(device)
+    if not model.spec.class_agnostic:
         raise ConfigError(
-            f"{weights}: has a mask for each class, and a box alone has no class; "
+            f"{source.name}: has a mask for each class, and a box alone has no class; "
             "expected weights of a class-agnostic mask head"
         )
-    view = evaluation_view(height, width, card.image_size_px)
+    view = view_for(model.spec, height, width)
     batch = Batch(
         images=view.image(image)[None],
         image_sizes=torch.tensor([view.fit]),
@@ -59,7 +64,7 @@ def predict(
     (segmented,) = segment_boxes(model, [batch], device, autocast=False)
     sizes = np.tile([height, width], (len(boxes), 1))
     masks = recut(segmented.grids, boxes, sizes, LABELING_CUT)
-    document = _coco(image_path.name, height, width, boxes_xywh, masks, card.role)
+    document = _coco(image_path.name, height, width, boxes_xywh, masks, source.role)
     overlays = [
         Overlay(color=color_of(row), counts=counts, box=tuple(box))
         for row, (counts, box) in enumerate(zip(masks.counts, boxes, strict=True))

@@ -8,22 +8,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deepmac_distill import __version__
-from deepmac_distill.chain import WEIGHTS, redo_after
+from deepmac_distill.chain import redo_after
 from deepmac_distill.config.schema import LabelsConfig
 from deepmac_distill.data.images import images_sha256
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.dataset.coco import Annotations
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import write_json
-from deepmac_distill.inference import segment_boxes
+from deepmac_distill.inference import boxes_for, images_at_once, segment_boxes
 from deepmac_distill.labels.describe import label_unit
 from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.labels.rules import Rules
 from deepmac_distill.labels.table import assemble, finished_units, write_unit
+from deepmac_distill.models.load import Source, segmenter_for
 from deepmac_distill.stages.job import Job, training_split
-from deepmac_distill.stages.loading import boxes_for, load_model, sha256_of_weights
-from deepmac_distill.teachers.grabcut import GrabCut
-from deepmac_distill.weights.card import read_card
+from deepmac_distill.stages.sources import source_of
 
 
 def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
@@ -34,8 +33,7 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
     """
     data = training_split(job)
     annotations = job.read_and_tell(data.annotations)
-    weights = teacher or job.run.output("teacher", WEIGHTS)
-    masks = _label_facts(job, annotations, data.images, weights)
+    masks = _label_facts(job, annotations, data.images, source_of(job, teacher or "teacher"))
     labels = Labels.open(masks).with_cut(job.pipeline.labels.threshold)
     rules = rules_of(job.pipeline.labels)
 
@@ -63,11 +61,11 @@ def rules_of(labels: LabelsConfig) -> Rules:
     )
 
 
-def _label_facts(job: Job, annotations: Annotations, images: Path, weights: Path) -> Path:
+def _label_facts(job: Job, annotations: Annotations, images: Path, source: Source) -> Path:
     """The teacher's masks as facts: ``pseudolabel/masks.parquet``, in units that a stopped run keeps."""
     labels = job.pipeline.labels
     inputs = {
-        "teacher": sha256_of_weights(weights),
+        **source.inputs("teacher"),
         "data.train_annotations": annotations.fingerprint,
         "data.train_images": images_sha256(annotations, images),
         "labels.soft": labels.soft,
@@ -76,10 +74,11 @@ def _label_facts(job: Job, annotations: Annotations, images: Path, weights: Path
     }
 
     def work(folder: Path) -> None:
-        units = _label_units(job, annotations, images, weights, folder / "units")
+        units = _label_units(job, annotations, images, source, folder / "units")
         provenance = {
             **inputs,
-            "teacher_card": dataclasses.asdict(read_card(weights)),
+            "teacher_card": source.provenance(),
+            "seen_mask_classes": source.seen_mask_classes,
             "seen": annotations.classes.seen_names,
             "deepmac-distill": __version__,
         }
@@ -89,10 +88,10 @@ def _label_facts(job: Job, annotations: Annotations, images: Path, weights: Path
     return job.do("pseudolabel", inputs, work) / "masks.parquet"
 
 
-def _label_units(job: Job, annotations: Annotations, images: Path, weights: Path, parts: Path) -> int:
+def _label_units(job: Job, annotations: Annotations, images: Path, source: Source, parts: Path) -> int:
     """Write the part of every unit that is not there yet; returns the number of units."""
-    model, card = load_model(weights, job.device, annotations.classes)
-    dataset = boxes_for(card, annotations, images, wanted=~annotations.has_human_mask())
+    model = segmenter_for(source, job.device, annotations.classes.names)
+    dataset = boxes_for(model.spec, annotations, images, wanted=~annotations.has_human_mask())
     labels, offsets = job.pipeline.labels, annotations.rows_by_image()
     starts = range(0, len(dataset), labels.unit_images)
     finished = finished_units(parts)
@@ -104,7 +103,7 @@ def _label_units(job: Job, annotations: Annotations, images: Path, weights: Path
             unreadable: dict[int, str] = {}
             batches = evaluation_batches(
                 dataset,
-                labels.batch_size,
+                images_at_once(model.spec, labels.batch_size),
                 positions,
                 job.pipeline.data.workers,
                 on_unreadable=None if labels.on_unreadable == "error" else _note_reason(unreadable),
@@ -115,7 +114,7 @@ def _label_units(job: Job, annotations: Annotations, images: Path, weights: Path
                 segment_boxes(model, batches, job.device, job.autocast),
                 unreadable,
                 keep_soft=labels.soft,
-                probabilities=not isinstance(model, GrabCut),
+                probabilities=model.spec.probabilities,
             )
             write_unit(parts, unit, unit_rows)
             bar.advance()

@@ -23,7 +23,7 @@ def run(job: Job) -> Report | None:
     require_buildable(job, "student")
     require_unleaked(job, "student")
     evaluated = require_validation(job)
-    plan = planned(evaluated=evaluated)
+    plan = planned(evaluated=evaluated, segmenter=bool(job.pipeline.teacher.segmenter))
     numbered = replace(job, plan=tuple(stage.name for stage in plan))
     for stage in plan:
         if stage.kind != "report":

@@ -10,7 +10,7 @@ import torch
 
 from deepmac_distill import config, devices
 from deepmac_distill.chain import Role, Trained
-from deepmac_distill.config import DeepMacConfig, GrabCutConfig, MaskRcnnConfig, RoleConfig
+from deepmac_distill.config import MaskRcnnConfig, RoleConfig
 from deepmac_distill.data.augment import training_views
 from deepmac_distill.data.dataset import BoxDataset
 from deepmac_distill.data.images import images_sha256
@@ -20,15 +20,21 @@ from deepmac_distill.errors import CheckpointError, ConfigError, DataError
 from deepmac_distill.files import sha256_of_file
 from deepmac_distill.models.build import build_model, require_backbone_weights
 from deepmac_distill.stages.job import Job, training_split
-from deepmac_distill.teachers.grabcut import GrabCut
+from deepmac_distill.stages.sources import source_of
 from deepmac_distill.training.loop import LoopSettings, make_optimizer, train
 from deepmac_distill.training.schedule import make_schedule
 from deepmac_distill.weights import transfer
 from deepmac_distill.weights.card import ModelCard, read_card_if_any, require_not_shown, save_weights
 
 
-def teach(job: Job) -> Path:
-    """Train the teacher on boxes of all classes and masks of the seen ones; returns its weights."""
+def teach(job: Job) -> Path | None:
+    """Train the teacher on boxes of all classes and masks of the seen ones; returns its weights.
+
+    A segmenter is not trained: there is a note, and nothing to return.
+    """
+    if segmenter := job.pipeline.teacher.segmenter:
+        job.progress.note(f"teacher: {segmenter} is not trained; it is ready for deepmac pseudolabel")
+        return None
     require_buildable(job, "teacher")
     data = training_split(job)
     annotations = job.read_and_tell(data.annotations)
@@ -37,8 +43,7 @@ def teach(job: Job) -> Path:
             f"teacher.model has a mask for each class, and those of {len(unseen)} unseen classes learn "
             "nothing: its labels of these say nothing; class_agnostic = true is what a teacher needs"
         )
-    if not isinstance(job.pipeline.teacher.model, GrabCutConfig):
-        require_seen_masks(annotations)
+    require_seen_masks(annotations)
     return train_stage(job, "teacher", annotations, data.images)
 
 
@@ -109,17 +114,19 @@ def require_buildable(job: Job, role: Role) -> None:
     Raises:
         ConfigError: names the key.
         CheckpointError: weights to start from cannot be read or do not fit.
+        ContractError: the teacher's segmenter does not keep the contract.
     """
+    if role == "teacher" and job.pipeline.teacher.segmenter:
+        source_of(job, "teacher")
+        return
     recipe: RoleConfig = getattr(job.pipeline, role)
-    if role == "student" and isinstance(recipe.model, GrabCutConfig):
-        raise ConfigError("student.model.architecture: got 'grabcut', expected one that learns")
     try:
         with torch.device("meta"):  # shapes alone: no memory, no time
             model = build_model(recipe.model, num_classes=1, load_weights=False)
         require_backbone_weights(model, recipe.model)
     except (ConfigError, CheckpointError) as error:
         raise type(error)(f"{role}.{error}") from None
-    multiple, size_px = model.size_divisibility, recipe.train.image_size_px
+    multiple, size_px = model.spec.size_divisibility, recipe.train.image_size_px
     if size_px % multiple:
         raise ConfigError(
             f"{role}.train.image_size_px: got {size_px}, expected a multiple of {multiple} for this backbone"
@@ -127,8 +134,6 @@ def require_buildable(job: Job, role: Role) -> None:
     if not recipe.train.init_from:
         return
     key, path = f"{role}.train.init_from", Path(recipe.train.init_from)
-    if isinstance(model, GrabCut):
-        raise ConfigError(f"{key}: got {str(path)!r}, expected nothing: grabcut has nothing to train")
     try:
         read_card_if_any(path)
         transfer.what_fits(model, transfer.read_weights(path), str(path))
@@ -169,7 +174,9 @@ def train_stage(
 def training_inputs(job: Job, role: Role, annotations: Annotations, images: Path) -> dict[str, Any]:
     """What a training by the recipe of `role` depends on, by name."""
     recipe: RoleConfig = getattr(job.pipeline, role)
-    inputs = config.flatten(recipe, f"{role}.") | {
+    inputs = {
+        **config.flatten(recipe.model, f"{role}.model."),
+        **config.flatten(recipe.train, f"{role}.train."),
         "seed": job.pipeline.seed,
         f"{role} annotations": annotations.fingerprint,
         "data.train_images": images_sha256(annotations, images),
@@ -204,7 +211,7 @@ def _pretrained_mask_classes(
     if card is None:
         return ()
     require_not_shown(path, card, annotations.classes.names, seen)
-    return tuple(sorted(card.shown))
+    return card.seen_mask_classes or ()  # unknown is refused, unless every class may be seen
 
 
 def _role_of(stage: Trained) -> Role:
@@ -217,8 +224,6 @@ def _fit(
 ) -> dict[str, Any]:
     torch.manual_seed(job.pipeline.seed)
     model = build_model(recipe.model, len(annotations.classes), load_weights=True)
-    if isinstance(model, GrabCut):
-        return {}
     settings, seed = recipe.train, job.pipeline.seed
     if settings.init_from and not (folder / "state.pt").exists():  # a state holds all weights
         _start_from(job, recipe, model, annotations.classes.names)
@@ -232,7 +237,7 @@ def _fit(
         settings.lr,
         settings.weight_decay,
         settings.momentum,
-        f"backbone.{model.backbone.pretrained_prefix}",
+        model.parameter_groups()["pretrained"],
         settings.backbone_lr_factor,
     )
     return train(
@@ -279,14 +284,11 @@ def _described(recipe: RoleConfig) -> str:
         f"{settings.steps} steps of {settings.batch_size * settings.gradient_accumulation_steps} images at "
         f"{settings.image_size_px} px"
     )
-    match recipe.model:
-        case DeepMacConfig() as model:
-            return f"deepmac, {model.backbone} with {model.mask_head}, {length}"
-        case MaskRcnnConfig() as model:
-            masks = "one mask for all classes" if model.class_agnostic else "a mask for each class"
-            return f"mask_rcnn, {model.backbone}, {masks}, mask boxes {model.mask_boxes}, {length}"
-        case GrabCutConfig():
-            return f"grabcut at {settings.image_size_px} px, nothing to train"
+    model = recipe.model
+    if not isinstance(model, MaskRcnnConfig):
+        return f"deepmac, {model.backbone} with {model.mask_head}, {length}"
+    masks = "one mask for all classes" if model.class_agnostic else "a mask for each class"
+    return f"mask_rcnn, {model.backbone}, {masks}, mask boxes {model.mask_boxes}, {length}"
 
 
 def _card(
@@ -303,7 +305,7 @@ def _card(
         category_ids=annotations.classes.category_ids,
         seen=seen,
         image_size_px=recipe.train.image_size_px,
-        steps=0 if isinstance(recipe.model, GrabCutConfig) else recipe.train.steps,
+        steps=recipe.train.steps,
         data_sha256=annotations.fingerprint,
         pretrained_mask_classes=pretrained_mask_classes,
     )

@@ -11,66 +11,75 @@ from types import ModuleType
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.ops import roi_align
 
+from deepmac_distill.contract import ModelSpec, SegmentedMasks
 from deepmac_distill.errors import ConfigError
-from deepmac_distill.structures import Batch, Instances
+from deepmac_distill.structures import Instances
 
 SMALLEST_SIDE_PX = 2  # of a box that GrabCut can say anything of
 
 
-class GrabCut(nn.Module):
+class GrabCut:
     """Masks for given boxes from colors alone: outside the box is background, inside is in question.
 
     What pads an image on its square canvas counts as black background. A box in which no color differs from
-    those around it gets an empty mask.
+    those around it is not answered.
 
     Args:
         iterations: of the graph cut.
         context: how far around the box colors of the background are taken from, in sides of the box.
         mask_size: cells a side of a mask.
+        input_size_px: the longer side of an image is scaled to this; 0 leaves images as they are.
 
-    Attributes:
-        target_mask_size, needs_labels, detection, size_divisibility: as of models that are trained.
+    Raises:
+        ConfigError: an argument is out of range, or OpenCV is not installed.
     """
 
-    needs_labels, detection, size_divisibility = False, False, 1
-
-    def __init__(self, iterations: int = 5, context: float = 0.5, mask_size: int = 64) -> None:
-        super().__init__()
-        self.iterations, self.context, self.target_mask_size = iterations, context, mask_size
-        _import_cv2()
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """No losses: there is nothing to train."""
-        return {}
+    def __init__(
+        self, iterations: int = 5, context: float = 0.5, mask_size: int = 64, input_size_px: int = 512
+    ) -> None:
+        for name, got, least in (("iterations", iterations, 1), ("mask_size", mask_size, 4)):
+            if got < least:
+                raise ConfigError(f"{name}: got {got!r}, expected at least {least}")
+        if context <= 0 or input_size_px < 0:
+            raise ConfigError(f"context, input_size_px: got {context}, {input_size_px}, expected > 0, >= 0")
+        self.iterations, self.context = iterations, context
+        self.spec = ModelSpec(
+            mask_size=mask_size,
+            input_size_px=input_size_px or None,
+            probabilities=False,
+            seen_mask_classes=(),
+            identity=f"grabcut, {iterations} iterations, context {context:g}, {mask_size} cells, "
+            f"{input_size_px or 'native'} px, OpenCV {_import_cv2().__version__}",
+        )
 
     @torch.no_grad()
-    def segment(self, images: Tensor, instances: Instances) -> Tensor:
+    def segment(self, images: Tensor, instances: Instances) -> SegmentedMasks:
         """Coverage of the boxes' cells by what GrabCut takes for foreground.
 
         A box without background around it, or smaller than two pixels, is foreground altogether.
 
         Args:
             images: (B, 3, H, W) uint8 RGB.
-            instances: N boxes; their labels and masks are not looked at.
+            instances: N boxes; their classes and masks are not looked at.
 
         Returns:
-            (N, S, S) float32 in [0, 1].
+            N masks; one without foreground is no answer.
         """
         pixels = images.permute(0, 2, 3, 1).cpu().numpy()
         masks = [
             self._mask(pixels[image], box)
             for image, box in zip(instances.image_index.tolist(), instances.boxes.cpu(), strict=True)
         ]
-        size = self.target_mask_size
-        return torch.stack(masks).to(images.device) if masks else images.new_zeros(0, size, size).float()
+        grids = torch.stack(masks) if masks else torch.zeros(0, self.spec.mask_size, self.spec.mask_size)
+        return SegmentedMasks(grids.to(images.device), grids.flatten(1).any(1).to(images.device))
 
     def _mask(self, image: NDArray[np.uint8], box: Tensor) -> Tensor:
         """(S, S) of one box in one (H, W, 3) image."""
         cv2 = _import_cv2()
-        size = self.target_mask_size
+        size = self.spec.mask_size
         (left, top, right, bottom), window = box.tolist(), _around(box, self.context, *image.shape[:2])
         x, y, x2, y2 = window
         inside = np.zeros((y2 - y, x2 - x), dtype=bool)
@@ -84,7 +93,8 @@ class GrabCut(nn.Module):
         cv2.grabCut(crop, cut, None, *models, self.iterations, cv2.GC_INIT_WITH_MASK)
         found = torch.from_numpy(np.isin(cut, (cv2.GC_FGD, cv2.GC_PR_FGD))).float()
         moved = box - torch.tensor([x, y, x, y])
-        return roi_align(found[None, None], [moved[None]], (size, size), aligned=True)[0, 0]
+        covered: Tensor = roi_align(found[None, None], [moved[None]], (size, size), aligned=True)[0, 0]
+        return covered.clamp(0, 1)  # rounding errors of its mean
 
 
 def _around(box: Tensor, context: float, height: int, width: int) -> tuple[int, int, int, int]:
@@ -109,5 +119,5 @@ def _import_cv2() -> ModuleType:
         return importlib.import_module("cv2")
     except ImportError as error:
         raise ConfigError(
-            "model.architecture: grabcut needs OpenCV; install it with `pip install deepmac-distill[grabcut]`"
+            "grabcut needs OpenCV; install it with `pip install deepmac-distill[grabcut]`"
         ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -90,14 +90,15 @@ def make_optimizer(
     lr: float,
     weight_decay: float = 0.0,
     momentum: float = 0.9,
-    slow_prefix: str = "",
+    slow: Iterable[nn.Parameter] = (),
     slow_factor: float = 1.0,
 ) -> torch.optim.Optimizer:
     """An optimizer over `model`: weight decay on tensors of two or more dimensions only, and `slow_factor`
-    times the learning rate for the parameters whose names begin with `slow_prefix`."""
+    times the learning rate for the parameters in `slow`."""
+    slow_ids = set(map(id, slow))
     groups: dict[tuple[bool, bool], list[Tensor]] = {}
-    for name, parameter in model.named_parameters():
-        groups.setdefault((name.startswith(slow_prefix), parameter.ndim >= 2), []).append(parameter)
+    for parameter in model.parameters():
+        groups.setdefault((id(parameter) in slow_ids, parameter.ndim >= 2), []).append(parameter)
     param_groups = [
         {
             "params": parameters,

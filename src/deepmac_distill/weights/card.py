@@ -30,9 +30,23 @@ class ModelCard:
     image_size_px: int  # canvas the model was trained at
     steps: int
     data_sha256: str  # of the annotations after the seen-class filter
-    pretrained_mask_classes: tuple[
-        str, ...
-    ] = ()  # classes, of any data, whose masks its initial weights were shown
+    # Classes, of any data, whose masks its initial weights saw.
+    pretrained_mask_classes: tuple[str, ...] = ()
+    # Other classes whose masks the teacher of its labels saw; None: nobody knows.
+    teacher_mask_classes: tuple[str, ...] | None = ()
+
+    @property
+    def seen_mask_classes(self) -> tuple[str, ...] | None:
+        """Names, sorted, of all classes whose masks the model saw by any way; None: nobody knows."""
+        if self.teacher_mask_classes is None:
+            return None
+        return tuple(sorted(self.shown | set(self.teacher_mask_classes)))
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values, without what says nothing: cards of plain trainings stay as they were."""
+        said = asdict(self)
+        optional = ("pretrained_mask_classes", "teacher_mask_classes")
+        return {key: value for key, value in said.items() if key not in optional or value != ()}
 
     @property
     def shown(self) -> frozenset[str]:
@@ -47,10 +61,7 @@ def save_weights(path: Path, state: dict[str, Tensor], card: ModelCard) -> None:
     The bytes depend on the weights and the card alone.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    said = {"format": FORMAT, **asdict(card)}
-    if not card.pretrained_mask_classes:  # named only where there are any: other weights are as they were
-        del said["pretrained_mask_classes"]
-    words = json.dumps(said, sort_keys=True)
+    words = json.dumps({"format": FORMAT, **card.as_dict()}, sort_keys=True)
     with written_whole(path) as aside:
         # One key: the library writes several in any order.
         save_file(tensors, aside, metadata={"card": words})
@@ -118,16 +129,25 @@ def require_classes(
                     "expected the same seen classes (--seen)"
                 )
         return
+    raise CheckpointError(f"{path}: {other_classes(card.class_names, class_names)}")
+
+
+def other_classes(known: tuple[str, ...], given: tuple[str, ...]) -> str:
+    """How the classes that a model knows differ from those of the data.
+
+    >>> other_classes(("cat", "owl"), ("cat",))
+    'trained on 2 classes, the data has 1; the model adds owl'
+    """
     for kind, names in (
-        ("lacks", sorted(set(class_names) - set(card.class_names))),
-        ("adds", sorted(set(card.class_names) - set(class_names))),
+        ("lacks", sorted(set(given) - set(known))),
+        ("adds", sorted(set(known) - set(given))),
     ):
         if names:
-            raise CheckpointError(
-                f"{path}: trained on {len(card.class_names)} classes, the data has {len(class_names)}; "
+            return (
+                f"trained on {len(known)} classes, the data has {len(given)}; "
                 f"the model {kind} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
             )
-    raise CheckpointError(f"{path}: trained on the same classes in another order; expected the data's order")
+    return "trained on the same classes in another order"
 
 
 def require_not_shown(
@@ -138,9 +158,10 @@ def require_not_shown(
     A model that starts from them would know what it must not.
     """
     for name, may_show in zip(class_names, seen, strict=True):
-        if not may_show and name in card.shown:
+        if not may_show and (card.seen_mask_classes is None or name in card.seen_mask_classes):
+            known = "was shown" if card.seen_mask_classes else "may have been shown"
             raise CheckpointError(
-                f"{path}: was shown masks of {name}, data.seen says unseen; expected weights that were not, "
+                f"{path}: {known} masks of {name}, data.seen says unseen; expected weights that were not, "
                 "or that class among the seen ones (--seen)"
             )
 

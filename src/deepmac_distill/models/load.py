@@ -1,0 +1,187 @@
+"""A model that is ready to use: from a weights file, or a segmenter that needs none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from deepmac_distill import config
+from deepmac_distill.config import ModelConfig
+from deepmac_distill.contract import BoxSegmenter, Detector, SegmentedMasks
+from deepmac_distill.errors import CheckpointError, ConfigError
+from deepmac_distill.files import sha256_of_file
+from deepmac_distill.models.build import build_model
+from deepmac_distill.models.deepmac import DeepMac
+from deepmac_distill.models.mask_rcnn import MaskRcnn
+from deepmac_distill.structures import Detections, Instances
+from deepmac_distill.teachers.installed import InstalledSegmenter, load_segmenter
+from deepmac_distill.weights.card import ModelCard, load_weights, other_classes, read_card
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A weights file whose card and hash have been read, once."""
+
+    path: Path
+    card: ModelCard
+    sha256: str
+
+    @classmethod
+    def read(cls, path: Path) -> Weights:
+        """Read card and hash.
+
+        Raises:
+            CheckpointError: no such file, or not weights of ours.
+        """
+        return cls(path, read_card(path), sha256_of_file(path))
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return str(self.path)
+
+    @property
+    def role(self) -> str:
+        """teacher | student."""
+        return self.card.role
+
+    @property
+    def seen_mask_classes(self) -> tuple[str, ...] | None:
+        """Names of the classes whose masks the model saw; None: unknown."""
+        return self.card.seen_mask_classes
+
+    def inputs(self, key: str) -> dict[str, object]:
+        """What a stage that uses the model depends on."""
+        return {key: self.sha256}
+
+    def provenance(self) -> dict[str, object]:
+        """What a label file says of the model."""
+        return self.card.as_dict()
+
+    def model(self, device: torch.device) -> DeepMac | MaskRcnn:
+        """The model, ready to use, with its spec complete.
+
+        Raises:
+            CheckpointError: the weights do not fit the card.
+        """
+        recipe = config.build(ModelConfig, self.card.model, str(self.path))
+        try:
+            model = build_model(recipe, len(self.card.class_names), load_weights=False)
+        except ConfigError as error:
+            raise CheckpointError(f"{self.path}: {error}") from None
+        load_weights(self.path, model)
+        model.spec = replace(
+            model.spec,
+            input_size_px=self.card.image_size_px,
+            seen_mask_classes=self.seen_mask_classes,
+            identity=self.sha256,
+        )
+        return model.to(device).eval()
+
+
+@dataclass(frozen=True, slots=True)
+class Segmenter:
+    """A segmenter that is named in a pipeline file and needs no weights of ours."""
+
+    name: str  # as the pipeline file has it
+    arguments: Mapping[str, object]
+    installed: InstalledSegmenter
+    role: str = "teacher"
+
+    @classmethod
+    def named(cls, name: str, arguments: Mapping[str, object], allow_code: bool) -> Segmenter:
+        """Import and build it.
+
+        Raises:
+            ConfigError: there is no such segmenter, it is not installed and `allow_code` is False, or an
+                argument is refused.
+            ContractError: it does not keep the contract.
+        """
+        return cls(name, arguments, load_segmenter(name, arguments, allow_code))
+
+    @property
+    def card(self) -> None:
+        """It has none."""
+        return None
+
+    @property
+    def seen_mask_classes(self) -> tuple[str, ...] | None:
+        """Names of the classes whose masks the model saw; None: unknown."""
+        return self.installed.spec.seen_mask_classes
+
+    def inputs(self, key: str) -> dict[str, object]:
+        """What a stage that uses the model depends on."""
+        given = {f"teacher.arguments.{name}": value for name, value in self.arguments.items()}
+        return {key: self.installed.spec.identity, "teacher.segmenter": self.name, **given} | (
+            {"teacher code": self.installed.code_sha256} if self.installed.code_sha256 else {}
+        )
+
+    def provenance(self) -> dict[str, object]:
+        """What a label file says of the model."""
+        return {"role": self.role, "segmenter": self.name, "arguments": dict(self.arguments)}
+
+    def model(self, device: torch.device) -> BoxSegmenter:
+        """The model, ready to use."""
+        return self.installed.to(device)
+
+
+Source = Weights | Segmenter
+
+
+class Renumbered:
+    """A model whose classes the data numbers otherwise: each class is matched by its name.
+
+    Args:
+        model: what is asked.
+        theirs: names of its classes, in its order.
+        ours: names of the data's classes, in the data's order; it must know each.
+    """
+
+    def __init__(self, model: DeepMac | MaskRcnn, theirs: Sequence[str], ours: Sequence[str]) -> None:
+        self._model, self.spec = model, model.spec
+        self._to_model = torch.tensor([theirs.index(name) for name in ours])
+        self._from_model = torch.tensor([ours.index(name) if name in ours else -1 for name in theirs])
+
+    def segment(self, images: Tensor, instances: Instances) -> SegmentedMasks:
+        """As the model's own."""
+        index = self._to_model.to(instances.class_index.device)[instances.class_index]
+        return self._model.segment(images, replace(instances, class_index=index))
+
+    def detect(self, images: Tensor, image_sizes: Tensor, max_detections: int) -> Detections:
+        """As the model's own; the data must have all of its classes."""
+        found = self._model.detect(images, image_sizes, max_detections)
+        index = self._from_model.to(found.class_index.device)[found.class_index]
+        return replace(found, class_index=index)
+
+
+def segmenter_for(source: Source, device: torch.device, class_names: tuple[str, ...]) -> BoxSegmenter:
+    """The model, for boxes of these classes: of any where its masks are class-agnostic.
+
+    Raises:
+        CheckpointError: its masks belong to classes and it lacks one of these, or the weights do not fit.
+    """
+    model = source.model(device)
+    if isinstance(source, Segmenter) or not isinstance(model, DeepMac | MaskRcnn):
+        return model
+    known = source.card.class_names
+    if known == class_names or (model.spec.class_agnostic and set(known) != set(class_names)):
+        return model
+    if lacking := [name for name in class_names if name not in known]:
+        raise CheckpointError(
+            f"{source.path}: has a mask for each of its classes and {other_classes(known, class_names)}; "
+            f"expected boxes of its classes, or weights of a class-agnostic mask head (lacks {lacking[0]})"
+        )
+    return Renumbered(model, known, class_names)
+
+
+def detector_for(source: Source, model: BoxSegmenter, class_names: tuple[str, ...]) -> Detector | None:
+    """`model`, made by `segmenter_for`, as a detector of exactly these classes; None where it is none."""
+    if isinstance(source, Segmenter) or not model.spec.detects:
+        return None
+    if set(source.card.class_names) != set(class_names):
+        return None
+    return model if isinstance(model, DeepMac | MaskRcnn | Renumbered) else None

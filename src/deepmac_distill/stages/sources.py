@@ -1,0 +1,48 @@
+"""Which model a stage uses: a file, what another stage of the run made, or a segmenter without weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deepmac_distill.chain import WEIGHTS, Role, Trained
+from deepmac_distill.config import load_pipeline
+from deepmac_distill.errors import RunError
+from deepmac_distill.models.load import Segmenter, Source, Weights
+from deepmac_distill.stages.job import Job
+
+
+def source_of(job: Job, model: Trained | Path) -> Source:
+    """The model of a stage of the run, or of any weights file.
+
+    Raises:
+        RunError: the stage has made nothing yet.
+        CheckpointError: not weights of ours.
+        ConfigError, ContractError: the segmenter of the pipeline cannot be used.
+    """
+    if isinstance(model, Path):
+        return Weights.read(model)
+    teacher = job.pipeline.teacher
+    if model == "teacher" and teacher.segmenter:
+        return Segmenter.named(teacher.segmenter, teacher.arguments, job.allow_code)
+    return Weights.read(job.run.output(model, WEIGHTS))
+
+
+def source_at(path: Path, role: Role = "teacher", allow_code: bool = False) -> Source:
+    """The model in a weights file, or that of a role in a run directory.
+
+    Raises:
+        RunError: the directory is no run.
+        CheckpointError: not weights of ours.
+        ConfigError, ContractError: the run's segmenter cannot be used.
+    """
+    if not path.is_dir():
+        return Weights.read(path)
+    kept = path / "config.json"
+    if role == "teacher" and kept.is_file():
+        teacher = load_pipeline(kept).teacher
+        if teacher.segmenter:
+            return Segmenter.named(teacher.segmenter, teacher.arguments, allow_code)
+    weights = path / role / WEIGHTS
+    if not weights.is_file():
+        raise RunError(f"{path}: no weights of a {role} there; expected a run directory or a weights file")
+    return Weights.read(weights)
