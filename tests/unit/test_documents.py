@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from deepmac_distill import __version__
+from deepmac_distill.cli.app import RENAMED as RENAMED_FLAGS
 from deepmac_distill.config.reading import RENAMED
 from deepmac_distill.contract import SegmentedMasks
 from deepmac_distill.structures import Instances
@@ -65,9 +66,10 @@ def test_one_version_is_named_everywhere() -> None:
     assert project["project"]["dynamic"] == ["version"] and "version" not in project["project"]
 
 
-def test_the_changelog_names_every_key_that_was_renamed() -> None:
-    table = _text(ROOT / "CHANGELOG.md").split("| before | now |\n|---|---|\n")[1].split("\n\n")[0]
-    assert dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \|$", table, re.M)) == RENAMED
+@pytest.mark.parametrize(("what", "renamed"), [("key", RENAMED), ("flag", RENAMED_FLAGS)])
+def test_the_changelog_names_all_that_was_renamed(what: str, renamed: dict[str, str]) -> None:
+    table = _text(ROOT / "CHANGELOG.md").split(f"| {what} before | {what} now |\n|---|---|\n")[1]
+    assert dict(re.findall(r"^\| `([\w-]+)` \| `([\w-]+)` \|$", table.split("\n\n")[0], re.M)) == renamed
 
 
 def test_the_workflow_tests_the_pythons_that_the_package_names() -> None:
@@ -96,7 +98,7 @@ def test_spelling_is_american() -> None:
 
 
 def _without_old_keys(path: Path) -> str:
-    return _text(path).replace('"colour_jitter"', "").replace("`colour_jitter`", "")
+    return _text(path).replace('"colour_jitter"', "").replace("`colour_jitter`", "").replace("`labelled`", "")
 
 
 def _workflows() -> list[Path]:
