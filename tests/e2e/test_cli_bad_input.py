@@ -472,3 +472,15 @@ def test_check_says_what_cannot_be_read_and_ends_with_two(deepmac, tmp_path: Pat
 def test_a_model_card_has_every_key_of_a_model(chain) -> None:
     card = read_card(chain[0] / "teacher" / "weights.safetensors")
     assert card.model.keys() == set(DeepMacConfig.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    ("hide", "says"),
+    [
+        ("tree", 'class to hide "tree": no seen class; expected one such as cat'),
+        ("cat", "all seen classes are to be hidden; expected at least one to be left"),
+        ("fold:2/2", "hide 'fold:2/2': expected fold:I/K with I < K and K from 2 to the number of seen"),
+    ],
+)
+def test_what_cannot_be_hidden_is_refused(teach, tmp_path: Path, hide: str, says: str) -> None:
+    assert_refused(teach("--hide", hide), says, tmp_path)

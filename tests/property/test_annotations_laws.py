@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepmac_distill.dataset.check import find_problems
+from deepmac_distill.dataset.chunk import Places, chunk_of
 from deepmac_distill.dataset.coco import Annotations, read_coco
+from deepmac_distill.dataset.findings import annotation_findings, has_pixels
+from deepmac_distill.dataset.polygons import POLYGONS, FlatPolygons
 from deepmac_distill.errors import DataError
 
 json_values = st.recursive(
@@ -97,3 +101,52 @@ def test_any_value_anywhere_is_read_or_refused_and_check_agrees(table: str, key:
         except DataError as error:
             assert str(error) in errors
             assert "\n" not in str(error)
+
+
+def places(count: int) -> Places:
+    """Annotations of an image of 30 x 50 (H x W), whose image and category are known."""
+    numbers, known = np.arange(count), np.ones(count, dtype=bool)
+    return Places(numbers, numbers, numbers * 0, numbers * 0, np.full((count, 2), [30, 50]), known, known)
+
+
+points = st.lists(st.floats(-90, 90) | st.integers(-9, 60) | json_values, max_size=8)
+annotations = st.fixed_dictionaries(
+    {},
+    optional={
+        "bbox": st.lists(sides, min_size=4, max_size=4) | json_values,
+        "segmentation": st.lists(points, max_size=3) | json_values,
+        "area": json_values,
+        "iscrowd": st.integers(0, 2) | json_values,
+        "mask_score": json_values,
+    },
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(annotations, max_size=5))
+def test_screening_suspects_every_annotation_that_the_rules_find_fault_with(
+    entries: list[dict[str, Any]],
+) -> None:
+    chunk = chunk_of(entries, places(len(entries)))
+    expected = [
+        (row, finding)
+        for row, entry in enumerate(entries)
+        for finding in annotation_findings(entry, (30, 50), known_image=True, known_category=True)
+    ]
+    assert chunk.findings == expected
+    for row, finding in expected:
+        if finding.message.startswith("segmentation") and finding.level == "error":
+            assert not chunk.rows["polygons"][row].is_valid and not chunk.rows["rle_counts"][row].is_valid
+
+
+coordinate = st.integers(0, 100).map(lambda value: value / 2) | st.floats(-20, 70)
+polygon = st.lists(st.tuples(coordinate, coordinate), min_size=3, max_size=7)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(polygon, min_size=1, max_size=3))
+def test_a_polygon_that_is_surely_drawn_covers_a_pixel(polygons: list[list[tuple[float, float]]]) -> None:
+    parts = [[float(value) for point in part for value in point] for part in polygons]
+    flat = FlatPolygons.of(pa.array([parts], POLYGONS))
+    [sure] = flat.surely_drawn(np.array([[30, 50]])).tolist()
+    assert has_pixels(parts, 30, 50) or not sure

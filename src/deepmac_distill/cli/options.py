@@ -123,7 +123,17 @@ class Reading:
         Key("data.seen"),
         typer.Option(
             "--seen",
-            help="Classes whose masks may be used: voc (default), non-voc, all, names, or a .txt file.",
+            help="Classes whose masks may be used: voc (default), non-voc, all, with-masks, names, or a "
+            ".txt file.",
+            rich_help_panel=DATA,
+        ),
+    ] = None
+    hide: Annotated[
+        list[str] | None,
+        Key("data.hide"),
+        typer.Option(
+            "--hide",
+            help="Seen classes to treat as unseen: names, or a fold such as fold:0/2 of the seen classes.",
             rich_help_panel=DATA,
         ),
     ] = None

@@ -31,13 +31,17 @@ class DataConfig:
     train_images: str = "images"
     val_annotations: str = ""  # empty: nothing is evaluated
     val_images: str = ""  # empty: same as train_images
-    seen: tuple[str, ...] = ("voc",)  # a preset (voc, non-voc, all), class names, or a file of names
+    # A preset (voc, non-voc, all, with-masks), class names, or a file of names
+    seen: tuple[str, ...] = ("voc",)
+    min_masks: int = 10  # what a class needs to be seen under with-masks
+    hide: tuple[str, ...] = ()  # seen classes that are treated as unseen: names, or a fold such as fold:0/2
     strict: bool = False  # refuse boxes without area or over the edge, and polygon parts of 2 points or less
     workers: int = 0  # processes that decode images; 0 decodes in the training process
     scenes: ScenesConfig = field(default_factory=ScenesConfig)
 
     def __post_init__(self) -> None:
         _require(self.workers >= 0, "workers", self.workers, "at least 0")
+        _require(self.min_masks > 0, "min_masks", self.min_masks, "at least 1")
         _require(len(self.seen) > 0, "seen: expected at least one class or a preset")
 
 

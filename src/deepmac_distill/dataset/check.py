@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from deepmac_distill.dataset.cache import TableCache
+from deepmac_distill.dataset.choice import MIN_MASKS
 from deepmac_distill.dataset.classes import Classes, SeenSpec
-from deepmac_distill.dataset.dataset import Dataset, problems_of
+from deepmac_distill.dataset.dataset import Dataset, problems_of, seen_choice
 from deepmac_distill.dataset.document import BrokenDocument
 from deepmac_distill.dataset.polygons import FlatPolygons
 from deepmac_distill.dataset.problems import Level, Problem, category_problems
@@ -25,7 +26,13 @@ MIN_MASK_BOX_IOU = 0.5
 
 
 def find_problems(
-    path: Path, seen: SeenSpec, other: Path | None = None, *, strict: bool = False, cache: Path | None = None
+    path: Path,
+    seen: SeenSpec,
+    other: Path | None = None,
+    *,
+    hide: Sequence[str] = (),
+    strict: bool = False,
+    cache: Path | None = None,
 ) -> list[Problem]:
     """All problems of a file, errors first; without one `Dataset.open` (as `strict`) and its views take it.
 
@@ -33,6 +40,7 @@ def find_problems(
 
     Args:
         other: a second file that must share no image with this one, such as the validation set.
+        hide: see `choice.hidden_names`.
     """
     try:
         tables, _ = TableCache(cache).tables(path)
@@ -40,7 +48,9 @@ def find_problems(
         return list(error.problems)
     found = [*_class_errors(tables, path, seen), *problems_of(tables, path, strict=strict)]
     if not any(problem.level == "error" for problem in found):
-        truth = Dataset.open(path, seen=seen, strict=strict, cache=cache).for_evaluation()
+        dataset = Dataset.open(path, seen=seen, strict=strict, cache=cache)
+        found += [Problem("note", str(path), note.removeprefix(f"{path}: ")) for note in dataset.notes]
+        truth = dataset.for_evaluation(dataset.hidden_names(hide))
         found += chain(_mask_problems(truth), _class_problems(truth))
         found += _leak_problems(path, other, cache) if other is not None else []
     return sorted(found, key=lambda problem: ("error", "warning", "note").index(problem.level))
@@ -72,6 +82,22 @@ def class_counts(annotations: Annotations) -> pa.Table:
     return pa.table({"name": classes.names, "seen": classes.seen, **counted})
 
 
+def class_statistics(annotations: Annotations) -> pa.Table:
+    """One row per class in label order: name, seen, boxes (usable), masks (of those), median_px.
+
+    `median_px` is the median over the usable boxes of the side of a square of the box's area, in pixels; null
+    without a box.
+    """
+    counts = class_counts(annotations).select(["name", "seen", "boxes", "masks"])
+    usable = equals(annotations.annotations, "status", "ok")
+    x1, y1, x2, y2 = annotations.boxes_xyxy()[usable].T
+    sides, index = np.sqrt((x2 - x1) * (y2 - y1)), annotations.class_index()[usable]
+    order = np.argsort(index, kind="stable")
+    groups = np.split(sides[order], np.searchsorted(index[order], np.arange(1, len(counts))))
+    medians = [float(np.median(group)) if len(group) else None for group in groups]
+    return counts.append_column("median_px", pa.array(medians, pa.float64()))
+
+
 def _refusal(level: Level, path: Path, error: DataError) -> Problem:
     return Problem(level, str(path), str(error).removeprefix(f"{path}: "))
 
@@ -87,7 +113,8 @@ def _class_errors(tables: Tables, path: Path, seen: SeenSpec) -> list[Problem]:
     if of_categories := list(category_problems(tables.categories, str(path))):
         return of_categories
     try:
-        Classes.from_categories(tables.categories, seen, str(path))
+        choice = seen_choice(tables, seen, MIN_MASKS, str(path))
+        Classes.from_categories(tables.categories, choice.seen, str(path))
     except DataError as error:
         return [_refusal("error", path, error)]
     return []

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,14 @@ from numpy.typing import NDArray
 
 from deepmac_distill.dataset import views
 from deepmac_distill.dataset.cache import TableCache, read_checked, write_checked
+from deepmac_distill.dataset.choice import (
+    MIN_MASKS,
+    SeenChoice,
+    choose_by_masks,
+    hidden_names,
+    is_by_masks,
+    mask_counts,
+)
 from deepmac_distill.dataset.classes import Classes, SeenSpec
 from deepmac_distill.dataset.fingerprint import fingerprint_of
 from deepmac_distill.dataset.problems import Problem, category_problems
@@ -31,11 +39,17 @@ class Dataset:
     tables: Tables
     strict: bool  # doubts are errors
     folder: Path  # where the cache keeps the tables
-    note: str  # what the user should know of the cache; empty if nothing
+    notes: tuple[str, ...]  # what the user should know
 
     @classmethod
     def open(
-        cls, annotations: Path, *, seen: SeenSpec, strict: bool = False, cache: Path | None = None
+        cls,
+        annotations: Path,
+        *,
+        seen: SeenSpec,
+        strict: bool = False,
+        min_masks: int = MIN_MASKS,
+        cache: Path | None = None,
     ) -> Dataset:
         """Map the tables of a file into memory; a file that the cache does not know is parsed first.
 
@@ -44,7 +58,8 @@ class Dataset:
         covers no pixel counts as no mask, and as an `unusable` one. With `strict` all these are refused.
 
         Args:
-            seen: see `classes.seen_names_of`.
+            seen: see `classes.seen_names_of`; or `with-masks`, the classes with at least `min_masks` masks,
+                which is also what `voc` means where no class of VOC is in the file.
             cache: folder of the cache; None is `cache.cache_folder()`.
 
         Raises:
@@ -55,8 +70,10 @@ class Dataset:
         tables, folder = kept.tables(annotations)
         for problem in category_problems(tables.categories, str(annotations)):
             raise DataError(str(problem))
-        classes = Classes.from_categories(tables.categories, seen, str(annotations))
-        found = cls(annotations, classes, tables, strict, folder, kept.note)
+        choice = seen_choice(tables, seen, min_masks, str(annotations))
+        classes = Classes.from_categories(tables.categories, choice.seen, str(annotations))
+        notes = tuple(note for note in (kept.note, choice.note) if note)
+        found = cls(annotations, classes, tables, strict, folder, notes)
         found._refuse(np.zeros(len(tables.annotations), dtype=bool), {"entry"})
         return found
 
@@ -87,6 +104,21 @@ class Dataset:
         counts = views.count(self.tables.images, self.tables.annotations) | {"hidden_masks": 0}
         classes = self.classes.hiding(hide, str(self.path))
         return Truth(**self._parts(self.tables.annotations, classes, counts, "evaluation"))
+
+    def seeing(self, names: Collection[str]) -> Dataset:
+        """The same file with other seen classes: those of `names` that it has.
+
+        Raises:
+            DataError: it has none of them.
+        """
+        chosen = [name for name in self.classes.names if name in names]
+        classes = Classes.from_categories(self.tables.categories, chosen, str(self.path))
+        return replace(self, classes=classes)
+
+    def hidden_names(self, hide: Sequence[str]) -> tuple[str, ...]:
+        """The seen classes that names and folds pick out (see `choice.hidden_names`)."""
+        counts = mask_counts(self.tables.annotations, self.classes.category_ids)
+        return hidden_names(hide, self.classes, counts, str(self.path))
 
     def problems(self) -> Iterator[Problem]:
         """All that was found on reading, masks of every class included, in the order of the file."""
@@ -126,6 +158,19 @@ class Dataset:
         if self.folder.is_dir():
             write_checked(path, {"of": of, "fingerprint": found})
         return found
+
+
+def seen_choice(tables: Tables, seen: SeenSpec, min_masks: int, where: str) -> SeenChoice:
+    """What to see of a file: `seen` as it is, or names where masks decide.
+
+    Raises:
+        DataError: no class has masks enough.
+    """
+    everything = Classes.from_categories(tables.categories, "all", where)
+    if not is_by_masks(seen, everything.names):
+        return SeenChoice(seen)
+    counts = mask_counts(tables.annotations, everything.category_ids)
+    return choose_by_masks(seen, everything.names, counts, min_masks, where)
 
 
 def problems_of(tables: Tables, path: Path, *, strict: bool) -> Iterator[Problem]:

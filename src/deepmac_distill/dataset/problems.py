@@ -6,6 +6,7 @@ Opening a file raises the first error, `check` lists them all: one set of rules,
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -13,6 +14,7 @@ from typing import Any, Literal
 
 Level = Literal["error", "warning", "note"]
 
+_PLAIN = re.compile(r"\w[\w./ -]*")
 _LARGEST = 1e15  # beyond it float64 loses whole pixels
 
 
@@ -106,6 +108,8 @@ def file_name_of(image: dict[str, Any]) -> Any:
 def _stays_inside(name: Any) -> bool:
     if not (isinstance(name, str) and name.strip()) or "\0" in name:
         return False
+    if _PLAIN.fullmatch(name) and ".." not in name:
+        return True  # nearly all are; looking at paths takes ten times as long
     windows = PureWindowsPath(name)  # it splits at both kinds of slash
     return not (windows.anchor or ".." in windows.parts)
 

@@ -6,7 +6,7 @@ Each stage takes a `Job`, works in its own folder of the run and returns what th
 
 from __future__ import annotations
 
-from deepmac_distill.stages.check import check
+from deepmac_distill.stages.check import check, class_statistics
 from deepmac_distill.stages.compare import compare, sheet
 from deepmac_distill.stages.detect import detect
 from deepmac_distill.stages.evaluate import evaluate, read_evaluation, report
@@ -20,6 +20,7 @@ from deepmac_distill.stages.train import student, teach
 __all__ = [
     "Job",
     "check",
+    "class_statistics",
     "compare",
     "detect",
     "evaluate",

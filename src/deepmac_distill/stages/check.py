@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pyarrow as pa
+
 from deepmac_distill.data.images import find_image_problems
+from deepmac_distill.dataset.check import class_statistics as statistics_of
 from deepmac_distill.dataset.check import find_problems
 from deepmac_distill.dataset.classes import SeenSpec
-from deepmac_distill.dataset.coco import read_coco
+from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.problems import Problem
 
 
 def check(
-    annotations: Path, images: Path | None, seen: SeenSpec, strict: bool = False, against: Path | None = None
+    annotations: Path,
+    images: Path | None,
+    seen: SeenSpec,
+    strict: bool = False,
+    against: Path | None = None,
+    hide: Sequence[str] = (),
 ) -> Iterator[Problem]:
     """All problems, not the first: of the file, then (where the file is sound) of each image.
 
     Args:
         images: folder of the images; None leaves them unopened.
         against: another annotation file that should share no image with this one.
+        hide: seen classes that count as unseen.
+
+    Raises:
+        DataError: `hide` names what is no seen class.
     """
-    problems = list(find_problems(annotations, seen, against, strict=strict))
+    problems = find_problems(annotations, seen, against, hide=hide, strict=strict)
     yield from problems
     if images is not None and not any(problem.level == "error" for problem in problems):
-        yield from find_image_problems(read_coco(annotations, seen, strict=strict), images)
+        dataset = Dataset.open(annotations, seen=seen, strict=strict)
+        yield from find_image_problems(dataset.for_evaluation(), images)
+
+
+def class_statistics(annotations: Path, seen: SeenSpec, hide: Sequence[str] = ()) -> pa.Table:
+    """What is in a sound file, a row for each class: see `dataset.check.class_statistics`.
+
+    Raises:
+        DataError: the file is not sound, or the classes do not fit.
+    """
+    dataset = Dataset.open(annotations, seen=seen)
+    return statistics_of(dataset.for_evaluation(dataset.hidden_names(hide)))

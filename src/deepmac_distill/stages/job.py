@@ -13,7 +13,9 @@ import torch
 from deepmac_distill import devices
 from deepmac_distill.config import Pipeline
 from deepmac_distill.data.synthetic import write_scenes
-from deepmac_distill.dataset.coco import Annotations, read_coco
+from deepmac_distill.dataset.choice import is_by_masks
+from deepmac_distill.dataset.dataset import Dataset
+from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.progress import Progress
 from deepmac_distill.rundir import RunDir
 
@@ -30,6 +32,7 @@ class Job:
     allow_code: bool = False  # whether the pipeline file may name Python code that is not installed
     plan: tuple[str, ...] = ()  # stages of the whole run that this is part of, in their order
     _facts: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)  # of files read, by hash
+    _opened: dict[tuple[Path, Any], Dataset] = field(default_factory=dict, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -41,12 +44,47 @@ class Job:
         """Whether inference runs in bfloat16."""
         return devices.autocast_allowed(self.device, "auto")
 
+    def open(self, path: Path) -> Dataset:
+        """An annotation file, opened once for all stages of this command.
+
+        Where masks decide which classes are seen, it is those of the training file that do.
+        """
+        data, training = self.pipeline.data, self._training_file()
+        stat = path.stat() if path.exists() else None
+        key = (path, stat and (stat.st_mtime_ns, stat.st_size))
+        if key not in self._opened:
+            found = Dataset.open(path, seen="all", strict=data.strict)
+            if training not in (None, path) and is_by_masks(data.seen, found.classes.names):
+                found = found.seeing(self.open(training).classes.seen_names)
+            else:
+                found = Dataset.open(path, seen=data.seen, strict=data.strict, min_masks=data.min_masks)
+            for note in found.notes:
+                self.progress.note(note)
+            self._opened[key] = found
+        return self._opened[key]
+
+    def hidden(self, path: Path) -> tuple[str, ...]:
+        """Seen classes of a file that `data.hide` makes unseen; folds are those of the training file."""
+        if not self.pipeline.data.hide:
+            return ()
+        reference = self.open(self._training_file() or path)
+        names = reference.hidden_names(self.pipeline.data.hide)
+        reference.classes.hiding(names, str(reference.path))  # refuses names that it does not have
+        return tuple(name for name in names if name in self.open(path).classes.seen_names)
+
     def read(self, path: Path, hide_unseen: bool = True) -> Annotations:
-        """An annotation file; `hide_unseen` False is for judging, and for stage `student-human`."""
-        data = self.pipeline.data
-        annotations = read_coco(path, data.seen, strict=data.strict, hide_unseen=hide_unseen)
+        """What training may see of an annotation file; with `hide_unseen` False what evaluation may."""
+        dataset, hide = self.open(path), self.hidden(path)
+        annotations = dataset.for_training(hide) if hide_unseen else dataset.for_evaluation(hide)
         self._facts[annotations.fingerprint] = _facts_of(annotations)
         return annotations
+
+    def _training_file(self) -> Path | None:
+        """The training annotations, where they are there already."""
+        data = self.pipeline.data
+        scenes = self.run.path / "scenes-train" / "instances.json"
+        path = scenes if data.source == "scenes" else Path(data.root) / data.train_annotations
+        return path if path.is_file() else None
 
     def read_and_tell(self, path: Path) -> Annotations:
         """`read`, and a line that says how much of what is in the file and what will not be used."""
