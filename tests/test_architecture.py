@@ -25,7 +25,7 @@ LAYERS = [
     {"report"},
     {"labels", "status"},
     {"stages"},
-    {"forecast"},
+    {"forecast", "experiments"},
     {"cli"},
     {"__main__"},
 ]
@@ -37,13 +37,13 @@ CONFIG_READERS = {
     "models/load.py",
     "stages",
     "forecast",
+    "experiments",
     "cli",
 }
 BANNED_NAMES = {"utils", "misc", "common", "helpers", "core", "base"}
 MAX_LINES, MAX_FUNCTION_LINES = 300, 60
 STILL_LONG = {  # files of up to 400 lines, until they are split
     "benchmarks/appendix_b.py",
-    "benchmarks/mask_heads.py",
     "src/deepmac_distill/dataset/coco.py",
     "src/deepmac_distill/stages/train.py",
 }

@@ -12,12 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-import frozen
 import mask_heads
 from deepmac_distill.config import MaskRcnnConfig, load_pipeline
+from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.data.synthetic import SEEN_SHAPES
 from deepmac_distill.dataset.coco import read_coco
-from deepmac_distill.errors import RunError
+from deepmac_distill.experiments.frozen_features import Frozen, Shown, images_of
+from deepmac_distill.experiments.mask_head_rows import ROWS
+from deepmac_distill.experiments.mask_heads import HeadRecipe, evaluate_heads, head_config, train_row
+from deepmac_distill.inference import boxes_for
 from deepmac_distill.models.build import build_model
 from deepmac_distill.models.load import Weights
 from deepmac_distill.weights.card import read_card, save_weights
@@ -66,31 +69,28 @@ def weights(chain, tmp_path: Path) -> dict[str, Path]:
     return {"deepmac": deepmac, "mask_rcnn": tmp_path / "mask_rcnn.safetensors"}
 
 
-@pytest.fixture(autouse=True)
-def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"STEPS": 3, "BATCH_SIZE": 2, "WARMUP_STEPS": 1, "RESAMPLES": 20}.items():
-        monkeypatch.setattr(mask_heads, name, value)
-    monkeypatch.setattr(frozen, "VIEWS", 2)
+BRIEF = HeadRecipe(steps=3, batch_size=2, warmup_steps=1, views=2)
+FLAGS = ["--steps", "3", "--batch-size", "2", "--warmup-steps", "1", "--views", "2"]
 
 
-def frozen_of(path: Path, pipeline_file: Path) -> frozen.Frozen:
+def frozen_of(path: Path, pipeline_file: Path) -> Frozen:
     pipeline = load_pipeline(pipeline_file)
     training, truth = (
         read_coco(Path(pipeline.data.root) / name, SEEN, hide_unseen=hide)
         for name, hide in ((pipeline.data.train_annotations, True), (pipeline.data.val_annotations, False))
     )
-    return frozen.Frozen.of(path, pipeline, training, truth)
+    return Frozen.of(path, pipeline, training, truth, BRIEF.views)
 
 
 @pytest.mark.parametrize("name", ["resnet-4", "deep-marc-gt", "deep-marc-proposals"])
 def test_only_the_mask_head_learns(
     name: str, weights: dict[str, Path], pipeline_file: Path, tmp_path: Path
 ) -> None:
-    row = mask_heads.ROWS[name]
+    row = ROWS[name]
     base = frozen_of(weights[row.base], pipeline_file)
     torch.manual_seed(0)
-    fresh = build_model(mask_heads._recipe(row, base.card.model), len(base.card.class_names), False)
-    trained = mask_heads.train_row(row, base, seed=0, out=tmp_path).state_dict()
+    fresh = build_model(head_config(row, base.card.model), len(base.card.class_names), False)
+    trained = train_row(row, base, BRIEF, seed=0, out=tmp_path)[0].state_dict()
     own = {key for key in trained if key.startswith("mask_head.") and key.endswith("weight")}
     assert own and all(not torch.equal(trained[key], fresh.state_dict()[key]) for key in own)
     others = trained.keys() - {key for key in trained if key.startswith("mask_head.")}
@@ -106,11 +106,11 @@ def test_the_frozen_model_gives_the_masks_of_the_model_itself(
     base = frozen_of(weights["deepmac"], pipeline_file)
     whole = Weights.read(weights["deepmac"]).model(torch.device("cpu"))
     on_maps = Weights.read(weights["deepmac"]).model(torch.device("cpu"))
-    on_maps.backbone = frozen.Shown()
-    images = frozen.images_of(base.pipeline, "val")
-    batches = mask_heads.evaluation_batches(frozen.boxes_for(base.spec, base.truth, images), 1)
+    on_maps.backbone = Shown()
+    images = images_of(base.pipeline, "val")
+    batches = evaluation_batches(boxes_for(base.spec, base.truth, images), 1)
     expected, got = (
-        mask_heads.judge(model, shown, base.truth)["iou"].to_numpy()
+        evaluate_heads(model, shown, base.truth)["iou"].to_numpy()
         for model, shown in ((whole, batches), (on_maps, base.validation_batches(on_maps.backbone)))
     )
     np.testing.assert_allclose(got, expected, atol=0.02)
@@ -118,7 +118,7 @@ def test_the_frozen_model_gives_the_masks_of_the_model_itself(
 
 
 def test_every_row_sees_the_same_images_and_boxes(weights: dict[str, Path], pipeline_file: Path) -> None:
-    base, shown = frozen_of(weights["deepmac"], pipeline_file), frozen.Shown()
+    base, shown = frozen_of(weights["deepmac"], pipeline_file), Shown()
     ids, boxes, maps = [], [], []
     for size in (8, 16):
         for batch in islice(base.training_batches(shown, size, 2, seed=3), 4):
@@ -136,15 +136,15 @@ def test_rows_become_a_table(
 ) -> None:
     out, kept = tmp_path / "heads", tmp_path / "heads.json"
     given = ["train", "--pipeline", str(pipeline_file), "--deepmac", str(weights["deepmac"])]
-    given += ["--mask-rcnn", str(weights["mask_rcnn"]), "--out", str(out), "--seeds", "0", "1"]
+    given += ["--mask-rcnn", str(weights["mask_rcnn"]), "--out", str(out), "--seeds", "0", "1", *FLAGS]
     rows = ["resnet-4", "hourglass-20-no-encoder-decoder", "hourglass-10", "deep-marc-gt", "grabcut"]
     assert mask_heads.main([*given, "--only", *rows]) == 0
     before = (out / "resnet-4" / "seed-1" / "ious.parquet").stat().st_mtime_ns
     capsys.readouterr()
     assert mask_heads.main([*given, "--only", *rows, "deep-marc-proposals"]) == 0
     assert (out / "resnet-4" / "seed-1" / "ious.parquet").stat().st_mtime_ns == before
-    assert "resnet-4" not in capsys.readouterr().out  # done before
-    assert mask_heads.main(["table", str(out), "--json", str(kept)]) == 0
+    assert "seed-1: done before, skipped" in capsys.readouterr().err
+    assert mask_heads.main(["table", str(out), "--json", str(kept), "--resamples", "20"]) == 0
     told, document = capsys.readouterr().out, json.loads(kept.read_text())
     assert document["rows"].keys() == {*rows, "deep-marc-proposals", "box"}
     assert document["costs"].keys() == document["rows"].keys() - {"grabcut", "box"}
@@ -158,7 +158,7 @@ def test_rows_become_a_table(
     assert one["difference"]["unseen"]["value"] == -other["difference"]["unseen"]["value"]
     assert document["rows"]["resnet-4"]["training_loss"] > 0
     assert document["rows"]["grabcut"]["training_loss"] is None and 0 <= one["misses"] <= 1
-    assert document["made"]["hourglass-10"]["inputs"]["steps"] == mask_heads.STEPS
+    assert document["made"]["hourglass-10"]["inputs"]["steps"] == BRIEF.steps
     boxes = pq.read_table(out / "grabcut" / "seed-0" / "ious.parquet")
     assert document["rows"]["box"]["iou"]["seen"] > 0 and boxes["box_baseline_iou"].null_count == 0
     costs = document["costs"]
@@ -167,12 +167,13 @@ def test_rows_become_a_table(
     assert all(f"| {name} |" in told for name in document["rows"])
 
 
-def test_a_row_made_otherwise_is_refused(
-    weights: dict[str, Path], pipeline_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_row_made_otherwise_is_refused_in_one_line(
+    weights: dict[str, Path], pipeline_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["train", "--pipeline", str(pipeline_file), "--deepmac", str(weights["deepmac"])]
     given += ["--mask-rcnn", str(weights["mask_rcnn"]), "--out", str(tmp_path / "x"), "--only", "resnet-4"]
-    assert mask_heads.main(given) == 0
-    monkeypatch.setattr(mask_heads, "STEPS", 4)
-    with pytest.raises(RunError, match="made with steps = 3, now 4"):
-        mask_heads.main(given)
+    assert mask_heads.main([*given, *FLAGS]) == 0
+    assert mask_heads.main([*given, *FLAGS, "--steps", "4"]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "seed-0 was made with steps = 3, now 4" in last and last.startswith("mask_heads: ")
+    assert mask_heads.main([*given, *FLAGS, "--steps", "4", "--force"]) == 0

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import nn
 
-import mask_heads
 from deepmac_distill.config import (
     DeepMacConfig,
     MaskRcnnConfig,
@@ -20,6 +19,7 @@ from deepmac_distill.config import (
     build,
     load_pipeline,
 )
+from deepmac_distill.experiments.mask_head_rows import ROWS as ROWS_OF_HEADS
 from deepmac_distill.models.build import build_model
 from deepmac_distill.models.mask_heads import MASK_HEADS
 from deepmac_distill.paper import Figure, figures
@@ -157,11 +157,11 @@ def test_a_figure_that_deepmac_models_prints_is_on_the_page(name: str, paper: Fi
     assert any(str(figure) in re.findall(r"\d+\.\d", row.figure) for row in rows), rows
 
 
-@pytest.mark.parametrize("name", mask_heads.ROWS)
+@pytest.mark.parametrize("name", ROWS_OF_HEADS)
 def test_a_figure_that_the_comparison_of_mask_heads_prints_is_on_the_page(name: str) -> None:
     """Its own and its rival's, both in the place that it names."""
-    row = mask_heads.ROWS[name]
-    for keys, figure in ((row.keys, row.paper[0]), (mask_heads.ROWS[row.against].keys, row.paper[1])):
+    row = ROWS_OF_HEADS[name]
+    for keys, figure in ((row.keys, row.paper[0]), (ROWS_OF_HEADS[row.against].keys, row.paper[1])):
         wanted = {str(value) for key, value in keys.items() if key in ("mask_head", "mask_boxes")}
         there = [r for r in ROWS if row.where in places(r.where) and wanted <= set(map(str, r.keys.values()))]
         in_text = row.where in ("figure 3", "table 11")  # whose rival is told in a caption

@@ -25,8 +25,6 @@ from deepmac_distill.models.load import Weights
 from deepmac_distill.structures import Batch
 from deepmac_distill.weights.card import ModelCard, require_classes
 
-VIEWS = 4  # of every training image
-
 Maps = list[Tensor] | dict[str, Tensor]  # what a backbone gives
 
 
@@ -50,12 +48,15 @@ class Frozen:
     pipeline: Pipeline  # where the images lie, and how views are drawn
     training: Annotations
     truth: Annotations
+    views: int  # of every training image
     training_maps: dict[Key, Maps]
     validation_maps: list[Maps]
 
     @classmethod
-    def of(cls, weights: Path, pipeline: Pipeline, training: Annotations, truth: Annotations) -> Frozen:
-        """Run the backbone of some weights over every image.
+    def of(
+        cls, weights: Path, pipeline: Pipeline, training: Annotations, truth: Annotations, views: int
+    ) -> Frozen:
+        """Run the backbone of some weights over every image, and over so many `views` of those to train on.
 
         Raises:
             CheckpointError: not weights of ours, or of other classes.
@@ -65,9 +66,10 @@ class Frozen:
         card = source.card
         require_classes(weights, card, training.classes.names, training.classes.seen)
         model = source.model(torch.device("cpu"))
-        views = _views(training, pipeline, card, mask_size=1)
-        keys = [(position, draw) for draw in range(VIEWS) for position in range(len(views))]
+        dataset = _views(training, pipeline, card, mask_size=1)
+        keys = [(position, draw) for draw in range(views) for position in range(len(dataset))]
         whole = boxes_for(model.spec, truth, images_of(pipeline, "val"))
+        backbone = model.get_submodule("backbone")
         with torch.inference_mode():
             return cls(
                 card,
@@ -76,8 +78,9 @@ class Frozen:
                 pipeline,
                 training,
                 truth,
-                {key: _half(model.backbone(views[key].image[None])) for key in keys},
-                [_half(model.backbone(batch.images)) for batch in evaluation_batches(whole, 1)],
+                views,
+                {key: _half(backbone(dataset[key].image[None])) for key in keys},
+                [_half(backbone(batch.images)) for batch in evaluation_batches(whole, 1)],
             )
 
     def training_batches(
@@ -92,7 +95,7 @@ class Frozen:
         samples = {key: _without_pixels(dataset[key]) for key in self.training_maps}
         for step in count(first_step):
             drawn = training_keys(len(dataset), batch_size, seed, step)
-            keys = [(position, draw % VIEWS) for position, draw in drawn]
+            keys = [(position, draw % self.views) for position, draw in drawn]
             shown.maps = _stacked([self.training_maps[key] for key in keys])
             yield collate([samples[key] for key in keys])
 
@@ -133,5 +136,6 @@ def _half(maps: Maps) -> Maps:
 def _stacked(maps: Sequence[Maps]) -> Maps:
     """The maps of several images as the backbone would give them."""
     if isinstance(maps[0], dict):
-        return {name: torch.stack([some[name] for some in maps]).float() for name in maps[0]}
-    return [torch.stack([some[0] for some in maps]).float()]
+        named = [some for some in maps if isinstance(some, dict)]
+        return {name: torch.stack([some[name] for some in named]).float() for name in maps[0]}
+    return [torch.stack([some[0] for some in maps if isinstance(some, list)]).float()]

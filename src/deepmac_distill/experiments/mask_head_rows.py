@@ -1,4 +1,4 @@
-"""The rows that `mask_heads.py` compares: which model, and what the paper (arXiv:2104.00613) has of it."""
+"""The rows of the comparison of mask heads: which model, and what the paper (arXiv:2104.00613) has of it."""
 
 from __future__ import annotations
 
