@@ -109,9 +109,8 @@ def codec_table(result: dict[str, Any]) -> str:
         "",
         (
             *names("way from grid to COCO RLE"),
-            Column("masks/s, one core", "count"),
-            Column("byte-identical to the exact paste", "count"),
-            *columns("count", ("most pixels off", "mean IoU")),
+            *columns("figure", ("masks/s, one core", "byte-identical to the exact paste")),
+            *columns("figure", ("most pixels off", "mean IoU")),
         ),
         tuple(
             (

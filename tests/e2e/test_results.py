@@ -104,3 +104,15 @@ def test_an_unseen_row_without_figures_is_explained(deepmac, own) -> None:
     ended = deepmac(*own(drop_unseen_masks, ",".join(SEEN_SHAPES)))
     assert ended.code == 0, ended.err
     assert "unseen: no figures: the validation set has no human masks of the unseen classes" in ended.out
+
+
+def test_the_catalog_and_a_forecast_are_whole_on_a_narrow_terminal(
+    deepmac, scenes_toml, monkeypatch, tmp_path
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    for words in (("models",), ("forecast", scenes_toml, "--out", tmp_path / "run")):
+        ended = deepmac(*words)
+        assert ended.code == 0 and "…" not in ended.out
+        tables, _, _ = ended.out.partition("Figures of the paper")
+        tables, _, _ = tables.partition("device cpu")
+        assert max(map(len, (line for line in tables.splitlines() if "scenes" not in line))) <= 60

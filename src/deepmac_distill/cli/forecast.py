@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from deepmac_distill.cli.app import app
 from deepmac_distill.cli.jobs import job_of
 from deepmac_distill.cli.options import Code, Data, Pipeline, Run, Steps, TrainData, ValData, command
+from deepmac_distill.cli.results import print_table
 from deepmac_distill.errors import DeviceError
 
 if TYPE_CHECKING:
     from deepmac_distill.chain import Role
     from deepmac_distill.forecast.needs import Forecast
+    from deepmac_distill.forecast.stage_need import StageNeed
+    from deepmac_distill.report.table import Table
 
 
 @command(app)
@@ -60,27 +60,32 @@ def _print(found: Forecast) -> None:
     for inventory in found.data:
         state = "; missing: " + ", ".join(inventory.missing) if inventory.missing else ", all there"
         print(f"{inventory.annotations}: {inventory.images} images, {inventory.boxes} boxes{state}")
-    table = Table(title="Needs, estimated", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("stage", no_wrap=True)
-    for heading in ("memory", "disk", "scratch disk", "time"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for need in found.needs:
-        if need.done:
-            table.add_row(need.stage, "done before", "", "", "")
-            continue
-        table.add_row(
-            need.stage,
-            "less than training" if need.memory_bytes is None else in_words(need.memory_bytes),
-            in_words(need.disk_bytes),
-            in_words(need.scratch_bytes),
-            "not measured" if need.seconds is None else duration(need.seconds),
-        )
-    Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(table)
+    print_table(_table(found.needs))
     free = {"memory": found.machine.memory, "disk": found.machine.disk}
     told = ", ".join(f"{name} {'unknown' if n is None else in_words(n)}" for name, n in free.items())
     seconds = [need.seconds for need in found.needs if need.seconds is not None]
     print(f"device {found.device}; free: {told}; disk at most {in_words(found.disk_bytes)}; ", end="")
     print(f"time together {duration(sum(seconds))}" if seconds else "time not measured")
+
+
+def _table(needs: Sequence[StageNeed]) -> Table:
+    from deepmac_distill.report.table import Table, columns, names
+
+    headings = (*names("stage"), *columns("figure", ("memory", "disk", "scratch disk", "time")))
+    return Table("Needs, estimated", headings, tuple((need.stage, *_cells(need)) for need in needs))
+
+
+def _cells(need: StageNeed) -> tuple[str, str, str, str]:
+    from deepmac_distill.forecast.needs import in_words
+
+    if need.done:
+        return "done before", "", "", ""
+    return (
+        "less than training" if need.memory_bytes is None else in_words(need.memory_bytes),
+        in_words(need.disk_bytes),
+        in_words(need.scratch_bytes),
+        "not measured" if need.seconds is None else duration(need.seconds),
+    )
 
 
 def duration(seconds: float) -> str:

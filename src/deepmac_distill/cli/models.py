@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from deepmac_distill.cli.app import app
 from deepmac_distill.cli.options import command
+from deepmac_distill.cli.results import print_table
+
+if TYPE_CHECKING:
+    from deepmac_distill.models.catalog import Entry
+    from deepmac_distill.report.table import Table
 
 HEADINGS = {
     "mask head": "Mask heads: 32 x 32 cells, 50 channels; per instance",
@@ -34,21 +36,25 @@ def models(
     if as_json:
         print(json.dumps([dataclasses.asdict(entry) for entry in entries], indent=2))
         return
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    for kind, heading in HEADINGS.items():
-        table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD)
-        table.add_column("name", no_wrap=True)
-        columns = ["parameters"] + (["GMACs", "saved in training, MiB"] if kind != "model" else [])
-        for column in columns:
-            table.add_column(column, justify="right")
-        table.add_column("in the paper")
-        for entry in (entry for entry in entries if entry.kind == kind):
-            sizes = [f"{entry.parameters:,}"]
-            if kind != "model":
-                sizes += [f"{entry.gmacs:.3f}", f"{entry.saved_mib:.1f}"]
-            table.add_row(entry.name, *sizes, _paper(entry.paper, entry.paper_figure))
-        console.print(table)
+    for kind in HEADINGS:
+        print_table(_table(kind, [entry for entry in entries if entry.kind == kind]))
     print("Figures of the paper are mask AP of unseen classes (VOC to non-VOC) where not said otherwise.")
+
+
+def _table(kind: str, entries: Sequence[Entry]) -> Table:
+    from deepmac_distill.report.table import Column, Table, columns, names
+
+    sizes = ("parameters", *(() if kind == "model" else ("GMACs", "saved in training, MiB")))
+    return Table(
+        HEADINGS[kind],
+        (*names("name"), *columns("figure", sizes), Column("in the paper", "text")),
+        tuple((entry.name, *_sizes(entry), _paper(entry.paper, entry.paper_figure)) for entry in entries),
+    )
+
+
+def _sizes(entry: Entry) -> tuple[str, ...]:
+    costs = () if entry.gmacs is None else (f"{entry.gmacs:.3f}", f"{entry.saved_mib:.1f}")
+    return (f"{entry.parameters:,}", *costs)
 
 
 def _paper(where: str | None, figure: float | None) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 from deepmac_distill.evaluation.results import Interval, Ratio
 
 MISSING = "–"
-Unit = Literal["text", "count", "percent", "points", "share"]
+Unit = Literal["text", "count", "figure", "percent", "points", "share"]
 Cell = str | int | float | Interval | Ratio | None  # None: nothing was measured
 
 
@@ -17,8 +17,8 @@ Cell = str | int | float | Interval | Ratio | None  # None: nothing was measured
 class Column:
     """A heading, and the unit in which the cells below it read.
 
-    text: words; count: whole numbers; percent: fractions; points: differences of fractions, with intervals;
-    share: ratios in percent, with intervals.
+    text: words; count: whole numbers; figure: numbers that are written out already; percent: fractions;
+    points: differences of fractions, with intervals; share: ratios in percent, with intervals.
     """
 
     heading: str

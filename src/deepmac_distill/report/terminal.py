@@ -11,6 +11,7 @@ from rich.table import Table as RichTable
 
 from deepmac_distill.report.table import Column, Table
 
+_Entry = tuple[Column, str, list[str]]  # a column, its heading and its cells, each of one or more lines
 LEAST_NAME_WIDTH = 12  # of a column of words that is folded to make room
 
 
@@ -18,29 +19,35 @@ def rich_tables(table: Table, width: int) -> list[RichTable]:
     """The table for a terminal `width` characters wide, as one Rich table where it fits.
 
     Where it does not, intervals go below their values; where that is not enough, the columns stand in several
-    tables, each with the names of its rows. A single column that is wider than the terminal stays whole.
+    tables, each with the names of its rows, which are folded only where nothing else helps. A single column
+    of numbers that is wider than the terminal stays whole.
     """
-    whole = [_columns(table, False), _columns(table, True)]
-    for columns in whole:
+    flat, stacked = _columns(table, False), _columns(table, True)
+    for columns in (flat, stacked):
         if table_width(one := _drawn(columns, table.title, width)) <= width:
             return [one]
-    keys = [entry for entry in whole[1] if entry[0].names_row]
+    parts = _parts(table.title, stacked, width, width)
+    if all(table_width(part) <= width for part in parts):
+        return parts
+    return _parts(table.title, stacked, width, max(LEAST_NAME_WIDTH, width // 3))
+
+
+def _parts(title: str, entries: Sequence[_Entry], width: int, name_width: int) -> list[RichTable]:
+    """The columns in their order, in as few tables as fit."""
+    keys = [entry for entry in entries if entry[0].names_row]
     parts: list[list[_Entry]] = []
-    for entry in (entry for entry in whole[1] if not entry[0].names_row):
-        if parts and table_width(_drawn([*keys, *parts[-1], entry], "", width)) <= width:
+    for entry in (entry for entry in entries if not entry[0].names_row):
+        if parts and table_width(_drawn([*keys, *parts[-1], entry], "", name_width)) <= width:
             parts[-1].append(entry)
         else:
             parts.append([entry])
-    titles = [table.title, *[""] * (len(parts) - 1)]
-    return [_drawn([*keys, *part], title, width) for part, title in zip(parts, titles, strict=True)]
+    titles = [title, *[""] * (len(parts) - 1)]
+    return [_drawn([*keys, *part], one, name_width) for part, one in zip(parts, titles, strict=True)]
 
 
 def table_width(table: RichTable) -> int:
     """Characters that a Rich table takes where it has room."""
     return Console(width=10_000).measure(table).maximum
-
-
-_Entry = tuple[Column, str, list[str]]  # a column, its heading and its cells, each of one or more lines
 
 
 def _columns(table: Table, stacked: bool) -> list[_Entry]:
@@ -64,7 +71,7 @@ def _broken(heading: str, width: int) -> str:
     return "\n".join(textwrap.wrap(heading, max(width, longest), break_long_words=False))
 
 
-def _drawn(entries: Sequence[_Entry], title: str, width: int) -> RichTable:
+def _drawn(entries: Sequence[_Entry], title: str, name_width: int) -> RichTable:
     drawn = RichTable(
         title=title or None, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False
     )
@@ -72,7 +79,7 @@ def _drawn(entries: Sequence[_Entry], title: str, width: int) -> RichTable:
         if column.is_number:
             drawn.add_column(heading, justify="right", no_wrap=True)
         else:
-            drawn.add_column(heading, overflow="fold", max_width=max(LEAST_NAME_WIDTH, width // 3))
+            drawn.add_column(heading, overflow="fold", max_width=name_width)
     for row in zip(*(cells for _, _, cells in entries), strict=True):
         drawn.add_row(*(text.replace("[", r"\[") for text in row))
     return drawn
