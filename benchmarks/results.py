@@ -18,13 +18,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import appendix_b
 import latency
 from deepmac_distill.chain import CHAIN
 from deepmac_distill.config import load_pipeline
 from deepmac_distill.evaluation.results import Evaluation, Retention, from_json
 from deepmac_distill.evaluation.retention import ARMS
 from deepmac_distill.evaluation.splits import Split
+from deepmac_distill.experiments import appendix_b_table
 from deepmac_distill.experiments.mask_head_table import markdown
 from deepmac_distill.files import write_json
 from deepmac_distill.report.markdown import markdown_table
@@ -53,7 +53,7 @@ def record(run: Path, out: Path, command: str) -> None:
             "environment": _read(run / "environment.json"),
             "run": f"runs/{run.name}",
             "seed": config["seed"],
-            "student_model": appendix_b.described(load_pipeline(run / "config.json").student),
+            "student_model": appendix_b_table.described(load_pipeline(run / "config.json").student),
             "seconds": seconds,
             "labels": _read(labels) if labels.exists() else None,
             **{role: _read(run / f"evaluate-{role}" / "summary.json") for role in roles},
@@ -171,8 +171,8 @@ def heads_table(result: dict[str, Any]) -> str:
 
 def appendix_table(result: dict[str, Any]) -> str:
     """Markdown: appendix B beside the paper."""
-    return appendix_b.markdown(
-        [appendix_b.Row(**row) for row in result["rows"]], result["runs"], result["cut"]
+    return appendix_b_table.markdown(
+        [appendix_b_table.Row(**row) for row in result["rows"]], result["runs"], result["cut"]
     )
 
 

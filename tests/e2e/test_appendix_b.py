@@ -15,6 +15,8 @@ import pytest
 import appendix_b
 import latency
 from deepmac_distill.data.synthetic import SEEN_SHAPES
+from deepmac_distill.experiments import appendix_b_table
+from deepmac_distill.experiments.appendix_b import RUNS, Runs, Step, plan
 from deepmac_distill.paper import claims, speeds
 
 ROOT = Path(__file__).parents[2]
@@ -73,17 +75,16 @@ def make(*words: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
-def planned_by_make(*words: str) -> list[appendix_b.Step]:
+def planned_by_make(*words: str) -> list[Step]:
     """The steps behind a `make` target."""
     told = make("--dry-run", "--old-file=.venv/.ready", "BIN=bin", *words)
     assert told.returncode == 0, told.stderr
     program, script, action, *rest = shlex.split(told.stdout.splitlines()[-1])
     assert (program, script, action) == ("bin/python", "benchmarks/appendix_b.py", "run")
-    given = appendix_b.parsed([action, *rest])
-    return appendix_b.plan(given.part, given.protocol, given.data, given.runs, given.lvis, given.anyway)
+    return appendix_b.planned(appendix_b.parsed([action, *rest]))
 
 
-def stages_of(steps: list[appendix_b.Step]) -> list[str]:
+def stages_of(steps: list[Step]) -> list[str]:
     return [step.words[0] if step.program == "deepmac" else step.program for step in steps]
 
 
@@ -125,7 +126,7 @@ def test_every_forecast_comes_before_any_work() -> None:
 
 
 def test_the_first_step_that_fails_ends_the_run(capfd) -> None:
-    steps = [appendix_b.Step("deepmac", ["check", "no-such-file"]), appendix_b.Step("deepmac", ["--help"])]
+    steps = [Step("deepmac", ["check", "no-such-file"]), Step("deepmac", ["--help"])]
     assert appendix_b.run(steps) == 2
     told = capfd.readouterr()
     assert "no-such-file: cannot be read" in told.out and "$ deepmac --help" not in told.out
@@ -150,16 +151,14 @@ def sample(chain, tmp_path: Path) -> Path:
 
 
 def test_the_steps_of_the_sample_run_and_end_in_a_table(
-    sample: Path, deepmac, tmp_path: Path, capsys, monkeypatch
+    sample: Path, deepmac, tmp_path: Path, capsys
 ) -> None:
     """The steps that are planned, on smaller pipelines and without a process for each."""
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "coco_sample.toml").write_text(SMALL + DEEPMAC)
     (tmp_path / "files" / "coco_sample_mask_rcnn.toml").write_text(SMALL + MASK_RCNN)
     runs = tmp_path / "runs"
-    with monkeypatch.context() as patched:
-        patched.setattr(appendix_b, "PIPELINES", tmp_path / "files")
-        steps = appendix_b.plan("b", "small", str(sample), runs)
+    steps = plan(Runs("small", str(sample), runs, tmp_path / "files"), "b")
     for step in steps:
         if step.program == "deepmac":
             ended = deepmac(*step.words)
@@ -221,7 +220,7 @@ def by_model(found: list[Any]) -> dict[str, Any]:
 def test_figures_stand_beside_those_of_the_paper(tmp_path: Path) -> None:
     fabricate(tmp_path, "teacher_hg100", "teacher", summary(0.5, 0.2))
     fabricate(tmp_path, "teacher_hg100", "student", summary(0.4, 0.3))
-    found = appendix_b.write(tmp_path, "paper")
+    found = appendix_b_table.write(tmp_path, "paper")
     iou, ap, student = found[0], found[1], found[2]
     assert (iou.paper, iou.ours) == ({"all": 81.4}, {"all": 50.0, "seen": 75.0, "unseen": 25.0})
     assert ap.paper == {"unseen": 35.5} and ap.ours["unseen"] == pytest.approx(10.0)
@@ -237,34 +236,33 @@ def test_figures_stand_beside_those_of_the_paper(tmp_path: Path) -> None:
 
 def test_other_classes_do_not_stand_under_the_names_of_voc(tmp_path: Path) -> None:
     fabricate(tmp_path, "lvis_hg100", "teacher", summary(0.6, None), seen="all")
-    row = next(row for row in appendix_b.rows(tmp_path, "paper") if row.paper == {"all": 79.9})
+    row = next(row for row in appendix_b_table.rows(tmp_path, "paper") if row.paper == {"all": 79.9})
     assert row.ours == {"all": 60.0}
 
 
 def test_an_evaluation_without_detection_has_no_average_precision(tmp_path: Path) -> None:
     fabricate(tmp_path, "teacher_hg100", "teacher", summary(0.6, None))
-    found = appendix_b.rows(tmp_path, "paper")
+    found = appendix_b_table.rows(tmp_path, "paper")
     assert found[0].ours is not None and found[1].ours is None
-    assert found[1].ran == "not run: judged in given boxes only"
+    assert found[1].ran == "not run: evaluated in given boxes only"
 
 
 def test_the_sample_leaves_rows_out_and_says_what_it_cuts(tmp_path: Path) -> None:
     (tmp_path / "instances_train.json").write_text(json.dumps({"images": [1, 2, 3]}))
-    told = "\n".join(appendix_b.cuts(tmp_path))
+    told = "\n".join(appendix_b_table.cuts(tmp_path))
     assert "instances_train.json, 3 images" in told
     assert "tf_efficientnet_lite0, 320 px" in told and "hourglass-104, 1024 px" in told
     assert "4,800 steps of 4 images" in told and "50,000 steps of 128 images" in told
-    left_out = [
-        row for row in appendix_b.rows(tmp_path, "small") if row.ran == "not run: left out of the sample"
-    ]
+    rows = appendix_b_table.rows(tmp_path, "small")
+    left_out = [row for row in rows if row.ran == "not run: left out of the sample"]
     assert len(left_out) == 3 and all(row.model in told for row in left_out)
 
 
 def test_every_row_has_a_run_or_a_reason_and_every_run_a_file() -> None:
     names = {claim.id for claim in claims()}
-    assert names == appendix_b.RUNS["paper"].keys() | appendix_b.TIMED.keys()
-    assert appendix_b.RUNS["small"].keys() < appendix_b.RUNS["paper"].keys()
-    for protocol in appendix_b.RUNS.values():
+    assert names == RUNS["paper"].keys() | appendix_b_table.TIMED.keys()
+    assert RUNS["small"].keys() < RUNS["paper"].keys()
+    for protocol in RUNS.values():
         for run, _ in protocol.values():
             assert len(list((ROOT / "src/deepmac_distill/recipes").rglob(f"{run}.toml"))) == 1
 
@@ -278,6 +276,6 @@ def test_the_paper_s_figures_agree_with_each_other() -> None:
 
 
 def test_the_paper_s_times_are_those_of_the_benchmark_of_latencies() -> None:
-    told = {claim.id: claim.figures["all"] for claim in claims() if claim.id in appendix_b.TIMED}
+    told = {claim.id: claim.figures["all"] for claim in claims() if claim.id in appendix_b_table.TIMED}
     assert list(told.values()) == [row.milliseconds for row in speeds() if "mask head" in row.model]
     assert told == {"speed hg100": 232, "speed resnet4": 201}
