@@ -11,8 +11,20 @@ from deepmac_distill.cli import (  # importing adds their commands
     models,
     predict,
     recipes,
+    show,
     status,
 )
 from deepmac_distill.cli.app import main
 
-__all__ = ["chain", "check", "evaluation", "forecast", "main", "models", "predict", "recipes", "status"]
+__all__ = [
+    "chain",
+    "check",
+    "evaluation",
+    "forecast",
+    "main",
+    "models",
+    "predict",
+    "recipes",
+    "show",
+    "status",
+]

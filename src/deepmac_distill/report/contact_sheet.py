@@ -28,6 +28,8 @@ class Panel:
 
     overlays: Sequence[Overlay]
     note: str = ""
+    image: np.ndarray | None = None  # (H, W, 3) uint8 RGB; the row's by default
+    window: tuple[float, float, float, float] | None = None  # xyxy px of its own image; the row's by default
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,7 @@ def around(
 
 def _row_strip(row: SheetRow) -> Image.Image:
     panels = list(row.columns.values())
-    window = row.window or (0, 0, row.image.shape[1], row.image.shape[0])
-    pictures = [draw_window(row.image, panel.overlays, window, PANEL_PX) for panel in panels]
+    pictures = [_panel_picture(row, panel) for panel in panels]
     caption = round(1.6 * CAPTION_PX) if row.caption else 0
     notes = round(1.6 * NOTE_PX) if any(panel.note for panel in panels) else 0
     tall = max(picture.height for picture in pictures)
@@ -103,6 +104,11 @@ def _row_strip(row: SheetRow) -> Image.Image:
         strip.paste(picture, (left + (PANEL_PX - picture.width) // 2, caption))
         pen.text((left, caption + tall + 3), panel.note, fill=FAINT, font=font(NOTE_PX))
     return strip
+
+
+def _panel_picture(row: SheetRow, panel: Panel) -> Image.Image:
+    image, window = (row.image, row.window) if panel.image is None else (panel.image, panel.window)
+    return draw_window(image, panel.overlays, window or (0, 0, image.shape[1], image.shape[0]), PANEL_PX)
 
 
 def _header(headings: Sequence[str], title: str, note: str, width: int) -> Image.Image:

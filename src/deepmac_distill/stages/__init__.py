@@ -15,6 +15,7 @@ from deepmac_distill.stages.predict import predict
 from deepmac_distill.stages.pseudolabel import pseudolabel
 from deepmac_distill.stages.retention import retention
 from deepmac_distill.stages.run import run
+from deepmac_distill.stages.show import show
 from deepmac_distill.stages.train import student, teach
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "retention",
     "run",
     "sheet",
+    "show",
     "student",
     "teach",
 ]

@@ -1,0 +1,34 @@
+"""`deepmac show`: a teacher's masks, looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deepmac_distill.cli.app import app
+from deepmac_distill.cli.options import command
+
+
+@command(app)
+def show(
+    labels: Annotated[Path, typer.Argument(help="Run directory, or a masks.parquet.")],
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", help="Only this class; may be repeated.")
+    ] = None,
+    lowest: Annotated[
+        int | None, typer.Option("--lowest", min=1, help="Instead: so many masks of lowest score.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Folder of the images; default: as the run says.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="PNG file to write.")] = Path("sheet.png"),
+) -> None:
+    """A sheet of what the teacher drew: of each class the lowest, median and highest mask by score."""
+    from deepmac_distill import stages
+
+    shown = stages.show(labels, out, classes=classes or (), lowest=lowest or 0, images=images)
+    left = shown.of_classes - shown.classes
+    more = f"; {left} classes are left out, --class names one" if left and not (classes or lowest) else ""
+    print(f"{out}: {shown.masks} masks{more}")
