@@ -15,7 +15,7 @@ import hotcoco
 import numpy as np
 from numpy.typing import NDArray
 
-from deepmac_distill.dataset.coco import Annotations
+from deepmac_distill.dataset.coco import Truth
 from deepmac_distill.dataset.masks import mask_rle
 from deepmac_distill.errors import DataError
 from deepmac_distill.evaluation.results import AveragePrecision, CocoStats, Interval, PairedStat, PairedStats
@@ -31,7 +31,7 @@ STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs
 
 
 def coco_average_precision(
-    truth: Annotations,
+    truth: Truth,
     detections: Sequence[Detection],
     iou_type: IouType,
     *,
@@ -45,7 +45,6 @@ def coco_average_precision(
     without a mask is ignored as a crowd over its box: finding it is neither right nor wrong.
 
     Args:
-        truth: read with its hidden masks.
         detections: COCO results; at most the best 100 of an image and class count.
         shown_elsewhere: names of classes whose masks the model saw elsewhere (see `splits`).
         reference: compute with pycocotools.
@@ -81,12 +80,12 @@ def coco_average_precision(
 class CocoTruth:
     """The truth as one IoU type sees it: built once for any number of models and splits."""
 
-    truth: Annotations
+    truth: Truth
     iou_type: IouType
     coco: hotcoco.COCO
 
     @classmethod
-    def of(cls, truth: Annotations, iou_type: IouType) -> CocoTruth:
+    def of(cls, truth: Truth, iou_type: IouType) -> CocoTruth:
         """Every mask is rasterized here, if the IoU type asks for masks."""
         return cls(truth, iou_type, hotcoco.COCO(_coco_dict(truth, iou_type)))
 
@@ -162,7 +161,7 @@ def _mean(values: NDArray[np.float64]) -> float | None:
     return float(np.mean(known)) if known.size else None
 
 
-def _evaluate_with_pycocotools(truth: Annotations, detections: Sequence[Detection], iou_type: IouType) -> Any:
+def _evaluate_with_pycocotools(truth: Truth, detections: Sequence[Detection], iou_type: IouType) -> Any:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -187,13 +186,13 @@ def _only(detections: Sequence[Detection], iou_type: IouType) -> list[Detection]
     return [{key: value for key, value in d.items() if key != other} for d in detections]
 
 
-def _ignored(truth: Annotations, iou_type: IouType) -> NDArray[np.bool_]:
+def _ignored(truth: Truth, iou_type: IouType) -> NDArray[np.bool_]:
     """(N,) bool: truths that may be found or not without effect."""
     crowd: NDArray[np.bool_] = truth.annotations["iscrowd"].to_numpy()
     return crowd | ~truth.has_human_mask() if iou_type == "segm" else crowd
 
 
-def _coco_dict(truth: Annotations, iou_type: IouType) -> dict[str, Any]:
+def _coco_dict(truth: Truth, iou_type: IouType) -> dict[str, Any]:
     """The truth as COCO JSON, with what one IoU type needs."""
     images = zip(*(truth.images[name].to_pylist() for name in ("image_id", "height", "width")), strict=True)
     names = zip(truth.classes.category_ids, truth.classes.names, strict=True)
@@ -218,7 +217,7 @@ def _coco_dict(truth: Annotations, iou_type: IouType) -> dict[str, Any]:
     }
 
 
-def _segmentations(truth: Annotations) -> list[dict[str, Any]]:
+def _segmentations(truth: Truth) -> list[dict[str, Any]]:
     """Each annotation's mask as RLE; its box where it has none."""
     sizes = truth.image_sizes()
     boxes = encode_boxes(truth.boxes_xyxy(), *sizes.T)
@@ -227,7 +226,7 @@ def _segmentations(truth: Annotations) -> list[dict[str, Any]]:
     return [mask_rle(*((p, c) if known else (None, box)), *size) for p, c, known, box, size in shapes]
 
 
-def _check_detections(truth: Annotations, detections: Sequence[Detection]) -> None:
+def _check_detections(truth: Truth, detections: Sequence[Detection]) -> None:
     known = {
         "image_id": set(truth.images["image_id"].to_pylist()),
         "category_id": set(truth.classes.category_ids),

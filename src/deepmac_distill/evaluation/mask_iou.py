@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from deepmac_distill.dataset.coco import Annotations
+from deepmac_distill.dataset.coco import Truth
 from deepmac_distill.dataset.masks import mask_rle
 from deepmac_distill.errors import DataError
 from deepmac_distill.geometry.rle import encode_boxes, encode_ellipses
@@ -31,7 +31,7 @@ IOU_SCHEMA = pa.schema(
 ROWS_AT_ONCE = 1024  # bounds the masks held as Python objects
 
 
-def given_box_ious(truth: Annotations, predicted: pa.Table) -> pa.Table:
+def given_box_ious(truth: Truth, predicted: pa.Table) -> pa.Table:
     """IoU in [0, 1] at original resolution of each predicted mask with its truth, in the order of `truth`.
 
     Every non-crowd instance with a human's mask of at least one pixel is evaluated (an empty truth would make
@@ -41,7 +41,6 @@ def given_box_ious(truth: Annotations, predicted: pa.Table) -> pa.Table:
     and no evaluator; the reading is ours, as is the averaging (see `summary`).
 
     Args:
-        truth: read with its hidden masks.
         predicted: `row` int64 (of `truth`, unique) and `rle_counts` binary (compressed COCO, nullable).
 
     Returns:
@@ -67,7 +66,7 @@ def given_box_ious(truth: Annotations, predicted: pa.Table) -> pa.Table:
     return pa.concat_tables([IOU_SCHEMA.empty_table(), *tables]).combine_chunks()
 
 
-def masks_by_row(truth: Annotations, predicted: pa.Table) -> pa.ChunkedArray:
+def masks_by_row(truth: Truth, predicted: pa.Table) -> pa.ChunkedArray:
     """Compressed counts (N,) of each row of `truth`; null where nothing is predicted.
 
     Raises:

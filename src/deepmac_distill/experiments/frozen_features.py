@@ -19,7 +19,7 @@ from deepmac_distill.contract import ModelSpec
 from deepmac_distill.data.augment import training_views
 from deepmac_distill.data.dataset import BoxDataset, Key, Sample
 from deepmac_distill.data.loader import collate, evaluation_batches, training_keys
-from deepmac_distill.dataset.coco import Annotations
+from deepmac_distill.dataset.coco import Annotations, Truth
 from deepmac_distill.inference import boxes_for
 from deepmac_distill.models.load import Weights
 from deepmac_distill.structures import Batch
@@ -47,15 +47,13 @@ class Frozen:
     state: dict[str, Tensor]
     pipeline: Pipeline  # where the images lie, and how views are drawn
     training: Annotations
-    truth: Annotations
+    truth: Truth
     views: int  # of every training image
     training_maps: dict[Key, Maps]
     validation_maps: list[Maps]
 
     @classmethod
-    def of(
-        cls, weights: Path, pipeline: Pipeline, training: Annotations, truth: Annotations, views: int
-    ) -> Frozen:
+    def of(cls, weights: Path, pipeline: Pipeline, training: Annotations, truth: Truth, views: int) -> Frozen:
         """Run the backbone of some weights over every image, and over so many `views` of those to train on.
 
         Raises:

@@ -23,7 +23,7 @@ from deepmac_distill import config
 from deepmac_distill.config import ModelConfig, Pipeline
 from deepmac_distill.contract import BoxSegmenter
 from deepmac_distill.data.loader import evaluation_batches
-from deepmac_distill.dataset.coco import Annotations, read_coco
+from deepmac_distill.dataset.coco import Annotations, Truth, read_coco
 from deepmac_distill.errors import CheckpointError
 from deepmac_distill.evaluation.mask_iou import given_box_ious
 from deepmac_distill.experiments.frozen_features import Frozen, Shown, images_of
@@ -67,7 +67,7 @@ class Comparison:
     weights: Mapping[str, Path]  # kind of model -> one that is trained
     recipe: HeadRecipe
     training: Annotations
-    truth: Annotations
+    truth: Truth
     _frozen: dict[str, Frozen] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -159,7 +159,7 @@ def train_row(
     return model.eval(), shown
 
 
-def evaluate_heads(model: BoxSegmenter, batches: Iterable[Batch], truth: Annotations) -> pa.Table:
+def evaluate_heads(model: BoxSegmenter, batches: Iterable[Batch], truth: Truth) -> pa.Table:
     """IoU of every instance of the validation set that can be evaluated."""
     segmented = segment_boxes(model, batches, torch.device("cpu"), autocast=False)
     return given_box_ious(truth, given_box_masks(truth, segmented))
@@ -178,7 +178,7 @@ def _ious_of(comparison: Comparison, name: str, seed: int, folder: Path) -> pa.T
     return evaluate_heads(model, base.validation_batches(shown), comparison.truth)
 
 
-def _evaluate_grabcut(truth: Annotations, pipeline: Pipeline) -> pa.Table:
+def _evaluate_grabcut(truth: Truth, pipeline: Pipeline) -> pa.Table:
     """GrabCut needs the pixels and nothing else."""
     model = GrabCut(input_size_px=GRABCUT_PX)
     whole = boxes_for(model.spec, truth, images_of(pipeline, "val"))

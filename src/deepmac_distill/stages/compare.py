@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deepmac_distill.dataset.coco import Annotations, read_coco
+from deepmac_distill.dataset.coco import Truth, read_coco
 from deepmac_distill.errors import ConfigError, DataError, RunError
 from deepmac_distill.evaluation.average_precision import (
     KINDS,
@@ -51,7 +51,7 @@ def compare(a: Path, b: Path, resamples: int, seed: int) -> Comparison:
     return compare_on(_truth_of((a, b)), a, b, resamples, seed)
 
 
-def compare_on(truth: Annotations, a: Path, b: Path, resamples: int, seed: int) -> Comparison:
+def compare_on(truth: Truth, a: Path, b: Path, resamples: int, seed: int) -> Comparison:
     """`compare` on a validation set that is open.
 
     Raises:
@@ -97,7 +97,7 @@ def sheet(folders: Mapping[str, Path], out: Path, images: Path | None = None, ea
     return drawn.note
 
 
-def evaluated_masks(folder: Path, truth: Annotations) -> EvaluatedMasks:
+def evaluated_masks(folder: Path, truth: Truth) -> EvaluatedMasks:
     """Masks and IoUs of an evaluation folder, by row of `truth`.
 
     Raises:
@@ -135,7 +135,7 @@ def read_record(folder: Path) -> EvaluationRecord:
 
 
 def _compare_detections(
-    truth: Annotations, folders: tuple[Path, Path], elsewhere: frozenset[str], resamples: int, seed: int
+    truth: Truth, folders: tuple[Path, Path], elsewhere: frozenset[str], resamples: int, seed: int
 ) -> PairedDetections | None:
     results = read_detections(folders)
     if results is None:
@@ -173,7 +173,7 @@ def _shown_elsewhere(folders: Sequence[Path]) -> frozenset[str]:
     return frozenset(name for folder in folders for name in read_record(folder).shown_elsewhere)
 
 
-def _truth_of(folders: Sequence[Path]) -> Annotations:
+def _truth_of(folders: Sequence[Path]) -> Truth:
     """The validation set of some evaluations, if it is one set and still as it was."""
     first = read_record(folders[0])
     truth = read_coco(Path(first.annotations), first.seen, hide_unseen=False)
@@ -181,7 +181,7 @@ def _truth_of(folders: Sequence[Path]) -> Annotations:
     return truth
 
 
-def _require_evaluated_on(truth: Annotations, folders: Sequence[Path]) -> None:
+def _require_evaluated_on(truth: Truth, folders: Sequence[Path]) -> None:
     for folder in folders:
         if read_record(folder).annotations_sha256 != truth.fingerprint:
             raise DataError(

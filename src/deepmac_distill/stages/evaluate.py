@@ -13,7 +13,7 @@ from deepmac_distill.chain import Trained
 from deepmac_distill.contract import BoxSegmenter, Detector
 from deepmac_distill.data.images import images_sha256
 from deepmac_distill.data.loader import evaluation_batches
-from deepmac_distill.dataset.coco import Annotations
+from deepmac_distill.dataset.coco import Truth
 from deepmac_distill.errors import ConfigError, DataError, GateError
 from deepmac_distill.evaluation.average_precision import (
     KINDS,
@@ -155,7 +155,7 @@ def _require_split(job: Job) -> Split:
 
 def _evaluate(
     job: Job,
-    truth: Annotations,
+    truth: Truth,
     images: Path,
     source: Source,
     folder: Path,
@@ -214,7 +214,7 @@ def _evaluate(
 
 
 def _average_precision(
-    job: Job, truth: Annotations, results: list[Detection], elsewhere: frozenset[str], folder: Path
+    job: Job, truth: Truth, results: list[Detection], elsewhere: frozenset[str], folder: Path
 ) -> tuple[AveragePrecision, AveragePrecision]:
     """Of masks and of boxes; the COCO results are kept."""
     (folder / "detections.json").write_text(json.dumps(results), encoding="utf-8")
@@ -226,7 +226,7 @@ def _average_precision(
     return segm, bbox
 
 
-def _shown_elsewhere(job: Job, truth: Annotations, source: Source, upper_bound: bool) -> frozenset[str]:
+def _shown_elsewhere(job: Job, truth: Truth, source: Source, upper_bound: bool) -> frozenset[str]:
     """Unseen classes of which the model saw masks, or may have; a note names them."""
     if upper_bound:
         return frozenset()
@@ -238,7 +238,7 @@ def _shown_elsewhere(job: Job, truth: Annotations, source: Source, upper_bound: 
     return names
 
 
-def _detector(job: Job, source: Source, model: BoxSegmenter, truth: Annotations) -> Detector | None:
+def _detector(job: Job, source: Source, model: BoxSegmenter, truth: Truth) -> Detector | None:
     """The model as a detector of the classes of `truth`, where that is asked for and it is one."""
     if job.pipeline.evaluation.gt_boxes_only:
         return None

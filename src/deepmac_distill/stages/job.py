@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import torch
 
@@ -15,7 +15,7 @@ from deepmac_distill.config import Pipeline
 from deepmac_distill.data.synthetic import write_scenes
 from deepmac_distill.dataset.choice import is_by_masks
 from deepmac_distill.dataset.dataset import Dataset
-from deepmac_distill.dataset.views import Annotations
+from deepmac_distill.dataset.views import Annotations, TrainingView, Truth
 from deepmac_distill.progress import Progress
 from deepmac_distill.rundir import RunDir
 
@@ -71,6 +71,11 @@ class Job:
         names = reference.hidden_names(self.pipeline.data.hide)
         reference.classes.hiding(names, str(reference.path))  # refuses names that it does not have
         return tuple(name for name in names if name in self.open(path).classes.seen_names)
+
+    @overload
+    def read(self, path: Path, hide_unseen: Literal[True] = True) -> TrainingView: ...
+    @overload
+    def read(self, path: Path, hide_unseen: Literal[False]) -> Truth: ...
 
     def read(self, path: Path, hide_unseen: bool = True) -> Annotations:
         """What training may see of an annotation file; with `hide_unseen` False what evaluation may."""

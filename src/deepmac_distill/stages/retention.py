@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from deepmac_distill.chain import ARMS, Arm
-from deepmac_distill.dataset.coco import Annotations, require_seen_masks
+from deepmac_distill.dataset.coco import Annotations, Truth, require_seen_masks
 from deepmac_distill.errors import ConfigError, DataError, RunError
 from deepmac_distill.evaluation.average_precision import CocoTruth
 from deepmac_distill.evaluation.results import Retention, RetentionDetected, read_result, to_json
@@ -70,7 +70,7 @@ def retention(job: Job) -> Retention:
     return read_result(job.do("retention", inputs, work, derived=True) / "summary.json", Retention)
 
 
-def _require_evaluable(job: Job) -> tuple[Split, Annotations]:
+def _require_evaluable(job: Job) -> tuple[Split, Truth]:
     """The validation set, if unseen classes can be evaluated on it."""
     data = validation_split(job)
     if data is None or not require_validation(job):
@@ -128,7 +128,7 @@ def _student_of_run(job: Job, annotations: Annotations, images: Path) -> Path:
 
 
 def _figures(
-    truth: Annotations, folders: dict[Arm, Path], without: list[str], resamples: int, seed: int
+    truth: Truth, folders: dict[Arm, Path], without: list[str], resamples: int, seed: int
 ) -> Retention:
     """What three evaluations say of retention."""
     detections, detected = read_detections(list(folders.values())), None

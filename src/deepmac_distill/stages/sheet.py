@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from deepmac_distill.data.images import read_image, resolve_image
-from deepmac_distill.dataset.coco import Annotations
+from deepmac_distill.dataset.coco import Truth
 from deepmac_distill.dataset.masks import mask_rle
 from deepmac_distill.evaluation.mask_iou import masks_by_row
 from deepmac_distill.evaluation.splits import split_classes
@@ -31,7 +31,7 @@ class EvaluatedMasks:
     iou: NDArray[np.float64]  # (N,) with the truth, NaN where the object was not evaluated
 
     @classmethod
-    def of(cls, truth: Annotations, masks: pa.Table, ious: pa.Table) -> EvaluatedMasks:
+    def of(cls, truth: Truth, masks: pa.Table, ious: pa.Table) -> EvaluatedMasks:
         """From tables with `row` of the truth: masks with `rle_counts`, IoUs with `iou`."""
         dense = np.full(len(truth.annotations), np.nan)
         dense[ious["row"].to_numpy()] = ious["iou"].to_numpy()
@@ -80,7 +80,7 @@ def worst_median_best(values: Sequence[float], each: int) -> list[Pick]:
 
 
 def draw_sheet(
-    truth: Annotations,
+    truth: Truth,
     folder: Path,
     found: Mapping[str, EvaluatedMasks],
     each: int,
@@ -112,7 +112,7 @@ def draw_sheet(
 
 
 def _ranked(
-    truth: Annotations, found: Mapping[str, EvaluatedMasks], shown_elsewhere: frozenset[str]
+    truth: Truth, found: Mapping[str, EvaluatedMasks], shown_elsewhere: frozenset[str]
 ) -> tuple[NDArray[np.int64], str, str]:
     """The table rows (M,) of the objects that are ranked, their masks' kind, and a line that says which."""
     evaluated = np.all([masks.evaluated() for masks in found.values()], axis=0)
@@ -126,7 +126,7 @@ def _ranked(
     return np.flatnonzero(large if large.any() else shown), kind, note
 
 
-def _row(truth: Annotations, folder: Path, row: int, panels: Mapping[str, Panel], caption: str) -> SheetRow:
+def _row(truth: Truth, folder: Path, row: int, panels: Mapping[str, Panel], caption: str) -> SheetRow:
     entry = truth.annotations.slice(row, 1).to_pylist()[0]
     (height, width), box = truth.image_sizes()[row].tolist(), tuple(truth.boxes_xyxy()[row].tolist())
     true_mask = mask_rle(entry["polygons"], entry["rle_counts"], height, width)["counts"]
