@@ -16,7 +16,7 @@ from deepmac_distill.config import (
     DeepMacConfig,
     MaskRcnnConfig,
     ModelConfig,
-    build,
+    build_model_config,
     load_pipeline,
 )
 from deepmac_distill.experiments.mask_head_rows import ROWS as ROWS_OF_HEADS
@@ -50,7 +50,7 @@ class Row:
 
     @property
     def config(self) -> ModelConfig:
-        return build(ModelConfig, self.keys, str(PAGE))
+        return build_model_config(self.keys, str(PAGE))
 
 
 def read_rows(text: str) -> list[Row]:

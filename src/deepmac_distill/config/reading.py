@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from deepmac_distill.config.schema import Pipeline, Refused
+from deepmac_distill.config.schema import ModelConfig, Pipeline, Refused
 from deepmac_distill.config.short_runs import fit_schedules
 from deepmac_distill.errors import ConfigError
 
@@ -79,13 +79,20 @@ RENAMED = {  # keys of earlier versions, refused with the name they have now
 def build(cls: type[Built], tree: Any, where: str) -> Built:
     """Make the config dataclass `cls` from nested dicts, strictly; what they leave out is the default.
 
-    Of a union, such as `schema.ModelConfig`, the one whose `architecture` the dict names.
-
     Raises:
         ConfigError: names `where`, the full key, what was got and what was expected.
     """
-    kinds = get_args(cls) or (cls,)
-    default: Built = _variant(kinds, kinds[0](), tree, where, "")
+    return _changed(cls(), tree, where, "")
+
+
+def build_model_config(tree: Any, where: str) -> ModelConfig:
+    """`build` for a model: the config class whose `architecture` the dict names.
+
+    Raises:
+        ConfigError: as `build`.
+    """
+    kinds = get_args(ModelConfig)
+    default: ModelConfig = _variant(kinds, kinds[0](), tree, where, "")
     return _changed(default, tree, where, "")
 
 

@@ -167,7 +167,7 @@ def evaluate_heads(model: BoxSegmenter, batches: Iterable[Batch], truth: Truth) 
 
 def head_config(row: Row, base_model: Mapping[str, Any]) -> ModelConfig:
     """The frozen model's configuration with the row's mask head."""
-    return config.build(ModelConfig, {**base_model, "backbone_weights": "none", **row.keys}, "row")
+    return config.build_model_config({**base_model, "backbone_weights": "none", **row.keys}, "row")
 
 
 def _ious_of(comparison: Comparison, name: str, seed: int, folder: Path) -> pa.Table:

@@ -24,7 +24,7 @@ from deepmac_distill.models.backbones import (
     PyramidBackbone,
 )
 from deepmac_distill.models.deepmac import DeepMac, mask_input_channels
-from deepmac_distill.models.mask_heads import MASK_HEADS, build_mask_head
+from deepmac_distill.models.mask_heads import MASK_HEADS, MaskHead, build_mask_head
 from deepmac_distill.models.mask_rcnn import MaskRcnn
 from deepmac_distill.models.mask_rcnn_heads import (
     WeightTransferHead,
@@ -145,6 +145,7 @@ def _roi_mask_head(config: MaskRcnnConfig, masks: int) -> nn.Module:
         options = ", ".join(("default", "default-batch-norm", "weight-transfer", *kept))
         raise ConfigError(f"model.mask_head: got {name!r}, expected one of {options}")
     head = build_mask_head(name, config.fpn_channels, channels)
+    assert isinstance(head, MaskHead)  # no fully connected one, see above
     if config.mask_crop % head.size_multiple:
         raise ConfigError(
             f"model.mask_crop: got {config.mask_crop}, expected a multiple of {head.size_multiple} for {name}"

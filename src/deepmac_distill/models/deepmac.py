@@ -27,7 +27,7 @@ from deepmac_distill.models.centernet import (
     find_peaks,
     patches_at,
 )
-from deepmac_distill.models.mask_heads import MaskHead
+from deepmac_distill.models.mask_heads import FullyConnectedMaskHead, MaskHead
 from deepmac_distill.models.mask_targets import masked_instances
 from deepmac_distill.structures import Batch, Detections, Instances
 
@@ -73,7 +73,7 @@ class DeepMac(nn.Module):
         self,
         backbone: Backbone,
         num_classes: int,
-        mask_head: MaskHead,
+        mask_head: MaskHead | FullyConnectedMaskHead,
         *,
         head_channels: int = 256,
         pixel_embedding: int = 16,
@@ -119,10 +119,10 @@ class DeepMac(nn.Module):
         instances = masked_instances(batch, self.crop_size, self.mask_instances_per_image)
         targets = center_targets(batch, self.num_classes) if self.spec.detects else None
         stacks = []
-        for heads, features in zip(self.heads, self.backbone(batch.images), strict=True):
+        for heads, features in zip(self._heads_of_stacks(), self.backbone(batch.images), strict=True):
             logits = self.mask_head(self._crops(heads, features, instances.boxes, instances.image_index))
             losses = {"mask": mask_loss(logits, instances, len(batch.images))}
-            if targets is not None:
+            if targets is not None and heads.center is not None:
                 losses |= heads.center.losses(features, targets)
             stacks.append(losses)
         return {
@@ -160,9 +160,10 @@ class DeepMac(nn.Module):
         Raises:
             ValueError: the model was built without detection.
         """
-        if not self.spec.detects:
+        center = self._heads_of_stacks()[-1].center
+        if center is None:
             raise ValueError("DeepMac.detect: this model has no detection heads")
-        features, center = self.backbone(images)[-1], self.heads[-1].center
+        features = self.backbone(images)[-1]
         inside = cells_inside(image_sizes, *features.shape[-2:])
         peaks = find_peaks(center.heatmap(features).float().sigmoid() * inside, max_detections)
         patches = patches_at(features, peaks.image_index, peaks.cells)
@@ -171,9 +172,12 @@ class DeepMac(nn.Module):
         masks = self._mask_probs(features, boxes, peaks.image_index)
         return Detections(peaks.image_index, boxes, peaks.class_index, peaks.scores, masks)
 
+    def _heads_of_stacks(self) -> list[StackHeads]:
+        return [heads for heads in self.heads if isinstance(heads, StackHeads)]
+
     def _mask_probs(self, features: Tensor, boxes: Tensor, image_index: Tensor) -> Tensor:
-        crops = self._crops(self.heads[-1], features, boxes, image_index)
-        logits = torch.cat([self.mask_head(some) for some in crops.split(_CROPS_AT_ONCE)])
+        crops = self._crops(self._heads_of_stacks()[-1], features, boxes, image_index)
+        logits = torch.cat([self.mask_head(some) for some in torch.split(crops, _CROPS_AT_ONCE)])
         return logits.float().sigmoid()
 
     def _crops(self, heads: StackHeads, features: Tensor, boxes: Tensor, image_index: Tensor) -> Tensor:

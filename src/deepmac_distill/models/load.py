@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from deepmac_distill import config
-from deepmac_distill.config import ModelConfig
 from deepmac_distill.contract import BoxSegmenter, Detector, SegmentedMasks
 from deepmac_distill.errors import CheckpointError, ConfigError
 from deepmac_distill.files import sha256_of_file
@@ -68,7 +67,7 @@ class Weights:
         Raises:
             CheckpointError: the weights do not fit the card.
         """
-        recipe = config.build(ModelConfig, self.card.model, str(self.path))
+        recipe = config.build_model_config(self.card.model, str(self.path))
         try:
             model = build_model(recipe, len(self.card.class_names), load_weights=False)
         except ConfigError as error:

@@ -147,7 +147,9 @@ class MaskRcnn(nn.Module):
         truth = [  # of each image, as torchvision wants it; label 0 is its background
             {"boxes": boxes, "labels": labels}
             for boxes, labels in zip(
-                instances.boxes.split(counts), (instances.class_index + 1).split(counts), strict=True
+                torch.split(instances.boxes, counts),
+                torch.split(instances.class_index + 1, counts),
+                strict=True,
             )
         ]
         proposals, found = self.rpn(_image_list(batch.images, batch.image_sizes), features, truth)
@@ -223,11 +225,10 @@ class MaskRcnn(nn.Module):
             return images.new_zeros(0, self.mask_size, self.mask_size, dtype=torch.float32)
         order = torch.argsort(instances.image_index, stable=True)
         counts = torch.bincount(instances.image_index, minlength=len(images)).tolist()
-        crops = self.mask_pool(features, instances.boxes[order].split(counts), _canvas_sizes(images))
-        if isinstance(self.mask_head, WeightTransferHead):
-            logits = self.mask_head(crops, self._class_weights())[torch.argsort(order)]
-        else:
-            logits = self.mask_head(crops)[torch.argsort(order)]  # (N, K or 1, S, S)
+        rois = torch.split(instances.boxes[order], counts)
+        crops = self.mask_pool(features, rois, _canvas_sizes(images))
+        extra = (self._class_weights(),) if isinstance(self.mask_head, WeightTransferHead) else ()
+        logits: Tensor = self.mask_head(crops, *extra)[torch.argsort(order)]  # (N, K or 1, S, S)
         if self.spec.class_agnostic:
             return logits[:, 0]
         return logits[torch.arange(len(logits), device=logits.device), instances.class_index]
@@ -281,4 +282,5 @@ def _image_list(images: Tensor, image_sizes: Tensor) -> ImageList:
 
 def _canvas_sizes(images: Tensor) -> list[tuple[int, int]]:
     """What a pooler takes for the images' sizes: it infers strides from them, so the canvas's."""
-    return [tuple(images.shape[-2:])] * len(images)
+    height, width = images.shape[-2:]
+    return [(height, width)] * len(images)

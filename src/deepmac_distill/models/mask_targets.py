@@ -50,7 +50,8 @@ def masks_over(masks: Tensor, boxes: Tensor, rois: Tensor, size: int) -> Tensor:
     in_grid = (rois - corner) / side * cells + 1  # past a rim of zeros: roi_align repeats the border
     numbers = torch.arange(len(rois), device=rois.device, dtype=rois.dtype)
     rimmed = F.pad(masks[:, None], (1, 1, 1, 1))
-    return roi_align(rimmed, torch.column_stack((numbers, in_grid)), (size, size), aligned=True)[:, 0]
+    seen: Tensor = roi_align(rimmed, torch.column_stack((numbers, in_grid)), (size, size), aligned=True)
+    return seen[:, 0]
 
 
 def _placeholder(images: Tensor, mask_size: int) -> Instances:

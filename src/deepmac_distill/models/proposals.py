@@ -7,7 +7,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 
-class _ExactRPNHead(RPNHead):
+class _ExactRPNHead(RPNHead):  # type: ignore[misc]  # torchvision has no types
     """Its answers in float32 under autocast too: boxes in bfloat16 would be off by pixels."""
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:

@@ -79,7 +79,8 @@ def read_card(path: Path) -> ModelCard:
     card = json.loads(metadata.get("card", "{}"))
     if (found := card.pop("format", None)) != FORMAT:
         raise CheckpointError(f"{path}: format {found!r}, expected {FORMAT!r}")
-    return ModelCard(**{key: tuple(v) if isinstance(v, list) else v for key, v in card.items()})
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in card.items()}
+    return ModelCard(**values)
 
 
 def read_card_if_any(path: Path) -> ModelCard | None:
