@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test types coco-sample appendix-b appendix-b1 appendix-b2 data-named mask-heads bench latency lock clean
+.PHONY: help demo test coco-sample appendix-b appendix-b1 appendix-b2 data-named mask-heads bench latency lock clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -12,13 +12,11 @@ help:  ## this list
 demo: $(READY)  ## the whole chain on generated scenes: a table and a picture, minutes on two cores
 	$(BIN)/deepmac run demo
 
-test: $(READY)  ## lint, then all tests
+test: $(READY)  ## lint, types, then all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
-
-types: $(READY)  ## check the types
 	$(BIN)/mypy
+	$(BIN)/python -m pytest
 
 coco-sample: $(READY)  ## real photographs: make coco-sample DATA=folder with instances_train.json, instances_val.json, images
 	$(BIN)/deepmac run coco_sample --data $(DATA)
