@@ -189,7 +189,7 @@ TABLES = {
 
 
 def tables(check: bool) -> int:
-    """Write every table into the README between its markers; with `check`, only tell whether it differs."""
+    """Write every table into the README between its markers; with `check`, only report whether it differs."""
     readme = ROOT / "README.md"
     before = after = readme.read_text(encoding="utf-8")
     for name, (table, *files) in TABLES.items():

@@ -23,9 +23,7 @@ class ModelSpec:
     """
 
     mask_size: int  # cells a side of the grids it returns
-    input_size_px: (
-        int | None
-    )  # side of the square canvas it wants; None: images at their own size, one by one
+    input_size_px: int | None  # side of its square canvas; None: images at their own size, one by one
     size_divisibility: int = 1  # the canvas's side must be a multiple of this
     lattice: Literal["centers", "reference"] = "centers"  # where the cells' samples lie, see geometry.crop
     probabilities: bool = True  # whether grids are probabilities; else they are only cut

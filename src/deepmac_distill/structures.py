@@ -25,9 +25,7 @@ class Instances:
     rows: Tensor  # (N,) int64, row numbers in the data set's table of annotations
     boxes: Tensor  # (N, 4) float32, xyxy in network-input pixels, clipped to the image
     class_index: Tensor  # (N,) int64, contiguous class index
-    masks: (
-        Tensor  # (N, S, S) uint8, coverage of each cell of the box, 255 = all; zero where has_mask is False
-    )
+    masks: Tensor  # (N, S, S) uint8, coverage of each cell, 255 = all; zero where has_mask is False
     has_mask: Tensor  # (N,) bool
     mask_weight: Tensor  # (N,) float32, >= 0, weight of the mask in the loss
 

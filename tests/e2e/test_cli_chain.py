@@ -356,8 +356,8 @@ def test_each_stage_stands_alone_on_a_coco_folder_without_a_pipeline_file(chain,
     assert ended.code == 0 and ended.out == f"{run / 'select' / 'instances.json'}\n"
     ended = deepmac("student", "--out", run)
     assert ended.code == 0 and ended.out == f"{run / 'student' / 'weights.safetensors'}\n"
-    judge = ["--val-annotations", "val.json", "--val-images", "val"]
-    ended = deepmac("evaluate", "student", "--out", run, *judge)
+    evaluation = ["--val-annotations", "val.json", "--val-images", "val"]
+    ended = deepmac("evaluate", "student", "--out", run, *evaluation)
     assert ended.code == 0 and f"figures: {run / 'evaluate-student'}" in ended.out
     assert deepmac("evaluate", "teacher", "--out", run).code == 0  # and by now its validation set
 

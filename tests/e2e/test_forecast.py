@@ -118,7 +118,7 @@ def test_missing_data_are_named_with_where_to_get_them(deepmac, tmp_path: Path, 
         assert str(tmp_path / "coco" / name) in ended.err
     assert "https://cocodataset.org/#download" in ended.err
     assert "https://www.lvisdataset.org/dataset" in ended.err
-    assert "teacher" in ended.out  # the machine is judged all the same
+    assert "teacher" in ended.out  # the machine is checked all the same
     assert ended.out.count("not measured") == 3  # but not how long images take of which nothing is known
     again = deepmac(
         "forecast", small_toml, "--data", tmp_path / "coco", *given, "--out", tmp_path / "run", "--anyway"

@@ -48,7 +48,7 @@ def forecast(
     _print(found)
     refused = [problem for problem in found.problems if not (anyway and isinstance(problem, DeviceError))]
     for problem in found.problems:
-        if problem not in refused[:1]:  # the one that ends the command is told there
+        if problem not in refused[:1]:  # the one that ends the command is printed there
             print(f"note: {problem}")
     if refused:
         raise refused[0]

@@ -77,11 +77,11 @@ def evaluation_batches(
     """Draw 0 of the images at `positions` (all of them by default), once each, in their order.
 
     Args:
-        on_unreadable: told the image id and what is wrong; that image is then left out of its batch, and a
+        on_unreadable: gets the image id and the reason; that image is then left out of its batch, and a
             batch without images is left out. None: the error is raised.
 
     Raises:
-        DataError: an image cannot be read, and nobody is told.
+        DataError: an image cannot be read and `on_unreadable` is None.
     """
     positions = range(len(dataset)) if positions is None else positions
     starts = range(0, len(positions), batch_size)

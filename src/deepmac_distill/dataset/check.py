@@ -125,8 +125,8 @@ def _mask_problems(truth: Annotations) -> Iterator[Problem]:
     table = truth.annotations
     tight, boxes = _tight_boxes(truth), boxes_xywh(table)
     ious = _ious(tight, boxes)
-    judged = truth.has_mask() & equals(table, "status", "ok")
-    for row in np.flatnonzero(judged & (ious < MIN_MASK_BOX_IOU)).tolist():
+    examined = truth.has_mask() & equals(table, "status", "ok")
+    for row in np.flatnonzero(examined & (ious < MIN_MASK_BOX_IOU)).tolist():
         shown = [round(value, 2) for value in tight[row].tolist()]
         bbox, name = boxes[row].tolist(), table["annotation_id"][row].as_py()
         message = f"its mask fills {shown}, IoU {ious[row]:.2f} with bbox {bbox}; expected {MIN_MASK_BOX_IOU}"

@@ -29,7 +29,7 @@ Maps = list[Tensor] | dict[str, Tensor]  # what a backbone gives
 
 
 class Shown(nn.Module):
-    """Stands in for a backbone: the maps it was told to show, whatever the images."""
+    """Stands in for a backbone: the maps it was given, whatever the images."""
 
     maps: Maps
 

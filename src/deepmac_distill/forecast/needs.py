@@ -44,7 +44,7 @@ SCENE_SHAPES = PerImage(mean=5, most=7)  # of a generated scene
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What is free, in bytes; None where the system does not tell."""
+    """What is free, in bytes; None where the system reports none."""
 
     memory: int | None  # where tensors live
     ram: int | None

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 Ints = NDArray[np.int64]
 
 _AT_ONCE = 4096  # codes; bounds the memory of their digits
-_MOST_DIGITS = 7  # of one length: 35 bits hold any image of less than 2^31 pixels, and its sign
+_MAX_DIGITS = 7  # of one length: 35 bits hold any image of less than 2^31 pixels, and its sign
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def _sound(codes: Sequence[bytes], pixels: Ints) -> NDArray[np.bool_]:
     ends = (digits & 32) == 0
     closing = np.flatnonzero(ends)
     in_length = np.arange(len(digits)) - np.r_[-1, closing][np.cumsum(ends) - ends]  # from 1
-    wrong = (digits < 0) | (digits > 63) | (in_length > _MOST_DIGITS)
+    wrong = (digits < 0) | (digits > 63) | (in_length > _MAX_DIGITS)
     last = sizes.cumsum() - 1
     whole = sizes > 0
     whole[whole] = ends[last[whole]]  # a code that stops within a length would take from the next one

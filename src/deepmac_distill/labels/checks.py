@@ -15,7 +15,7 @@ from deepmac_distill.labels.table import LABELS_SCHEMA
 
 SOURCES = ("human", "teacher", "none")
 FRACTIONS = ("mask_score", "mask_bbox_iou", "expected_iou", "model_iou", "cut")
-MOST_CELLS = 1024  # a side of a soft grid
+MAX_CELLS = 1024  # a side of a soft grid
 
 
 def check_facts(path: Path, rows: pa.Table) -> None:
@@ -78,7 +78,7 @@ def check_grids(path: Path, rows: pa.Table) -> None:
         "a soft grid for another cut; labels.soft = true keeps it",
     )
     sizes = np.asarray(pc.fill_null(rows["soft_size"], 0)).astype(np.int64)
-    _require(path, rows, (sizes > 0) & (sizes <= MOST_CELLS), "soft_size", f"1 to {MOST_CELLS}")
+    _require(path, rows, (sizes > 0) & (sizes <= MAX_CELLS), "soft_size", f"1 to {MAX_CELLS}")
     held = np.asarray(pc.binary_length(rows["soft"]))
     _require(path, rows, held == sizes**2, "soft", "soft_size x soft_size bytes")
 

@@ -61,7 +61,7 @@ class Labels:
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        """Where the labels come from, as the writer was told.
+        """Where the labels come from, as the writer stated it.
 
         Raises:
             DataError: the file holds none.

@@ -123,7 +123,7 @@ def label_writer(path: Path, provenance: Mapping[str, Any]) -> Iterator[LabelWri
 
     Args:
         path: of the Parquet file to be.
-        provenance: JSON values that tell where the labels come from; kept in the file's metadata.
+        provenance: JSON values that say where the labels come from; kept in the file's metadata.
     """
     with written_whole(path) as aside:
         writer = LabelWriter(aside, provenance)
@@ -185,7 +185,7 @@ def require_schema(path: Path, schema: pa.Schema) -> None:
 
 
 def provenance_of(path: Path, schema: pa.Schema) -> dict[str, Any]:
-    """Where the labels of a file come from, as it was told to the writer.
+    """Where the labels of a file come from, as the writer stated it.
 
     Raises:
         DataError: the schema is another, or holds no provenance.

@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 from deepmac_distill.report.table import Column, Table
 
 _Entry = tuple[Column, str, list[str]]  # a column, its heading and its cells, each of one or more lines
-LEAST_NAME_WIDTH = 12  # of a column of words that is folded to make room
+MIN_NAME_WIDTH = 12  # of a column of words that is folded to make room
 
 
 def rich_tables(table: Table, width: int) -> list[RichTable]:
@@ -29,7 +29,7 @@ def rich_tables(table: Table, width: int) -> list[RichTable]:
     parts = _parts(table.title, stacked, width, width)
     if all(table_width(part) <= width for part in parts):
         return parts
-    return _parts(table.title, stacked, width, max(LEAST_NAME_WIDTH, width // 3))
+    return _parts(table.title, stacked, width, max(MIN_NAME_WIDTH, width // 3))
 
 
 def _parts(title: str, entries: Sequence[_Entry], width: int, name_width: int) -> list[RichTable]:

@@ -24,7 +24,7 @@ from deepmac_distill.evaluation.summary import compare_given_boxes
 from deepmac_distill.report.contact_sheet import contact_sheet
 from deepmac_distill.stages.sheet import EvaluatedMasks, draw_sheet
 
-MOST_AP_RESAMPLES = (
+MAX_AP_RESAMPLES = (
     200  # each repeats the accumulation over all detections; IoU resamples cost next to nothing
 )
 
@@ -147,7 +147,7 @@ def _compare_detections(
             a,
             b,
             shown_elsewhere=elsewhere,
-            resamples=min(resamples, MOST_AP_RESAMPLES),
+            resamples=min(resamples, MAX_AP_RESAMPLES),
             seed=seed,
         )
         for kind in KINDS

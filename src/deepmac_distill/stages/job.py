@@ -1,4 +1,4 @@
-"""What a stage is given: the pipeline, the run, whom to tell, and where the data are."""
+"""What a stage is given: the pipeline, the run, where to report, and where the data are."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from deepmac_distill.rundir import RunDir
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to do, where, and whom to tell."""
+    """What to do, where, and where to report."""
 
     pipeline: Pipeline
     source: str | None  # the pipeline file's text, kept verbatim in the run
@@ -119,7 +119,7 @@ class Job:
 
 
 def _facts_of(annotations: Annotations) -> dict[str, Any]:
-    """What a user can see of a change that the hash of an annotation file tells."""
+    """What a user can see of a change that the hash of an annotation file reveals."""
     counts = ("images", "annotations", "human_masks", "teacher_masks")
     return {
         "data.seen": list(annotations.classes.seen_names),

@@ -20,7 +20,7 @@ from deepmac_distill.evaluation.average_precision import CocoTruth
 from deepmac_distill.evaluation.results import Retention, RetentionDetected, read_result, to_json
 from deepmac_distill.evaluation.retention import retention_in_detections, retention_in_given_boxes
 from deepmac_distill.files import sha256_of_file, write_json
-from deepmac_distill.stages.compare import MOST_AP_RESAMPLES, read_detections, read_ious
+from deepmac_distill.stages.compare import MAX_AP_RESAMPLES, read_detections, read_ious
 from deepmac_distill.stages.evaluate import evaluate, require_validation
 from deepmac_distill.stages.job import Job, Split, training_split, validation_split
 from deepmac_distill.stages.train import (
@@ -136,7 +136,7 @@ def _figures(
         detected = retention_in_detections(
             CocoTruth.of(truth, "segm"),
             dict(zip(folders, detections, strict=True)),
-            resamples=min(resamples, MOST_AP_RESAMPLES),
+            resamples=min(resamples, MAX_AP_RESAMPLES),
             seed=seed,
         )
     ious = {arm: read_ious(folder) for arm, folder in folders.items()}

@@ -20,7 +20,7 @@ from deepmac_distill.geometry.boxes import box_area
 from deepmac_distill.report.contact_sheet import Panel, SheetRow, around
 from deepmac_distill.report.drawing import Overlay, color_of
 
-LEAST_BOX_PX = 32**2  # area of the smallest box whose masks can be told apart on a sheet
+MIN_BOX_PX = 32**2  # area of the smallest box whose masks can be told apart on a sheet
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def draw_sheet(
     """For each model its worst, median and best masks by IoU with the truth, beside those of the others.
 
     The objects are those on which every model was evaluated: of unseen classes if there are any, and in boxes
-    of at least `LEAST_BOX_PX` if there are any. Equal IoUs rank in the order of the table.
+    of at least `MIN_BOX_PX` if there are any. Equal IoUs rank in the order of the table.
 
     Args:
         found: heading -> a model's masks.
@@ -120,8 +120,8 @@ def _ranked(
     unseen = evaluated & np.isin(truth.class_index(), members)
     kind, classes = ("unseen masks", "unseen classes") if unseen.any() else ("masks", "all classes")
     shown = unseen if unseen.any() else evaluated
-    large = shown & (box_area(truth.boxes_xyxy()) >= LEAST_BOX_PX)
-    boxes = f"boxes of {LEAST_BOX_PX} px and more" if large.any() else "boxes of any size"
+    large = shown & (box_area(truth.boxes_xyxy()) >= MIN_BOX_PX)
+    boxes = f"boxes of {MIN_BOX_PX} px and more" if large.any() else "boxes of any size"
     note = f"Masks in given boxes, ranked by their IoU with the truth, 1 the worst: {classes}, {boxes}"
     return np.flatnonzero(large if large.any() else shown), kind, note
 

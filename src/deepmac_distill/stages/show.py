@@ -22,7 +22,7 @@ from deepmac_distill.rundir import RunDir
 from deepmac_distill.stages.pictures import require_ours
 from deepmac_distill.stages.sheet import worst_median_best
 
-MOST_CLASSES = 40  # rows of a sheet that can still be looked at
+MAX_CLASSES = 40  # rows of a sheet that can still be looked at
 IN_A_ROW = 4  # masks of `lowest`
 PLACES = {"worst": "lowest", "median": "median", "best": "highest"}
 
@@ -44,7 +44,7 @@ def show(
     Args:
         labels: masks.parquet, or a run directory that holds one.
         out: PNG to write.
-        classes: names of classes; none: those with most masks, `MOST_CLASSES` of them.
+        classes: names of classes; none: those with most masks, `MAX_CLASSES` of them.
         lowest: instead, so many masks of lowest score, whatever their classes.
         images: folder of the images; None: as the run that holds the labels says.
 
@@ -86,7 +86,7 @@ def _chosen(path: Path, counts: dict[str, int], classes: Sequence[str]) -> list[
             raise ConfigError(
                 f"{path}: class {name}: no mask of a teacher; expected one such as {', '.join(near)}"
             )
-    return list(classes) or list(counts)[:MOST_CLASSES]
+    return list(classes) or list(counts)[:MAX_CLASSES]
 
 
 def _images_of(path: Path) -> Path:

@@ -260,7 +260,7 @@ def _fit(
 
 
 def _start_from(job: Job, recipe: RoleConfig, model: torch.nn.Module, class_names: tuple[str, ...]) -> None:
-    """Load what fits of the initial weights, and tell what did and what did not."""
+    """Load what fits of the initial weights, and report what did and what did not."""
     path = Path(recipe.train.init_from)
     card, of_others = read_card_if_any(path), frozenset[str]()
     if card is None:

@@ -17,7 +17,7 @@ from deepmac_distill.errors import CheckpointError
 
 # Of batch norms. torchvision's published files predate this counter, which nothing here uses.
 _COUNTER = "num_batches_tracked"
-_MOST_PARTS_TOLD = 8  # of what a file has and a model does not
+_MAX_PARTS_NAMED = 8  # of what a file has and a model does not
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ class LoadReport:
             found.append(line)
         if self.without_place:
             counts = Counter(name.partition(".")[0] for name in self.without_place)
-            told = ", ".join(f"{part} {count:,}" for part, count in counts.most_common(_MOST_PARTS_TOLD))
-            more = ", ..." if len(counts) > _MOST_PARTS_TOLD else ""
+            told = ", ".join(f"{part} {count:,}" for part, count in counts.most_common(_MAX_PARTS_NAMED))
+            more = ", ..." if len(counts) > _MAX_PARTS_NAMED else ""
             found.append(f"{len(self.without_place):,} tensors of the file have no place here: {told}{more}")
         return found
 
