@@ -223,12 +223,15 @@ class LabelsConfig:
     min_mask_score: float = 0.0  # below: rejected
     min_mask_bbox_iou: float = 0.0  # below: rejected
     on_rejected: Literal["keep_box", "drop", "ignore"] = "keep_box"
+    mask_weight: Literal["none", "mask_score", "expected_iou"] = "none"  # of a teacher's mask in the loss
+    targets: Literal["hard", "soft"] = "hard"  # the student learns the teacher's masks, or its probabilities
 
     def __post_init__(self) -> None:
         for name in ("threshold", "min_mask_score", "min_mask_bbox_iou"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
         for name in ("unit_images", "batch_size"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
+        _require(self.soft or self.targets == "hard", "soft", self.soft, 'true for targets = "soft"')
         _require(self.soft or self.threshold == 0.5, "soft", self.soft, "true for a threshold other than 0.5")
 
 

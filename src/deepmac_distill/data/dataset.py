@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from deepmac_distill.data.augment import ViewOf
 from deepmac_distill.data.images import read_sized_image, resolve_image
 from deepmac_distill.dataset.coco import Annotations
 from deepmac_distill.geometry.boxes import has_area
-from deepmac_distill.geometry.rasterize import rasterize_polygons, rasterize_rle
+from deepmac_distill.geometry.rasterize import rasterize_polygons, rasterize_rle, resample_grid
 
 Key = tuple[int, int]  # position of the image in its set, number of the draw
 
@@ -32,6 +33,7 @@ class Sample:
     class_index: NDArray[np.int64]  # (N,)
     masks: NDArray[np.uint8]  # (N, M, M) coverage over the clipped box; zero where has_mask is False
     has_mask: NDArray[np.bool_]  # (N,)
+    mask_weight: NDArray[np.float32]  # (N,) of the mask in the loss
 
 
 class BoxDataset(Dataset[Sample]):
@@ -51,6 +53,8 @@ class BoxDataset(Dataset[Sample]):
         seed: int = 0,
         with_masks: bool = True,
         wanted: NDArray[np.bool_] | None = None,
+        mask_weight: NDArray[np.float32] | None = None,
+        soft: Mapping[int, NDArray[np.uint8]] | None = None,
     ) -> None:
         """
         Args:
@@ -59,6 +63,8 @@ class BoxDataset(Dataset[Sample]):
             view_of: draws the view of an image, such as `training_views(...)` or `evaluation_views(size_px)`.
             with_masks: False leaves every mask out, for work that needs only boxes.
             wanted: (N,) which annotations to show; all by default.
+            mask_weight: (N,) of each mask in the loss; 1 by default.
+            soft: row -> (S, S) grid over the clipped box, which takes the place of the row's mask.
         """
         table = annotations.annotations
         self.annotations, self.folder = annotations, folder
@@ -68,6 +74,8 @@ class BoxDataset(Dataset[Sample]):
         self._class_index = annotations.class_index()
         self._usable = pc.equal(table["status"], "ok").to_numpy() & (True if wanted is None else wanted)
         self._has_mask = annotations.has_mask() & with_masks
+        weights = np.ones(len(table), np.float32) if mask_weight is None else mask_weight
+        self._mask_weight, self._soft = weights, soft or {}
         self._polygons = table["polygons"]
         self._rle_counts = table["rle_counts"]
 
@@ -101,6 +109,7 @@ class BoxDataset(Dataset[Sample]):
             class_index=self._class_index[rows],
             masks=view.grids(self._grids(rows, visible, height, width)),
             has_mask=self._has_mask[rows],
+            mask_weight=self._mask_weight[rows],
         )
 
     def _grids(
@@ -112,7 +121,9 @@ class BoxDataset(Dataset[Sample]):
             if not self._has_mask[row]:
                 continue
             counts, polygons = self._rle_counts[row], self._polygons[row]
-            if counts.is_valid:
+            if row in self._soft:
+                grid[:] = resample_grid(self._soft[row], self._boxes[row], box, self.mask_size)
+            elif counts.is_valid:
                 grid[:] = rasterize_rle(counts.as_py(), height, width, box, self.mask_size)
             else:
                 parts = [part.values.to_numpy() for part in polygons]

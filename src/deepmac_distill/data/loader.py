@@ -28,7 +28,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         class_index=torch.from_numpy(np.concatenate([s.class_index for s in samples])),
         masks=torch.from_numpy(np.concatenate([s.masks for s in samples])),
         has_mask=torch.from_numpy(np.concatenate([s.has_mask for s in samples])),
-        mask_weight=torch.ones(len(boxes)),
+        mask_weight=torch.from_numpy(np.concatenate([s.mask_weight for s in samples])),
     )
     return Batch(
         images=torch.stack([s.image for s in samples]),

@@ -78,6 +78,31 @@ def rasterize_rle(counts: bytes, height: int, width: int, box: ArrayLike, size: 
     return _quantized(covered.T @ _overlap(x[:-1, None], x[1:, None], size))
 
 
+def resample_grid(grid: NDArray[np.uint8], box: ArrayLike, part: ArrayLike, size: int) -> NDArray[np.uint8]:
+    """(size, size) mean of a grid of cells over `box` in each cell of `part`, zero outside the box.
+
+    The grid counts as constant within its cells, so that the same box at the same size gives the same grid.
+
+    Args:
+        grid: (S, S) uint8.
+        box, part: (4,) xyxy in the same pixels, with area.
+
+    Raises:
+        ValueError: a box has no area.
+
+    >>> resample_grid(np.array([[0, 100], [200, 255]], np.uint8), (0, 0, 4, 4), (2, 0, 4, 4), 2).tolist()
+    [[100, 100], [255, 255]]
+    """
+    left, top, right, bottom = _sides(box)
+    x1, y1, x2, y2 = _sides(part)
+    cells = np.arange(size + 1) / size
+    x = (x1 + cells * (x2 - x1) - left) * (grid.shape[1] / (right - left))
+    y = (y1 + cells * (y2 - y1) - top) * (grid.shape[0] / (bottom - top))
+    across = _overlap(x[:-1, None], x[1:, None], grid.shape[1]) / (x[1:] - x[:-1])[:, None]
+    down = _overlap(y[:-1, None], y[1:, None], grid.shape[0]) / (y[1:] - y[:-1])[:, None]
+    return _quantized(down @ (grid / 255) @ across.T)
+
+
 def _cut_at_columns(start: Ints, end: Ints, height: int) -> tuple[Ints, Ints, Ints]:
     """Column, top and bottom (half-open) of the pieces of runs, cut where they go on over a column's foot."""
     start, end = start[end > start], end[end > start]

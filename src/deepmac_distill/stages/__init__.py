@@ -16,7 +16,8 @@ from deepmac_distill.stages.pseudolabel import pseudolabel
 from deepmac_distill.stages.retention import retention
 from deepmac_distill.stages.run import run
 from deepmac_distill.stages.show import show
-from deepmac_distill.stages.train import student, teach
+from deepmac_distill.stages.student import student
+from deepmac_distill.stages.train import teach
 
 __all__ = [
     "Job",

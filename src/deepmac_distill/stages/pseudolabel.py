@@ -9,7 +9,6 @@ from pathlib import Path
 
 from deepmac_distill import __version__
 from deepmac_distill.chain import redo_after
-from deepmac_distill.config.schema import LabelsConfig
 from deepmac_distill.data.images import images_sha256
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.dataset.coco import Annotations
@@ -17,12 +16,11 @@ from deepmac_distill.errors import DataError
 from deepmac_distill.files import write_json
 from deepmac_distill.inference import boxes_for, images_at_once, segment_boxes
 from deepmac_distill.labels.describe import label_unit
-from deepmac_distill.labels.label_file import Labels
-from deepmac_distill.labels.rules import Rules
 from deepmac_distill.labels.table import assemble, finished_units, write_unit
 from deepmac_distill.models.load import Source, segmenter_for
 from deepmac_distill.stages.job import Job, training_split
 from deepmac_distill.stages.sources import source_of
+from deepmac_distill.stages.student import chosen_labels
 
 
 def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
@@ -34,8 +32,8 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
     data = training_split(job)
     annotations = job.read_and_tell(data.annotations)
     masks = _label_facts(job, annotations, data.images, source_of(job, teacher or "teacher"))
-    labels = Labels.open(masks).with_cut(job.pipeline.labels.threshold)
-    rules = rules_of(job.pipeline.labels)
+    chosen = chosen_labels(masks, job.pipeline.labels)
+    labels, rules = chosen.labels, chosen.rules
 
     def work(folder: Path) -> None:
         counts = labels.export_coco(annotations.document(), rules, folder / "instances.json")
@@ -50,15 +48,6 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
         "data.train_annotations": annotations.fingerprint,
     }
     return job.do("select", inputs, work, derived=True) / "instances.json"
-
-
-def rules_of(labels: LabelsConfig) -> Rules:
-    """The rules that a pipeline file states."""
-    return Rules(
-        min_mask_score=labels.min_mask_score,
-        min_mask_bbox_iou=labels.min_mask_bbox_iou,
-        on_rejected=labels.on_rejected,
-    )
 
 
 def _label_facts(job: Job, annotations: Annotations, images: Path, source: Source) -> Path:

@@ -23,14 +23,16 @@ from deepmac_distill.files import sha256_of_file, write_json
 from deepmac_distill.stages.compare import MAX_AP_RESAMPLES, read_detections, read_ious
 from deepmac_distill.stages.evaluate import evaluate, require_validation
 from deepmac_distill.stages.job import Job, Split, training_split, validation_split
+from deepmac_distill.stages.student import student
 from deepmac_distill.stages.train import (
     learns_no_unseen_mask,
     require_buildable,
-    student,
     train_stage,
     training_inputs,
 )
 from deepmac_distill.weights.card import read_card, require_classes
+
+_OF_LABELS = ("student annotations", "student labels", "labels.")  # inputs that say what a student was shown
 
 
 def retention(job: Job) -> Retention:
@@ -113,15 +115,15 @@ def _note_what_is_unfair(job: Job, without: list[str]) -> None:
 
 def _student_of_run(job: Job, annotations: Annotations, images: Path) -> Path:
     """The run's student, trained if it is not done; its recipe and its data must be those of the others."""
-    selected, done = job.run.inputs_of("select"), job.run.inputs_of("student")
-    if selected is None and done is not None and not job.force:
+    labeled, done = job.run.inputs_of("pseudolabel"), job.run.inputs_of("student")
+    if labeled is None and done is not None and not job.force:
         # Its labels came from elsewhere; all the rest can be compared.
         inputs = training_inputs(job, "student", annotations, images)
-        inputs["student annotations"] = done["student annotations"]
+        inputs |= {name: value for name, value in done.items() if name.startswith(_OF_LABELS)}
         return job.do("student", inputs, lambda _: None) / "weights.safetensors"
-    if selected is not None and selected["data.train_annotations"] != annotations.fingerprint:
+    if labeled is not None and labeled["data.train_annotations"] != annotations.fingerprint:
         raise RunError(
-            f"{job.run.path}: select was made from other annotations or seen classes than "
+            f"{job.run.path}: pseudolabel was made from other annotations or seen classes than "
             f"{annotations.path} has now; expected the same (`deepmac pseudolabel`)"
         )
     return student(job)

@@ -9,7 +9,8 @@ from deepmac_distill.evaluation.results import Report
 from deepmac_distill.stages.evaluate import evaluate, report, require_lead, require_validation
 from deepmac_distill.stages.job import Job
 from deepmac_distill.stages.pseudolabel import pseudolabel
-from deepmac_distill.stages.train import require_buildable, require_unleaked, student, teach
+from deepmac_distill.stages.student import student
+from deepmac_distill.stages.train import require_buildable, require_unleaked, teach
 
 
 def run(job: Job) -> Report | None:

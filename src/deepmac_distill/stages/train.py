@@ -1,4 +1,4 @@
-"""Stages `teach` and `student`: the same loop, other annotations."""
+"""Stage `teach`, and the training that all models share."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from deepmac_distill.data.dataset import BoxDataset
 from deepmac_distill.data.images import images_sha256
 from deepmac_distill.data.loader import training_batches
 from deepmac_distill.dataset.coco import Annotations, require_seen_masks
-from deepmac_distill.errors import CheckpointError, ConfigError, DataError
+from deepmac_distill.errors import CheckpointError, ConfigError
 from deepmac_distill.files import sha256_of_file
+from deepmac_distill.labels.lesson import ChosenLabels, Lesson
 from deepmac_distill.models.build import build_model, require_backbone_weights
 from deepmac_distill.stages.job import Job, training_split
 from deepmac_distill.stages.sources import source_of
@@ -47,23 +48,6 @@ def teach(job: Job) -> Path | None:
     return train_stage(job, "teacher", annotations, data.images)
 
 
-def student(job: Job, labels: Path | None = None) -> Path:
-    """Train the student on human masks of seen classes and the teacher's of the rest; returns its weights.
-
-    Args:
-        labels: a file to learn from that another run wrote; None: this run's.
-
-    Raises:
-        DataError: the labels are of other classes or images than the run's training annotations.
-    """
-    require_buildable(job, "student")
-    data = training_split(job)
-    annotations = job.read_and_tell(labels or job.run.output("select", "instances.json"))
-    if labels is not None and data.annotations.exists():
-        _require_same_data(annotations, job.read(data.annotations))
-    return train_stage(job, "student", annotations, data.images)
-
-
 def learns_no_unseen_mask(recipe: RoleConfig) -> bool:
     """Whether masks belong to classes, with nothing that carries them over."""
     model = recipe.model
@@ -84,28 +68,6 @@ def require_unleaked(job: Job, role: Role) -> None:
     if recipe.train.init_from:
         annotations = job.read(training_split(job).annotations)
         _pretrained_mask_classes(job, role, recipe, annotations, annotations.classes.seen)
-
-
-def _require_same_data(labels: Annotations, training: Annotations) -> None:
-    """Refuse labels of other classes or images than the run is about, by the first that differs."""
-    for kind, got, expected in (
-        ("class", labels.classes.names, training.classes.names),
-        ("image", labels.images["file_name"].to_pylist(), training.images["file_name"].to_pylist()),
-    ):
-        if differing := sorted(set(got) ^ set(expected)):
-            where = labels if differing[0] in set(got) else training
-            raise DataError(
-                f"{labels.path}: {len(differing)} {kind} names differ from those of {training.path}; only "
-                f"{where.path} has {differing[0]}; expected labels of this run's training set "
-                "(data.train_annotations)"
-            )
-    ids = [dict(zip(c.names, c.category_ids, strict=True)) for c in (labels.classes, training.classes)]
-    if ids[0] != ids[1]:
-        name = next(name for name in ids[0] if ids[0][name] != ids[1][name])
-        raise DataError(
-            f"{labels.path}: class {name} has id {ids[0][name]}, in {training.path} {ids[1][name]}; expected "
-            "labels of this run's training set (data.train_annotations)"
-        )
 
 
 def require_buildable(job: Job, role: Role) -> None:
@@ -147,24 +109,31 @@ def train_stage(
     annotations: Annotations,
     images: Path,
     seen: tuple[bool, ...] | None = None,
+    labels: ChosenLabels | None = None,
 ) -> Path:
     """Train by the recipe of a stage's role, which can be built, on these annotations; returns the weights.
 
     Args:
         seen: (K,) classes whose masks are shown, for the weights' card; None: as `annotations` says.
+        labels: whose masks a student is shown beside those in `annotations`.
 
     Raises:
+        DataError: the labels are of other annotations.
         CheckpointError: the initial weights were shown masks of a class that is unseen here.
     """
     role = _role_of(stage)
     recipe: RoleConfig = getattr(job.pipeline, role)
     seen = annotations.classes.seen if seen is None else seen
     pretrained_mask_classes = _pretrained_mask_classes(job, stage, recipe, annotations, seen)
-    inputs = training_inputs(job, role, annotations, images)
+    inputs = training_inputs(job, role, annotations, images) | (labels.inputs() if labels else {})
 
     def work(folder: Path) -> None:
+        lesson = labels.lesson(annotations) if labels else Lesson(annotations)
+        if lesson.counts:
+            counts = ", ".join(f"{count} {name}" for name, count in lesson.counts.items() if count)
+            job.progress.note(f"{stage}: masks: {counts}")
         job.progress.note(f"{stage}: {_described(recipe)} on {job.device}")
-        state = _fit(job, recipe, annotations, images, folder)
+        state = _fit(job, recipe, lesson, images, folder)
         card = _card(role, recipe, annotations, seen, pretrained_mask_classes)
         save_weights(folder / "weights.safetensors", state, card)
 
@@ -219,9 +188,8 @@ def _role_of(stage: Trained) -> Role:
     return "teacher" if stage == "teacher" else "student"
 
 
-def _fit(
-    job: Job, recipe: RoleConfig, annotations: Annotations, images: Path, folder: Path
-) -> dict[str, Any]:
+def _fit(job: Job, recipe: RoleConfig, lesson: Lesson, images: Path, folder: Path) -> dict[str, Any]:
+    annotations = lesson.annotations
     torch.manual_seed(job.pipeline.seed)
     model = build_model(recipe.model, len(annotations.classes), load_weights=True)
     settings, seed = recipe.train, job.pipeline.seed
@@ -230,7 +198,15 @@ def _fit(
     views = training_views(
         settings.image_size_px, settings.scale_range, settings.flip_fraction, settings.color_jitter
     )
-    dataset = BoxDataset(annotations, images, mask_size=model.target_mask_size, view_of=views, seed=seed)
+    dataset = BoxDataset(
+        annotations,
+        images,
+        mask_size=model.target_mask_size,
+        view_of=views,
+        seed=seed,
+        mask_weight=lesson.mask_weight,
+        soft=lesson.soft,
+    )
     optimizer = make_optimizer(
         model,
         settings.optimizer,

@@ -1,0 +1,76 @@
+"""Stage `student`: the training that learns from human masks and the teacher's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deepmac_distill.config.schema import LabelsConfig
+from deepmac_distill.dataset.coco import Annotations
+from deepmac_distill.errors import DataError
+from deepmac_distill.labels.label_file import Labels
+from deepmac_distill.labels.lesson import ChosenLabels
+from deepmac_distill.labels.rules import Rules
+from deepmac_distill.stages.job import Job, training_split
+from deepmac_distill.stages.train import require_buildable, train_stage
+
+
+def student(job: Job, labels: Path | None = None) -> Path:
+    """Train the student on human masks of seen classes and the teacher's of the rest; returns its weights.
+
+    Human masks come from the data set, the teacher's from its labels by the rules in `[labels]`.
+
+    Args:
+        labels: what another run wrote, masks.parquet or a COCO file that holds all masks; None: this run's.
+
+    Raises:
+        DataError: the labels are of other classes, images or boxes than the run's training annotations.
+    """
+    require_buildable(job, "student")
+    data = training_split(job)
+    if labels is not None and labels.suffix != ".parquet":
+        annotations = job.read_and_tell(labels)
+        if data.annotations.exists():
+            _require_same_data(annotations, job.read(data.annotations))
+        return train_stage(job, "student", annotations, data.images)
+    chosen = chosen_labels(labels or job.run.output("pseudolabel", "masks.parquet"), job.pipeline.labels)
+    return train_stage(job, "student", job.read_and_tell(data.annotations), data.images, labels=chosen)
+
+
+def chosen_labels(masks: Path, choice: LabelsConfig) -> ChosenLabels:
+    """A label file by the rules and options that a pipeline file states.
+
+    Raises:
+        DataError: the file cannot be read, is no label file, or is of another schema version.
+    """
+    return ChosenLabels(
+        labels=Labels.open(masks).with_cut(choice.threshold),
+        rules=Rules(
+            min_mask_score=choice.min_mask_score,
+            min_mask_bbox_iou=choice.min_mask_bbox_iou,
+            on_rejected=choice.on_rejected,
+        ),
+        mask_weight=choice.mask_weight,
+        targets=choice.targets,
+    )
+
+
+def _require_same_data(labels: Annotations, training: Annotations) -> None:
+    """Refuse labels of other classes or images than the run is about, by the first that differs."""
+    for kind, got, expected in (
+        ("class", labels.classes.names, training.classes.names),
+        ("image", labels.images["file_name"].to_pylist(), training.images["file_name"].to_pylist()),
+    ):
+        if differing := sorted(set(got) ^ set(expected)):
+            where = labels if differing[0] in set(got) else training
+            raise DataError(
+                f"{labels.path}: {len(differing)} {kind} names differ from those of {training.path}; only "
+                f"{where.path} has {differing[0]}; expected labels of this run's training set "
+                "(data.train_annotations)"
+            )
+    ids = [dict(zip(c.names, c.category_ids, strict=True)) for c in (labels.classes, training.classes)]
+    if ids[0] != ids[1]:
+        name = next(name for name in ids[0] if ids[0][name] != ids[1][name])
+        raise DataError(
+            f"{labels.path}: class {name} has id {ids[0][name]}, in {training.path} {ids[1][name]}; expected "
+            "labels of this run's training set (data.train_annotations)"
+        )
