@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from codec import HEIGHT, WIDTH, make_boxes, make_grids
 
+from codec import HEIGHT, WIDTH, make_boxes, make_grids
 from deepmac_distill.files import write_json
 from deepmac_distill.geometry.boxes import xyxy_to_xywh
 from deepmac_distill.geometry.rle import encode_grids

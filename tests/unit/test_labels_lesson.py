@@ -13,7 +13,7 @@ import pytest
 from deepmac_distill.data.augment import training_views
 from deepmac_distill.data.dataset import BoxDataset, Sample
 from deepmac_distill.data.synthetic import SEEN_SHAPES, write_scenes
-from deepmac_distill.dataset.coco import Annotations, load_coco_json, read_coco
+from deepmac_distill.dataset.coco import Annotations, read_coco
 from deepmac_distill.errors import DataError
 from deepmac_distill.inference import SegmentedBoxes
 from deepmac_distill.labels.describe import label_unit
@@ -49,7 +49,7 @@ def labels(scenes: Path) -> Labels:
     usable = np.array([status == "ok" for status in view.annotations["status"].to_pylist()])
     rows = np.flatnonzero(usable & ~view.has_human_mask())[1:]
     grids = np.random.default_rng(0).integers(0, 256, (len(rows), 5, 5)).astype(np.uint8)
-    batch = SegmentedBoxes(rows, np.sort(grids, axis=2))
+    batch = SegmentedBoxes(rows, np.sort(grids, axis=2), np.ones(len(rows), bool))
     table = label_unit(view, range(len(view.annotations)), [batch], {}, keep_soft=True, probabilities=True)
     with label_writer(scenes.parent / "masks.parquet", {}) as writer:
         writer.write(table)
@@ -73,7 +73,7 @@ def test_the_student_sees_what_the_exported_file_would_show_it(
     assert lesson.counts["teacher"] > 1 and lesson.counts["human"] > 1
     assert lesson.counts["dropped" if on_rejected == "drop" else "without a mask"] > 1
     exported = scenes.parent / "exported.json"
-    chosen.labels.export_coco(load_coco_json(scenes, SEEN), rules, exported)
+    chosen.labels.export_coco(read_coco(scenes, SEEN).document(), rules, exported)
     expected = read_coco(exported, SEEN)
     for name in ("annotation_id", "bbox", "iscrowd", "status", "polygons", "rle_counts", "source"):
         assert lesson.annotations.annotations[name].to_pylist() == expected.annotations[name].to_pylist(), (

@@ -73,7 +73,7 @@ class ChosenLabels:
         if self.rules.on_rejected == "ignore":
             table = _ignored(table, ~(human | accepted))
         return Lesson(
-            annotations=replace(view, annotations=table.filter(pa.array(kept))),
+            annotations=replace(view, annotations=table if kept.all() else table.filter(pa.array(kept))),
             mask_weight=self._weights(labels, accepted)[kept] if self.mask_weight != "none" else None,
             soft=self._grids(rows, accepted, kept) if self.targets == "soft" else {},
             counts={
