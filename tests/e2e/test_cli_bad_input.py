@@ -301,7 +301,9 @@ def test_a_stage_that_lacks_the_one_before_it_says_which(deepmac, teach, tmp_pat
     )
     given = ["--out", tmp_path / "run", "--set", "data.val_annotations=x.json"]
     assert_refused(
-        deepmac("student", *given), "no select/instances.json; expected `deepmac pseudolabel --out", tmp_path
+        deepmac("student", *given),
+        "no pseudolabel/masks.parquet; expected `deepmac pseudolabel --out",
+        tmp_path,
     )
     assert_refused(deepmac("evaluate", "student", *given), "no student/weights.safetensors", tmp_path)
     assert_refused(

@@ -207,7 +207,7 @@ def test_hidden_masks_reach_the_student_of_all_masks_alone(retained, deepmac, ow
 def test_a_student_whose_labels_came_from_elsewhere_is_taken_if_its_recipe_is_the_same(
     retained, deepmac, tmp_path
 ) -> None:
-    run = shutil.copytree(retained[0], tmp_path / "run", ignore=shutil.ignore_patterns("select"))
+    run = shutil.copytree(retained[0], tmp_path / "run", ignore=shutil.ignore_patterns("select", "pseudolabel"))
     ended = deepmac("retention", "--out", run)
     assert ended.code == 0 and ended.out == retained[1].out.replace(str(retained[0]), str(run))
     ended = deepmac("retention", "--out", run, "--set", "student.train.lr=0.5")
@@ -217,7 +217,7 @@ def test_a_student_whose_labels_came_from_elsewhere_is_taken_if_its_recipe_is_th
 def test_a_student_of_other_seen_classes_is_refused_before_the_others_are_trained(
     retained, deepmac, tmp_path
 ) -> None:
-    kept = shutil.ignore_patterns("select", "student-*", "evaluate-*", "retention")
+    kept = shutil.ignore_patterns("select", "pseudolabel", "student-*", "evaluate-*", "retention")
     run = shutil.copytree(retained[0], tmp_path / "run", ignore=kept)
     ended = deepmac("retention", "--out", run, "--seen", SEEN_SHAPES[0])
     assert_refused(ended, "expected the same seen classes (--seen)")
@@ -225,7 +225,7 @@ def test_a_student_of_other_seen_classes_is_refused_before_the_others_are_traine
 
 
 def test_without_labels_or_a_student_the_command_to_run_is_named(run_copy, deepmac) -> None:
-    run = run_copy("select", "student")
+    run = run_copy("pseudolabel", "select", "student")
     assert_refused(deepmac("retention", "--out", run), "expected `deepmac pseudolabel --out")
     assert_refused(deepmac("evaluate", "student-seen", "--out", run), "expected `deepmac retention --out")
     assert not list(run.glob("student*"))
@@ -238,7 +238,7 @@ def test_labels_of_other_annotations_are_refused(run_copy, deepmac, own_data) ->
         raw["annotations"][0]["bbox"][0] += 1
 
     ended = deepmac("retention", "--out", run, *own_data(train=shift)[2:])
-    assert_refused(ended, "select was made from other annotations or seen classes")
+    assert_refused(ended, "pseudolabel was made from other annotations or seen classes")
     assert not list(run.glob("student*"))
 
 
@@ -280,7 +280,7 @@ def test_unseen_classes_without_a_human_mask_are_named(deepmac, own_data, tmp_pa
 
 @pytest.mark.parametrize("agnostic", [False, True])
 def test_a_student_with_a_mask_for_each_class_is_called_unfair(run_copy, deepmac, tmp_path, agnostic) -> None:
-    run = run_copy("select", "student")
+    run = run_copy("pseudolabel", "select", "student")
     model = f'architecture = "mask_rcnn"\nbackbone = "resnet18"\nclass_agnostic = {str(agnostic).lower()}\n'
     text = (run / "config.toml").read_text()
     text = re.sub(r"(?<=\[student.model\]\n).*?(?=\[student.train\])", model, text, flags=re.DOTALL)

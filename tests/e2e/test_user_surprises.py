@@ -55,10 +55,10 @@ def test_a_run_with_every_mask_seen_ends_well(deepmac, scenes_toml, tmp_path: Pa
 
 def test_labels_that_were_edited_are_not_learned_from(run_copy, deepmac) -> None:
     run = run_copy("student", "evaluate-student", "report")
-    labels = run / "select" / "instances.json"
-    labels.write_text(labels.read_text().replace('"iscrowd": 0', '"iscrowd": 1', 1) + " ")
+    labels = run / "pseudolabel" / "masks.parquet"
+    labels.write_bytes(labels.read_bytes() + b" ")
     ended = deepmac("student", "--out", run)
-    assert ended.code == 2 and "instances.json: was changed since" in ended.err.splitlines()[-1]
+    assert ended.code == 2 and "masks.parquet: was changed since" in ended.err.splitlines()[-1]
     assert not (run / "student").exists()
 
 
