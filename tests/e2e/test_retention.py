@@ -207,7 +207,8 @@ def test_hidden_masks_reach_the_student_of_all_masks_alone(retained, deepmac, ow
 def test_a_student_whose_labels_came_from_elsewhere_is_taken_if_its_recipe_is_the_same(
     retained, deepmac, tmp_path
 ) -> None:
-    run = shutil.copytree(retained[0], tmp_path / "run", ignore=shutil.ignore_patterns("select", "pseudolabel"))
+    without = shutil.ignore_patterns("select", "pseudolabel")
+    run = shutil.copytree(retained[0], tmp_path / "run", ignore=without)
     ended = deepmac("retention", "--out", run)
     assert ended.code == 0 and ended.out == retained[1].out.replace(str(retained[0]), str(run))
     ended = deepmac("retention", "--out", run, "--set", "student.train.lr=0.5")
