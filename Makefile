@@ -54,7 +54,7 @@ bench: $(READY)  ## the box-local codec beside its peers
 	$(BIN)/python benchmarks/codec.py --json benchmarks/results/codec.json
 
 latency: demo  ## milliseconds an image of the demo's teacher and student, in one run
-	$(BIN)/python benchmarks/latency.py $(foreach role,teacher student,$(role)=runs/demo/$(role)/weights.safetensors) \
+	$(BIN)/deepmac bench $(foreach role,teacher student,$(role)=runs/demo/$(role)/weights.safetensors) \
 	  --annotations runs/demo/scenes-val/instances.json --images runs/demo/scenes-val/images
 
 lock: $(READY)  ## write requirements.lock from this environment

@@ -23,14 +23,12 @@ from deepmac_distill.experiments.appendix_b import FOLDERS, RUNS, Runs, Step, pl
 from deepmac_distill.experiments.appendix_b_table import cuts, runs_of, table, told, write
 from deepmac_distill.report.terminal import rich_tables
 
-PROGRAMS = {"deepmac": ["-m", "deepmac_distill"], "latency": [str(Path(__file__).with_name("latency.py"))]}
-
 
 def run(steps: Sequence[Step]) -> int:
     """Do the steps in their order; the exit code of the first that fails, or 0."""
     for step in steps:
-        print(f"$ {step.program} {shlex.join(step.words)}", flush=True)
-        ended = subprocess.run([sys.executable, *PROGRAMS[step.program], *step.words], check=False)
+        print(f"$ deepmac {shlex.join(step)}", flush=True)
+        ended = subprocess.run([sys.executable, "-m", "deepmac_distill", *step], check=False)
         if ended.returncode:
             return ended.returncode
     return 0

@@ -18,13 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import latency
 from deepmac_distill.chain import CHAIN
 from deepmac_distill.config import load_pipeline
 from deepmac_distill.evaluation.results import Evaluation, Retention, from_json
 from deepmac_distill.evaluation.retention import ARMS
 from deepmac_distill.evaluation.splits import Split
-from deepmac_distill.experiments import appendix_b_table
+from deepmac_distill.experiments import appendix_b_table, latency
 from deepmac_distill.experiments.mask_head_table import markdown
 from deepmac_distill.files import write_json
 from deepmac_distill.report.markdown import markdown_table

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 import appendix_b
-import latency
 from deepmac_distill.data.synthetic import SEEN_SHAPES
 from deepmac_distill.experiments import appendix_b_table
 from deepmac_distill.experiments.appendix_b import RUNS, Runs, Step, plan
@@ -85,7 +84,7 @@ def planned_by_make(*words: str) -> list[Step]:
 
 
 def stages_of(steps: list[Step]) -> list[str]:
-    return [step.words[0] if step.program == "deepmac" else step.program for step in steps]
+    return [step[0] for step in steps]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +100,7 @@ def test_without_data_one_line_says_what_to_name_and_nothing_is_set_up(words: tu
 def test_the_first_part_is_the_teacher_alone() -> None:
     steps = planned_by_make("appendix-b1", "COCO=/coco")
     assert stages_of(steps) == ["forecast", "teach", "evaluate"]
-    assert steps[0].words[1:] == [
+    assert steps[0][1:] == [
         *(str(ROOT / "src/deepmac_distill/recipes/paper/teacher_hg100.toml"), "--data", "/coco"),
         *("--out", "runs/teacher_hg100", "--teacher"),
     ]
@@ -111,22 +110,22 @@ def test_every_forecast_comes_before_any_work() -> None:
     own = ["teach", "evaluate", "pseudolabel", "student", "evaluate"]
     another = ["student", "evaluate"]
     small = stages_of(planned_by_make("appendix-b2", "SMALL=1", "DATA=/d"))
-    assert small == ["forecast"] * 2 + own + another + ["sheet", "latency"]
+    assert small == ["forecast"] * 2 + own + another + ["sheet", "bench"]
     whole = planned_by_make("appendix-b", "COCO=/coco", "LVIS=l/lvis_v1_val.json")
     lvis = ["teach", "evaluate"] * 2
-    assert stages_of(whole) == ["forecast"] * 5 + own + another * 2 + lvis + ["sheet", "latency"]
-    begun = [step.words for step in whole if step.words[0] == "forecast" and "lvis_" in step.words[1]]
+    assert stages_of(whole) == ["forecast"] * 5 + own + another * 2 + lvis + ["sheet", "bench"]
+    begun = [step for step in whole if step[0] == "forecast" and "lvis_" in step[1]]
     assert {words[-2] for words in begun} == {
         f"data.val_annotations={Path.cwd() / 'l' / 'lvis_v1_val.json'}"  # not relative to COCO's folder
     }
     without = stages_of(planned_by_make("appendix-b", "COCO=/coco"))
-    assert without == ["forecast"] * 3 + own + another * 2 + ["sheet", "latency"]
+    assert without == ["forecast"] * 3 + own + another * 2 + ["sheet", "bench"]
     anyway = planned_by_make("appendix-b", "COCO=/coco", "ANYWAY=1")
-    assert [step.words[-1] for step in anyway if step.words[0] == "forecast"] == ["--anyway"] * 3
+    assert [step[-1] for step in anyway if step[0] == "forecast"] == ["--anyway"] * 3
 
 
 def test_the_first_step_that_fails_ends_the_run(capfd) -> None:
-    steps = [Step("deepmac", ["check", "no-such-file"]), Step("deepmac", ["--help"])]
+    steps = [["check", "no-such-file"], ["--help"]]
     assert appendix_b.run(steps) == 2
     told = capfd.readouterr()
     assert "no-such-file: cannot be read" in told.out and "$ deepmac --help" not in told.out
@@ -160,11 +159,9 @@ def test_the_steps_of_the_sample_run_and_end_in_a_table(
     runs = tmp_path / "runs"
     steps = plan(Runs("small", str(sample), runs, tmp_path / "files"), "b")
     for step in steps:
-        if step.program == "deepmac":
-            ended = deepmac(*step.words)
-            assert ended.code == 0, (step.words, ended.err)
-        else:
-            assert latency.main([*step.words, "--images-count", "2", "--rounds", "1"]) == 0
+        brief = ["--images-count", "2", "--rounds", "1"] if step[0] == "bench" else []
+        ended = deepmac(*step, *brief)
+        assert ended.code == 0, (step, ended.err)
     assert appendix_b.main(["table", "small", "--runs", str(runs)]) == 0
     told = capsys.readouterr().out
     assert "not run" in told and "appendix_b.json" in told

@@ -1,4 +1,4 @@
-"""The benchmark of latencies: turns, medians, and one run on small models and generated scenes."""
+"""`deepmac bench`: turns, medians, and one run on small models and generated scenes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-import latency
 from deepmac_distill.config import DeepMacConfig, MaskRcnnConfig, ModelConfig
 from deepmac_distill.data.synthetic import SCENE_CLASSES, write_scenes
+from deepmac_distill.dataset.coco import read_coco
+from deepmac_distill.experiments import latency
 from deepmac_distill.models.build import build_model
 from deepmac_distill.weights.card import ModelCard, save_weights
 
@@ -101,9 +102,10 @@ def test_the_table_has_medians_spreads_and_ratios_to_the_first() -> None:
     assert "Some GPU" in latency.table(result) and "bfloat16" in latency.table(result)
 
 
-def test_four_models_in_one_run(given: dict[str, Path], tmp_path: Path, capsys) -> None:
+def test_four_models_in_one_run(given: dict[str, Path], tmp_path: Path, deepmac) -> None:
     named = [f"{name}={given[name]}" for name in ("teacher", "student", "rcnn", "blind")]
-    assert latency.main([*named, *flags(given), "--json", str(tmp_path / "out.json")]) == 0
+    ended = deepmac("bench", *named, *flags(given), "--json", tmp_path / "out.json")
+    assert ended.code == 0, ended.err
     found = json.loads((tmp_path / "out.json").read_text())
     assert list(found["models"]) == ["teacher", "student", "rcnn", "blind"]
     assert found["images"] == IMAGES and found["rounds"] == 2  # no more images than the file has
@@ -116,13 +118,13 @@ def test_four_models_in_one_run(given: dict[str, Path], tmp_path: Path, capsys) 
     for name, row in found["models"].items():
         assert len(row["segment"]) == 2 and min(row["segment"]) > 0
         assert row["detect"] is None if name == "blind" else min(row["detect"]) > 0
-    out = capsys.readouterr().out
+    out = ended.out
     assert out == latency.table(found) + "\n"
     assert re.search(r"^\| blind .*\| – \| – \|$", out, re.MULTILINE)
 
 
 def test_only_the_first_images_are_taken_and_they_are_the_files_own(given: dict[str, Path]) -> None:
-    annotations = latency.read_coco(given["folder"] / "instances.json", "all")
+    annotations = read_coco(given["folder"] / "instances.json", "all")
     images, device = given["folder"] / "images", torch.device("cpu")
     contestant = latency.load(given["teacher"], annotations, images, 2, device)
     assert [batch.image_ids for batch in contestant.batches] == [(1,), (2,)]
@@ -130,25 +132,23 @@ def test_only_the_first_images_are_taken_and_they_are_the_files_own(given: dict[
 
 
 def test_masks_of_other_classes_cannot_be_timed_on_these_boxes(
-    given: dict[str, Path], tmp_path: Path, capsys
+    given: dict[str, Path], tmp_path: Path, deepmac
 ) -> None:
     config = MaskRcnnConfig(**SMALL_MASK_RCNN)
     weights = save_untrained(tmp_path / "rcnn.safetensors", config, 64, ("cat", "dog"))
-    assert latency.main([f"rcnn={weights}", *flags(given)]) == 2
-    assert "has a mask for each of its 2 classes" in capsys.readouterr().err
+    ended = deepmac("bench", f"rcnn={weights}", *flags(given))
+    assert ended.code == 2 and "has a mask for each of its 2 classes" in ended.err
 
 
 @pytest.mark.parametrize("name", ["nowhere.safetensors", "instances.json"])
-def test_weights_that_cannot_be_used_end_with_one_line(given: dict[str, Path], name: str, capsys) -> None:
+def test_weights_that_cannot_be_used_end_with_one_line(given: dict[str, Path], name: str, deepmac) -> None:
     path = given["folder"] / name
-    assert latency.main([f"teacher={path}", *flags(given)]) == 2
-    told = capsys.readouterr()
-    assert told.out == "" and told.err.count("\n") == 1
-    assert told.err.startswith(f"latency: {path}: ")
+    ended = deepmac("bench", f"teacher={path}", *flags(given))
+    assert ended.code == 2 and ended.out == "" and ended.err.count("\n") == 1
+    assert ended.err.startswith(f"deepmac: {path}: ")
 
 
 @pytest.mark.parametrize("wrong", [["teacher"], ["=x"], ["a=x", "a=y"], ["a=x", "--rounds", "0"]])
-def test_words_that_make_no_sense_are_refused(given: dict[str, Path], wrong: list[str], capsys) -> None:
-    with pytest.raises(SystemExit) as stop:
-        latency.main([*flags(given), *wrong])
-    assert stop.value.code == 2 and "expected" in capsys.readouterr().err
+def test_words_that_make_no_sense_are_refused(given: dict[str, Path], wrong: list[str], deepmac) -> None:
+    ended = deepmac("bench", *flags(given), *wrong)
+    assert ended.code == 2 and ended.out == "" and ended.err.count("\n") == 1, ended.err

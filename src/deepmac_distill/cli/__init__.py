@@ -4,6 +4,7 @@ Nothing here imports torch before a command's pipeline is read: a mistake in it 
 """
 
 from deepmac_distill.cli import (  # importing adds their commands
+    bench,
     chain,
     check,
     evaluation,
@@ -17,6 +18,7 @@ from deepmac_distill.cli import (  # importing adds their commands
 from deepmac_distill.cli.app import main
 
 __all__ = [
+    "bench",
     "chain",
     "check",
     "evaluation",

@@ -10,7 +10,7 @@ import typer
 
 from deepmac_distill.chain import TRAININGS, Trained
 from deepmac_distill.cli.app import app
-from deepmac_distill.cli.jobs import job_of
+from deepmac_distill.cli.jobs import job_of, named_paths
 from deepmac_distill.cli.options import Code, Config, Data, Redo, Run, ValData, command
 from deepmac_distill.cli.results import print_comparison, print_evaluation
 from deepmac_distill.errors import ConfigError
@@ -78,12 +78,7 @@ def sheet(
     """A contact sheet of any evaluations on one validation set: worst, median and best unseen masks."""
     from deepmac_distill import stages
 
-    folders: dict[str, Path] = {}
-    for given in evaluations:
-        heading, equals, folder = given.partition("=")
-        if not (heading and equals and folder) or heading in folders:
-            raise ConfigError(f"{given}: expected HEADING=FOLDER, each heading once")
-        folders[heading] = Path(folder)
+    folders = named_paths(evaluations, "HEADING=FOLDER")
     print(stages.sheet(folders, out, images, of_each))
     print(out)
 

@@ -64,3 +64,18 @@ def _of_data(given: dict[str, object]) -> dict[str, object]:
     if "data.train_annotations" in given:
         given = {"data.val_annotations": "", **given}
     return given
+
+
+def named_paths(given: list[str], form: str) -> dict[str, Path]:
+    """Words such as student=runs/x, each heading once.
+
+    >>> {name: str(path) for name, path in named_paths(["a=b.json"], "NAME=FILE").items()}
+    {'a': 'b.json'}
+    """
+    paths: dict[str, Path] = {}
+    for text in given:
+        heading, equals, path = text.partition("=")
+        if not (heading and equals and path) or heading in paths:
+            raise ConfigError(f"{text}: expected {form}, each heading once")
+        paths[heading] = Path(path)
+    return paths

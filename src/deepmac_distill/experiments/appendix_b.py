@@ -39,12 +39,7 @@ FOLDERS: dict[Protocol, str] = {"paper": "appendix_b", "small": "appendix_b_smal
 MAIN = "teacher given boxes"  # the row whose run has the teacher that labels for all students
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One command: its program, and its words."""
-
-    program: Literal["deepmac", "latency"]
-    words: list[str]
+Step = list[str]  # one command: the words after `deepmac`
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +100,8 @@ def plan(runs: Runs, part: Part, lvis: str = "", anyway: bool = False) -> list[S
         work += runs.commands(name, stages, "--labels", str(labels))
     for name in teachers:
         work += runs.commands(name, teacher_stages, *truth)
-    steps = [Step("deepmac", ["forecast", *words, *(["--anyway"] if anyway else [])]) for words in forecasts]
-    steps += [Step("deepmac", words) for words in work]
+    steps = [["forecast", *words, *(["--anyway"] if anyway else [])] for words in forecasts]
+    steps += work
     return steps if part == "b1" else [*steps, _sheet(runs, students), _timing(runs, students)]
 
 
@@ -122,7 +117,7 @@ def _sheet(runs: Runs, students: Sequence[str]) -> Step:
     folders |= {name: runs.folder / name / "evaluate-student" for name in students}
     words = [f"{name}={folder}" for name, folder in folders.items()]
     out = runs.folder / FOLDERS[runs.protocol] / "contact_sheet.png"
-    return Step("deepmac", ["sheet", *words, *_validation(runs)[2:], "--out", str(out)])
+    return ["sheet", *words, *_validation(runs)[2:], "--out", str(out)]
 
 
 def _timing(runs: Runs, students: Sequence[str]) -> Step:
@@ -132,7 +127,7 @@ def _timing(runs: Runs, students: Sequence[str]) -> Step:
     weights |= {name: runs.folder / name / "student" / WEIGHTS for name in students}
     words = [f"{name}={path}" for name, path in weights.items()]
     out = runs.folder / FOLDERS[runs.protocol] / "latency.json"
-    return Step("latency", [*words, *_validation(runs), "--json", str(out)])
+    return ["bench", *words, *_validation(runs), "--json", str(out)]
 
 
 def _validation(runs: Runs) -> list[str]:

@@ -1,23 +1,17 @@
 """What models cost in time, on one machine in one run: milliseconds an image at batch size one.
 
-    python benchmarks/latency.py teacher=runs/x/teacher/weights.safetensors \\
-        student=runs/x/student/weights.safetensors --annotations val.json --images images \\
-        [--images-count 20] [--rounds 5] [--device auto] [--threads N] [--json latency.json]
-
 Two tasks: masks for the boxes in the annotation file, and detection with masks (of models that detect). Timed
 is the way from a canvas in memory, at the size each model was trained at, to mask grids in memory, as in
 `deepmac evaluate`; reading, decoding and resizing an image and encoding a mask are not. In every round each
-model has its turn, so that all share the weather; a figure is the median over the rounds, with the least and
-the most.
+model has its turn, so that background load affects all alike; a figure is the median over the rounds, with
+the least and the most.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,9 +21,8 @@ import torch
 
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.dataset.coco import Annotations, read_coco
-from deepmac_distill.devices import autocast_allowed, environment, pick_device, use_threads
-from deepmac_distill.errors import CheckpointError, DataError, DistillError
-from deepmac_distill.files import write_json
+from deepmac_distill.devices import autocast_allowed, environment
+from deepmac_distill.errors import CheckpointError, DataError
 from deepmac_distill.inference import boxes_for, detect_objects, segment_boxes
 from deepmac_distill.models.deepmac import DeepMac
 from deepmac_distill.models.load import Weights
@@ -73,11 +66,12 @@ def load(
 
 def work_of(
     contestant: Contestant, task: str, device: torch.device, max_detections: int
-) -> Callable[..., None]:
+) -> Callable[[list[Batch]], None]:
     """A function that does a task on some batches to the end, the device's queue included."""
     autocast = autocast_allowed(device, "auto")
 
-    def work(batches: Iterable[Batch]) -> None:
+    def work(batches: list[Batch]) -> None:
+        found: Iterator[object]
         if task == "segment":
             found = segment_boxes(contestant.model, batches, device, autocast)
         else:
@@ -113,7 +107,8 @@ def measure(
     }
     for work, batches in works.values():
         work(batches[:WARM_UP_IMAGES])
-    seconds = time_in_turn({key: partial(*pair) for key, pair in works.items()}, rounds)
+    turns = {key: partial(work, batches) for key, (work, batches) in works.items()}
+    seconds = time_in_turn(turns, rounds)
     return {
         name: {
             "parameters": sum(parameter.numel() for parameter in contestant.model.parameters()),
@@ -172,22 +167,31 @@ def _ratio(values: Sequence[float] | None, first: Sequence[float] | None) -> str
     return f"{statistics.median(values) / statistics.median(first):.2f}"
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
+def time_models(
+    weights: Mapping[str, Path],
+    annotations: Path,
+    images: Path,
+    *,
+    images_count: int,
+    rounds: int,
+    max_detections: int,
+    device: torch.device,
+) -> dict[str, Any]:
     """Everything that is measured, and on what.
 
+    Args:
+        weights: heading -> weights.
+        annotations, images: a COCO file that gives the boxes, and the folder of its images.
+        images_count: the first so many of the file.
+
     Raises:
-        DistillError: weights, annotations, images or a device that cannot be used.
+        DistillError: weights, annotations or images that cannot be used.
     """
-    device = pick_device(arguments.device)
-    use_threads(arguments.threads)
-    annotations = read_coco(arguments.annotations, "all")  # masks are not looked at
-    count = min(arguments.images_count, len(annotations.images))
+    boxes_given = read_coco(annotations, "all")  # masks are not looked at
+    count = min(images_count, len(boxes_given.images))
     if not count:
-        raise DataError(f"{arguments.annotations}: no images; expected at least one")
-    contestants = {
-        name: load(weights, annotations, arguments.images, count, device)
-        for name, weights in arguments.models
-    }
+        raise DataError(f"{annotations}: no images; expected at least one")
+    contestants = {name: load(path, boxes_given, images, count, device) for name, path in weights.items()}
     boxes = sum(len(batch.instances) for batch in next(iter(contestants.values())).batches)
     return {
         "environment": environment(),
@@ -196,54 +200,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "autocast": autocast_allowed(device, "auto"),
         "images": count,
         "boxes_per_image": boxes / count,
-        "max_detections": arguments.max_detections,
-        "rounds": arguments.rounds,
-        "models": measure(contestants, device, arguments.rounds, arguments.max_detections),
+        "max_detections": max_detections,
+        "rounds": rounds,
+        "models": measure(contestants, device, rounds, max_detections),
     }
-
-
-def _named_weights(text: str) -> tuple[str, Path]:
-    name, equals, path = text.partition("=")
-    if not (name and equals and path):
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected NAME=weights.safetensors")
-    return name, Path(path)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number of at least 1")
-    return int(text)
-
-
-def main(words: Sequence[str] | None = None) -> int:
-    """Measure, print, and write JSON when asked; 2 if there is something for the user to fix."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("models", nargs="+", type=_named_weights, metavar="NAME=WEIGHTS")
-    parser.add_argument("--annotations", type=Path, required=True, help="COCO JSON that gives the boxes")
-    parser.add_argument("--images", type=Path, required=True, help="folder of its images")
-    parser.add_argument("--images-count", type=_positive, default=20, help="the first so many of the file")
-    parser.add_argument("--rounds", type=_positive, default=5)
-    parser.add_argument("--max-detections", type=_positive, default=100, help="per image")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument(
-        "--threads", type=_positive, default=0, help="of torch on the CPU; default: its choice"
-    )
-    parser.add_argument("--json", type=Path, help="file to write every figure to")
-    arguments = parser.parse_args(words)
-    if len(dict(arguments.models)) < len(arguments.models):
-        parser.error("NAME=WEIGHTS: a name is there twice; expected each once")
-    try:
-        result = run(arguments)
-    except DistillError as error:
-        print(f"latency: {error}", file=sys.stderr)
-        return error.exit_code
-    print(table(result))
-    if arguments.json:
-        write_json(arguments.json, result)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
