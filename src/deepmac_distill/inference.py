@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from deepmac_distill.contract import BoxSegmenter, Detector, ModelSpec, SegmentedMasks
 from deepmac_distill.data.augment import View, evaluation_views, native_views
 from deepmac_distill.data.dataset import BoxDataset
+from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.dataset.coco import Annotations
 from deepmac_distill.errors import ContractError
 from deepmac_distill.structures import Batch
@@ -43,7 +43,7 @@ class DetectedObjects:
 
 
 def boxes_for(
-    spec: ModelSpec, annotations: Annotations, images: Path, wanted: NDArray[np.bool_] | None = None
+    spec: ModelSpec, annotations: Annotations, images: ImageStore, wanted: NDArray[np.bool_] | None = None
 ) -> BoxDataset:
     """Whole images at the size that a model wants, with all usable boxes or the (N,) `wanted` ones."""
     size_px = spec.input_size_px

@@ -16,6 +16,7 @@ import torch
 from deepmac_distill.config import DeepMacConfig, ModelConfig, Pipeline, RoleConfig, load_pipeline
 from deepmac_distill.data.augment import training_views
 from deepmac_distill.data.dataset import BoxDataset
+from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.loader import training_batches
 from deepmac_distill.data.synthetic import SEEN_SHAPES, write_scenes
 from deepmac_distill.dataset.coco import read_coco
@@ -92,7 +93,7 @@ def test_a_pipeline_builds_and_steps(path: Path, role: str, scenes: Path) -> Non
     size_px = 2 * model.spec.size_divisibility if path.stem.endswith("_sn143") else REDUCED_PX
     dataset = BoxDataset(
         annotations,
-        scenes / "images",
+        ImageFolder(scenes / "images"),
         mask_size=model.target_mask_size,
         view_of=training_views(size_px, recipe.train.scale_range),
     )

@@ -96,7 +96,7 @@ def test_hidden_masks_leave_no_trace_in_the_hash_even_where_they_are_garbage(tmp
 
 
 def test_a_teachers_mask_of_an_unseen_class_is_ours_to_see(tmp_path: Path) -> None:
-    document = plain()
+    document = plain(deepmac_distill={})
     document["annotations"][0] |= {"source": "teacher", "mask_score": 0.75}
     found = read(tmp_path, document)
     assert found.has_mask().tolist() == [False, True, True]

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from deepmac_distill.data.images import resolve_image
+from deepmac_distill.data.image_store import ImageFolder, absent_images
 from deepmac_distill.errors import DataError
 from deepmac_distill.forecast.inventory import (
     COCO_PAGE,
     LVIS_PAGE,
     PerImage,
-    absent_images,
     download_page,
     take_inventory,
 )
@@ -73,7 +72,7 @@ def test_images_are_found_where_training_finds_them(folder: Path) -> None:
         absent = []
         for name in names:
             try:
-                resolve_image(where, name)
+                ImageFolder(where).locate(name)
             except DataError:
                 absent.append(name)
         assert absent_images(names, where) == absent

@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 
 from deepmac_distill.data.augment import View, ViewOf, evaluation_views, training_views
 from deepmac_distill.data.dataset import BoxDataset
+from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.dataset.coco import read_coco
 
 SQUARE = [10, 5, 30, 5, 30, 25, 10, 25]  # covers the box [10, 5, 20, 20] xywh
@@ -57,7 +58,7 @@ def source(tmp_path: Path) -> Path:
 
 def dataset(source: Path, view_of: ViewOf = WHOLE, **more: Any) -> BoxDataset:
     annotations = read_coco(source, ["cat"])
-    return BoxDataset(annotations, source.parent, mask_size=4, view_of=view_of, **more)
+    return BoxDataset(annotations, ImageFolder(source.parent), mask_size=4, view_of=view_of, **more)
 
 
 def test_every_usable_box_comes_once_in_table_order(source: Path) -> None:
@@ -137,7 +138,9 @@ def test_real_photographs_become_samples() -> None:
     if not folder.is_dir():
         pytest.skip("no photographs here")
     annotations = read_coco(next(folder.glob("*.json")), "voc")
-    samples = BoxDataset(annotations, folder / "images", mask_size=32, view_of=evaluation_views(128))
+    samples = BoxDataset(
+        annotations, ImageFolder(folder / "images"), mask_size=32, view_of=evaluation_views(128)
+    )
     taken = [samples[position, 0] for position in range(20)]
     usable = (np.array(annotations.annotations["status"]) == "ok")[: annotations.rows_by_image()[20]]
     assert sum(len(s.boxes) for s in taken) == usable.sum()

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepmac_distill.data.images import find_image_problems, read_image, read_sized_image, resolve_image
+from deepmac_distill.data.image_check import find_image_problems
+from deepmac_distill.data.image_store import ImageFolder
+from deepmac_distill.data.images import read_image
 from deepmac_distill.dataset.coco import read_coco
 from deepmac_distill.errors import DataError
 
@@ -81,17 +83,17 @@ def test_what_is_no_whole_image_is_an_error_on_one_line_that_names_the_file(
 def test_an_image_of_another_size_than_its_annotations_is_refused_with_both_sizes(tmp_path: Path) -> None:
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"20 x 30 \(H x W\).*30 x 20"):
-        read_sized_image(tmp_path / "a.png", 30, 20)
+        ImageFolder(tmp_path).read_sized("a.png", 30, 20)
 
 
 def test_an_image_is_found_by_its_path_or_by_its_name_alone(tmp_path: Path) -> None:
     (tmp_path / "val2017").mkdir()
     (tmp_path / "val2017" / "1.jpg").touch()
     (tmp_path / "2.jpg").touch()
-    assert resolve_image(tmp_path, "val2017/1.jpg") == tmp_path / "val2017" / "1.jpg"
-    assert resolve_image(tmp_path, "val2017/2.jpg") == tmp_path / "2.jpg"
+    assert ImageFolder(tmp_path).locate("val2017/1.jpg") == tmp_path / "val2017" / "1.jpg"
+    assert ImageFolder(tmp_path).locate("val2017/2.jpg") == tmp_path / "2.jpg"
     with pytest.raises(DataError, match=r"3\.jpg: no such file"):
-        resolve_image(tmp_path, "3.jpg")
+        ImageFolder(tmp_path).locate("3.jpg")
 
 
 def test_every_image_problem_is_found_not_only_the_first(tmp_path: Path) -> None:
@@ -101,6 +103,6 @@ def test_every_image_problem_is_found_not_only_the_first(tmp_path: Path) -> None
     images[3]["width"] = 31
     raw = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
     (tmp_path / "a.json").write_text(json.dumps(raw))
-    problems = list(find_image_problems(read_coco(tmp_path / "a.json", "all"), tmp_path))
+    problems = list(find_image_problems(read_coco(tmp_path / "a.json", "all"), ImageFolder(tmp_path)))
     assert [p.where.rsplit(" ", 1)[1] for p in problems] == ["1", "2", "3"]
     assert {p.level for p in problems} == {"error"}

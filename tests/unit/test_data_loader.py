@@ -9,6 +9,7 @@ import torch
 
 from deepmac_distill.data.augment import evaluation_views, training_views
 from deepmac_distill.data.dataset import BoxDataset
+from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.loader import collate, evaluation_batches, training_batches
 from deepmac_distill.data.synthetic import SEEN_SHAPES, write_scenes
 from deepmac_distill.dataset.coco import read_coco
@@ -25,7 +26,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dataset(scenes: Path, training: bool) -> BoxDataset:
     views = training_views(48) if training else evaluation_views(48)
     annotations = read_coco(scenes, list(SEEN_SHAPES))
-    return BoxDataset(annotations, scenes.parent / "images", mask_size=8, view_of=views, seed=4)
+    return BoxDataset(annotations, ImageFolder(scenes.parent / "images"), mask_size=8, view_of=views, seed=4)
 
 
 def assert_equal(a: Batch, b: Batch) -> None:
@@ -104,7 +105,7 @@ def test_training_on_no_images_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "none.json"
     write_json(path, {"images": [], "annotations": [], "categories": [{"id": 1, "name": "ellipse"}]})
     annotations = read_coco(path, ["ellipse"])
-    nothing = BoxDataset(annotations, tmp_path, mask_size=8, view_of=training_views(32))
+    nothing = BoxDataset(annotations, ImageFolder(tmp_path), mask_size=8, view_of=training_views(32))
     with pytest.raises(DataError, match=r"none\.json: no images"):
         training_batches(nothing, 2, seed=0)
     assert list(evaluation_batches(nothing, 2)) == []

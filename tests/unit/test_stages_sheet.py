@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.dataset.coco import Annotations, read_coco
 from deepmac_distill.stages.sheet import EvaluatedMasks, Sheet, draw_sheet, worst_median_best
 
@@ -126,7 +127,7 @@ def test_each_model_has_its_worst_median_and_best_unseen_mask_and_small_boxes_ar
         "teacher": evaluated(truth, {1: 0.5, 2: 0.0, 3: 0.1, 4: 0.25, 5: 0.75, 6: 1.0}),
         "student": evaluated(truth, {1: 0.9, 2: 0.0, 3: 0.1, 4: 0.7, 5: 0.8, 6: 1.0}),
     }
-    sheet = draw_sheet(truth, tmp_path, found, each=1)
+    sheet = draw_sheet(truth, ImageFolder(tmp_path), found, each=1)
     assert captions(sheet) == [
         "teacher: worst, rank 1 of 3 unseen masks by IoU: dog",
         "teacher: median, rank 2 of 3 unseen masks by IoU: bird",
@@ -147,7 +148,9 @@ def test_each_model_has_its_worst_median_and_best_unseen_mask_and_small_boxes_ar
 
 def test_a_row_shows_one_object_with_its_box_and_truth_on_its_image(tmp_path: Path) -> None:
     truth = annotation_set(tmp_path, [(1, "bird", LARGE), (1, "dog", LARGE), (2, "dog", LARGE)])
-    sheet = draw_sheet(truth, tmp_path, {"teacher": evaluated(truth, {1: 0.6, 2: 0.5, 3: 0.1})}, each=1)
+    sheet = draw_sheet(
+        truth, ImageFolder(tmp_path), {"teacher": evaluated(truth, {1: 0.6, 2: 0.5, 3: 0.1})}, each=1
+    )
     for row, id in zip(sheet.rows, (3, 2, 1), strict=True):
         assert list(row.columns) == ["given box", "truth", "teacher"]
         image = 2 if id == 3 else 1
@@ -170,7 +173,7 @@ def test_of_any_number_of_models_each_is_ranked_by_its_own_iou(tmp_path: Path) -
         "student, half": evaluated(truth, {id: 1 - iou for id, iou in rising.items()}),
         "student, all": evaluated(truth, dict.fromkeys(rising, 0.5)),
     }
-    sheet = draw_sheet(truth, tmp_path, found, each=2)
+    sheet = draw_sheet(truth, ImageFolder(tmp_path), found, each=2)
     assert len(sheet.rows) == 18
     shown = [row.columns["given box"].overlays[0].box[0] / 45 for row in sheet.rows]  # which object, from 0
     assert shown == [0, 1, 2, 3, 4, 5, 5, 4, 3, 2, 1, 0, 0, 1, 2, 3, 4, 5]
@@ -179,14 +182,14 @@ def test_of_any_number_of_models_each_is_ranked_by_its_own_iou(tmp_path: Path) -
 
 def test_where_no_unseen_box_is_large_all_unseen_ones_are_ranked(tmp_path: Path) -> None:
     truth = annotation_set(tmp_path, [(1, "bird", SMALL), (1, "cat", LARGE)])
-    sheet = draw_sheet(truth, tmp_path, {"teacher": evaluated(truth, {1: 0.5, 2: 0.1})}, each=1)
+    sheet = draw_sheet(truth, ImageFolder(tmp_path), {"teacher": evaluated(truth, {1: 0.5, 2: 0.1})}, each=1)
     assert captions(sheet) == ["teacher: worst, rank 1 of 1 unseen masks by IoU: bird"]
     assert sheet.note.endswith("unseen classes, boxes of any size")
 
 
 def test_where_every_class_is_seen_all_are_ranked_and_none_is_called_unseen(tmp_path: Path) -> None:
     truth = annotation_set(tmp_path, [(1, "bird", LARGE), (1, "cat", LARGE)], seen=("all",))
-    sheet = draw_sheet(truth, tmp_path, {"teacher": evaluated(truth, {1: 0.5, 2: 0.1})}, each=1)
+    sheet = draw_sheet(truth, ImageFolder(tmp_path), {"teacher": evaluated(truth, {1: 0.5, 2: 0.1})}, each=1)
     assert captions(sheet) == [
         "teacher: worst, rank 1 of 2 masks by IoU: cat",
         "teacher: best, rank 2 of 2 masks by IoU: bird",
@@ -197,7 +200,7 @@ def test_where_every_class_is_seen_all_are_ranked_and_none_is_called_unseen(tmp_
 def test_an_object_on_which_not_every_model_was_evaluated_is_not_ranked(tmp_path: Path) -> None:
     truth = annotation_set(tmp_path, [(1, "bird", LARGE), (1, "dog", LARGE)])
     found = {"teacher": evaluated(truth, {1: 0.5, 2: 0.1}), "student": evaluated(truth, {1: 0.5})}
-    assert captions(draw_sheet(truth, tmp_path, found, each=1)) == [
+    assert captions(draw_sheet(truth, ImageFolder(tmp_path), found, each=1)) == [
         "teacher: worst, rank 1 of 1 unseen masks by IoU: bird",
         "student: worst, rank 1 of 1 unseen masks by IoU: bird",
     ]
@@ -212,5 +215,5 @@ def test_an_object_on_which_not_every_model_was_evaluated_is_not_ranked(tmp_path
 def test_a_class_that_a_model_saw_elsewhere_does_not_rank_as_unseen(tmp_path: Path) -> None:
     truth = annotation_set(tmp_path, [(1, "bird", LARGE), (1, "dog", LARGE)])
     found = {"teacher": evaluated(truth, {1: 0.5, 2: 0.1})}
-    shown = captions(draw_sheet(truth, tmp_path, found, 1, shown_elsewhere=frozenset({"dog"})))
+    shown = captions(draw_sheet(truth, ImageFolder(tmp_path), found, 1, shown_elsewhere=frozenset({"dog"})))
     assert shown == ["teacher: worst, rank 1 of 1 unseen masks by IoU: bird"]

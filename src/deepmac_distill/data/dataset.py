@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
@@ -13,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from deepmac_distill.data.augment import ViewOf
-from deepmac_distill.data.images import read_sized_image, resolve_image
+from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.dataset.coco import Annotations
 from deepmac_distill.geometry.boxes import has_area
 from deepmac_distill.geometry.rasterize import rasterize_polygons, rasterize_rle, resample_grid
@@ -46,7 +45,7 @@ class BoxDataset(Dataset[Sample]):
     def __init__(
         self,
         annotations: Annotations,
-        folder: Path,
+        images: ImageStore,
         *,
         mask_size: int,
         view_of: ViewOf,
@@ -58,7 +57,7 @@ class BoxDataset(Dataset[Sample]):
     ) -> None:
         """
         Args:
-            folder: where the images lie.
+            images: where the images are.
             mask_size: cells a side of a mask grid.
             view_of: draws the view of an image, such as `training_views(...)` or `evaluation_views(size_px)`.
             with_masks: False leaves every mask out, for work that needs only boxes.
@@ -67,7 +66,7 @@ class BoxDataset(Dataset[Sample]):
             soft: row -> (S, S) grid over the clipped box, which takes the place of the row's mask.
         """
         table = annotations.annotations
-        self.annotations, self.folder = annotations, folder
+        self.annotations, self.images = annotations, images
         self.mask_size, self.view_of, self.seed = mask_size, view_of, seed
         self._offsets = annotations.rows_by_image()
         self._boxes = annotations.boxes_xyxy()
@@ -99,7 +98,7 @@ class BoxDataset(Dataset[Sample]):
         visible = view.clip(self._boxes[rows])  # (R, 4) source pixels
         kept = self._usable[rows] & has_area(visible)
         rows, visible = rows[kept], visible[kept]
-        image = read_sized_image(resolve_image(self.folder, name), height, width)
+        image = self.images.read_sized(name, height, width)
         return Sample(
             image=view.image(image),
             image_size=view.fit,

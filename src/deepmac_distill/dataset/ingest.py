@@ -70,7 +70,7 @@ def _ingest(document: Document, path: Path, folder: Path) -> Tables:
             entries = document.annotations.at(at.positions.tolist())
             if numbers:
                 entries = [entry | {"original_id": entry["id"]} for entry in entries]
-            chunk = chunk_of(entries, at)
+            chunk = chunk_of(entries, at, marked=MARK in document.other)
             file.write_batch(chunk.rows)
             located += _located(chunk.findings, start, at.positions, heads)
     located.sort(key=lambda entry: entry[0])
@@ -105,6 +105,7 @@ def _images(given: list[Entry], path: Path) -> _Images:
         (-1, -1, problem.where.removeprefix(f"{path}: "), Finding("error", "entry", problem.message))
         for problem in image_problems(kept, path)
     ]
+    findings += [(-1, -1, f"image {image_id}", finding) for image_id, finding in _shared_files(kept)]
     rows = [_image_row(position, image) for position, image in enumerate(kept) if is_id(image.get("id"))]
     rows.sort(key=lambda row: row["image_id"])
     return _Images(pa.Table.from_pylist(rows, IMAGES), numbers, len(given) - len(kept), findings)
@@ -122,13 +123,22 @@ def _unrepeated(images: list[Entry]) -> list[Entry]:
     return kept
 
 
+def _shared_files(images: list[Entry]) -> Iterator[tuple[Any, Finding]]:
+    first: dict[str, Any] = {}
+    for image in images:
+        name, image_id = file_name_of(image), image.get("id")
+        if isinstance(name, str) and first.setdefault(name, image_id) != image_id:
+            message = f"file_name {shown(name)} is that of image {first[name]} too; expected one image a file"
+            yield image_id, Finding("doubt", "entry", message)
+
+
 def _image_row(position: int, image: Entry) -> Entry:
     name = file_name_of(image)
     extra = {key: value for key, value in image.items() if key not in _IMAGE_KEYS}
     sides = {key: image[key] if is_size(image.get(key)) else 0 for key in ("height", "width")}
     return {
         "image_id": image["id"],
-        "file_name": name if isinstance(name, str) else "",
+        "file_name": name.replace("\\", "/") if isinstance(name, str) else "",  # as Windows writes paths
         **sides,
         "position": position,
         "extra": json.dumps(extra).encode() if extra else None,

@@ -18,6 +18,7 @@ from deepmac_distill.config import Pipeline
 from deepmac_distill.contract import ModelSpec
 from deepmac_distill.data.augment import training_views
 from deepmac_distill.data.dataset import BoxDataset, Key, Sample
+from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.loader import collate, evaluation_batches, training_keys
 from deepmac_distill.dataset.coco import Annotations, Truth
 from deepmac_distill.inference import boxes_for
@@ -105,11 +106,11 @@ class Frozen:
             yield batch
 
 
-def images_of(pipeline: Pipeline, split: Literal["train", "val"]) -> Path:
+def images_of(pipeline: Pipeline, split: Literal["train", "val"]) -> ImageFolder:
     """The folder of a split's images."""
     data = pipeline.data
     named = data.train_images if split == "train" else data.val_images or data.train_images
-    return Path(data.root) / named
+    return ImageFolder(Path(data.root) / named, data.exif)
 
 
 def _views(annotations: Annotations, pipeline: Pipeline, card: ModelCard, mask_size: int) -> BoxDataset:

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.dataset.coco import Annotations, read_coco
 from deepmac_distill.devices import autocast_allowed, environment
@@ -60,7 +61,7 @@ def load(
             f"{weights}: has a mask for each of its {len(card.class_names)} classes; "
             f"expected {annotations.path} to have the same classes"
         )
-    dataset = boxes_for(model.spec, annotations, images)
+    dataset = boxes_for(model.spec, annotations, ImageFolder(images))
     return Contestant(model, card.image_size_px, list(evaluation_batches(dataset, 1, range(count))))
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepmac_distill.data.image_store import absent_images
 from deepmac_distill.dataset.classes import SeenSpec
 from deepmac_distill.dataset.dataset import Dataset
 
@@ -76,19 +76,6 @@ def take_inventory(annotations: Path, folder: Path, seen: SeenSpec, strict: bool
         usable=_per_image(image_ids[usable], len(names)),
         seen=_per_image(image_ids[usable & of_seen], len(names)),
     )
-
-
-def absent_images(names: Sequence[str], folder: Path) -> list[str]:
-    """The names that `data.images.resolve_image` would not find, by one listing of each folder."""
-    listed: dict[Path, frozenset[str]] = {}
-
-    def there(path: Path) -> bool:
-        if path.parent not in listed:
-            entries = path.parent.iterdir() if path.parent.is_dir() else ()
-            listed[path.parent] = frozenset(entry.name for entry in entries)
-        return path.name in listed[path.parent]
-
-    return [name for name in names if not (there(folder / name) or there(folder / PurePosixPath(name).name))]
 
 
 def download_page(missing: str) -> str:

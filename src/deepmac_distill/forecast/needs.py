@@ -16,6 +16,7 @@ import torch
 from deepmac_distill import devices
 from deepmac_distill.chain import Role, Stage, planned
 from deepmac_distill.config import RoleConfig
+from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.synthetic import SCENE_CLASSES
 from deepmac_distill.errors import DataError, DeviceError, DistillError, RunError
 from deepmac_distill.forecast.cost import MARGINS
@@ -121,14 +122,17 @@ def _inventories(job: Job, machine: Machine) -> tuple[list[Inventory], list[Dist
     data, root = job.pipeline.data, Path(job.pipeline.data.root)
     if data.source == "scenes":
         return [_scenes(name, getattr(data.scenes, f"{name}_images")) for name in ("train", "val")], []
-    splits = [Split(root / data.train_annotations, root / data.train_images), validation_split(job)]
+    splits = [
+        Split(root / data.train_annotations, ImageFolder(root / data.train_images)),
+        validation_split(job),
+    ]
     inventories: list[Inventory] = []
     problems: list[DistillError] = []
     for split in filter(None, splits):
         json_bytes = split.annotations.stat().st_size if split.annotations.is_file() else 0
         if machine.ram is not None and JSON_IN_MEMORY * json_bytes > machine.ram:
             inventories.append(
-                Inventory(annotations=split.annotations, folder=split.images, json_bytes=json_bytes)
+                Inventory(annotations=split.annotations, folder=split.images.folder, json_bytes=json_bytes)
             )
             problems.append(
                 DeviceError(
@@ -138,7 +142,7 @@ def _inventories(job: Job, machine: Machine) -> tuple[list[Inventory], list[Dist
                 )
             )
         else:
-            inventories.append(take_inventory(split.annotations, split.images, data.seen))
+            inventories.append(take_inventory(split.annotations, split.images.folder, data.seen))
     missing = [what for inventory in inventories for what in inventory.missing]
     if missing:
         pages = sorted({page for what in missing if (page := download_page(what))})

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from deepmac_distill.data.images import find_image_problems
+from deepmac_distill.data.image_check import find_image_problems
+from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.dataset.check import class_statistics as statistics_of
 from deepmac_distill.dataset.check import find_problems
 from deepmac_distill.dataset.classes import SeenSpec
@@ -37,7 +38,7 @@ def check(
     yield from problems
     if images is not None and not any(problem.level == "error" for problem in problems):
         dataset = Dataset.open(annotations, seen=seen, strict=strict)
-        yield from find_image_problems(dataset.for_evaluation(), images)
+        yield from find_image_problems(dataset.for_evaluation(), ImageFolder(images))
 
 
 def class_statistics(annotations: Path, seen: SeenSpec, hide: Sequence[str] = ()) -> pa.Table:

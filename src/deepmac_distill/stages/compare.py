@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.dataset.coco import Truth, read_coco
 from deepmac_distill.errors import ConfigError, DataError, RunError
 from deepmac_distill.evaluation.average_precision import (
@@ -88,7 +89,8 @@ def sheet(folders: Mapping[str, Path], out: Path, images: Path | None = None, ea
     if images is None and known is None:
         raise ConfigError("sheet: no folder of images is known of this evaluation; expected --images FOLDER")
     masks = {name: evaluated_masks(folder, truth) for name, folder in folders.items()}
-    drawn = draw_sheet(truth, images or Path(str(known)), masks, each, _shown_elsewhere(all_folders))
+    store = ImageFolder(images or Path(str(known)))
+    drawn = draw_sheet(truth, store, masks, each, _shown_elsewhere(all_folders))
     if not drawn.rows:
         raise DataError(
             f"{truth.path}: no true masks to show; expected at least one on which all were evaluated"

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from deepmac_distill.chain import Trained
 from deepmac_distill.contract import BoxSegmenter, Detector
-from deepmac_distill.data.images import images_sha256
+from deepmac_distill.data.image_check import images_sha256
+from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.dataset.coco import Truth
 from deepmac_distill.errors import ConfigError, DataError, GateError
@@ -156,7 +157,7 @@ def _require_split(job: Job) -> Split:
 def _evaluate(
     job: Job,
     truth: Truth,
-    images: Path,
+    images: ImageFolder,
     source: Source,
     folder: Path,
     *,
@@ -195,7 +196,7 @@ def _evaluate(
     record = EvaluationRecord(
         annotations=str(truth.path.resolve()),
         annotations_sha256=truth.fingerprint,
-        images=str(images.resolve()),
+        images=str(images.folder.resolve()),
         seen=truth.classes.seen_names,
         weights=source.name,
         shown_elsewhere=tuple(sorted(elsewhere)),

@@ -12,6 +12,7 @@ import torch
 
 from deepmac_distill import devices
 from deepmac_distill.config import Pipeline
+from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.synthetic import write_scenes
 from deepmac_distill.dataset.choice import is_by_masks
 from deepmac_distill.dataset.dataset import Dataset
@@ -131,10 +132,10 @@ def _facts_of(annotations: Annotations) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """An annotation file and the folder of its images."""
+    """An annotation file and its images."""
 
     annotations: Path
-    images: Path
+    images: ImageFolder
 
 
 def training_split(job: Job) -> Split:
@@ -143,7 +144,7 @@ def training_split(job: Job) -> Split:
     if data.source == "scenes":
         return _scenes(job, "train", data.scenes.train_images)
     root = Path(data.root)
-    return Split(root / data.train_annotations, root / data.train_images)
+    return Split(root / data.train_annotations, ImageFolder(root / data.train_images, data.exif))
 
 
 def validation_split(job: Job) -> Split | None:
@@ -154,7 +155,9 @@ def validation_split(job: Job) -> Split | None:
     if not data.val_annotations:
         return None
     root = Path(data.root)
-    return Split(root / data.val_annotations, root / (data.val_images or data.train_images))
+    return Split(
+        root / data.val_annotations, ImageFolder(root / (data.val_images or data.train_images), data.exif)
+    )
 
 
 def _scenes(job: Job, split: Literal["train", "val"], images: int) -> Split:
@@ -172,4 +175,4 @@ def _scenes(job: Job, split: Literal["train", "val"], images: int) -> Split:
     }
     # Forced, only other inputs redo them: every stage asks for the scenes.
     folder = job.run.run_stage(f"scenes-{split}", inputs, work, job.progress, derived=job.force)
-    return Split(folder / "instances.json", folder / "images")
+    return Split(folder / "instances.json", ImageFolder(folder / "images"))

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from deepmac_distill import __version__
 from deepmac_distill.chain import redo_after
-from deepmac_distill.data.images import images_sha256
+from deepmac_distill.data.image_check import images_sha256
+from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.dataset.coco import Annotations
 from deepmac_distill.errors import DataError
@@ -50,7 +51,7 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
     return job.do("select", inputs, work, derived=True) / "instances.json"
 
 
-def _label_facts(job: Job, annotations: Annotations, images: Path, source: Source) -> Path:
+def _label_facts(job: Job, annotations: Annotations, images: ImageStore, source: Source) -> Path:
     """The teacher's masks as facts: ``pseudolabel/masks.parquet``, in units that a stopped run keeps."""
     labels = job.pipeline.labels
     inputs = {
@@ -77,7 +78,7 @@ def _label_facts(job: Job, annotations: Annotations, images: Path, source: Sourc
     return job.do("pseudolabel", inputs, work) / "masks.parquet"
 
 
-def _label_units(job: Job, annotations: Annotations, images: Path, source: Source, parts: Path) -> int:
+def _label_units(job: Job, annotations: Annotations, images: ImageStore, source: Source, parts: Path) -> int:
     """Write the part of every unit that is not there yet; returns the number of units."""
     model = segmenter_for(source, job.device, annotations.classes.names)
     dataset = boxes_for(model.spec, annotations, images, wanted=~annotations.has_human_mask())

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from deepmac_distill.chain import ARMS, Arm
+from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.dataset.coco import Annotations, Truth, require_seen_masks
 from deepmac_distill.errors import ConfigError, DataError, RunError
 from deepmac_distill.evaluation.average_precision import CocoTruth
@@ -113,7 +114,7 @@ def _note_what_is_unfair(job: Job, without: list[str]) -> None:
         )
 
 
-def _student_of_run(job: Job, annotations: Annotations, images: Path) -> Path:
+def _student_of_run(job: Job, annotations: Annotations, images: ImageStore) -> Path:
     """The run's student, trained if it is not done; its recipe and its data must be those of the others."""
     labeled, done = job.run.inputs_of("pseudolabel"), job.run.inputs_of("student")
     if labeled is None and done is not None and not job.force:

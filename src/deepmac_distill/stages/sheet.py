@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from deepmac_distill.data.images import read_image, resolve_image
+from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.dataset.coco import Truth
 from deepmac_distill.dataset.masks import mask_rle
 from deepmac_distill.evaluation.mask_iou import masks_by_row
@@ -81,7 +80,7 @@ def worst_median_best(values: Sequence[float], each: int) -> list[Pick]:
 
 def draw_sheet(
     truth: Truth,
-    folder: Path,
+    images: ImageStore,
     found: Mapping[str, EvaluatedMasks],
     each: int,
     shown_elsewhere: frozenset[str] = frozenset(),
@@ -107,7 +106,7 @@ def draw_sheet(
             row = int(rows[pick.index])
             caption = f"{heading}: {pick.place}, rank {pick.rank} of {len(rows)} {kind} by IoU"
             panels = {other: _panel(theirs, row) for other, theirs in found.items()}
-            sheet.append(_row(truth, folder, row, panels, f"{caption}: {names[pick.index]}"))
+            sheet.append(_row(truth, images, row, panels, f"{caption}: {names[pick.index]}"))
     return Sheet(sheet, note)
 
 
@@ -126,14 +125,14 @@ def _ranked(
     return np.flatnonzero(large if large.any() else shown), kind, note
 
 
-def _row(truth: Truth, folder: Path, row: int, panels: Mapping[str, Panel], caption: str) -> SheetRow:
+def _row(truth: Truth, images: ImageStore, row: int, panels: Mapping[str, Panel], caption: str) -> SheetRow:
     entry = truth.annotations.slice(row, 1).to_pylist()[0]
     (height, width), box = truth.image_sizes()[row].tolist(), tuple(truth.boxes_xyxy()[row].tolist())
     true_mask = mask_rle(entry["polygons"], entry["rle_counts"], height, width)["counts"]
     image = int(np.searchsorted(truth.rows_by_image(), row, side="right")) - 1
-    path = resolve_image(folder, truth.images["file_name"][image].as_py())
+    name = truth.images["file_name"][image].as_py()
     return SheetRow(
-        image=read_image(path).permute(1, 2, 0).numpy(),
+        image=images.read(name).permute(1, 2, 0).numpy(),
         columns={
             "given box": Panel([Overlay(color_of(0), box=box)]),
             "truth": Panel([Overlay(color_of(0), true_mask)]),

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deepmac_distill.config import load_pipeline
-from deepmac_distill.data.images import read_sized_image, resolve_image
+from deepmac_distill.data.image_store import ImageFolder, ImageStore
 from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.geometry.boxes import xywh_to_xyxy
 from deepmac_distill.labels.label_file import Labels
@@ -62,10 +62,10 @@ def show(
     names = _chosen(path, counts, classes)
     if classes:
         drawn = drawn.filter(pc.is_in(drawn["category_name"], pa.array(names)))
-    folder = images or _images_of(path)
+    store = ImageFolder(images or _images_of(path))
     require_ours([out], [path])
     rows = (
-        _lowest_rows(drawn, folder, lowest) if lowest else [_class_row(drawn, folder, name) for name in names]
+        _lowest_rows(drawn, store, lowest) if lowest else [_class_row(drawn, store, name) for name in names]
     )
     masks = sum(bool(panel.overlays) for row in rows for panel in row.columns.values())
     note = "Masks of the teacher by mask_score, its mean probability inside the mask. No truth was looked at."
@@ -98,25 +98,25 @@ def _images_of(path: Path) -> Path:
     return run / "scenes-train" / "images" if data.source == "scenes" else Path(data.root) / data.train_images
 
 
-def _class_row(drawn: pa.Table, folder: Path, name: str) -> SheetRow:
+def _class_row(drawn: pa.Table, images: ImageStore, name: str) -> SheetRow:
     """The lowest, the median and the highest mask of a class; a class of fewer has empty places."""
     of_class = drawn.filter(pc.equal(drawn["category_name"], name))
     picks = worst_median_best(_scores(of_class).tolist(), each=1)
     index_of = {PLACES[pick.place]: pick.index for pick in picks}
     panels = {
-        place: _panel(of_class, folder, index_of[place]) if place in index_of else _empty()
+        place: _panel(of_class, images, index_of[place]) if place in index_of else _empty()
         for place in PLACES.values()
     }
     return SheetRow(_BLANK, panels, f"{name}: {len(of_class)} masks")
 
 
-def _lowest_rows(drawn: pa.Table, folder: Path, lowest: int) -> list[SheetRow]:
+def _lowest_rows(drawn: pa.Table, images: ImageStore, lowest: int) -> list[SheetRow]:
     order = np.argsort(_scores(drawn), kind="stable")[:lowest]
     width = min(IN_A_ROW, len(order))
     rows = []
     for first in range(0, len(order), width):
         panels = [
-            _panel(drawn, folder, int(index), with_class=True) for index in order[first : first + width]
+            _panel(drawn, images, int(index), with_class=True) for index in order[first : first + width]
         ]
         panels += [_empty()] * (width - len(panels))
         columns = {str(place): panel for place, panel in enumerate(panels, start=1)}
@@ -128,11 +128,11 @@ def _scores(rows: pa.Table) -> np.ndarray:
     return np.asarray(pc.fill_null(rows["mask_score"], 0.0))
 
 
-def _panel(rows: pa.Table, folder: Path, index: int, with_class: bool = False) -> Panel:
+def _panel(rows: pa.Table, images: ImageStore, index: int, with_class: bool = False) -> Panel:
     """One mask in its box, on the part of its image around it."""
     row = rows.slice(index, 1).to_pylist()[0]
     height, width = row["height"], row["width"]
-    image = read_sized_image(resolve_image(folder, row["file_name"]), height, width).permute(1, 2, 0).numpy()
+    image = images.read_sized(row["file_name"], height, width).permute(1, 2, 0).numpy()
     ((x1, y1, x2, y2),) = xywh_to_xyxy(np.array([row["bbox"]])).tolist()
     name = f"{row['category_name']}, " if with_class else ""
     return Panel(

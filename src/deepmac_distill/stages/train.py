@@ -13,7 +13,8 @@ from deepmac_distill.chain import Role, Trained
 from deepmac_distill.config import MaskRcnnConfig, RoleConfig
 from deepmac_distill.data.augment import training_views
 from deepmac_distill.data.dataset import BoxDataset
-from deepmac_distill.data.images import images_sha256
+from deepmac_distill.data.image_check import images_sha256
+from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.data.loader import training_batches
 from deepmac_distill.dataset.coco import Annotations, require_seen_masks
 from deepmac_distill.errors import CheckpointError, ConfigError
@@ -107,7 +108,7 @@ def train_stage(
     job: Job,
     stage: Trained,
     annotations: Annotations,
-    images: Path,
+    images: ImageStore,
     seen: tuple[bool, ...] | None = None,
     labels: ChosenLabels | None = None,
 ) -> Path:
@@ -140,7 +141,7 @@ def train_stage(
     return job.do(stage, inputs, work) / "weights.safetensors"
 
 
-def training_inputs(job: Job, role: Role, annotations: Annotations, images: Path) -> dict[str, Any]:
+def training_inputs(job: Job, role: Role, annotations: Annotations, images: ImageStore) -> dict[str, Any]:
     """What a training by the recipe of `role` depends on, by name."""
     recipe: RoleConfig = getattr(job.pipeline, role)
     inputs = {
@@ -188,7 +189,7 @@ def _role_of(stage: Trained) -> Role:
     return "teacher" if stage == "teacher" else "student"
 
 
-def _fit(job: Job, recipe: RoleConfig, lesson: Lesson, images: Path, folder: Path) -> dict[str, Any]:
+def _fit(job: Job, recipe: RoleConfig, lesson: Lesson, images: ImageStore, folder: Path) -> dict[str, Any]:
     annotations = lesson.annotations
     torch.manual_seed(job.pipeline.seed)
     model = build_model(recipe.model, len(annotations.classes), load_weights=True)
