@@ -20,7 +20,7 @@ PACKAGE = ROOT / "src" / "deepmac_distill"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 CODE = [
     path
-    for base in (PACKAGE, ROOT / "benchmarks", ROOT / "tests")
+    for base in (PACKAGE, *(ROOT / name for name in ("benchmarks", "examples", "tests")))
     for path in base.rglob("*.py")
     if path != Path(__file__)
 ]
