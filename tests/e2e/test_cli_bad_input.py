@@ -255,7 +255,7 @@ for arguments in json.loads(sys.argv[1]):
 """
 
 
-def test_a_mistake_in_a_pipeline_is_told_before_torch_is_imported(tmp_path: Path) -> None:
+def test_a_mistake_in_a_pipeline_is_reported_before_torch_is_imported(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("[teacher.train]\nlr = 'fast'")
     given = ["--data", "anywhere", "--set"]
     commands = {
@@ -330,7 +330,7 @@ def test_boxes_without_area_are_counted_by_default_and_refused_where_strict(
     assert json.loads((tmp_path / "run" / "select" / "counts.json").read_text())["unlabeled"] == 1
 
 
-def test_a_mask_of_two_points_is_told_and_labeled_like_a_box_without_one(
+def test_a_mask_of_two_points_is_reported_and_labeled_like_a_box_without_one(
     teach, deepmac, data: Path, tmp_path: Path
 ) -> None:
     raw = document()

@@ -1,4 +1,4 @@
-"""`deepmac forecast` tells what a pipeline needs and refuses what cannot end well, before anything starts."""
+"""`deepmac forecast` reports what a pipeline needs and refuses what cannot end well, before it starts."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def job_of(pipeline: Pipeline, out: Path) -> stages.Job:
     return stages.Job(pipeline=pipeline, source=None, run=RunDir(out), progress=Silent())
 
 
-def test_it_tells_of_every_stage_and_writes_nothing(forecast, data: Path, tmp_path: Path) -> None:
+def test_it_lists_every_stage_and_writes_nothing(forecast, data: Path, tmp_path: Path) -> None:
     before = sorted(data.rglob("*"))
     ended = forecast()
     assert ended.code == 0, ended.err
@@ -90,7 +90,7 @@ def test_it_tells_of_every_stage_and_writes_nothing(forecast, data: Path, tmp_pa
     assert not (tmp_path / "run").exists() and sorted(data.rglob("*")) == before
 
 
-def test_one_role_alone_is_told_alone(forecast) -> None:
+def test_one_role_alone_is_reported_alone(forecast) -> None:
     ended = forecast("--student")
     assert ended.code == 0 and "evaluate-student" in ended.out
     assert "teacher" not in ended.out and "pseudolabel" not in ended.out

@@ -55,7 +55,9 @@ def ious(folder: Path) -> dict[int, float]:
     return {row["annotation_id"]: row["iou"] for row in table}
 
 
-def test_a_class_agnostic_model_is_judged_on_boxes_of_other_classes(chain, deepmac, lvis, tmp_path) -> None:
+def test_a_class_agnostic_model_is_evaluated_on_boxes_of_other_classes(
+    chain, deepmac, lvis, tmp_path
+) -> None:
     run, _ = chain
     weights, out = run / "teacher" / "weights.safetensors", tmp_path / "out"
     given = ["--config", run / "config.toml", "--out", out, *flags_of(lvis)]

@@ -1,4 +1,4 @@
-"""`train.init_from`: what is loaded and told, what is refused, and what may not leak."""
+"""`train.init_from`: what is loaded and reported, what is refused, and what may not leak."""
 
 from __future__ import annotations
 

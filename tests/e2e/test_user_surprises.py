@@ -74,7 +74,7 @@ def test_labels_of_classes_under_other_ids_are_refused(run_copy, deepmac, tmp_pa
     assert not (run / "student").exists()
 
 
-def test_a_teacher_whose_masks_belong_to_classes_is_told_of(chain, deepmac, tmp_path: Path) -> None:
+def test_a_teacher_whose_masks_belong_to_classes_is_reported_of(chain, deepmac, tmp_path: Path) -> None:
     toml = tmp_path / "mask_rcnn.toml"
     train = chain[0] / "scenes-train"
     for agnostic, told in (("false", True), ("true", False)):

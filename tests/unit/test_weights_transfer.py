@@ -1,4 +1,4 @@
-"""What fits of a file is loaded, and what does not is told."""
+"""What fits of a file is loaded; the rest is reported."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_another_mask_head_leaves_the_rest_to_be_loaded() -> None:
     assert left_over == f"{count} tensors of the file have no place here: mask_head {count}"
 
 
-def test_another_number_of_classes_is_told_by_both_shapes() -> None:
+def test_another_number_of_classes_is_reported_by_both_shapes() -> None:
     source, target = deepmac(classes=5), deepmac(classes=3)
     report = load_partially(target, source.state_dict(), "w")
     assert {one.name for one in report.skipped} == HEATMAP
@@ -128,7 +128,7 @@ def test_what_would_fit_is_known_without_memory_and_changes_nothing() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in source.state_dict().items())
 
 
-def test_many_parts_without_a_place_are_told_briefly() -> None:
+def test_many_parts_without_a_place_are_reported_briefly() -> None:
     weights = deepmac().state_dict() | {f"extra{i}.weight": torch.zeros(1) for i in range(20)}
     *_, line = load_partially(deepmac(), weights, "w").lines()
     assert line.startswith("20 tensors of the file have no place here: extra0 1, extra1 1, ")
