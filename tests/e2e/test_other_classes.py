@@ -152,3 +152,23 @@ def test_detections_are_matched_by_name(per_class, chain, deepmac, tmp_path: Pat
         rows = json.loads((folder / "summary.json").read_text())["per_class"]
         found.append({row["name"]: (row["segm_AP"], row["bbox_AP"], row["model"]) for row in rows})
     assert found[0] == found[1]
+
+
+def test_a_student_carries_the_masks_that_its_teacher_saw(chain, deepmac, tmp_path: Path) -> None:
+    """Labels of a teacher that saw more classes than this run's seen ones: the student did too."""
+    out, scenes = tmp_path / "run", chain[0] / "scenes-train"
+    seen = ["--seen", SEEN_SHAPES[0]]
+    data = ["--annotations", scenes / "instances.json", "--images", scenes / "images"]
+    weights = ["--model", chain[0] / "teacher" / "weights.safetensors"]
+    given = ["--config", chain[0] / "config.toml", "--out", out, *data, *seen]
+    assert deepmac("pseudolabel", *weights, *given).code == 0
+    ended = deepmac("student", "--config", chain[0] / "config.toml", "--out", out, *data, *seen)
+    assert ended.code == 0, ended.err
+    card = read_card(out / "student" / "weights.safetensors")
+    assert card.shown == {SEEN_SHAPES[0]} and card.teacher_mask_classes == tuple(sorted(SEEN_SHAPES[1:]))
+    assert card.seen_mask_classes == tuple(sorted(SEEN_SHAPES))
+
+
+def test_a_plain_student_s_card_is_as_it_was(chain) -> None:
+    card = read_card(chain[0] / "student" / "weights.safetensors")
+    assert card.teacher_mask_classes == () and "teacher_mask_classes" not in card.as_dict()

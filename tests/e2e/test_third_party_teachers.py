@@ -153,6 +153,26 @@ def test_of_a_teacher_whose_history_nobody_knows_no_class_is_unseen(
     assert figures["shown_elsewhere"]["classes"] == figures["all"]["classes"] - figures["seen"]["classes"]
 
 
+def test_its_student_cannot_claim_what_its_teacher_cannot(
+    deepmac, scenes_toml: Path, home: Path, tmp_path: Path
+) -> None:
+    toml = pipeline(scenes_toml, tmp_path, f"{home / 'ellipses.py'}:Ellipses")
+    out = tmp_path / "run"
+    assert deepmac("run", toml, "--out", out, "--allow-code").code == 0
+    weights = out / "student" / "weights.safetensors"
+    assert read_card(weights).seen_mask_classes is None
+    assert read(out / "report" / "summary.json")["student"]["given_boxes"]["unseen"]["classes"] == 0
+    for labels in (out / "select" / "instances.json", out / "pseudolabel" / "masks.parquet"):
+        other = tmp_path / f"by-{labels.suffix[1:]}"
+        ended = deepmac("student", "--labels", labels, "--config", toml, "--out", other)
+        assert ended.code == 0, ended.err
+        assert read_card(other / "student" / "weights.safetensors").seen_mask_classes is None
+    start = ["--set", f"student.train.init_from={weights}"]
+    refused = deepmac("run", scenes_toml, "--out", tmp_path / "leak", *start)
+    last = refused.err.splitlines()[-1]
+    assert refused.code == 2 and "may have been shown masks of" in last and "data.seen says unseen" in last
+
+
 BROKEN = [
     ("return torch.ones(len(instances), 16, 16)", "got Tensor, expected SegmentedMasks"),
     ("return SegmentedMasks.of(torch.ones(len(instances), 8, 8))", "torch.float32, expected ("),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,15 @@ from deepmac_distill.labels.table import SCHEMA_VERSION
 
 Annotation = dict[str, Any]
 MARK = "deepmac_distill"  # the key at the top of a COCO file of ours: its `source` and `mask_score` are ours
+SEEN_MASK_CLASSES = "seen_mask_classes"  # whose masks the teacher saw: under that key, and in a provenance
 
 
 def write_instances_json(
-    source: dict[str, Any], labels: pa.Table, rules: Rules, path: Path
+    source: dict[str, Any],
+    labels: pa.Table,
+    rules: Rules,
+    path: Path,
+    seen_mask_classes: tuple[str, ...] | None = None,
 ) -> dict[str, int]:
     """Write a COCO file with every key of the source, and say how many annotations had which end.
 
@@ -38,6 +44,7 @@ def write_instances_json(
     Args:
         source: as `Annotations.document` gives it, hidden masks gone, its annotations valid; left as it is.
         labels: rows of LABELS_SCHEMA, one for each annotation of the source.
+        seen_mask_classes: names of the classes whose masks the teacher saw; None: nobody knows.
 
     Returns:
         counts of `human`, `teacher`, `rejected` and `unlabeled` (which add up to the source's annotations),
@@ -68,10 +75,26 @@ def write_instances_json(
         annotations += [end] if end is not None else []
     counts["written"] = len(annotations)
     images = [image | {"file_name": file_name_of(image)} for image in source["images"]]
-    document = source | {"images": images, "annotations": annotations, MARK: {"schema": SCHEMA_VERSION}}
+    mark = {"schema": SCHEMA_VERSION, SEEN_MASK_CLASSES: seen_mask_classes}
+    document = source | {"images": images, "annotations": annotations, MARK: mark}
     with written_whole(path) as aside, aside.open("w", encoding="utf-8") as file:
         json.dump(document, file, separators=(",", ":"))
     return counts
+
+
+def seen_mask_classes_of(head: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Of the teacher whose masks a COCO file of ours holds: the classes whose masks it saw; None: unknown."""
+    mark = head.get(MARK)
+    return names_or_unknown(mark.get(SEEN_MASK_CLASSES) if isinstance(mark, dict) else None)
+
+
+def names_or_unknown(found: object) -> tuple[str, ...] | None:
+    """Names from a file; what is no list of names says nothing.
+
+    >>> names_or_unknown(["cat"]), names_or_unknown([]), names_or_unknown(None), names_or_unknown("cat")
+    (('cat',), (), None, None)
+    """
+    return tuple(map(str, found)) if isinstance(found, list) else None
 
 
 def _rows_of(annotations: list[Annotation], sizes: dict[int, tuple[int, int]], labels: pa.Table) -> list[int]:

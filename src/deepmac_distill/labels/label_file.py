@@ -18,7 +18,7 @@ from deepmac_distill.files import sha256_of_file
 from deepmac_distill.geometry.boxes import clip_boxes, xywh_to_xyxy
 from deepmac_distill.labels.checks import check_facts, check_grids, check_masks
 from deepmac_distill.labels.cut import box_ious, recut
-from deepmac_distill.labels.export import write_instances_json
+from deepmac_distill.labels.export import SEEN_MASK_CLASSES, names_or_unknown, write_instances_json
 from deepmac_distill.labels.rules import Rules
 from deepmac_distill.labels.table import LABELS_SCHEMA, provenance_of, require_schema
 
@@ -69,6 +69,15 @@ class Labels:
         with _opened(self.path) as file:
             return provenance_of(self.path, file.schema_arrow)
 
+    @property
+    def seen_mask_classes(self) -> tuple[str, ...] | None:
+        """Names of the classes whose masks the teacher saw; None: nobody knows.
+
+        Raises:
+            DataError: as `provenance`.
+        """
+        return names_or_unknown(self.provenance.get(SEEN_MASK_CLASSES))
+
     def with_cut(self, cut: float) -> Labels:
         """The same labels with the teacher's masks cut at another threshold, when they are read.
 
@@ -90,7 +99,7 @@ class Labels:
 
     def export_coco(self, source: dict[str, Any], rules: Rules, path: Path) -> dict[str, int]:
         """Write a COCO file of the source's annotations: see `write_instances_json`."""
-        return write_instances_json(source, self.table, rules, path)
+        return write_instances_json(source, self.table, rules, path, self.seen_mask_classes)
 
     def soft_grids(self) -> Iterator[tuple[int, list[bytes | None]]]:
         """The number of the first row, and the soft grids of some rows from there on; never all at once.

@@ -44,6 +44,11 @@ class Weights:
         return str(self.path)
 
     @property
+    def identity(self) -> str:
+        """What changes with the weights."""
+        return self.sha256
+
+    @property
     def role(self) -> str:
         """teacher | student."""
         return self.card.role
@@ -103,6 +108,11 @@ class Segmenter:
         return cls(name, arguments, load_segmenter(name, arguments, allow_code))
 
     @property
+    def identity(self) -> str:
+        """What changes with the masks."""
+        return self.installed.spec.identity
+
+    @property
     def card(self) -> None:
         """It has none."""
         return None
@@ -115,7 +125,7 @@ class Segmenter:
     def inputs(self, key: str) -> dict[str, object]:
         """What a stage that uses the model depends on."""
         given = {f"teacher.arguments.{name}": value for name, value in self.arguments.items()}
-        return {key: self.installed.spec.identity, "teacher.segmenter": self.name, **given} | (
+        return {key: self.identity, "teacher.segmenter": self.name, **given} | (
             {"teacher code": self.installed.code_sha256} if self.installed.code_sha256 else {}
         )
 

@@ -46,7 +46,7 @@ def evaluate(job: Job, model: Trained | Path) -> Path:
     source = source_of(job, model)
     truth = job.read(data.annotations, hide_unseen=False)
     upper_bound = model == "student-human"  # the one model that saw every mask, on purpose
-    stage = f"evaluate-{model if isinstance(model, str) else sha256_of_file(model)[:8]}"
+    stage = f"evaluate-{model if isinstance(model, str) else source.identity[:8]}"
 
     def work(folder: Path) -> None:
         job.run.log_validation_reading(stage, data.annotations)

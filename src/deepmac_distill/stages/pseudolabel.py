@@ -17,6 +17,7 @@ from deepmac_distill.errors import DataError
 from deepmac_distill.files import write_json
 from deepmac_distill.inference import boxes_for, images_at_once, segment_boxes
 from deepmac_distill.labels.describe import label_unit
+from deepmac_distill.labels.export import SEEN_MASK_CLASSES
 from deepmac_distill.labels.table import assemble, finished_units, write_unit
 from deepmac_distill.models.load import Source, segmenter_for
 from deepmac_distill.stages.job import Job, training_split
@@ -68,7 +69,7 @@ def _label_facts(job: Job, annotations: Annotations, images: ImageStore, source:
         provenance = {
             **inputs,
             "teacher_card": source.provenance(),
-            "seen_mask_classes": source.seen_mask_classes,
+            SEEN_MASK_CLASSES: source.seen_mask_classes,
             "seen": annotations.classes.seen_names,
             "deepmac-distill": __version__,
         }

@@ -19,6 +19,7 @@ from deepmac_distill.data.loader import training_batches
 from deepmac_distill.dataset.coco import Annotations, require_seen_masks
 from deepmac_distill.errors import CheckpointError, ConfigError
 from deepmac_distill.files import sha256_of_file
+from deepmac_distill.labels.export import seen_mask_classes_of
 from deepmac_distill.labels.lesson import ChosenLabels, Lesson
 from deepmac_distill.models.build import build_model, require_backbone_weights
 from deepmac_distill.stages.job import Job, training_split
@@ -136,6 +137,7 @@ def train_stage(
         job.progress.note(f"{stage}: {_described(recipe)} on {job.device}")
         state = _fit(job, recipe, lesson, images, folder)
         card = _card(role, recipe, annotations, seen, pretrained_mask_classes)
+        card = card.taught_by(_teacher_mask_classes(annotations, labels))
         save_weights(folder / "weights.safetensors", state, card)
 
     return job.do(stage, inputs, work) / "weights.safetensors"
@@ -182,6 +184,13 @@ def _pretrained_mask_classes(
         return ()
     require_not_shown(path, card, annotations.classes.names, seen)
     return card.seen_mask_classes or ()  # unknown is refused, unless every class may be seen
+
+
+def _teacher_mask_classes(annotations: Annotations, labels: ChosenLabels | None) -> tuple[str, ...] | None:
+    """Classes whose masks the teacher saw, of whose masks this training learns; None: nobody knows."""
+    if labels is not None:
+        return labels.labels.seen_mask_classes
+    return seen_mask_classes_of(annotations.head) if annotations.counts["teacher_masks"] else ()
 
 
 def _role_of(stage: Trained) -> Role:

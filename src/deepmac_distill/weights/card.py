@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,15 @@ class ModelCard:
         if self.teacher_mask_classes is None:
             return None
         return tuple(sorted(self.shown | set(self.teacher_mask_classes)))
+
+    def taught_by(self, teacher: tuple[str, ...] | None) -> ModelCard:
+        """The card of weights that learned from a teacher's masks.
+
+        Args:
+            teacher: names of the classes whose masks the teacher saw; None: nobody knows.
+        """
+        more = None if teacher is None else tuple(sorted(set(teacher) - self.shown))
+        return replace(self, teacher_mask_classes=more)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values, without what says nothing: cards of plain trainings stay as they were."""
