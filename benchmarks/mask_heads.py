@@ -24,9 +24,10 @@ from deepmac_distill.devices import environment, use_threads
 from deepmac_distill.errors import DistillError
 from deepmac_distill.experiments.mask_head_costs import costs
 from deepmac_distill.experiments.mask_head_rows import GRABCUT, ROWS
-from deepmac_distill.experiments.mask_head_table import compare_rows, made, markdown
+from deepmac_distill.experiments.mask_head_table import compare_rows, made, table
 from deepmac_distill.experiments.mask_heads import Comparison, HeadRecipe, compare_heads
 from deepmac_distill.files import write_json
+from deepmac_distill.report.markdown import markdown_table
 
 RECIPE = ("steps", "batch_size", "views", "warmup_steps")  # of `HeadRecipe`, with a flag each
 
@@ -81,7 +82,7 @@ def show(given: argparse.Namespace) -> None:
     }
     if given.json:
         write_json(given.json, document)
-    print(markdown(document))
+    print(markdown_table(table(document)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,8 +23,7 @@ from deepmac_distill.config import load_pipeline
 from deepmac_distill.evaluation.results import Evaluation, Retention, from_json
 from deepmac_distill.evaluation.retention import ARMS
 from deepmac_distill.evaluation.splits import Split
-from deepmac_distill.experiments import appendix_b_table, latency
-from deepmac_distill.experiments.mask_head_table import markdown
+from deepmac_distill.experiments import appendix_b_table, latency, mask_head_table
 from deepmac_distill.files import write_json
 from deepmac_distill.report.markdown import markdown_table
 from deepmac_distill.report.table import Cell, Column, Table, columns, names, percent
@@ -158,7 +157,7 @@ def heads_table(result: dict[str, Any]) -> str:
     made = next(row["inputs"] for row in result["made"].values() if "steps" in row["inputs"])
     return "\n".join(
         [
-            markdown(result),
+            markdown_table(mask_head_table.table(result)),
             "",
             f"`make mask-heads DATA=FOLDER`: {seeds}; {made['steps']} steps "
             f"of {made['batch_size']} images, {result['environment']['cores']} cores of "

@@ -14,6 +14,18 @@ import pytest
 
 import appendix_b
 from deepmac_distill.data.synthetic import SEEN_SHAPES
+from deepmac_distill.evaluation.results import (
+    CocoStats,
+    Detected,
+    Evaluation,
+    Interval,
+    MeanIoU,
+    SizeIoU,
+    Sizes,
+    SplitIoU,
+    to_json,
+)
+from deepmac_distill.evaluation.splits import BySplit
 from deepmac_distill.experiments import appendix_b_table
 from deepmac_distill.experiments.appendix_b import RUNS, Runs, Step, plan
 from deepmac_distill.paper import claims, speeds
@@ -188,10 +200,18 @@ def test_the_steps_of_the_sample_run_and_end_in_a_table(
 
 def summary(iou: float, ap: float | None) -> dict[str, Any]:
     """Figures of one evaluation; of unseen classes half, of seen ones the rest."""
-    shares = {"all": 1.0, "seen": 1.5, "unseen": 0.5}
-    segm = None if ap is None else {split: {"AP": ap * share} for split, share in shares.items()}
-    given = {split: {"class_mean_iou": {"model": iou * share}} for split, share in shares.items()}
-    return {"given_boxes": given, "detected": {"segm": segm, "bbox": segm}}
+
+    def given_boxes(share: float) -> SplitIoU:
+        means = MeanIoU(iou * share, 0.5, 0.5)
+        size, nothing = SizeIoU(means, means, 1, 1), Interval(None)
+        return SplitIoU(means, means, 1, 1, 0.0, nothing, nothing, nothing, Sizes(size, size, size))
+
+    def detected(share: float) -> CocoStats:
+        return CocoStats(*[(ap or 0) * share] * 12, instances=1, ignored=0)
+
+    shares = BySplit(all=1.0, seen=1.5, unseen=0.5)
+    segm = None if ap is None else shares.map(detected)
+    return to_json(Evaluation(shares.map(given_boxes), Detected(segm, segm), ()))
 
 
 def fabricate(runs: Path, name: str, role: str, figures: dict[str, Any], seen: str = "voc") -> None:

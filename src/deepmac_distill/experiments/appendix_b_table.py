@@ -11,6 +11,7 @@ from typing import Any
 
 from deepmac_distill.chain import Role
 from deepmac_distill.config import FOLDER, DeepMacConfig, RoleConfig, load_pipeline
+from deepmac_distill.evaluation.results import Evaluation, read_result
 from deepmac_distill.experiments.appendix_b import FOLDERS, MAIN, RUNS, Protocol
 from deepmac_distill.files import write_json
 from deepmac_distill.paper import claims
@@ -45,16 +46,17 @@ def rows(runs: Path, protocol: Protocol) -> list[Row]:
     return found
 
 
-def figures_of(summary: Mapping[str, Any], kind: str) -> dict[str, float | None] | None:
-    """The figures of a `summary.json` in percent: {split: value}; None where it has none of that kind."""
+def figures_of(found: Evaluation, kind: str) -> dict[str, float | None] | None:
+    """The figures of an evaluation in percent: {split: value}; None where it has none of that kind."""
     if kind == "mask IoU in given boxes":
-        given = summary["given_boxes"]
-        values = {split: given[split]["class_mean_iou"]["model"] for split in SPLITS}
-    elif summary["detected"]["segm"] is None:
+        values = found.given_boxes.map(lambda row: row.class_mean_iou.model)
+    elif found.detected.segm is None:
         return None
     else:
-        values = {split: summary["detected"]["segm"][split]["AP"] for split in SPLITS}
-    return {split: None if value is None else 100 * value for split, value in values.items()}
+        values = found.detected.segm.map(lambda row: row.AP)
+    return {
+        split: None if value is None else 100 * value for split, value in values.items() if split in SPLITS
+    }
 
 
 def described(recipe: RoleConfig) -> str:
@@ -146,7 +148,10 @@ def _ours(runs: Path, protocol: Protocol, row: str, kind: str) -> tuple[dict[str
     evaluation = runs / name / f"evaluate-{role}" / "summary.json"
     if not evaluation.is_file():
         return None, f"not run: no evaluate-{role} in {name}"
-    figures, pipeline = figures_of(_read(evaluation), kind), load_pipeline(runs / name / "config.json")
+    figures, pipeline = (
+        figures_of(read_result(evaluation, Evaluation), kind),
+        load_pipeline(runs / name / "config.json"),
+    )
     if figures is None:
         return None, "not run: evaluated in given boxes only"
     if pipeline.data.seen != ("voc",):  # other classes than those that the columns are named after

@@ -20,7 +20,7 @@ from deepmac_distill.evaluation.results import Interval, to_json
 from deepmac_distill.evaluation.splits import Split
 from deepmac_distill.evaluation.summary import paired_ious
 from deepmac_distill.experiments.mask_head_rows import GRABCUT, ROWS
-from deepmac_distill.report.table import percent, points
+from deepmac_distill.report.table import Cell, Column, Table, columns, names
 from deepmac_distill.rundir import DONE, read_record
 
 
@@ -32,9 +32,9 @@ def compare_rows(out: Path, annotations: Annotations, resamples: int = 1000) -> 
     paired = paired_ious(ious)
     first = next(iter(ious.values()))
     paired = paired.append_column("box", first["box_baseline_iou"])
-    names = [*ious, "box"]
-    means = Means.of(paired, names, annotations.classes, resamples, seed=0)
-    column = {name: position for position, name in enumerate(names)}
+    models = [*ious, "box"]
+    means = Means.of(paired, models, annotations.classes, resamples, seed=0)
+    column = {name: position for position, name in enumerate(models)}
 
     def difference(split: Split, a: str, b: str) -> dict[str, float | None]:
         values = means.class_means[split]
@@ -42,7 +42,7 @@ def compare_rows(out: Path, annotations: Annotations, resamples: int = 1000) -> 
         return found
 
     rows = {}
-    for name in names:
+    for name in models:
         rows[name] = {
             "iou": {split: float(means.class_means[split][0, column[name]]) for split in ("seen", "unseen")},
             "minus_box": {split: difference(split, name, "box") for split in ("seen", "unseen")},
@@ -71,40 +71,52 @@ def made(out: Path) -> dict[str, Any]:
     }
 
 
-def markdown(document: Mapping[str, Any]) -> str:
-    """The comparison as one table."""
-    lines = [
-        "| model | unseen IoU | − box | seen IoU | minus | unseen IoU, ours | unseen mask AP, the paper's "
-        "| parameters | GMACs | forward ms | training ms | kept MiB |",
-        "|---|---:|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for name, row in sorted(document["rows"].items(), key=lambda item: -item[1]["iou"]["unseen"]):
-        cells = [name, percent(row["iou"]["unseen"])]
-        cells += ["" if name == "box" else _points(row["minus_box"]), percent(row["iou"]["seen"])]
-        if "against" in row:
-            own, rivals = row["paper"]["mask AP of unseen classes"]
-            cells += [row["against"], _points(row["difference"])]
-            cells += [f"{own - rivals:+.1f} ({row['paper']['where']})"]
-        else:
-            cells += ["", "", ""]
-        cost = document["costs"].get(name)
-        if cost:
-            cells += [f"{cost['parameters']:,}", f"{cost['gmacs']:.3f}"]
-            cells += [f"{cost[key]:.1f}" for key in ("forward_ms", "training_ms", "saved_mib")]
-        else:
-            cells += [""] * 5
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def table(document: Mapping[str, Any]) -> Table:
+    """The comparison as one table, the best of unseen classes first."""
+    rows = sorted(document["rows"].items(), key=lambda item: -item[1]["iou"]["unseen"])
+    return Table(
+        "Mask heads on a frozen model",
+        (
+            *names("model"),
+            Column("unseen IoU"),
+            Column("− box", "points"),
+            Column("seen IoU"),
+            Column("minus", "text"),
+            Column("unseen IoU, ours", "points"),
+            *columns("figure", ("unseen mask AP, the paper's", "parameters", "GMACs")),
+            *columns("figure", ("forward ms", "training ms", "kept MiB")),
+        ),
+        tuple(
+            (
+                *(name, row["iou"]["unseen"], "" if name == "box" else _interval(row["minus_box"])),
+                *(row["iou"]["seen"], *_rival_cells(row), *_cost_cells(document["costs"].get(name))),
+            )
+            for name, row in rows
+        ),
+    )
 
 
-def _points(difference: Mapping[str, Any]) -> str:
-    return points(Interval(**difference["unseen"]))
+def _rival_cells(row: Mapping[str, Any]) -> tuple[Cell, ...]:
+    """The rival, our difference to it and the paper's."""
+    if "against" not in row:
+        return "", "", ""
+    own, rivals = row["paper"]["mask AP of unseen classes"]
+    return row["against"], _interval(row["difference"]), f"{own - rivals:+.1f} ({row['paper']['where']})"
+
+
+def _cost_cells(cost: Mapping[str, float] | None) -> tuple[Cell, ...]:
+    if not cost:
+        return ("",) * 5
+    times = (f"{cost[key]:.1f}" for key in ("forward_ms", "training_ms", "saved_mib"))
+    return (f"{cost['parameters']:,}", f"{cost['gmacs']:.3f}", *times)
+
+
+def _interval(difference: Mapping[str, Any]) -> Interval:
+    return Interval(**difference["unseen"])
 
 
 def _seed_tables(folder: Path) -> list[pa.Table]:
-    return [
-        pq.read_table(path).sort_by("annotation_id") for path in sorted(folder.glob("seed-*/ious.parquet"))
-    ]
+    return [pq.read_table(path).sort_by("row") for path in sorted(folder.glob("seed-*/ious.parquet"))]
 
 
 def _mean_over_seeds(folder: Path) -> pa.Table:
