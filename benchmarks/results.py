@@ -181,7 +181,7 @@ TABLES = {
     "retention": (lambda *results: retention_table(results), "coco_sample", "coco_sample_mask_rcnn"),
     "mask_heads": (heads_table, "mask_heads"),
     "appendix_b": (appendix_table, "appendix_b_small"),
-    "latency": (latency.table, "latency"),
+    "latency": (latency.page, "latency"),
     "codec": (codec_table, "codec"),
 }
 

@@ -90,16 +90,16 @@ def test_the_table_has_medians_spreads_and_ratios_to_the_first() -> None:
             },
         },
     }
-    lines = latency.table(result).splitlines()
+    lines = latency.page(result).splitlines()
     assert lines[2] == "| deep | 2.35 M | 128 | 20.0 (10.0 to 30.0) | 1.00 | 50.0 (40.0 to 60.0) | 1.00 |"
     assert lines[3] == "| shallow | 1.00 M | 64 | 5.0 (4.0 to 99.0) | 0.25 | – | – |"
     assert "Some CPU" in lines[5] and "Some GPU" not in lines[5] and "float32" in lines[5]
     rules = [line for line in lines if line.startswith("|---")]
     assert [line.count("|") for line in lines[:4]] == [8] * 4 and len(rules) == 2
-    ours, theirs = latency.table(result).split("From another machine, a V100")
+    ours, theirs = latency.page(result).split("From another machine, a V100")
     assert "Mask R-CNN" not in ours and "| 232 |" in theirs and "deep" not in theirs
     result |= {"device": "cuda", "autocast": True}
-    assert "Some GPU" in latency.table(result) and "bfloat16" in latency.table(result)
+    assert "Some GPU" in latency.page(result) and "bfloat16" in latency.page(result)
 
 
 def test_four_models_in_one_run(given: dict[str, Path], tmp_path: Path, deepmac) -> None:
@@ -119,7 +119,7 @@ def test_four_models_in_one_run(given: dict[str, Path], tmp_path: Path, deepmac)
         assert len(row["segment"]) == 2 and min(row["segment"]) > 0
         assert row["detect"] is None if name == "blind" else min(row["detect"]) > 0
     out = ended.out
-    assert out == latency.table(found) + "\n"
+    assert out == latency.page(found) + "\n"
     assert re.search(r"^\| blind .*\| – \| – \|$", out, re.MULTILINE)
 
 

@@ -46,6 +46,6 @@ def bench(
         max_detections=max_detections,
         device=device,
     )
-    print(latency.table(found))
+    print(latency.page(found))
     if as_json:
         write_json(as_json, found)

@@ -29,7 +29,8 @@ from deepmac_distill.models.deepmac import DeepMac
 from deepmac_distill.models.load import Weights
 from deepmac_distill.models.mask_rcnn import MaskRcnn
 from deepmac_distill.paper import speeds
-from deepmac_distill.report.table import MISSING
+from deepmac_distill.report.markdown import markdown_table
+from deepmac_distill.report.table import MISSING, Table, columns, names
 from deepmac_distill.structures import Batch
 
 TASKS = {"segment": "masks in given boxes", "detect": "detection with masks"}
@@ -125,35 +126,51 @@ def measure(
     }
 
 
-def table(result: Mapping[str, Any]) -> str:
+def page(result: Mapping[str, Any]) -> str:
     """Markdown: the models of this run, then the paper's, which another machine timed."""
-    first = next(iter(result["models"].values()))
-    lines = ["| model | parameters | canvas px |", "|---|---:|---:|"]
-    for title in TASKS.values():
-        lines[0] += f" {title}, ms/image | to the first |"
-        lines[1] += "---:|---:|"
-    for name, row in result["models"].items():
-        cells = [name, f"{row['parameters'] / 1e6:.2f} M", str(row["canvas_px"])]
-        for task in TASKS:
-            cells += [_spread(row[task]), _ratio(row[task], first[task])]
-        lines.append(f"| {' | '.join(cells)} |")
     hardware = result["environment"]
     device = hardware["gpus"][0] if result["device"].startswith("cuda") else hardware["processor"]
-    lines += [
-        "",
-        f"{device}, {result['threads']} threads, torch {hardware['packages']['torch']}, "
-        f"{'bfloat16' if result['autocast'] else 'float32'}: batch size 1, {result['images']} images, "
-        f"{result['boxes_per_image']:.1f} given boxes an image, at most {result['max_detections']} "
-        f"detections; median of {result['rounds']} rounds (least to most).",
-        "",
-        "From another machine, a V100, as the paper has it (arXiv:2104.00613, table 8 and appendix B.2); to "
-        "be compared with each other, not with the figures above:",
-        "",
-        "| model of the paper | canvas px | detection with masks, ms/image |",
-        "|---|---:|---:|",
-        *(f"| {row.model} | {row.canvas_px or MISSING} | {row.milliseconds} |" for row in speeds()),
-    ]
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            markdown_table(measured_table(result)),
+            "",
+            f"{device}, {result['threads']} threads, torch {hardware['packages']['torch']}, "
+            f"{'bfloat16' if result['autocast'] else 'float32'}: batch size 1, {result['images']} images, "
+            f"{result['boxes_per_image']:.1f} given boxes an image, at most {result['max_detections']} "
+            f"detections; median of {result['rounds']} rounds (least to most).",
+            "",
+            "From another machine, a V100, as the paper has it (arXiv:2104.00613, table 8 and appendix B.2); "
+            "to be compared with each other, not with the figures above:",
+            "",
+            markdown_table(paper_table()),
+        ]
+    )
+
+
+def measured_table(result: Mapping[str, Any]) -> Table:
+    """The models of this run."""
+    first = next(iter(result["models"].values()))
+    headings = [heading for title in TASKS.values() for heading in (f"{title}, ms/image", "to the first")]
+    return Table(
+        "Latency",
+        (*names("model"), *columns("figure", ("parameters", "canvas px", *headings))),
+        tuple(
+            (
+                *(name, f"{row['parameters'] / 1e6:.2f} M", row["canvas_px"]),
+                *(cell for task in TASKS for cell in (_spread(row[task]), _ratio(row[task], first[task]))),
+            )
+            for name, row in result["models"].items()
+        ),
+    )
+
+
+def paper_table() -> Table:
+    """The paper's models."""
+    return Table(
+        "Latency of the paper's models",
+        (*names("model of the paper"), *columns("figure", ("canvas px", "detection with masks, ms/image"))),
+        tuple((row.model, row.canvas_px or None, row.milliseconds) for row in speeds()),
+    )
 
 
 def _spread(values: Sequence[float] | None) -> str:
