@@ -44,7 +44,7 @@ def test_a_run_ends_by_naming_what_it_made_and_commands_that_run(
     for name in ("contact_sheet.png", "instances.json", "masks.parquet", "weights.safetensors"):
         assert re.search(rf"^  .*  {re.escape(str(run))}/\S+/{name}$", ended.out, re.MULTILINE), name
     commands = printed_commands(ended.out)
-    assert [words[0] for words in commands] == ["status", "evaluate", "sheet"]
+    assert [words[0] for words in commands] == ["status", "show", "evaluate", "sheet", "detect", "retention"]
     for words in commands:
         assert deepmac(*words).code == 0, words
 
@@ -56,7 +56,7 @@ def test_the_status_of_a_run_that_is_done(chain, deepmac) -> None:
     assert [line.split()[0] for line in lines[: len(CHAIN)]] == [stage.name for stage in CHAIN]
     assert re.fullmatch(r"teacher +done +\d{4}-\d\d-\d\d \d\d:\d\d +weights\.safetensors", lines[0])
     assert all(len(line) <= 80 for line in lines[: len(CHAIN)])
-    assert "stale" not in ended.out and printed_commands(ended.out)[0][0] == "evaluate"
+    assert "stale" not in ended.out and printed_commands(ended.out)[0][0] == "show"
 
 
 def test_status_writes_nothing(run_copy: Callable[..., Path], deepmac) -> None:

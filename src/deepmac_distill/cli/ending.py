@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 from deepmac_distill.chain import command_line, products
 
@@ -21,11 +23,33 @@ def print_ending(run: Path) -> None:
 
 
 def next_commands(run: Path) -> list[str]:
-    """What one can do with a run that is done, as lines for a shell."""
+    """What one can do with a run that is done, as lines for a shell; only what this run has the files for."""
     commands = []
+    if _read(run / "select" / "counts.json").get("teacher"):
+        commands.append(command_line("show", run, out=run / "teacher_masks.png"))
     if (run / "evaluate-student").exists():
         commands.append(command_line("evaluate student --per-class", out=run))
     if (run / "report" / "contact_sheet.png").exists():
         headings = [f"{role}={run / f'evaluate-{role}'}" for role in ("teacher", "student")]
         commands.append(command_line("sheet", *headings, "--of-each", "4", out=run / "sheet.png"))
+    if (run / "evaluate-student" / "detections.json").exists() and (image := _an_image(run)):
+        commands.append(command_line("detect", image, "--model", run, out=run / "detections"))
+    if (run / "scenes-train").exists():  # drawn with the masks of all classes, which retention asks for
+        commands.append(command_line("retention", out=run))
     return commands
+
+
+def _an_image(run: Path) -> Path | None:
+    """The first image that the student was evaluated on."""
+    folder = Path(_read(run / "evaluate-student" / "evaluation.json").get("images") or "")
+    images = (path for path in folder.glob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    return min(images, default=None) if folder.is_absolute() else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON file of a run; empty where it is not there or broken, which `deepmac status` reports."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}
