@@ -419,26 +419,6 @@ def test_two_evaluations_are_compared_in_a_table_or_as_json(chain, deepmac) -> N
     assert same["given_boxes"]["unseen"]["a_minus_b"] == {"value": 0, "low": 0, "high": 0}
 
 
-def test_predict_writes_a_picture_and_coco_beside_the_image(chain, deepmac, tmp_path) -> None:
-    image = tmp_path / "photo.v1.png"
-    shutil.copy(chain[0] / "scenes-val" / "images" / "000001.png", image)
-    ended = deepmac("predict", image, "--box", "4,6,30,20", "--box", "50,50,40,40", "--model", chain[0])
-    assert ended.code == 0
-    assert {path.name for path in tmp_path.iterdir()} == {
-        *("photo.v1.png", "photo.v1-masks.png", "photo.v1-masks.json")
-    }
-    with Image.open(tmp_path / "photo.v1-masks.png") as picture:
-        assert picture.size == (64, 64)
-    coco = COCO(str(tmp_path / "photo.v1-masks.json"))
-    assert [a["bbox"] for a in coco.anns.values()] == [[4, 6, 30, 20], [50, 50, 40, 40]]
-    for annotation in coco.anns.values():
-        x, y, w, h = map(int, annotation["bbox"])
-        mask = coco.annToMask(annotation)
-        assert mask.shape == (64, 64) and mask.sum() == annotation["area"]
-        assert mask[y : y + h, x : x + w].sum() == mask.sum()
-    assert f"{tmp_path / 'photo.v1-masks'}.png" in ended.out
-
-
 def test_predict_gives_the_mask_that_labeling_gives(chain, deepmac, tmp_path) -> None:
     run, _ = chain
     rows = pq.read_table(run / "pseudolabel" / "masks.parquet").to_pylist()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,33 +19,60 @@ from deepmac_distill.errors import ConfigError
 def predict(
     on: Device,
     code: Code,
-    image: Annotated[Path, typer.Argument(help="JPEG or PNG.")],
-    box: Annotated[
-        list[str], typer.Option("--box", help="x,y,w,h in pixels of the image as stored; once per object.")
-    ],
     model: Annotated[Path, typer.Option("--model", help="Weights, or a run directory (its teacher).")],
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="JPEG or PNG files; with --boxes also their folders.")
+    ] = None,
+    box: Annotated[
+        list[str] | None,
+        typer.Option("--box", help="x,y,w,h in pixels of the image as stored; once per object."),
+    ] = None,
+    boxes: Annotated[
+        Path | None, typer.Option("--boxes", help="COCO file of boxes; images beside it, if none are named.")
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Path without suffix; default: IMAGE-masks.")
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Path without suffix; of several images a folder. [IMAGE-masks, masks]"
+        ),
     ] = None,
 ) -> None:
-    """Masks for boxes you give: an overlay PNG and a COCO JSON."""
-    boxes_xywh = [_box(text) for text in box]
-    import numpy as np
-
+    """Masks for boxes you give: a picture with numbered boxes for each image, and a COCO JSON."""
+    if (box is None) == (boxes is None):
+        raise ConfigError("predict: expected either --box, once per object, or --boxes FILE.json")
+    by_hand = [_box(text) for text in box or []]
+    if by_hand and not images:
+        raise ConfigError("predict: got no image, expected at least one beside --box")
     from deepmac_distill import stages
     from deepmac_distill.devices import pick_device
 
-    out = out or image.with_name(f"{image.stem}-masks")
-    out = out.with_suffix("") if out.suffix in (".png", ".json") else out
-    boxes = np.array(boxes_xywh, dtype=np.float64)
-    for annotation in stages.predict(
-        model, pick_device(on.device or "auto"), image, boxes, out, code.allow_code
-    )["annotations"]:
+    if boxes is None:
+        given = stages.the_same_in_each(stages.files_of(images or []), by_hand)
+    else:
+        given = stages.boxes_of_file(boxes, images or [])
+    device = pick_device(on.device or "auto")
+    found = stages.predict(model, device, given, out, Terminal(), code.allow_code)
+    pictures, results = stages.outputs_of(given.files, out)
+    if by_hand:
+        _print_masks(found)
+    if given.left_out:
+        print(f"{given.left_out} crowds and boxes without area are left out")
+    print(
+        f"{len(found['annotations'])} masks: {results} {pictures[0] if len(pictures) == 1 else ''}".rstrip()
+    )
+
+
+def _print_masks(found: dict[str, Any]) -> None:
+    """A line for each box, numbered as on its picture."""
+    names = {image["id"]: image["file_name"] for image in found["images"]}
+    number: Counter[int] = Counter()
+    for mask in found["annotations"]:
+        image = mask["image_id"]
+        number[image] += 1
         print(
-            f"box {annotation['bbox']}: mask of {annotation['area']} px, "
-            f"score {annotation['mask_score']:.2f}, fills the box {annotation['mask_bbox_iou']:.2f}"
+            f"{names[image]}: box {number[image]} {mask['bbox']}: mask of {mask['area']} px, "
+            f"score {mask['mask_score']:.2f}, fills the box {mask['mask_bbox_iou']:.2f}"
         )
-    print(f"{out}.png {out}.json")
 
 
 @command(app)

@@ -10,8 +10,10 @@ from deepmac_distill.stages.check import check, class_statistics
 from deepmac_distill.stages.compare import compare, sheet
 from deepmac_distill.stages.detect import detect
 from deepmac_distill.stages.evaluate import evaluate, read_evaluation, report
+from deepmac_distill.stages.given_boxes import boxes_of_file, the_same_in_each
 from deepmac_distill.stages.job import Job
-from deepmac_distill.stages.predict import predict
+from deepmac_distill.stages.pictures import files_of
+from deepmac_distill.stages.predict import outputs_of, predict
 from deepmac_distill.stages.pseudolabel import pseudolabel
 from deepmac_distill.stages.retention import retention
 from deepmac_distill.stages.run import run
@@ -21,12 +23,16 @@ from deepmac_distill.stages.train import teach
 
 __all__ = [
     "Job",
+    "boxes_of_file",
     "check",
     "class_statistics",
     "compare",
     "detect",
     "evaluate",
+    "files_of",
+    "outputs_of",
     "predict",
+    "the_same_in_each",
     "pseudolabel",
     "read_evaluation",
     "report",

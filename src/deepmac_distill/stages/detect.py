@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepmac_distill.chain import WEIGHTS
 from deepmac_distill.contract import Detector
 from deepmac_distill.data.images import read_image
 from deepmac_distill.errors import ConfigError, DataError
@@ -23,7 +24,8 @@ from deepmac_distill.models.load import Weights
 from deepmac_distill.progress import Progress
 from deepmac_distill.report.contact_sheet import overlay_png
 from deepmac_distill.report.drawing import Overlay, color_of
-from deepmac_distill.stages.pictures import document_of, files_of, picture_names, require_ours, weights_at
+from deepmac_distill.rundir import RunDir
+from deepmac_distill.stages.pictures import document_of, files_of, picture_names, require_ours
 from deepmac_distill.structures import Batch, Instances
 from deepmac_distill.weights.card import ModelCard
 
@@ -76,7 +78,7 @@ def detect(
     files = files_of(given)
     pictures = [out / f"{name}.png" for name in picture_names(files)]
     require_ours([*pictures, out / RESULTS], files)
-    weights = weights_at(model, "student")
+    weights = RunDir(model).output("student", WEIGHTS) if model.is_dir() else model
     source = Weights.read(weights)
     detector, card = source.model(device), source.card
     if not detector.spec.detects:

@@ -10,21 +10,10 @@ from typing import Any
 
 from PIL import Image
 
-from deepmac_distill.chain import WEIGHTS, Role
 from deepmac_distill.errors import ConfigError, DataError, RunError
 from deepmac_distill.report.contact_sheet import SOFTWARE
-from deepmac_distill.rundir import RunDir
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
-
-
-def weights_at(model: Path, role: Role) -> Path:
-    """A weights file, or that of a role in a run directory.
-
-    Raises:
-        RunError: the directory is no run, or the run has no such weights.
-    """
-    return RunDir(model).output(role, WEIGHTS) if model.is_dir() else model
 
 
 def files_of(given: Sequence[Path]) -> list[Path]:

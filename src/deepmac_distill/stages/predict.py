@@ -2,104 +2,179 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from deepmac_distill.contract import BoxSegmenter
 from deepmac_distill.data.images import read_image
 from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.files import write_json
-from deepmac_distill.geometry.boxes import clip_boxes, has_area, xywh_to_xyxy
+from deepmac_distill.geometry.boxes import clip_boxes, has_area, xywh_to_xyxy, xyxy_to_xywh
 from deepmac_distill.inference import segment_boxes, view_for
 from deepmac_distill.labels.cut import LABELING_CUT, CutMasks, box_ious, recut
+from deepmac_distill.models.load import Source, segmenter_for
+from deepmac_distill.progress import Progress
 from deepmac_distill.report.contact_sheet import overlay_png
 from deepmac_distill.report.drawing import Overlay, color_of
+from deepmac_distill.stages.given_boxes import BoxedImage, GivenBoxes
+from deepmac_distill.stages.pictures import document_of, picture_names, require_ours
 from deepmac_distill.stages.sources import source_at
 from deepmac_distill.structures import Batch, Instances
+
+RESULTS = "masks.json"
+FOLDER = Path("masks")
+
+
+def outputs_of(files: Sequence[Path], out: Path | None) -> tuple[list[Path], Path]:
+    """The pictures and the COCO file that are written: a pair beside each other for one image, else a folder.
+
+    >>> outputs_of([Path("photos/dog.jpg")], None)[1], outputs_of([Path("a.jpg"), Path("b.jpg")], None)[1]
+    (PosixPath('dog-masks.json'), PosixPath('masks/masks.json'))
+    """
+    if len(files) != 1:
+        folder = out or FOLDER
+        return [folder / f"{name}.png" for name in picture_names(files)], folder / RESULTS
+    stem = out or Path(f"{files[0].stem}-masks")
+    stem = stem.with_suffix("") if stem.suffix in (".png", ".json") else stem
+    return [stem.with_name(f"{stem.name}.png")], stem.with_name(f"{stem.name}.json")
 
 
 def predict(
     model_at: Path,
     device: torch.device,
-    image_path: Path,
-    boxes_xywh: np.ndarray,
-    out: Path,
+    given: GivenBoxes,
+    out: Path | None,
+    progress: Progress,
     allow_code: bool = False,
 ) -> dict[str, Any]:
-    """Write ``<out>.png``, the image with boxes and masks, and ``<out>.json``, COCO; returns the latter.
+    """Write a picture of each image with numbered boxes and masks, and one COCO file; returns the latter.
+
+    All images and boxes are looked at before anything is written.
 
     Args:
-        boxes_xywh: (N, 4) in pixels of the image as stored; the part over the edge is cut off.
+        out: see `outputs_of`.
 
     Raises:
-        DataError: the image cannot be read, or a box has no area in it.
-        ConfigError: the model has a mask for each class, so a box alone is not enough.
+        DataError: an image cannot be read, or a box has no area in it.
+        ConfigError: the model has a mask for each class, and nothing says of which class a box is.
+        CheckpointError: it has a mask for each class, and lacks one of these.
+        RunError: an output would replace an input, or a file of somebody else.
     """
-    image = read_image(image_path)
-    height, width = image.shape[1:]
-    boxes = clip_boxes(xywh_to_xyxy(boxes_xywh), height, width)
-    for bbox, sound in zip(boxes_xywh.tolist(), has_area(boxes), strict=True):
-        if not sound:
-            raise DataError(f"{image_path}: box {bbox}: no area in the {width} x {height} image (x, y, w, h)")
+    pictures, results = outputs_of(given.files, out)
+    require_ours([*pictures, results], given.files)
+    for image in given.images:
+        _tell_of_clipped(image, _boxes_in(image, read_image(image.path)), progress)
     source = source_at(model_at, allow_code=allow_code)
+    model = _segmenter(source, device, given)
+    results.parent.mkdir(parents=True, exist_ok=True)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image, picture in zip(given.images, pictures, strict=True):
+        pixels = read_image(image.path)
+        boxes, size = _boxes_in(image, pixels), {"height": pixels.shape[1], "width": pixels.shape[2]}
+        masks = masks_in_boxes(model, device, pixels, boxes, image.class_index)
+        images.append({"id": image.image_id, "file_name": image.path.name, **size})
+        annotations += _annotations(image, masks, given.category_ids, source.role, list(size.values()))
+        overlay_png(pixels.permute(1, 2, 0).numpy(), _numbered(boxes, masks), picture)
+    pairs = zip(given.category_ids, given.class_names, strict=True)
+    document = document_of(images, annotations, [{"id": id, "name": name} for id, name in pairs])
+    write_json(results, document)
+    return document
+
+
+def masks_in_boxes(
+    model: BoxSegmenter,
+    device: torch.device,
+    image: Tensor,
+    boxes: NDArray[np.float64],
+    class_index: NDArray[np.int64],
+) -> CutMasks:
+    """The masks of N boxes on one image.
+
+    Args:
+        image: (3, H, W) uint8 RGB.
+        boxes: (N, 4) xyxy in its pixels, clipped to it.
+        class_index: (N,), which only a model whose masks belong to classes reads.
+    """
+    height, width = image.shape[1:]
+    view = view_for(model.spec, height, width)
+    instances = Instances.of_boxes(
+        [torch.from_numpy(view.to_canvas(boxes))], [torch.from_numpy(class_index)], mask_size=1
+    )
+    batch = Batch(view.image(image)[None], torch.tensor([view.fit]), (1,), instances)
+    (segmented,) = segment_boxes(model, [batch], device, autocast=False)
+    return recut(segmented.grids, boxes, np.tile([height, width], (len(boxes), 1)), LABELING_CUT)
+
+
+def _segmenter(source: Source, device: torch.device, given: GivenBoxes) -> BoxSegmenter:
+    if given.named:
+        return segmenter_for(source, device, given.class_names)
     model = source.model(device)
     if not model.spec.class_agnostic:
         raise ConfigError(
             f"{source.name}: has a mask for each class, and a box alone has no class; "
-            "expected weights of a class-agnostic mask head"
+            "expected weights of a class-agnostic mask head, or boxes with classes in a COCO file (--boxes)"
         )
-    view = view_for(model.spec, height, width)
-    batch = Batch(
-        images=view.image(image)[None],
-        image_sizes=torch.tensor([view.fit]),
-        image_ids=(1,),
-        instances=Instances.of_boxes(
-            [torch.from_numpy(view.to_canvas(boxes))],
-            [torch.zeros(len(boxes), dtype=torch.int64)],
-            mask_size=1,
-        ),
-    )
-    (segmented,) = segment_boxes(model, [batch], device, autocast=False)
-    sizes = np.tile([height, width], (len(boxes), 1))
-    masks = recut(segmented.grids, boxes, sizes, LABELING_CUT)
-    document = _coco(image_path.name, height, width, boxes_xywh, masks, source.role)
-    overlays = [
-        Overlay(color=color_of(row), counts=counts, box=tuple(box))
-        for row, (counts, box) in enumerate(zip(masks.counts, boxes, strict=True))
+    return model
+
+
+def _boxes_in(image: BoxedImage, pixels: Tensor) -> NDArray[np.float64]:
+    """(N, 4) xyxy, clipped to the image.
+
+    Raises:
+        DataError: a box has no area in it.
+    """
+    height, width = pixels.shape[1:]
+    boxes = clip_boxes(xywh_to_xyxy(image.boxes_xywh), height, width)
+    for bbox, sound in zip(image.boxes_xywh.tolist(), has_area(boxes), strict=True):
+        if not sound:
+            raise DataError(f"{image.path}: box {bbox}: no area in the {width} x {height} image (x, y, w, h)")
+    return boxes
+
+
+def _tell_of_clipped(image: BoxedImage, boxes: NDArray[np.float64], progress: Progress) -> None:
+    """Note each box of which more than half a pixel is over the edge."""
+    inside = xyxy_to_xywh(boxes)
+    for number, (asked, left) in enumerate(zip(image.boxes_xywh, inside, strict=True), start=1):
+        if np.abs(asked - left).max() > 0.5:
+            at = [round(side, 2) for side in left.tolist()]
+            progress.note(f"{image.path}: box {number} {asked.tolist()}: over the edge, clipped to {at}")
+
+
+def _numbered(boxes: NDArray[np.float64], masks: CutMasks) -> list[Overlay]:
+    return [
+        Overlay(color_of(row), counts, (box[0], box[1], box[2], box[3]), str(row + 1))
+        for row, (counts, box) in enumerate(zip(masks.counts, boxes.tolist(), strict=True))
     ]
-    overlay_png(image.permute(1, 2, 0).numpy(), overlays, out.with_name(f"{out.name}.png"))
-    write_json(out.with_name(f"{out.name}.json"), document)
-    return document
 
 
-def _coco(
-    name: str, height: int, width: int, boxes_xywh: np.ndarray, masks: CutMasks, source: str
-) -> dict[str, Any]:
-    """The masks as a COCO file of one class, `object`: the mask head knows no classes."""
-    scores = zip(
-        masks.scores.tolist(), box_ious(masks.tight_boxes, xywh_to_xyxy(boxes_xywh)).tolist(), strict=True
+def _annotations(
+    image: BoxedImage, masks: CutMasks, category_ids: Sequence[int], role: str, size: list[int]
+) -> list[dict[str, Any]]:
+    columns = zip(
+        *(image.annotation_ids.tolist(), image.class_index.tolist(), image.boxes_xywh.tolist()),
+        *(masks.areas.tolist(), masks.scores.tolist(), masks.counts),
+        box_ious(masks.tight_boxes, xywh_to_xyxy(image.boxes_xywh)).tolist(),
+        strict=True,
     )
-    annotations = [
+    return [
         {
-            "id": row,
-            "image_id": 1,
-            "category_id": 1,
+            "id": id,
+            "image_id": image.image_id,
+            "category_id": category_ids[index],
             "bbox": bbox,
             "area": area,
             "iscrowd": 0,
-            "source": source,
-            "mask_score": mask_score,
-            "mask_bbox_iou": mask_bbox_iou,
-            "segmentation": {"size": [height, width], "counts": counts.decode("ascii")},
+            "source": role,
+            "mask_score": score,
+            "mask_bbox_iou": iou,
+            "segmentation": {"size": size, "counts": counts.decode("ascii")},
         }
-        for row, (bbox, area, counts, (mask_score, mask_bbox_iou)) in enumerate(
-            zip(boxes_xywh.tolist(), masks.areas.tolist(), masks.counts, scores, strict=True), start=1
-        )
+        for id, index, bbox, area, score, counts, iou in columns
     ]
-    return {
-        "images": [{"id": 1, "file_name": name, "height": height, "width": width}],
-        "annotations": annotations,
-        "categories": [{"id": 1, "name": "object"}],
-    }

@@ -1,0 +1,101 @@
+"""Boxes that a person gives: on the command line, or in a COCO file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from deepmac_distill.data.images import resolve_image
+from deepmac_distill.dataset.coco import Annotations, read_coco
+from deepmac_distill.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class BoxedImage:
+    """An image and N boxes in it that want masks."""
+
+    path: Path
+    image_id: int
+    boxes_xywh: NDArray[np.float64]  # (N, 4) pixels of the image as stored
+    class_index: NDArray[np.int64]  # (N,) among the names of `GivenBoxes`
+    annotation_ids: NDArray[np.int64]  # (N,)
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBoxes:
+    """Boxes on some images, and their classes."""
+
+    images: tuple[BoxedImage, ...]
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    named: bool  # whether the person said which class each box is of
+    left_out: int = 0  # crowds and boxes without area of the file
+
+    @property
+    def files(self) -> list[Path]:
+        """The images, in their order."""
+        return [image.path for image in self.images]
+
+
+def the_same_in_each(images: Sequence[Path], boxes_xywh: ArrayLike) -> GivenBoxes:
+    """The same boxes on each image, of one class `object`: nothing says which."""
+    boxes = np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4)
+    some = [
+        BoxedImage(
+            path=path,
+            image_id=position + 1,
+            boxes_xywh=boxes,
+            class_index=np.zeros(len(boxes), np.int64),
+            annotation_ids=np.arange(len(boxes)) + 1 + position * len(boxes),
+        )
+        for position, path in enumerate(images)
+    ]
+    return GivenBoxes(tuple(some), ("object",), (1,), named=False)
+
+
+def boxes_of_file(file: Path, given: Sequence[Path] = ()) -> GivenBoxes:
+    """The boxes of a COCO file.
+
+    Args:
+        given: image files, which choose images of the file by name, and folders where its images are. None
+            is the folder of the file.
+
+    Raises:
+        DataError: the file is not COCO, has no box, or an image is not there.
+    """
+    truth = read_coco(file, ("all",))
+    usable = np.asarray(truth.annotations["status"]) == "ok"
+    images = tuple(_boxed(truth, usable, given or [file.parent]))
+    if not images:
+        raise DataError(f"{file}: no box on the images given; expected at least one")
+    left_out = int((~usable).sum())
+    return GivenBoxes(images, truth.classes.names, truth.classes.category_ids, named=True, left_out=left_out)
+
+
+def _boxed(truth: Annotations, usable: NDArray[np.bool_], given: Sequence[Path]) -> Iterator[BoxedImage]:
+    chosen = {path.name: path for path in given if not path.is_dir()}
+    folders = [path for path in given if path.is_dir()]
+    offsets, index, ids = truth.rows_by_image(), truth.class_index(), truth.annotations["annotation_id"]
+    boxes = np.asarray(truth.annotations["bbox"].to_pylist(), dtype=np.float64).reshape(-1, 4)
+    names, image_ids = (truth.images[name].to_pylist() for name in ("file_name", "image_id"))
+    for position, name in enumerate(names):
+        rows = np.arange(offsets[position], offsets[position + 1])
+        rows = rows[usable[rows]]
+        path = chosen.get(Path(name).name) or (_found(folders, name) if folders and len(rows) else None)
+        if path is not None and len(rows):
+            yield BoxedImage(
+                path, image_ids[position], boxes[rows], index[rows], np.asarray(ids)[rows].astype(np.int64)
+            )
+
+
+def _found(folders: Sequence[Path], name: str) -> Path:
+    for folder in folders[:-1]:
+        try:
+            return resolve_image(folder, name)
+        except DataError:
+            continue
+    return resolve_image(folders[-1], name)
