@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from deepmac_distill.data.images import resolve_image
+from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.dataset.coco import Annotations, read_coco
 from deepmac_distill.errors import DataError
 
@@ -95,7 +95,7 @@ def _boxed(truth: Annotations, usable: NDArray[np.bool_], given: Sequence[Path])
 def _found(folders: Sequence[Path], name: str) -> Path:
     for folder in folders[:-1]:
         try:
-            return resolve_image(folder, name)
+            return ImageFolder(folder).locate(name)
         except DataError:
             continue
-    return resolve_image(folders[-1], name)
+    return ImageFolder(folders[-1]).locate(name)
