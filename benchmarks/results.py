@@ -1,7 +1,7 @@
-"""Figures of finished runs, kept as JSON beside the hardware that made them, and the README's tables of them.
+"""Figures of finished runs, kept as JSON beside the hardware that made them, and the tables of the README and of docs/results.md.
 
 python benchmarks/results.py record runs/demo benchmarks/results/demo.json "make demo"   # a run's figures
-python benchmarks/results.py tables            # rewrites the README between its results markers
+python benchmarks/results.py tables            # rewrites the pages between their results markers
 python benchmarks/results.py tables --check    # fails if that would change it
 
 codec.json and mask_heads.json are written by their benchmarks; appendix_b_small.json and latency.json are
@@ -174,7 +174,8 @@ def appendix_table(result: dict[str, Any]) -> str:
     )
 
 
-# Between which markers of the README, what of which recorded results.
+# Between which markers of the pages, what of which recorded results.
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 TABLES = {
     "demo": (chain_table, "demo"),
     "coco_sample": (chain_table, "coco_sample"),
@@ -187,20 +188,27 @@ TABLES = {
 
 
 def tables(check: bool) -> int:
-    """Write every table into the README between its markers; with `check`, only report whether it differs."""
-    readme = ROOT / "README.md"
-    before = after = readme.read_text(encoding="utf-8")
+    """Write every table into the pages between its markers; with `check`, only report whether one differs."""
+    differing = 0
+    for page in PAGES:
+        before = page.read_text(encoding="utf-8")
+        after = _with_tables(before)
+        differing += after != before
+        if not check:
+            page.write_text(after, encoding="utf-8")
+    return int(check and differing > 0)
+
+
+def _with_tables(page: str) -> str:
     for name, (table, *files) in TABLES.items():
         paths = [RESULTS / f"{file}.json" for file in files]
         recorded = all(path.exists() for path in paths)
         body = table(*map(_read, paths)).strip() if recorded else "(not recorded yet)"
         block = f"<!-- results:{name} -->\n{body}\n<!-- end -->"
-        after = re.sub(
-            rf"<!-- results:{name} -->.*?<!-- end -->", lambda _, b=block: b, after, flags=re.DOTALL
+        page = re.sub(
+            rf"<!-- results:{name} -->.*?<!-- end -->", lambda _, b=block: b, page, flags=re.DOTALL
         )
-    if not check:
-        readme.write_text(after, encoding="utf-8")
-    return int(check and after != before)
+    return page
 
 
 def _read(path: Path) -> Any:
