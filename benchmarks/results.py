@@ -1,4 +1,4 @@
-"""Figures of finished runs, kept as JSON beside the hardware that made them, and the tables of the README and of docs/results.md.
+"""Figures of finished runs, kept as JSON beside the hardware that made them, and the pages' tables of them.
 
 python benchmarks/results.py record runs/demo benchmarks/results/demo.json "make demo"   # a run's figures
 python benchmarks/results.py tables            # rewrites the pages between their results markers
@@ -205,9 +205,7 @@ def _with_tables(page: str) -> str:
         recorded = all(path.exists() for path in paths)
         body = table(*map(_read, paths)).strip() if recorded else "(not recorded yet)"
         block = f"<!-- results:{name} -->\n{body}\n<!-- end -->"
-        page = re.sub(
-            rf"<!-- results:{name} -->.*?<!-- end -->", lambda _, b=block: b, page, flags=re.DOTALL
-        )
+        page = re.sub(rf"<!-- results:{name} -->.*?<!-- end -->", lambda _, b=block: b, page, flags=re.DOTALL)
     return page
 
 

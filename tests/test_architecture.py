@@ -24,8 +24,9 @@ LAYERS = [
     {"training", "inference", "evaluation", "rundir"},
     {"report"},
     {"labels", "status"},
+    {"one_image"},
     {"stages"},
-    {"forecast", "experiments"},
+    {"forecast", "experiments", "api"},
     {"cli"},
     {"__main__"},
 ]
@@ -38,6 +39,7 @@ CONFIG_READERS = {
     "stages",
     "forecast",
     "experiments",
+    "api",
     "cli",
 }
 BANNED_NAMES = {"utils", "misc", "common", "helpers", "core", "base"}

@@ -1,0 +1,78 @@
+"""A run with its stages as methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from deepmac_distill import stages
+from deepmac_distill.chain import Role
+from deepmac_distill.config import load_pipeline, located
+from deepmac_distill.evaluation.results import Evaluation, Report
+from deepmac_distill.labels.label_file import Labels
+from deepmac_distill.progress import Progress, Silent
+from deepmac_distill.rundir import RunDir
+from deepmac_distill.stages.evaluate import read_evaluation
+from deepmac_distill.stages.job import Job
+
+
+class Run:
+    """A run directory with the stages as methods; each does its work, or finds it done.
+
+    Args:
+        out: the run directory, new or begun.
+        recipe: a pipeline file or a recipe's name, such as "coco_sample"; None: what the run keeps.
+        keys: values of any keys of the pipeline, such as {"data.train_annotations": "train.json"}.
+        progress: what is reported to; nothing by default.
+        force: redo what is done.
+        allow_code: import the code that the pipeline's teacher names, if it is a third party's.
+
+    Raises:
+        ConfigError: nothing says what to do, or a key or a value is refused.
+        RunError: the directory holds something else than a run.
+    """
+
+    def __init__(
+        self,
+        out: str | Path,
+        recipe: str | Path | None = None,
+        keys: Mapping[str, object] | None = None,
+        *,
+        progress: Progress | None = None,
+        force: bool = False,
+        allow_code: bool = False,
+    ) -> None:
+        file = Path(out) / "config.json" if recipe is None else located(Path(recipe))
+        self.job = Job(
+            pipeline=load_pipeline(file, values=dict(keys or {})),
+            source=file.read_text(encoding="utf-8") if file.suffix == ".toml" else None,
+            run=RunDir(Path(out)),
+            progress=progress or Silent(),
+            force=force,
+            allow_code=allow_code,
+        )
+
+    def run(self) -> Report | None:
+        """The whole chain; the report, or None where there is no validation set."""
+        return stages.run(self.job)
+
+    def teach(self) -> Path | None:
+        """Train the teacher; its weights, or None for a teacher that needs no training."""
+        return stages.teach(self.job)
+
+    def pseudolabel(self, teacher: str | Path | None = None) -> Labels:
+        """A mask for every box that has none.
+
+        Args:
+            teacher: weights; None: the run's teacher.
+        """
+        stages.pseudolabel(self.job, None if teacher is None else Path(teacher))
+        return Labels.open(self.job.run.path / "pseudolabel" / "masks.parquet")
+
+    def student(self) -> Path:
+        """Train the student on human masks and the teacher's; its weights."""
+        return stages.student(self.job)
+
+    def evaluate(self, model: Role | Path = "teacher") -> Evaluation:
+        """Evaluate a model of the run, or any weights file, on the validation set."""
+        return read_evaluation(stages.evaluate(self.job, model))

@@ -1,0 +1,104 @@
+"""A model on one image: masks of boxes that somebody gives, and what a detector finds by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from deepmac_distill.contract import BoxSegmenter, Detector
+from deepmac_distill.errors import DataError
+from deepmac_distill.geometry.boxes import clip_boxes, has_area
+from deepmac_distill.inference import SegmentedBoxes, detect_objects, segment_boxes, view_for
+from deepmac_distill.labels.cut import CutMasks, recut
+from deepmac_distill.structures import Batch, Instances
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBoxes:
+    """Masks of N given boxes of one image."""
+
+    boxes: NDArray[np.float64]  # (N, 4) xyxy in pixels of the image, clipped to it
+    segmented: SegmentedBoxes
+    masks: CutMasks
+
+
+@dataclass(frozen=True, slots=True)
+class ImageObjects:
+    """D objects that a detector found on one image, best first."""
+
+    boxes: NDArray[np.float64]  # (D, 4) xyxy in pixels of the image
+    class_index: NDArray[np.int64]  # (D,)
+    scores: NDArray[np.float32]  # (D,)
+    grids: NDArray[np.uint8]  # (D, S, S)
+    masks: CutMasks
+
+
+def segment_image(
+    model: BoxSegmenter,
+    image: Tensor,
+    boxes: ArrayLike,
+    cut: float,
+    device: torch.device,
+    class_index: NDArray[np.int64] | None = None,
+) -> ImageBoxes:
+    """The masks of given boxes.
+
+    Args:
+        image: (3, H, W) uint8 RGB.
+        boxes: (N, 4) xyxy in pixels of the image; the part over the edge is cut off.
+        cut: probability above which a pixel is foreground; in [0, 1).
+        class_index: (N,) classes of the boxes, for a model whose masks belong to classes.
+
+    Raises:
+        DataError: a box has no area in the image.
+        ContractError: the model returned something else than it must.
+    """
+    height, width = image.shape[1:]
+    given = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    inside = clip_boxes(given, height, width)
+    for box, sound in zip(given.tolist(), has_area(inside), strict=True):
+        if not sound:
+            raise DataError(
+                f"box {box}: no area in the {width} x {height} image; expected x1, y1, x2, y2 in it"
+            )
+    view = view_for(model.spec, height, width)
+    classes = np.zeros(len(inside), np.int64) if class_index is None else class_index
+    instances = Instances.of_boxes(
+        [torch.from_numpy(view.to_canvas(inside))], [torch.from_numpy(classes)], mask_size=1
+    )
+    batch = Batch(view.image(image)[None], torch.tensor([view.fit]), (1,), instances)
+    (segmented,) = segment_boxes(model, [batch], device, autocast=False)
+    sizes = np.tile([height, width], (len(inside), 1))
+    return ImageBoxes(inside, segmented, recut(segmented.grids, inside, sizes, cut))
+
+
+def detect_image(
+    model: Detector,
+    image: Tensor,
+    cut: float,
+    device: torch.device,
+    *,
+    min_score: float = 0.3,
+    max_detections: int = 100,
+) -> ImageObjects:
+    """What a detector finds on an image.
+
+    Args:
+        image: (3, H, W) uint8 RGB.
+        cut: probability above which a pixel is foreground; in [0, 1).
+        min_score: objects below it are left out.
+    """
+    height, width = image.shape[1:]
+    view = view_for(model.spec, height, width)
+    batch = Batch(view.image(image)[None], torch.tensor([view.fit]), (1,), Instances.empty(mask_size=1))
+    (found,) = detect_objects(model, [batch], device, autocast=False, max_detections=max_detections)
+    kept = found.scores >= min_score
+    boxes = found.boxes_fraction[kept] * (width, height, width, height)
+    sizes = np.tile([height, width], (len(boxes), 1))
+    grids = found.grids[kept]
+    masks = recut(grids, boxes, sizes, cut)
+    return ImageObjects(boxes, found.class_index[kept], found.scores[kept], grids, masks)
