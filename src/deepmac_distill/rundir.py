@@ -70,6 +70,11 @@ class RunDir:
             _refuse_edits(self.path / stage, {name: outputs[name]})
         return path
 
+    def sha256_of_output(self, stage: str, name: str) -> str | None:
+        """The recorded hash of a file that `output` has just checked; None where there is no record."""
+        done = self.path / stage / DONE
+        return read_record(done)["outputs"][name] if done.exists() else None
+
     def run_stage(
         self,
         stage: str,

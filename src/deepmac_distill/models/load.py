@@ -30,13 +30,16 @@ class Weights:
     sha256: str
 
     @classmethod
-    def read(cls, path: Path) -> Weights:
+    def read(cls, path: Path, sha256: str | None = None) -> Weights:
         """Read card and hash.
+
+        Args:
+            sha256: of the file, where it is known.
 
         Raises:
             CheckpointError: no such file, or not weights of ours.
         """
-        return cls(path, read_card(path), sha256_of_file(path))
+        return cls(path, read_card(path), sha256 or sha256_of_file(path))
 
     @property
     def name(self) -> str:

@@ -24,7 +24,8 @@ def source_of(job: Job, model: Trained | Path) -> Source:
     teacher = job.pipeline.teacher
     if model == "teacher" and teacher.segmenter:
         return Segmenter.named(teacher.segmenter, teacher.arguments, job.allow_code)
-    return Weights.read(job.run.output(model, WEIGHTS))
+    path = job.run.output(model, WEIGHTS)  # hashes the file
+    return Weights.read(path, job.run.sha256_of_output(model, WEIGHTS))
 
 
 def source_at(path: Path, role: Role = "teacher", allow_code: bool = False) -> Source:

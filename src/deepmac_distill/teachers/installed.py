@@ -138,7 +138,8 @@ def _guarded(where: str, call: Callable[[], Result]) -> Result:
     except DistillError:
         raise
     except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
+        frames = traceback.extract_tb(error.__traceback__)
+        place = [frame for frame in frames if not frame.filename.startswith("<frozen ")][-1]
         reason = " ".join(str(error).split())
         raise ContractError(
             f"{where}: {type(error).__name__}: {reason} ({place.filename}, line {place.lineno})"
