@@ -55,6 +55,14 @@ def autocast_allowed(device: torch.device, choice: str) -> bool:
     )
 
 
+def wait_for(device: torch.device) -> None:
+    """Return when the device has done all the work it was given; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def free_bytes(device: torch.device) -> int | None:
     """Memory in bytes that a program could still take on `device`; None where the system reports none.
 

@@ -191,6 +191,7 @@ def test_an_image_that_cannot_be_read_is_refused_by_name(teach, data: Path, tmp_
         (["--seen", ""], "expected at least one"),
         (["--device", "cuda:99"], "device: got cuda:99, but torch sees"),
         (["--device", "cuda:99999999999"], "device: got cuda:99999999999, but torch sees"),
+        (["--device", "mps"], "device: got mps, but torch sees no Apple GPU; expected cpu or auto"),
         (["--device", "foo"], "device: got 'foo', expected auto, cpu, cuda, cuda:N or mps"),
         (["--seed", "-1"], "seed: got -1, expected at least 0"),
         (["--set", "teacher.train.image_size_px=60"], "teacher.train.image_size_px: got 60, expected a mult"),

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from deepmac_distill import __version__
-from deepmac_distill.devices import autocast_allowed, environment, pick_device
+from deepmac_distill.devices import autocast_allowed, environment, pick_device, wait_for
 from deepmac_distill.errors import ConfigError, DeviceError
+from deepmac_distill.forecast.cost import MARGINS
 
 
 @pytest.fixture
@@ -40,6 +41,20 @@ def no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_device_has_its_name(name: str, device: str) -> None:
     assert pick_device(name) == torch.device(device)
+
+
+@pytest.mark.usefixtures("gpus")
+@pytest.mark.parametrize("name", ["cpu", "cuda", "mps"])
+def test_work_is_waited_for_where_it_is_done(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: waits.append("cuda"))
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waits.append("mps"))
+    wait_for(pick_device(name))
+    assert waits == ([] if name == "cpu" else [name])
+
+
+def test_forecast_has_a_margin_for_every_kind_of_device() -> None:
+    assert MARGINS.keys() == {"cpu", "cuda", "mps"}
 
 
 @pytest.mark.usefixtures("no_gpus")

@@ -65,7 +65,7 @@ class Device:
     """Where tensors live."""
 
     device: Annotated[
-        str | None, Key("device"), typer.Option("--device", help="auto (default), cpu, cuda or cuda:N.")
+        str | None, Key("device"), typer.Option("--device", help="auto (default), cpu, cuda, cuda:N or mps.")
     ] = None
 
 

@@ -22,7 +22,7 @@ import torch
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.dataset.coco import Annotations, read_coco
-from deepmac_distill.devices import autocast_allowed, environment
+from deepmac_distill.devices import autocast_allowed, environment, wait_for
 from deepmac_distill.errors import CheckpointError, DataError
 from deepmac_distill.inference import boxes_for, detect_objects, segment_boxes
 from deepmac_distill.models.deepmac import DeepMac
@@ -80,8 +80,7 @@ def work_of(
             found = detect_objects(contestant.model, batches, device, autocast, max_detections)
         for _ in found:
             pass
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait_for(device)
 
     return work
 

@@ -14,13 +14,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from deepmac_distill.devices import wait_for
 from deepmac_distill.models.activations import saved_activations
 from deepmac_distill.structures import Batch, Instances
 
 # On saved activations: transient gradients, kernel workspaces, allocator fragmentation. On a CPU the peak of
 # an hour's training, beyond what the program had before, was 1.8 times the saved activations of its fullest
-# pass. On a GPU, whose allocator wastes less, it has not been measured.
-MARGINS = {"cpu": 2.0, "cuda": 1.5}
+# pass. On a GPU, whose allocator wastes less, it has not been measured; `mps` shares the CPU's memory.
+MARGINS = {"cpu": 2.0, "cuda": 1.5, "mps": 2.0}
 LIBRARIES_BYTES = 2**28  # what torch takes for itself once it works
 INFERENCE_SHARE = 1 / 3  # of the time of a training pass: a backward costs about two forwards
 
@@ -195,6 +196,5 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 def _now(device: torch.device) -> float:
     """The time when the device has done all it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait_for(device)
     return time.perf_counter()
