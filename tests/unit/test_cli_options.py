@@ -39,7 +39,7 @@ PATH_FLAGS = [
     (group, item.name)
     for group in (Data, TrainData, ValData)
     for item in dataclasses.fields(group)
-    if item.name not in ("seen", "strict")
+    if item.name not in ("seen", "hide", "strict")
 ]
 
 
@@ -50,6 +50,12 @@ def test_a_path_reaches_the_pipeline_as_it_was_typed(group: type, name: str, pat
     (key,) = given
     pipeline = load_pipeline(None, values=given)
     assert getattr(pipeline.data, key.removeprefix("data.")) == path
+
+
+@pytest.mark.parametrize("name", ["seen", "hide"])
+def test_names_of_classes_reach_the_pipeline_as_they_were_typed(name: str) -> None:
+    pipeline = load_pipeline(None, values=values_of(Data(**{name: "🎈, x=1,a b"})))
+    assert getattr(pipeline.data, name) == ("🎈", "x=1", "a b")
 
 
 def test_every_path_flag_is_tested() -> None:
