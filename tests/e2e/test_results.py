@@ -106,6 +106,20 @@ def test_an_unseen_row_without_figures_is_explained(deepmac, own) -> None:
     assert "unseen: no figures: the validation set has no human masks of the unseen classes" in ended.out
 
 
+def test_check_ends_with_a_row_for_each_class_whole_on_a_narrow_terminal(chain, deepmac, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    instances = chain[0] / "scenes-val" / "instances.json"
+    ended = deepmac("check", instances, "--seen", ",".join(SEEN_SHAPES))
+    assert ended.code == 0, ended.err
+    table = ended.out.partition("Classes")[2]
+    raw = read(instances)
+    for category in raw["categories"]:
+        boxes = sum(a["category_id"] == category["id"] for a in raw["annotations"])
+        kind = "seen" if category["name"] in SEEN_SHAPES else "unseen"
+        assert re.search(rf"{category['name']} +{kind} +{boxes}\b", table)
+    assert max(map(len, table.splitlines())) <= 30 and "median" in table
+
+
 def test_the_catalog_and_a_forecast_are_whole_on_a_narrow_terminal(
     deepmac, scenes_toml, monkeypatch, tmp_path
 ) -> None:

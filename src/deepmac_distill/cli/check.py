@@ -12,11 +12,13 @@ import typer
 
 from deepmac_distill.cli.app import app
 from deepmac_distill.cli.options import Reading, command, names_of
+from deepmac_distill.cli.results import print_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from deepmac_distill.dataset.problems import Problem
+    from deepmac_distill.report.table import Table
 
 _NUMBERS = re.compile(r"\[[^\]]*\]|-?\d+(\.\d+)?")  # what differs between messages of one nature
 
@@ -44,9 +46,7 @@ def check(
     print(f"{annotations}: {levels.count('error')} errors, {levels.count('warning')} warnings")
     if "error" in levels:
         raise typer.Exit(2)
-    print()
-    for line in class_lines(stages.class_statistics(annotations, seen, hide)):
-        print(line)
+    print_table(class_table(stages.class_statistics(annotations, seen, hide)))
 
 
 def cut_short(problems: Sequence[Problem], most: int = 20) -> Iterator[str]:
@@ -61,12 +61,22 @@ def cut_short(problems: Sequence[Problem], most: int = 20) -> Iterator[str]:
             yield f"{problem.level}: ... and {totals[kind] - most} more like the last"
 
 
-def class_lines(statistics: pa.Table) -> Iterator[str]:
-    """A table of plain text: a class on each line, the median size as the side of a square."""
-    rows = statistics.to_pylist()
-    width = max(len("class"), *(len(row["name"]) for row in rows))
-    yield f"{'class':{width}}  {'':6}  {'boxes':>9}  {'masks':>9}  {'median px':>9}"
-    for row in rows:
-        median = "-" if row["median_px"] is None else f"{row['median_px']:.0f}"
-        kind = "seen" if row["seen"] else "unseen"
-        yield f"{row['name']:{width}}  {kind:6}  {row['boxes']:9}  {row['masks']:9}  {median:>9}"
+def class_table(statistics: pa.Table) -> Table:
+    """A row for each class; the median size is the side of a square."""
+    from deepmac_distill.report.table import Table, columns, names
+
+    return Table(
+        "Classes",
+        (
+            *names("class", "masks"),
+            *columns("count", ("boxes", "with masks")),
+            *columns("figure", ("median px",)),
+        ),
+        tuple(
+            (
+                *(row["name"], "seen" if row["seen"] else "unseen", row["boxes"], row["masks"]),
+                None if row["median_px"] is None else f"{row['median_px']:.0f}",
+            )
+            for row in statistics.to_pylist()
+        ),
+    )
