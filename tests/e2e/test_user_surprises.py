@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -38,6 +40,9 @@ def test_other_rules_say_that_the_student_is_out_of_date(chain, deepmac, tmp_pat
     run = shutil.copytree(chain[0], tmp_path / "run")
     ended = deepmac("pseudolabel", "--out", run, "--set", "labels.min_mask_score=0.9")
     assert ended.code == 0 and f"next: deepmac student --out {run} --force" in ended.err
+    (line,) = re.findall("labels changed: .* next: (.*)", ended.err)
+    for typed in line.split(" && "):
+        assert deepmac(*shlex.split(typed)[1:]).code == 0, typed
 
 
 def test_a_folder_of_images_that_is_not_there_is_one_line(chain, deepmac, tmp_path: Path) -> None:
