@@ -13,6 +13,8 @@ import pytest
 
 from deepmac_distill.cli import main
 from deepmac_distill.data.synthetic import SEEN_SHAPES
+from deepmac_distill.dataset import cache
+from deepmac_distill.dataset.tables import Tables
 
 MODEL = """
 backbone = "tiny"
@@ -101,10 +103,27 @@ def scenes_toml(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def chain(scenes_toml: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
-    """A run of the whole chain, and how it ended. To be looked at: tests that change it take a copy."""
+def chain_and_parses(
+    scenes_toml: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[tuple[Path, Ended], list[Path]]:
+    """A run of the whole chain, how it ended, and the annotation files that it parsed."""
+    parsed: list[Path] = []
+    ingest = cache.ingest
+
+    def counted(path: Path, folder: Path) -> Tables:
+        parsed.append(path)
+        return ingest(path, folder)
+
     folder = tmp_path_factory.mktemp("runs") / "chain"
-    return folder, run_command("run", scenes_toml, "--out", folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "ingest", counted)
+        return (folder, run_command("run", scenes_toml, "--out", folder)), parsed
+
+
+@pytest.fixture(scope="session")
+def chain(chain_and_parses: tuple[tuple[Path, Ended], list[Path]]) -> tuple[Path, Ended]:
+    """A run of the whole chain, and how it ended. To be looked at: tests that change it take a copy."""
+    return chain_and_parses[0]
 
 
 @pytest.fixture

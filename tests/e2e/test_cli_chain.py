@@ -524,3 +524,9 @@ def test_labels_say_which_teacher_drew_them(chain) -> None:
     assert told["teacher"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert told["teacher_card"]["steps"] > 0 and sorted(told["seen"]) == sorted(SEEN_SHAPES)
     assert told["teacher_card"]["model"]["mask_head"] and told["deepmac-distill"]
+
+
+def test_a_run_parses_each_annotation_file_once(chain_and_parses) -> None:
+    (folder, _), parsed = chain_and_parses
+    names = sorted(str(path.relative_to(folder)) for path in parsed)
+    assert names == ["scenes-train/instances.json", "scenes-val/instances.json"]

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from deepmac_distill.dataset.document import BrokenDocument
 from deepmac_distill.dataset.ingest import ingest
+from deepmac_distill.dataset.parquet import files_of
 from deepmac_distill.dataset.problems import Problem
 from deepmac_distill.dataset.tables import (
     ANNOTATIONS_FILE,
@@ -67,23 +68,24 @@ class TableCache:
         Raises:
             BrokenDocument: the file cannot be read, or is no COCO document.
         """
-        before = _stamp(path)
+        before = _stamps(path)
         sha256 = self._sha256(path, before)
         entry = self.root / "tables" / f"{sha256}-{FORMAT}"
         tables = _load(entry, sha256)
         if tables is None:
             tables = _build(path, entry, sha256)
-            if _stamp(path) != before:
+            if _stamps(path) != before:
                 shutil.rmtree(entry, ignore_errors=True)
                 raise DataError(f"{path}: changed while it was read; expected a file that nobody writes to")
         return tables, entry
 
-    def _sha256(self, path: Path, stamp: list[int]) -> str:
+    def _sha256(self, path: Path, stamp: list[list[int]]) -> str:
         known = self.root / "files" / f"{sha256_of_json(str(path.resolve()))}.json"
         if (found := read_checked(known)) is not None and found.get("stamp") == stamp:
             return str(found["sha256"])
-        sha256 = sha256_of_file(path)
-        if time.time() - max(stamp[1:3]) / 1e9 > _SETTLED_SECONDS:
+        hashes = [sha256_of_file(file) for file in files_of(path)]
+        sha256 = hashes[0] if len(hashes) == 1 else sha256_of_json(hashes)
+        if time.time() - max(at for one in stamp for at in one[1:3]) / 1e9 > _SETTLED_SECONDS:
             write_checked(known, {"path": str(path.resolve()), "stamp": stamp, "sha256": sha256})
         return sha256
 
@@ -92,6 +94,10 @@ class TableCache:
 def _temporary() -> tempfile.TemporaryDirectory[str]:
     """One folder for all of this process, removed when it ends."""
     return tempfile.TemporaryDirectory(prefix="deepmac-distill-")
+
+
+def _stamps(path: Path) -> list[list[int]]:
+    return [_stamp(file) for file in files_of(path)]
 
 
 def _stamp(path: Path) -> list[int]:

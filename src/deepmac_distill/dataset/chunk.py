@@ -242,7 +242,7 @@ def _extras(entries: Sequence[Entry], known: frozenset[str]) -> list[bytes | Non
     return [
         None
         if known >= entry.keys()
-        else json.dumps({k: v for k, v in entry.items() if k not in known}).encode()
+        else json.dumps({k: v for k, v in entry.items() if k not in known}, default=str).encode()
         for entry in entries
     ]
 

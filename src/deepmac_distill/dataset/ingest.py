@@ -18,6 +18,7 @@ from deepmac_distill.dataset.chunk import STORED, Places, chunk_of
 from deepmac_distill.dataset.document import Document, Entry, Head, parse_document, parse_plainly
 from deepmac_distill.dataset.findings import Finding
 from deepmac_distill.dataset.identity import annotation_ids, numbered, numbering, whole_numbers
+from deepmac_distill.dataset.parquet import is_parquet, parse_parquet
 from deepmac_distill.dataset.problems import (
     file_name_of,
     image_problems,
@@ -40,6 +41,8 @@ def ingest(path: Path, folder: Path) -> Tables:
         BrokenDocument: the file is no COCO document.
     """
     with _no_garbage_collection():
+        if is_parquet(path):
+            return _ingest(parse_parquet(path), path, folder)
         document = parse_document(path)
         try:
             return _ingest(document, path, folder)

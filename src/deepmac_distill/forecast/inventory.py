@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from deepmac_distill.data.image_store import absent_images
 from deepmac_distill.dataset.classes import SeenSpec
 from deepmac_distill.dataset.dataset import Dataset
+from deepmac_distill.dataset.parquet import files_of
 
 JSON_IN_MEMORY = 6  # bytes at most for each of the file while it is read; 5.8 on polygons of COCO
 COCO_PAGE, LVIS_PAGE = "https://cocodataset.org/#download", "https://www.lvisdataset.org/dataset"
@@ -51,10 +52,10 @@ def take_inventory(annotations: Path, folder: Path, seen: SeenSpec, strict: bool
     Raises:
         DataError: the file is there and something but its masks is wrong, or its classes do not fit `seen`.
     """
-    lacking = [str(annotations)] if not annotations.is_file() else []
+    lacking = [str(annotations)] if not annotations.exists() else []
     if not folder.is_dir():
         lacking.append(f"{folder}/")
-    if not annotations.is_file():
+    if not annotations.exists():
         return Inventory(annotations=annotations, folder=folder, missing=tuple(lacking))
     dataset = Dataset.open(annotations, seen=seen, strict=strict)
     names = dataset.tables.images["file_name"].to_pylist()
@@ -69,7 +70,7 @@ def take_inventory(annotations: Path, folder: Path, seen: SeenSpec, strict: bool
         annotations=annotations,
         folder=folder,
         missing=tuple(lacking),
-        json_bytes=annotations.stat().st_size,
+        json_bytes=sum(file.stat().st_size for file in files_of(annotations)),
         images=len(names),
         boxes=len(table),
         class_names=classes.names,

@@ -90,7 +90,7 @@ class Job:
         data = self.pipeline.data
         scenes = self.run.path / "scenes-train" / "instances.json"
         path = scenes if data.source == "scenes" else Path(data.root) / data.train_annotations
-        return path if path.is_file() else None
+        return path if path.exists() else None
 
     def read_and_tell(self, path: Path) -> Annotations:
         """`read`, and a line that says how much of what is in the file and what will not be used."""

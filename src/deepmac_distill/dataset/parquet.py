@@ -1,0 +1,96 @@
+"""Annotations as Parquet: a folder of three tables whose columns are the keys of COCO."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from deepmac_distill.dataset.document import TABLES, BrokenDocument, Document, Entry, Head
+from deepmac_distill.dataset.problems import Problem
+
+_REFERENCES = ("id", "image_id", "category_id")
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a path is a folder of Parquet tables."""
+    return (path / "annotations.parquet").is_file()
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The files that annotations lie in: the JSON file, or the tables of a folder."""
+    return tuple(path / f"{name}.parquet" for name in TABLES) if is_parquet(path) else (path,)
+
+
+def parse_parquet(folder: Path) -> Document:
+    """Read ``images``, ``annotations`` and ``categories.parquet``; annotations are read when asked for.
+
+    Masks are in the column `segmentation` (polygons, lists of lists of numbers) or `segmentation_rle`
+    (a struct of `size` and `counts`). Null is a key that is not there.
+
+    Raises:
+        BrokenDocument: a table is missing or cannot be read.
+    """
+    try:
+        images, categories = (
+            [_entry(row) for row in pq.read_table(folder / f"{name}.parquet").to_pylist()]
+            for name in ("images", "categories")
+        )
+        annotations = _Rows(pq.ParquetFile(folder / "annotations.parquet", memory_map=True))
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        message = f"cannot be read ({reason}); expected images, annotations and categories.parquet"
+        raise BrokenDocument([Problem("error", str(folder), message)]) from error
+    if not categories:
+        message = "categories: got none, expected at least one"
+        raise BrokenDocument([Problem("error", str(folder), message)])
+    return Document(images, categories, annotations, {})
+
+
+class _Rows:
+    """Annotations in row groups; neighbors in the table should be neighbors in the file."""
+
+    def __init__(self, file: pq.ParquetFile) -> None:
+        self._file = file
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        self._starts = np.cumsum([0, *sizes])
+        self._group = lru_cache(maxsize=4)(file.read_row_group)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def heads(self) -> Sequence[Head]:
+        """See `document.Entries`."""
+        given = [name for name in _REFERENCES if name in self._file.schema_arrow.names]
+        columns = {name: column.to_pylist() for name, column in zip(given, self._read(given), strict=True)}
+        rows = (columns.get(name, [None] * len(self)) for name in _REFERENCES)
+        return [Head(*values) for values in zip(*rows, strict=True)]
+
+    def at(self, positions: Sequence[int]) -> list[Entry]:
+        """See `document.Entries`."""
+        groups = (np.searchsorted(self._starts, positions, side="right") - 1).tolist()
+        return list(self._entries(positions, groups))
+
+    def _entries(self, positions: Sequence[int], groups: list[int]) -> Iterator[Entry]:
+        pairs = zip(groups, positions, strict=True)
+        for group, members in groupby(pairs, key=lambda pair: pair[0]):
+            rows = [position - int(self._starts[group]) for _, position in members]
+            yield from map(_entry, self._group(group).take(rows).to_pylist())
+
+    def _read(self, names: list[str]) -> list[pa.ChunkedArray]:
+        columns: list[pa.ChunkedArray] = self._file.read(columns=names).select(names).columns
+        return columns
+
+
+def _entry(row: dict[str, Any]) -> Entry:
+    entry = {key: value for key, value in row.items() if value is not None}
+    if rle := entry.pop("segmentation_rle", None):
+        counts = rle["counts"]
+        entry["segmentation"] = rle | {"counts": counts.decode() if isinstance(counts, bytes) else counts}
+    return entry
