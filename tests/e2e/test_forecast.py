@@ -78,15 +78,18 @@ def job_of(pipeline: Pipeline, out: Path) -> stages.Job:
     return stages.Job(pipeline=pipeline, source=None, run=RunDir(out), progress=Silent())
 
 
-def test_it_lists_every_stage_and_writes_nothing(forecast, data: Path, tmp_path: Path) -> None:
+def test_it_lists_every_stage_and_writes_nothing(forecast, data: Path, tmp_path: Path, monkeypatch) -> None:
     before = sorted(data.rglob("*"))
+    monkeypatch.setenv("COLUMNS", "60")  # the table is in parts, and whole
     ended = forecast()
     assert ended.code == 0, ended.err
     told = [line.split()[0] for line in ended.out.splitlines() if line.strip()]
     stages_in_order = ["teacher", "evaluate-teacher", "pseudolabel", "select", "student", "evaluate-student"]
-    assert [name for name in told if name in stages_in_order] == stages_in_order
+    assert list(dict.fromkeys(name for name in told if name in stages_in_order)) == stages_in_order
     assert f"{data / 'instances.json'}: 24 images" in ended.out and "all there" in ended.out
     assert "estimated" in ended.out and "time together" in ended.out
+    table = ended.out.partition("Needs")[2].partition("device cpu")[0]
+    assert "…" not in table and max(map(len, table.splitlines())) <= 60
     assert not (tmp_path / "run").exists() and sorted(data.rglob("*")) == before
 
 

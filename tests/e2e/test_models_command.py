@@ -52,7 +52,9 @@ def test_the_paper_s_models_are_there_with_their_figures(printed: list[dict]) ->
     assert backbones["hourglass-104"]["parameters"] == 187_700_352
 
 
-def test_the_table_names_them_too(deepmac: Callable) -> None:
+def test_the_tables_name_them_too_and_are_whole_on_a_narrow_terminal(deepmac: Callable, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
     text = deepmac("models").out
+    assert "…" not in text and max(map(len, text.partition("Figures of")[0].splitlines())) <= 60
     for name in ("bottleneck-quarter-51-literal", "spinenet-143", "resnet-20-dilated-10-late"):
         assert name in text

@@ -118,15 +118,3 @@ def test_check_ends_with_a_row_for_each_class_whole_on_a_narrow_terminal(chain, 
         kind = "seen" if category["name"] in SEEN_SHAPES else "unseen"
         assert re.search(rf"{category['name']} +{kind} +{boxes}\b", table)
     assert max(map(len, table.splitlines())) <= 30 and "median" in table
-
-
-def test_the_catalog_and_a_forecast_are_whole_on_a_narrow_terminal(
-    deepmac, scenes_toml, monkeypatch, tmp_path
-) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
-    for words in (("models",), ("forecast", scenes_toml, "--out", tmp_path / "run")):
-        ended = deepmac(*words)
-        assert ended.code == 0 and "…" not in ended.out
-        tables, _, _ = ended.out.partition("Figures of the paper")
-        tables, _, _ = tables.partition("device cpu")
-        assert max(map(len, (line for line in tables.splitlines() if "scenes" not in line))) <= 60
