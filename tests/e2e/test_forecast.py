@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from deepmac_distill import stages
+from deepmac_distill.chain import planned
 from deepmac_distill.config import DeepMacConfig, MaskRcnnConfig, Pipeline, RoleConfig, load_pipeline
 from deepmac_distill.config.schema import EvaluationConfig, TrainConfig
 from deepmac_distill.data.synthetic import SEEN_SHAPES
@@ -84,7 +85,7 @@ def test_it_lists_every_stage_and_writes_nothing(forecast, data: Path, tmp_path:
     ended = forecast()
     assert ended.code == 0, ended.err
     told = [line.split()[0] for line in ended.out.splitlines() if line.strip()]
-    stages_in_order = ["teacher", "evaluate-teacher", "pseudolabel", "select", "student", "evaluate-student"]
+    stages_in_order = [stage.name for stage in planned(evaluated=True) if stage.kind != "report"]
     assert list(dict.fromkeys(name for name in told if name in stages_in_order)) == stages_in_order
     assert f"{data / 'instances.json'}: 24 images" in ended.out and "all there" in ended.out
     assert "estimated" in ended.out and "time together" in ended.out

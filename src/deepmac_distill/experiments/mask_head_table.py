@@ -84,7 +84,7 @@ def table(document: Mapping[str, Any]) -> Table:
             Column("minus", "text"),
             Column("unseen IoU, ours", "points"),
             *columns("figure", ("unseen mask AP, the paper's", "parameters", "GMACs")),
-            *columns("figure", ("forward ms", "training ms", "kept MiB")),
+            *columns("figure", ("forward ms", "training ms", "saved MiB")),
         ),
         tuple(
             (
