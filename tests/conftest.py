@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,9 +111,9 @@ def chain_and_parses(
     parsed: list[Path] = []
     ingest = cache.ingest
 
-    def counted(path: Path, folder: Path) -> Tables:
+    def counted(path: Path, folder: Path, sizes: Any) -> Tables:
         parsed.append(path)
-        return ingest(path, folder)
+        return ingest(path, folder, sizes)
 
     folder = tmp_path_factory.mktemp("runs") / "chain"
     with pytest.MonkeyPatch.context() as patch:

@@ -45,9 +45,9 @@ def parses(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     seen: list[Path] = []
     ingest = cache_module.ingest
 
-    def counted(path: Path, folder: Path) -> Any:
+    def counted(path: Path, folder: Path, sizes: Any) -> Any:
         seen.append(path)
-        return ingest(path, folder)
+        return ingest(path, folder, sizes)
 
     monkeypatch.setattr(cache_module, "ingest", counted)
     return seen

@@ -71,6 +71,7 @@ def test_rows_are_sorted_by_image_and_annotation_whatever_the_file_says(tmp_path
         "unusable_masks": 0,
         "hidden_masks": 1,
         "merged_images": 0,
+        "sizes_from_images": 0,
         "dropped_categories": 0,
         "renumbered_annotations": 0,
     }

@@ -159,3 +159,16 @@ def test_turned_images_are_counted_named_in_errors_and_turned_on_request(tmp_pat
     assert turned.read_sized("a.jpg", 40, 60).shape == (3, 40, 60)
     [problem] = find_image_problems(read(path), turned)
     assert "1 images have an EXIF orientation other than 1" in problem.message
+
+
+def test_sizes_that_the_file_lacks_come_from_the_images_where_they_are_given(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((40, 60, 3), dtype=np.uint8)).save(tmp_path / "a.jpg")
+    path = write(tmp_path / "a.json", BOX | {"id": 1}, images=[{"id": 1, "file_name": "a.jpg"}])
+    with pytest.raises(DataError, match="image 1: height null"):
+        read(path)
+    for _ in range(2):  # parsed, then from the cache
+        found = read(path, sizes=ImageFolder(tmp_path))
+        assert found.image_sizes().tolist() == [[40, 60]]
+        assert found.counts["sizes_from_images"] == 1
+    with pytest.raises(DataError, match="image 1: height null"):
+        read(path, sizes=ImageFolder(tmp_path / "nowhere"))

@@ -46,7 +46,7 @@ def check(
     print(f"{annotations}: {levels.count('error')} errors, {levels.count('warning')} warnings")
     if "error" in levels:
         raise typer.Exit(2)
-    print_table(class_table(stages.class_statistics(annotations, seen, hide)))
+    print_table(class_table(stages.class_statistics(annotations, seen, hide, images)))
 
 
 def cut_short(problems: Sequence[Problem], most: int = 20) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
-from deepmac_distill.data.images import orientation_of, read_image
+from deepmac_distill.data.images import orientation_of, read_image, size_of
 from deepmac_distill.errors import DataError
 
 Exif = Literal["as-stored", "apply"]
@@ -81,6 +81,17 @@ class ImageFolder:
                 reason = f'; its EXIF orientation is {tag}, and data.exif = "{other}" turns it to this size'
             raise DataError(f"{path}: image is {got} (H x W), its annotations say {height} x {width}{reason}")
         return image
+
+    def size_of(self, name: str) -> tuple[int, int]:
+        """(height, width) of an image, by its header alone.
+
+        Raises:
+            DataError: it is missing or no image.
+        """
+        path = self.locate(name)
+        height, width = size_of(path)
+        turned = self.exif == "apply" and orientation_of(path) > 4
+        return (width, height) if turned else (height, width)
 
     def fingerprints(self, names: Sequence[str]) -> list[list[object]]:
         """See `ImageStore.fingerprints`."""

@@ -49,3 +49,16 @@ def orientation_of(path: Path) -> int:
     except _UNREADABLE:
         return 1
     return tag if tag in range(1, 9) else 1
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """(height, width) of the pixels as stored, by the header of an image file.
+
+    Raises:
+        DataError: it is no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except _UNREADABLE as error:
+        raise DataError(f"{path}: cannot be decoded ({error}); expected an image") from error

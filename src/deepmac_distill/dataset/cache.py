@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from deepmac_distill.dataset.document import BrokenDocument
-from deepmac_distill.dataset.ingest import ingest
+from deepmac_distill.dataset.ingest import SizeSource, ingest
 from deepmac_distill.dataset.parquet import files_of
 from deepmac_distill.dataset.problems import Problem
 from deepmac_distill.dataset.tables import (
@@ -29,7 +29,7 @@ from deepmac_distill.dataset.tables import (
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import sha256_of_file, sha256_of_json, write_json
 
-FORMAT = 2  # raised with every change of what the tables hold or of how a file is read
+FORMAT = 3  # raised with every change of what the tables hold or of how a file is read
 _SETTLED_SECONDS = 2.0  # a file that was changed just now may change again without another time
 _TABLES = (ANNOTATIONS_FILE, IMAGES_FILE, FINDINGS_FILE)
 Json = dict[str, Any]
@@ -62,7 +62,7 @@ class TableCache:
             )
             self.root = Path(_temporary().name)
 
-    def tables(self, path: Path) -> tuple[Tables, Path]:
+    def tables(self, path: Path, sizes: SizeSource | None = None) -> tuple[Tables, Path]:
         """The tables of a file, made if they are not there, and the folder they lie in.
 
         Raises:
@@ -72,8 +72,12 @@ class TableCache:
         sha256 = self._sha256(path, before)
         entry = self.root / "tables" / f"{sha256}-{FORMAT}"
         tables = _load(entry, sha256)
+        if tables is None and sizes is not None:  # tables for this place of the images
+            sized = entry.with_name(f"{entry.name}-{sha256_of_json(repr(sizes))[:16]}")
+            if (tables := _load(sized, sha256)) is not None:
+                return tables, sized
         if tables is None:
-            tables = _build(path, entry, sha256)
+            tables, entry = _build(path, entry, sha256, sizes)
             if _stamps(path) != before:
                 shutil.rmtree(entry, ignore_errors=True)
                 raise DataError(f"{path}: changed while it was read; expected a file that nobody writes to")
@@ -113,13 +117,15 @@ def _stamp(path: Path) -> list[int]:
     raise BrokenDocument([Problem("error", str(path), message)])
 
 
-def _build(path: Path, entry: Path, sha256: str) -> Tables:
+def _build(path: Path, entry: Path, sha256: str, sizes: SizeSource | None) -> tuple[Tables, Path]:
     entry.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".", suffix=".part", dir=entry.parent))
     try:
-        tables = ingest(path, aside)
+        tables = ingest(path, aside, sizes)
+        if tables.counts["sizes_from_images"]:
+            entry = entry.with_name(f"{entry.name}-{sha256_of_json(repr(sizes))[:16]}")
         if not tables.sound:
-            return tables  # its errors are all that anybody looks at
+            return tables, entry  # its errors are all that anybody looks at
         for name, table in ((IMAGES_FILE, tables.images), (FINDINGS_FILE, tables.findings)):
             with write_table(aside / name, table.schema) as file:
                 file.write_table(table)
@@ -127,7 +133,7 @@ def _build(path: Path, entry: Path, sha256: str) -> Tables:
         _publish(aside, entry)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return _load(entry, sha256) or tables
+    return _load(entry, sha256) or tables, entry
 
 
 def _publish(aside: Path, entry: Path) -> None:

@@ -16,6 +16,7 @@ from deepmac_distill.dataset.choice import MIN_MASKS
 from deepmac_distill.dataset.classes import Classes, SeenSpec
 from deepmac_distill.dataset.dataset import Dataset, problems_of, seen_choice
 from deepmac_distill.dataset.document import BrokenDocument
+from deepmac_distill.dataset.ingest import SizeSource
 from deepmac_distill.dataset.polygons import FlatPolygons
 from deepmac_distill.dataset.problems import Level, Problem, category_problems
 from deepmac_distill.dataset.tables import Tables
@@ -32,6 +33,7 @@ def find_problems(
     *,
     hide: Sequence[str] = (),
     strict: bool = False,
+    sizes: SizeSource | None = None,
     cache: Path | None = None,
 ) -> list[Problem]:
     """All problems of a file, errors first; without one `Dataset.open` (as `strict`) and its views take it.
@@ -43,12 +45,12 @@ def find_problems(
         hide: see `choice.hidden_names`.
     """
     try:
-        tables, _ = TableCache(cache).tables(path)
+        tables, _ = TableCache(cache).tables(path, sizes)
     except BrokenDocument as error:
         return list(error.problems)
     found = [*_class_errors(tables, path, seen), *problems_of(tables, path, strict=strict)]
     if not any(problem.level == "error" for problem in found):
-        dataset = Dataset.open(path, seen=seen, strict=strict, cache=cache)
+        dataset = Dataset.open(path, seen=seen, strict=strict, sizes=sizes, cache=cache)
         found += [Problem("note", str(path), note.removeprefix(f"{path}: ")) for note in dataset.notes]
         truth = dataset.for_evaluation(dataset.hidden_names(hide))
         found += chain(_mask_problems(truth), _class_problems(truth))

@@ -23,6 +23,7 @@ from deepmac_distill.dataset.choice import (
 )
 from deepmac_distill.dataset.classes import Classes, SeenSpec
 from deepmac_distill.dataset.fingerprint import fingerprint_of
+from deepmac_distill.dataset.ingest import SizeSource
 from deepmac_distill.dataset.problems import Problem, category_problems
 from deepmac_distill.dataset.tables import Tables
 from deepmac_distill.dataset.views import TrainingView, Truth
@@ -49,6 +50,7 @@ class Dataset:
         seen: SeenSpec,
         strict: bool = False,
         min_masks: int = MIN_MASKS,
+        sizes: SizeSource | None = None,
         cache: Path | None = None,
     ) -> Dataset:
         """Map the tables of a file into memory; a file that the cache does not know is parsed first.
@@ -60,6 +62,7 @@ class Dataset:
         Args:
             seen: see `classes.seen_names_of`; or `with-masks`, the classes with at least `min_masks` masks,
                 which is also what `voc` means where no class of VOC is in the file.
+            sizes: images that give the sizes that the file does not.
             cache: folder of the cache; None is `cache.cache_folder()`.
 
         Raises:
@@ -67,7 +70,7 @@ class Dataset:
                 expected.
         """
         kept = TableCache(cache)
-        tables, folder = kept.tables(annotations)
+        tables, folder = kept.tables(annotations, sizes)
         for problem in category_problems(tables.categories, str(annotations)):
             raise DataError(str(problem))
         choice = seen_choice(tables, seen, min_masks, str(annotations))

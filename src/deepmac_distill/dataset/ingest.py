@@ -5,10 +5,10 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +25,10 @@ from deepmac_distill.dataset.problems import (
     is_id,
     is_size,
     shown,
+    stays_inside,
 )
 from deepmac_distill.dataset.tables import ANNOTATIONS_FILE, FINDINGS, IMAGES, Tables, open_table, write_table
+from deepmac_distill.errors import DataError
 
 ROWS_AT_ONCE = 20_000  # bounds what is held as Python objects
 MARK = "deepmac_distill"  # the key of a file that this package wrote
@@ -34,20 +36,35 @@ _IMAGE_KEYS = frozenset(("id", "file_name", "height", "width"))
 Located = tuple[int, int, str, Finding]  # position in the file, row in the table, name, what
 
 
-def ingest(path: Path, folder: Path) -> Tables:
+class SizeSource(Protocol):
+    """Images that can be asked for their size; its `repr` names the place."""
+
+    def size_of(self, name: str) -> tuple[int, int]:
+        """(height, width) of an image.
+
+        Raises:
+            DataError: it is missing or no image.
+        """
+        ...
+
+
+def ingest(path: Path, folder: Path, sizes: SizeSource | None = None) -> Tables:
     """Read a file into tables under `folder`; what has errors is in them too, and said in `findings`.
+
+    Args:
+        sizes: gives the sizes that the file does not.
 
     Raises:
         BrokenDocument: the file is no COCO document.
     """
     with _no_garbage_collection():
         if is_parquet(path):
-            return _ingest(parse_parquet(path), path, folder)
+            return _ingest(parse_parquet(path), path, folder, sizes)
         document = parse_document(path)
         try:
-            return _ingest(document, path, folder)
+            return _ingest(document, path, folder, sizes)
         except ValueError:  # text that only the parser of Python takes, met late
-            return _ingest(parse_plainly(path), path, folder)
+            return _ingest(parse_plainly(path), path, folder, sizes)
 
 
 @contextmanager
@@ -62,10 +79,11 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _ingest(document: Document, path: Path, folder: Path) -> Tables:
+def _ingest(document: Document, path: Path, folder: Path, sizes: SizeSource | None) -> Tables:
     heads = document.annotations.heads()
     categories, category_numbers, dropped = _categories(document.categories, heads)
-    images = _images(document.images, path)
+    listed, measured = _measured(document.images, sizes)
+    images = _images(listed, path)
     places, located, renumbered, numbers = _places(heads, images, categories, category_numbers)
     with write_table(folder / ANNOTATIONS_FILE, STORED) as file:
         for start in range(0, len(places.positions), ROWS_AT_ONCE):
@@ -85,6 +103,7 @@ def _ingest(document: Document, path: Path, folder: Path) -> Tables:
         findings=_findings_table(images.findings, located),
         counts={
             "merged_images": images.merged,
+            "sizes_from_images": measured,
             "dropped_categories": dropped,
             "renumbered_annotations": renumbered,
         },
@@ -112,6 +131,22 @@ def _images(given: list[Entry], path: Path) -> _Images:
     rows = [_image_row(position, image) for position, image in enumerate(kept) if is_id(image.get("id"))]
     rows.sort(key=lambda row: row["image_id"])
     return _Images(pa.Table.from_pylist(rows, IMAGES), numbers, len(given) - len(kept), findings)
+
+
+def _measured(images: list[Entry], sizes: SizeSource | None) -> tuple[list[Entry], int]:
+    """Entries with the sizes that they lack, where an image says them, and how many that are."""
+    lacking = [
+        i for i, image in enumerate(images) if image.get("height") is None or image.get("width") is None
+    ]
+    filled, count_filled = list(images), 0
+    for position in lacking if sizes is not None else ():
+        name = file_name_of(images[position])
+        with suppress(DataError):
+            if sizes is not None and stays_inside(name):
+                height, width = sizes.size_of(name.replace("\\", "/"))
+                filled[position] = images[position] | {"height": height, "width": width}
+                count_filled += 1
+    return filled, count_filled
 
 
 def _unrepeated(images: list[Entry]) -> list[Entry]:

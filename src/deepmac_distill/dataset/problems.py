@@ -89,7 +89,7 @@ def image_problems(images: list[dict[str, Any]], path: Path) -> Iterator[Problem
             if not is_size(image.get(key)):
                 yield Problem("error", at, f"{key} {shown(image.get(key))}: expected a whole number > 0")
         name = file_name_of(image)
-        if not _stays_inside(name):
+        if not stays_inside(name):
             message = f"file_name {shown(name)}: expected a path inside the image folder"
             yield Problem("error", at, message)
 
@@ -105,7 +105,8 @@ def file_name_of(image: dict[str, Any]) -> Any:
     return image.get("file_name")
 
 
-def _stays_inside(name: Any) -> bool:
+def stays_inside(name: Any) -> bool:
+    """True for a name that leads to no place outside the folder of images."""
     if not (isinstance(name, str) and name.strip()) or "\0" in name:
         return False
     if _PLAIN.fullmatch(name) and ".." not in name:

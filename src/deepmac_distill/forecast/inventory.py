@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deepmac_distill.data.image_store import absent_images
+from deepmac_distill.data.image_store import ImageFolder, absent_images
 from deepmac_distill.dataset.classes import SeenSpec
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.parquet import files_of
@@ -57,7 +57,7 @@ def take_inventory(annotations: Path, folder: Path, seen: SeenSpec, strict: bool
         lacking.append(f"{folder}/")
     if not annotations.exists():
         return Inventory(annotations=annotations, folder=folder, missing=tuple(lacking))
-    dataset = Dataset.open(annotations, seen=seen, strict=strict)
+    dataset = Dataset.open(annotations, seen=seen, strict=strict, sizes=ImageFolder(folder))
     names = dataset.tables.images["file_name"].to_pylist()
     if folder.is_dir() and (absent := absent_images(names, folder)):
         lacking.append(f"{len(absent)} of {len(names)} images of {folder}/, such as {absent[0]}")

@@ -34,18 +34,22 @@ def check(
     Raises:
         DataError: `hide` names what is no seen class.
     """
-    problems = find_problems(annotations, seen, against, hide=hide, strict=strict)
+    store = None if images is None else ImageFolder(images)
+    problems = find_problems(annotations, seen, against, hide=hide, strict=strict, sizes=store)
     yield from problems
-    if images is not None and not any(problem.level == "error" for problem in problems):
-        dataset = Dataset.open(annotations, seen=seen, strict=strict)
-        yield from find_image_problems(dataset.for_evaluation(), ImageFolder(images))
+    if store is not None and not any(problem.level == "error" for problem in problems):
+        dataset = Dataset.open(annotations, seen=seen, strict=strict, sizes=store)
+        yield from find_image_problems(dataset.for_evaluation(), store)
 
 
-def class_statistics(annotations: Path, seen: SeenSpec, hide: Sequence[str] = ()) -> pa.Table:
+def class_statistics(
+    annotations: Path, seen: SeenSpec, hide: Sequence[str] = (), images: Path | None = None
+) -> pa.Table:
     """What is in a sound file, a row for each class: see `dataset.check.class_statistics`.
 
     Raises:
         DataError: the file is not sound, or the classes do not fit.
     """
-    dataset = Dataset.open(annotations, seen=seen)
+    sizes = None if images is None else ImageFolder(images)
+    dataset = Dataset.open(annotations, seen=seen, sizes=sizes)
     return statistics_of(dataset.for_evaluation(dataset.hidden_names(hide)))

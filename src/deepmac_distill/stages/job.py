@@ -54,11 +54,14 @@ class Job:
         stat = path.stat() if path.exists() else None
         key = (path, stat and (stat.st_mtime_ns, stat.st_size))
         if key not in self._opened:
-            found = Dataset.open(path, seen="all", strict=data.strict)
+            sizes = self._images_of(path)
+            found = Dataset.open(path, seen="all", strict=data.strict, sizes=sizes)
             if training not in (None, path) and is_by_masks(data.seen, found.classes.names):
                 found = found.seeing(self.open(training).classes.seen_names)
             else:
-                found = Dataset.open(path, seen=data.seen, strict=data.strict, min_masks=data.min_masks)
+                found = Dataset.open(
+                    path, seen=data.seen, strict=data.strict, min_masks=data.min_masks, sizes=sizes
+                )
             for note in found.notes:
                 self.progress.note(note)
             self._opened[key] = found
@@ -84,6 +87,13 @@ class Job:
         annotations = dataset.for_training(hide) if hide_unseen else dataset.for_evaluation(hide)
         self._facts[annotations.fingerprint] = _facts_of(annotations)
         return annotations
+
+    def _images_of(self, path: Path) -> ImageFolder:
+        """The images of an annotation file; they are asked for sizes that it does not give."""
+        data = self.pipeline.data
+        of_validation = data.val_annotations and path == Path(data.root) / data.val_annotations
+        named = data.val_images if of_validation and data.val_images else data.train_images
+        return ImageFolder(Path(data.root) / named, data.exif)
 
     def _training_file(self) -> Path | None:
         """The training annotations, where they are there already."""
