@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Ints = NDArray[np.int64]
 
-_AT_ONCE = 4096  # codes; bounds the memory of their digits
+_AT_ONCE = 256  # codes; keeps their digits in the cache
 _MAX_DIGITS = 7  # of one length: 35 bits hold any image of less than 2^31 pixels, and its sign
 
 
