@@ -11,7 +11,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from deepmac_distill.errors import DataError
-from deepmac_distill.labels.label_file import Labels
+from deepmac_distill.labels.label_file import ClassCounts, Labels
 from deepmac_distill.labels.rules import Rules
 from deepmac_distill.labels.table import (
     LABELS_SCHEMA,
@@ -198,6 +198,8 @@ def written(path: Path, table: pa.Table, provenance: bytes = b"{}") -> Labels:
             [0.0, 0.0, float("inf"), 1.0],
             "bbox: got [0.0, 0.0, inf, 1.0], expected four finite numbers",
         ),
+        ("file_name", "../a.jpg", "file_name: got '../a.jpg', expected a path inside the image folder"),
+        ("file_name", "C:\\a.jpg", "expected a path inside the image folder"),
         ("height", 0, "height: got 0, expected at least 1"),
         ("source", "oracle", "source: got 'oracle', expected one of human, teacher, none"),
     ],
@@ -232,6 +234,20 @@ def test_grids_of_several_sizes_are_cut_each_at_its_own(tmp_path: Path) -> None:
     table = rows((1, 5), (1, 9), (2, 3), soft=full, soft_size=[2, 3, 2], bbox=[[1, 2, 3, 4]] * 3)
     again = written(tmp_path, table).with_cut(0.25).table
     assert again["mask_area"].to_pylist() == [12, 12, 12] and set(again["cut"].to_pylist()) == {0.25}
+
+
+def test_labels_describe_what_became_of_each_class(tmp_path: Path) -> None:
+    table = rows(
+        *((1, i) for i in range(5)),
+        category_id=[2, 1, 2, 2, 1],
+        category_name=["owl", "yak", "owl", "owl", "yak"],
+        source=["human", "teacher", "teacher", "teacher", "none"],
+        mask_score=[None, 0.9, 0.9, 0.2, None],
+        rle_counts=[CODE] * 4 + [None],
+    )
+    found = written(tmp_path, table).describe(Rules(min_mask_score=0.5))
+    assert found == [ClassCounts("yak", 2, 0, 1, 0), ClassCounts("owl", 3, 1, 1, 1)]
+    assert written(tmp_path, rows()).describe(Rules()) == []
 
 
 @pytest.mark.parametrize("provenance", [b"", b"{", b"[]", b"[" * 100_000])

@@ -91,7 +91,7 @@ def student(
     train: TrainData,
     redo: Redo,
     labels: Annotated[
-        Path | None, typer.Option(help="instances.json to learn from; default: the run's.")
+        Path | None, typer.Option(help="masks.parquet or a COCO file of another run; default: the run's.")
     ] = None,
 ) -> None:
     """Train the student on human masks of seen classes and the teacher's of the rest."""

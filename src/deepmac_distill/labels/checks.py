@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from deepmac_distill.dataset.problems import stays_inside
 from deepmac_distill.errors import DataError
 from deepmac_distill.geometry.codes import are_sound, extents_of
 from deepmac_distill.labels.table import LABELS_SCHEMA
@@ -34,6 +35,9 @@ def check_facts(path: Path, rows: pa.Table) -> None:
     _require(
         path, rows, pc.is_in(rows["source"], pa.array(SOURCES)), "source", f"one of {', '.join(SOURCES)}"
     )
+    names = rows["file_name"].combine_chunks().dictionary_encode()
+    inside = np.array([stays_inside(name) for name in names.dictionary.to_pylist()], dtype=bool)
+    _require(path, rows, inside[names.indices.to_numpy()], "file_name", "a path inside the image folder")
     for name in ("height", "width"):
         _require(path, rows, pc.greater(rows[name], 0), name, "at least 1")
     sides = pc.list_flatten(rows["bbox"]).to_numpy().reshape(-1, 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import sha256_of_file
@@ -26,6 +28,17 @@ from deepmac_distill.labels.table import LABELS_SCHEMA, provenance_of, require_s
 READING_FAILS = (OSError, pa.ArrowException, ValueError, MemoryError)
 ROWS_AT_ONCE = 2048  # bounds the soft grids in memory
 _ALL_BUT_SOFT = [name for name in LABELS_SCHEMA.names if name != "soft"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassCounts:
+    """Boxes of one class; those without any mask are what is left of `boxes`."""
+
+    name: str
+    boxes: int
+    human: int  # masks that people drew
+    accepted: int  # of the teacher's masks
+    rejected: int
 
 
 @dataclass(frozen=True)
@@ -97,6 +110,24 @@ class Labels:
         """
         return pa.concat_tables([LABELS_SCHEMA.empty_table().select(_ALL_BUT_SOFT), *self._batches()])
 
+    def accepted(self, rules: Rules) -> NDArray[np.bool_]:
+        """(N,) rows whose mask is the teacher's and reaches what the rules ask."""
+        return rules.accept(self.table)
+
+    def describe(self, rules: Rules) -> list[ClassCounts]:
+        """What became of the boxes of each class, by its name in the order of their ids."""
+        names = self.table["category_name"].combine_chunks().dictionary_encode()
+        classes, n = names.indices.to_numpy(), len(names.dictionary)
+        source = np.asarray(self.table["source"])
+        accepted = self.accepted(rules)
+        kinds = (np.ones(len(classes), bool), source == "human", accepted, (source == "teacher") & ~accepted)
+        boxes, human, taken, rejected = (np.bincount(classes[kind], minlength=n).tolist() for kind in kinds)
+        ids = self.table["category_id"].to_numpy()
+        order = np.argsort([ids[np.argmax(classes == at)] for at in range(n)], kind="stable")
+        found = zip(names.dictionary.to_pylist(), boxes, human, taken, rejected, strict=True)
+        counts = [ClassCounts(*one) for one in found]
+        return [counts[at] for at in order]
+
     def export_coco(self, source: dict[str, Any], rules: Rules, path: Path) -> dict[str, int]:
         """Write a COCO file of the source's annotations: see `write_instances_json`."""
         return write_instances_json(source, self.table, rules, path, self.seen_mask_classes)
@@ -159,7 +190,11 @@ class Labels:
         schema = pa.schema([LABELS_SCHEMA.field(name) for name in columns])
         with _opened(self.path) as file:
             require_schema(self.path, file.schema_arrow)
-            batches = file.iter_batches(ROWS_AT_ONCE, columns=list(columns))
+            # One iterator over the whole file would keep every row group that it has read.
+            batches = chain.from_iterable(
+                file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=list(columns))
+                for group in range(file.num_row_groups)
+            )
             while True:
                 try:
                     batch = next(batches, None)
