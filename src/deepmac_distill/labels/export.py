@@ -12,6 +12,7 @@ import pyarrow as pa
 from pycocotools import mask as coco_mask
 
 from deepmac_distill.dataset.findings import drawn_parts, source_of
+from deepmac_distill.dataset.ingest import MARK
 from deepmac_distill.dataset.problems import file_name_of
 from deepmac_distill.files import written_whole
 from deepmac_distill.geometry.boxes import xywh_to_xyxy
@@ -21,7 +22,6 @@ from deepmac_distill.labels.rules import OnRejected, Rules
 from deepmac_distill.labels.table import SCHEMA_VERSION
 
 Annotation = dict[str, Any]
-MARK = "deepmac_distill"  # the key at the top of a COCO file of ours: its `source` and `mask_score` are ours
 SEEN_MASK_CLASSES = "seen_mask_classes"  # whose masks the teacher saw: under that key, and in a provenance
 
 
@@ -64,7 +64,11 @@ def write_instances_json(
         size = sizes[annotation["image_id"]]
         score = None if scores[row] is None else float(str(np.float32(scores[row])))
         end: Annotation | None
-        if source_of(annotation, *size) == "human":
+        # Of other tools' files a `source` says nothing about masks.
+        believed = (
+            annotation if MARK in source else {key: annotation[key] for key in annotation.keys() - {"source"}}
+        )
+        if source_of(believed, *size) == "human":
             kind, end = "human", _human(annotation, size)
         elif accepted[row]:
             kind, end = "teacher", _teacher(annotation, size, drawn[row], areas[row], score)
