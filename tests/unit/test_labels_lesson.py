@@ -12,6 +12,7 @@ import pytest
 
 from deepmac_distill.data.augment import training_views
 from deepmac_distill.data.dataset import BoxDataset, Sample
+from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.synthetic import SEEN_SHAPES, write_scenes
 from deepmac_distill.dataset.coco import Annotations, read_coco
 from deepmac_distill.errors import DataError
@@ -58,7 +59,9 @@ def labels(scenes: Path) -> Labels:
 
 def samples(annotations: Annotations, folder: Path, **more: Any) -> list[Sample]:
     views = training_views(32)
-    dataset = BoxDataset(annotations, folder / "images", mask_size=9, view_of=views, seed=3, **more)
+    dataset = BoxDataset(
+        annotations, ImageFolder(folder / "images"), mask_size=9, view_of=views, seed=3, **more
+    )
     return [dataset[position, draw] for draw in range(3) for position in range(len(dataset))]
 
 
@@ -119,7 +122,7 @@ def test_soft_targets_are_the_grids_of_accepted_rows(
         assert grid.tobytes() == stored[table["annotation_id"][row].as_py()]
     whole = BoxDataset(
         lesson.annotations,
-        scenes.parent / "images",
+        ImageFolder(scenes.parent / "images"),
         mask_size=5,
         view_of=training_views(64, (1.0, 1.0), 0.0, False),
         soft=lesson.soft,
