@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from deepmac_distill.data.augment import training_views
+from deepmac_distill.data.augment import evaluation_views, training_views
 from deepmac_distill.data.dataset import BoxDataset, Sample
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.synthetic import SEEN_SHAPES, write_scenes
@@ -124,7 +124,7 @@ def test_soft_targets_are_the_grids_of_accepted_rows(
         lesson.annotations,
         ImageFolder(scenes.parent / "images"),
         mask_size=5,
-        view_of=training_views(64, (1.0, 1.0), 0.0, False),
+        view_of=evaluation_views(64),
         soft=lesson.soft,
     )
     first = whole[0, 0]
