@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from deepmac_distill.cli import app
+
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
@@ -78,3 +80,39 @@ def test_a_short_run_shortens_its_warm_up_and_says_so(deepmac, scenes_toml: Path
     assert ended.code == 0, ended.err
     note = "teacher.train.warmup_steps: 1 instead of 30, as steps are 2 instead of 60"
     assert note in ended.err and "student.train" not in ended.err
+
+
+def test_the_chain_comes_first_in_the_list_of_commands(deepmac) -> None:
+    said = deepmac("--help").out
+    order = [
+        said.index(f" {name} ") for name in ("run", "teach", "status", "show", "evaluate", "detect", "check")
+    ]
+    assert order == sorted(order)
+
+
+def test_every_command_that_takes_a_pipeline_takes_the_shared_options(deepmac) -> None:
+    for name in ("run", "forecast", "teach", "pseudolabel", "student", "evaluate", "retention"):
+        said = deepmac(name, "--help").out
+        for flag in ("--config", "--seed", "--strict", "--set", "--out", "--device", "--seen", "--data"):
+            assert flag in said, (name, flag)
+    for name in ("run", "forecast", "teach", "student"):
+        assert "--steps" in deepmac(name, "--help").out
+
+
+def test_a_recipe_is_named_by_its_name_everywhere(deepmac, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for given in (["run", "demo"], ["forecast", "demo"], ["teach", "-c", "demo"]):
+        ended = deepmac(*given, "--set", "seed=-1")
+        assert ended.code == 2 and "demo.toml: seed: got -1, expected at least 0" in ended.err
+    ended = deepmac("run", "dmeo")
+    assert ended.code == 2 and "dmeo: no such pipeline file; expected a TOML file, or a recipe: " in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_is_one_line(deepmac, monkeypatch) -> None:
+    def interrupted(arguments: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app, "_invoke", interrupted)
+    ended = deepmac("run", "demo")
+    assert (ended.code, ended.err) == (130, "deepmac: stopped; the same command goes on from what is done\n")

@@ -3,17 +3,17 @@
 Nothing here imports torch before a command's pipeline is read: a mistake in it is reported at once.
 """
 
-from deepmac_distill.cli import (  # importing adds their commands
-    bench,
+from deepmac_distill.cli import (  # isort: skip  importing adds their commands, in the order of --help
     chain,
-    check,
+    status,
+    show,
     evaluation,
-    forecast,
-    models,
     predict,
     recipes,
-    show,
-    status,
+    check,
+    forecast,
+    bench,
+    models,
 )
 from deepmac_distill.cli.app import main
 
