@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from deepmac_distill.data.synthetic import SEEN_SHAPES
+from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.weights.card import read_card
 
 SEEN = ",".join(SEEN_SHAPES)
@@ -158,17 +159,25 @@ def test_a_card_says_which_masks_its_student_was_shown(retained) -> None:
     assert cards["human_seen"].model == cards["pseudo"].model == cards["human_all"].model
 
 
-def test_the_student_of_all_masks_labels_nothing_and_is_evaluated_by_name_alone(
+def test_what_the_student_of_all_masks_saw_is_unseen_under_its_own_name_alone(
     retained, deepmac, own_data, tmp_path
 ) -> None:
-    upper, says = weights(retained[0], "student-human"), "seen, data.seen says unseen"
-    given = own_data()
+    """Elsewhere its card follows it: into figures, and into labels and so into their student."""
+    upper, given = weights(retained[0], "student-human"), own_data()
+    every = set(read_card(upper).class_names)
+    out = tmp_path / "evaluated"
+    ended = deepmac("evaluate", "--model", upper, "--out", out, *given[:4], *given[8:])
+    assert ended.code == 0 and "count as shown elsewhere: it saw their masks" in ended.err, ended.err
+    (summary,) = out.glob("evaluate-*/summary.json")
+    figures = read(summary)["given_boxes"]
+    assert figures["unseen"]["classes"] == 0 and figures["shown_elsewhere"]["classes"] > 0
     ended = deepmac("pseudolabel", "--model", upper, "--out", tmp_path / "other", *given[:8])
-    assert_refused(ended, f"{upper}: trained with the masks of ")
-    assert says in ended.err and not list((tmp_path / "other").rglob("done.json"))
-    ended = deepmac("evaluate", "--model", upper, "--out", tmp_path / "evaluated", *given[:4], *given[8:])
-    assert_refused(ended, says)
+    assert ended.code == 0, ended.err
+    labels = Labels.open(tmp_path / "other" / "pseudolabel" / "masks.parquet")
+    assert set(labels.seen_mask_classes or ()) == every
     assert deepmac("evaluate", "student-human", "--out", retained[0]).code == 0
+    by_name = read(retained[0] / "evaluate-student-human" / "summary.json")["given_boxes"]
+    assert by_name["unseen"]["classes"] > 0
 
 
 def test_nothing_else_reads_the_student_of_all_masks(retained, deepmac, scenes_toml, tmp_path) -> None:
