@@ -87,7 +87,8 @@ CHAIN = (
         makes=(Product("instances.json", "the same as COCO"),),
         derived=True,
     ),
-    _training("student", "student", ("select",), arm="pseudo"),
+    # The masks are those of `pseudolabel`; the rules that choose among them are those of `select`.
+    _training("student", "student", ("pseudolabel", "select"), arm="pseudo"),
     _evaluation("student"),
     Stage(
         name="report",

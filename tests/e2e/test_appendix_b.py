@@ -195,7 +195,8 @@ def test_the_steps_of_the_sample_run_and_end_in_a_table(
         json.loads((runs / run / "student" / "done.json").read_text())["inputs"]
         for run in ("coco_sample", "coco_sample_mask_rcnn")
     ]
-    assert inputs[0]["student annotations"] == inputs[1]["student annotations"]  # the same labels
+    for name in ("student annotations", "student labels"):  # the same labels
+        assert inputs[0][name] == inputs[1][name]
 
 
 def summary(iou: float, ap: float | None) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def test_what_was_made_from_an_earlier_teacher_is_stale_and_the_commands_mend_it
         **{"scenes-train": "done", "scenes-val": "done"},
     }
     assert one_of(run, "evaluate-teacher").detail == "teacher was redone since"
-    assert one_of(run, "student").detail == "select is stale"
+    assert one_of(run, "student").detail == "pseudolabel is stale"
     for words in printed_commands(deepmac("status", run).out):
         ended = deepmac(*words)
         assert ended.code == 0, (words, ended.err)

@@ -94,7 +94,7 @@ def plan(runs: Runs, part: Part, lvis: str = "", anyway: bool = False) -> list[S
     forecasts += [[*runs.begun(name), "--student"] for name in students]
     forecasts += [[*runs.begun(name), *truth, "--teacher"] for name in teachers]
     work = runs.commands(runs.main, teacher_stages if part == "b1" else planned(evaluated=True))
-    labels = runs.folder / runs.main / "select" / STAGES["select"].makes[0].file
+    labels = runs.folder / runs.main / "pseudolabel" / STAGES["pseudolabel"].makes[0].file
     for name in students:
         stages = planned(evaluated=True, roles=("student",))
         work += runs.commands(name, stages, "--labels", str(labels))
