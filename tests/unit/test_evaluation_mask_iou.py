@@ -112,6 +112,7 @@ def test_two_masks_for_one_row_are_refused_by_its_number(truth: Annotations) -> 
 def test_truth_outside_the_given_box_is_counted(tmp_path: Path) -> None:
     square = [[2, 2, 12, 2, 12, 12, 2, 12]]  # 10 x 10 px, of which the box below holds the left half
     raw = {
+        "deepmac_distill": {"schema": 2},  # our own file, whose sources are believed
         "images": [{"id": 1, "file_name": "a.png", "height": 20, "width": 20}],
         "categories": [{"id": 1, "name": "cat"}],
         "annotations": [

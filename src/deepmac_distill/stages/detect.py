@@ -7,26 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from deepmac_distill.chain import WEIGHTS
-from deepmac_distill.contract import Detector
 from deepmac_distill.data.images import read_image
 from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.files import write_json
 from deepmac_distill.geometry.boxes import xyxy_to_xywh
-from deepmac_distill.inference import detect_objects, view_for
-from deepmac_distill.labels.cut import LABELING_CUT, CutMasks, recut
+from deepmac_distill.labels.cut import LABELING_CUT
 from deepmac_distill.models.load import Weights
+from deepmac_distill.one_image import ImageObjects, detect_image
 from deepmac_distill.progress import Progress
 from deepmac_distill.report.contact_sheet import overlay_png
 from deepmac_distill.report.drawing import Overlay, color_of
 from deepmac_distill.rundir import RunDir
 from deepmac_distill.stages.pictures import document_of, files_of, picture_names, require_ours
-from deepmac_distill.structures import Batch, Instances
 from deepmac_distill.weights.card import ModelCard
 
 RESULTS = "detections.json"
@@ -40,16 +35,6 @@ class Found:
     images: int  # that were looked at
     objects: int
     unreadable: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Objects:
-    """D objects on one image."""
-
-    boxes: NDArray[np.float64]  # (D, 4) xyxy, pixels of the image as stored
-    class_index: NDArray[np.int64]  # (D,)
-    scores: NDArray[np.float32]  # (D,)
-    masks: CutMasks
 
 
 def detect(
@@ -94,7 +79,14 @@ def detect(
             except DataError as error:
                 progress.note(str(error))
                 continue
-            found = _detected(detector, device, image, min_score, max_detections)
+            found = detect_image(
+                detector,
+                image,
+                LABELING_CUT,
+                device,
+                min_score=min_score,
+                max_detections=max_detections,
+            )
             height, width = image.shape[1:]
             images.append({"id": len(images) + 1, "file_name": file.name, "height": height, "width": width})
             annotations += _annotations(found, card, images[-1], first_id=len(annotations) + 1)
@@ -108,21 +100,8 @@ def detect(
     return Found(out / RESULTS, len(images), len(annotations), len(files) - len(images))
 
 
-def _detected(model: Detector, device: torch.device, image: Tensor, min_score: float, most: int) -> _Objects:
-    """The objects of one image (3, H, W) uint8, best first."""
-    height, width = image.shape[1:]
-    view = view_for(model.spec, height, width)
-    batch = Batch(view.image(image)[None], torch.tensor([view.fit]), (1,), Instances.empty(mask_size=1))
-    (found,) = detect_objects(model, [batch], device, autocast=False, max_detections=most)
-    kept = found.scores >= min_score
-    boxes = found.boxes_fraction[kept] * (width, height, width, height)
-    sizes = np.tile([height, width], (len(boxes), 1))
-    masks = recut(found.grids[kept], boxes, sizes, LABELING_CUT)
-    return _Objects(boxes, found.class_index[kept], found.scores[kept], masks)
-
-
 def _annotations(
-    found: _Objects, card: ModelCard, image: dict[str, Any], first_id: int
+    found: ImageObjects, card: ModelCard, image: dict[str, Any], first_id: int
 ) -> list[dict[str, Any]]:
     columns = zip(
         *(xyxy_to_xywh(found.boxes).tolist(), found.class_index.tolist(), found.scores.tolist()),
@@ -144,7 +123,7 @@ def _annotations(
     ]
 
 
-def _overlays(found: _Objects, names: Sequence[str]) -> list[Overlay]:
+def _overlays(found: ImageObjects, names: Sequence[str]) -> list[Overlay]:
     """The best object is drawn last, so that it lies on top."""
     columns = zip(
         found.boxes.tolist(),

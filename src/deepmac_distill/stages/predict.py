@@ -16,16 +16,15 @@ from deepmac_distill.data.images import read_image
 from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.files import write_json
 from deepmac_distill.geometry.boxes import clip_boxes, has_area, xywh_to_xyxy, xyxy_to_xywh
-from deepmac_distill.inference import segment_boxes, view_for
-from deepmac_distill.labels.cut import LABELING_CUT, CutMasks, box_ious, recut
+from deepmac_distill.labels.cut import LABELING_CUT, CutMasks, box_ious
 from deepmac_distill.models.load import Source, segmenter_for
+from deepmac_distill.one_image import segment_image
 from deepmac_distill.progress import Progress
 from deepmac_distill.report.contact_sheet import overlay_png
 from deepmac_distill.report.drawing import Overlay, color_of
 from deepmac_distill.stages.given_boxes import BoxedImage, GivenBoxes
 from deepmac_distill.stages.pictures import document_of, picture_names, require_ours
 from deepmac_distill.stages.sources import source_at
-from deepmac_distill.structures import Batch, Instances
 
 RESULTS = "masks.json"
 FOLDER = Path("masks")
@@ -78,7 +77,7 @@ def predict(
     for image, picture in zip(given.images, pictures, strict=True):
         pixels = read_image(image.path)
         boxes, size = _boxes_in(image, pixels), {"height": pixels.shape[1], "width": pixels.shape[2]}
-        masks = masks_in_boxes(model, device, pixels, boxes, image.class_index)
+        masks = segment_image(model, pixels, boxes, LABELING_CUT, device, image.class_index).masks
         images.append({"id": image.image_id, "file_name": image.path.name, **size})
         annotations += _annotations(image, masks, given.category_ids, source.role, list(size.values()))
         overlay_png(pixels.permute(1, 2, 0).numpy(), _numbered(boxes, masks), picture)
@@ -86,30 +85,6 @@ def predict(
     document = document_of(images, annotations, [{"id": id, "name": name} for id, name in pairs])
     write_json(results, document)
     return document
-
-
-def masks_in_boxes(
-    model: BoxSegmenter,
-    device: torch.device,
-    image: Tensor,
-    boxes: NDArray[np.float64],
-    class_index: NDArray[np.int64],
-) -> CutMasks:
-    """The masks of N boxes on one image.
-
-    Args:
-        image: (3, H, W) uint8 RGB.
-        boxes: (N, 4) xyxy in its pixels, clipped to it.
-        class_index: (N,), which only a model whose masks belong to classes reads.
-    """
-    height, width = image.shape[1:]
-    view = view_for(model.spec, height, width)
-    instances = Instances.of_boxes(
-        [torch.from_numpy(view.to_canvas(boxes))], [torch.from_numpy(class_index)], mask_size=1
-    )
-    batch = Batch(view.image(image)[None], torch.tensor([view.fit]), (1,), instances)
-    (segmented,) = segment_boxes(model, [batch], device, autocast=False)
-    return recut(segmented.grids, boxes, np.tile([height, width], (len(boxes), 1)), LABELING_CUT)
 
 
 def _segmenter(source: Source, device: torch.device, given: GivenBoxes) -> BoxSegmenter:
