@@ -13,7 +13,7 @@ from deepmac_distill.contract import BoxSegmenter, Detector
 from deepmac_distill.errors import DataError
 from deepmac_distill.geometry.boxes import clip_boxes, has_area
 from deepmac_distill.inference import SegmentedBoxes, detect_objects, segment_boxes, view_for
-from deepmac_distill.labels.cut import CutMasks, recut
+from deepmac_distill.labels.cut import LABELING_CUT, CutMasks, recut
 from deepmac_distill.structures import Batch, Instances
 
 
@@ -79,18 +79,18 @@ def segment_image(
 def detect_image(
     model: Detector,
     image: Tensor,
-    cut: float,
     device: torch.device,
     *,
     min_score: float = 0.3,
     max_detections: int = 100,
+    cut: float = LABELING_CUT,
 ) -> ImageObjects:
     """What a detector finds on an image.
 
     Args:
         image: (3, H, W) uint8 RGB.
-        cut: probability above which a pixel is foreground; in [0, 1).
         min_score: objects below it are left out.
+        cut: probability above which a pixel is foreground; in [0, 1).
     """
     height, width = image.shape[1:]
     view = view_for(model.spec, height, width)

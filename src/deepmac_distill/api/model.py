@@ -166,7 +166,6 @@ class Model:
         found = detect_image(
             cast(Detector, self._segmenter),
             pixels,
-            LABELING_CUT,
             self._device,
             min_score=min_score,
             max_detections=max_detections,

@@ -14,7 +14,6 @@ from deepmac_distill.data.images import read_image
 from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.files import write_json
 from deepmac_distill.geometry.boxes import xyxy_to_xywh
-from deepmac_distill.labels.cut import LABELING_CUT
 from deepmac_distill.models.load import Weights
 from deepmac_distill.one_image import ImageObjects, detect_image
 from deepmac_distill.progress import Progress
@@ -79,14 +78,7 @@ def detect(
             except DataError as error:
                 progress.note(str(error))
                 continue
-            found = detect_image(
-                detector,
-                image,
-                LABELING_CUT,
-                device,
-                min_score=min_score,
-                max_detections=max_detections,
-            )
+            found = detect_image(detector, image, device, min_score=min_score, max_detections=max_detections)
             height, width = image.shape[1:]
             images.append({"id": len(images) + 1, "file_name": file.name, "height": height, "width": width})
             annotations += _annotations(found, card, images[-1], first_id=len(annotations) + 1)
