@@ -19,7 +19,7 @@ from pathlib import Path
 
 from deepmac_distill.cli.terminal import Terminal
 from deepmac_distill.config import load_pipeline
-from deepmac_distill.dataset.coco import read_coco
+from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.devices import environment, use_threads
 from deepmac_distill.errors import DistillError
 from deepmac_distill.experiments.mask_head_costs import costs
@@ -72,7 +72,7 @@ def train(given: argparse.Namespace) -> None:
 def show(given: argparse.Namespace) -> None:
     """The table of the rows that are there."""
     facts = json.loads((given.out / "evaluation.json").read_text(encoding="utf-8"))
-    truth = read_coco(Path(facts["annotations"]), tuple(facts["seen"]), hide_unseen=False)
+    truth = Dataset.open(Path(facts["annotations"]), seen=tuple(facts["seen"])).for_evaluation()
     rows = compare_rows(given.out, truth, given.resamples)
     document = {
         "environment": environment(),  # where the costs were measured

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from deepmac_distill.dataset.check import find_problems
-from deepmac_distill.dataset.coco import read_coco
+from deepmac_distill.dataset.dataset import Dataset
 
 HEIGHT, WIDTH, CLASSES = 480, 640, 80
 
@@ -71,7 +71,7 @@ def measured(step: str, path: Path) -> dict[str, Any]:
     if step == "check":
         kept: Any = find_problems(path, "all")
     else:
-        kept = read_coco(path, ["class 1", "class 2"])
+        kept = Dataset.open(path, seen=["class 1", "class 2"]).for_training()
         kept.boxes_xyxy(), kept.class_index(), kept.has_mask(), kept.rows_by_image()
     return {
         "step": step,

@@ -14,7 +14,7 @@ from deepmac_distill.contract import BoxSegmenter, Detector, ModelSpec, Segmente
 from deepmac_distill.data.augment import View, evaluation_views, native_views
 from deepmac_distill.data.dataset import BoxDataset
 from deepmac_distill.data.image_store import ImageStore
-from deepmac_distill.dataset.coco import Annotations
+from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import ContractError
 from deepmac_distill.structures import Batch
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from deepmac_distill.config import load_pipeline
 from deepmac_distill.data.synthetic import SEEN_SHAPES
-from deepmac_distill.dataset.coco import read_coco
+from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.progress import Silent
 from deepmac_distill.rundir import RunDir
 from deepmac_distill.stages.job import Job
@@ -186,7 +186,7 @@ def test_the_upper_bound_may_start_from_what_was_shown_all(knowing, chain, scene
     sets = ["student.train.steps=1", f"student.train.init_from={knowing}"]
     job = Job(load_pipeline(scenes_toml, sets), None, RunDir(tmp_path / "run"), Silent())
     scenes = chain[0] / "scenes-train"
-    everything = read_coco(scenes / "instances.json", SEEN_SHAPES, hide_unseen=False)
+    everything = Dataset.open(scenes / "instances.json", seen=SEEN_SHAPES).for_evaluation()
     all_seen = (True,) * len(everything.classes)
     path = train_stage(job, "student-human", everything, scenes / "images", seen=all_seen)
     assert all(read_card(path).seen)

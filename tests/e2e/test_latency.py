@@ -13,7 +13,7 @@ import torch
 
 from deepmac_distill.config import DeepMacConfig, MaskRcnnConfig, ModelConfig
 from deepmac_distill.data.synthetic import SCENE_CLASSES, write_scenes
-from deepmac_distill.dataset.coco import read_coco
+from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.experiments import latency
 from deepmac_distill.models.build import build_model
 from deepmac_distill.weights.card import ModelCard, save_weights
@@ -124,7 +124,7 @@ def test_four_models_in_one_run(given: dict[str, Path], tmp_path: Path, deepmac)
 
 
 def test_only_the_first_images_are_taken_and_they_are_the_files_own(given: dict[str, Path]) -> None:
-    annotations = read_coco(given["folder"] / "instances.json", "all")
+    annotations = Dataset.open(given["folder"] / "instances.json", seen="all").for_training()
     images, device = given["folder"] / "images", torch.device("cpu")
     contestant = latency.load(given["teacher"], annotations, images, 2, device)
     assert [batch.image_ids for batch in contestant.batches] == [(1,), (2,)]

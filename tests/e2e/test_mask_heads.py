@@ -16,7 +16,7 @@ import mask_heads
 from deepmac_distill.config import MaskRcnnConfig, load_pipeline
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.data.synthetic import SEEN_SHAPES
-from deepmac_distill.dataset.coco import read_coco
+from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.experiments.frozen_features import Frozen, Shown, images_of
 from deepmac_distill.experiments.mask_head_rows import ROWS
 from deepmac_distill.experiments.mask_heads import HeadRecipe, evaluate_heads, head_config, train_row
@@ -75,11 +75,12 @@ FLAGS = ["--steps", "3", "--batch-size", "2", "--warmup-steps", "1", "--views", 
 
 def frozen_of(path: Path, pipeline_file: Path) -> Frozen:
     pipeline = load_pipeline(pipeline_file)
-    training, truth = (
-        read_coco(Path(pipeline.data.root) / name, SEEN, hide_unseen=hide)
-        for name, hide in ((pipeline.data.train_annotations, True), (pipeline.data.val_annotations, False))
+    training, validation = (
+        Dataset.open(Path(pipeline.data.root) / name, seen=SEEN)
+        for name in (pipeline.data.train_annotations, pipeline.data.val_annotations)
     )
-    return Frozen.of(path, pipeline, training, truth, BRIEF.views)
+    truth = validation.for_evaluation()
+    return Frozen.of(path, pipeline, training.for_training(), truth, BRIEF.views)
 
 
 @pytest.mark.parametrize("name", ["resnet-4", "deep-marc-gt", "deep-marc-proposals"])

@@ -19,7 +19,7 @@ from deepmac_distill.data.dataset import BoxDataset
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.loader import training_batches
 from deepmac_distill.data.synthetic import SEEN_SHAPES, write_scenes
-from deepmac_distill.dataset.coco import read_coco
+from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.models.build import build_model
 from deepmac_distill.training.loop import make_optimizer
 from deepmac_distill.training.schedule import make_schedule
@@ -86,7 +86,7 @@ def test_a_pipeline_opens_with_its_claim(path: Path) -> None:
 @pytest.mark.parametrize("role", ["teacher", "student"])
 def test_a_pipeline_builds_and_steps(path: Path, role: str, scenes: Path) -> None:
     recipe: RoleConfig = getattr(load_pipeline(path), role)
-    annotations = read_coco(scenes / "instances.json", SEEN_SHAPES)
+    annotations = Dataset.open(scenes / "instances.json", seen=SEEN_SHAPES).for_training()
     stepped = narrowed(recipe.model) if path in PAPER else recipe.model
     model = build_model(stepped, len(annotations.classes), load_weights=True)
     # Batch norm over the two values that two images have on a map of one cell makes gradients explode.

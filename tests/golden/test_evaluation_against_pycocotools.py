@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from deepmac_distill.dataset.coco import read_coco
+from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.errors import DataError
 from deepmac_distill.evaluation import average_precision
 from deepmac_distill.evaluation.average_precision import (
@@ -132,7 +132,7 @@ def truth_path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("iou_type", ["segm", "bbox"])
 def test_splits_are_what_pycocotools_gives_for_their_classes(truth_path: Path, iou_type: str) -> None:
-    truth = read_coco(truth_path, ["class 2", "class 4"], hide_unseen=False)
+    truth = Dataset.open(truth_path, seen=["class 2", "class 4"]).for_evaluation()
     detections = detections_of(json.loads(truth_path.read_text()), 1)
     result = coco_average_precision(truth, detections, iou_type)
     for split, categories in {"all": None, "seen": SEEN, "unseen": [3, 5, 6]}.items():
@@ -148,7 +148,7 @@ def test_splits_are_what_pycocotools_gives_for_their_classes(truth_path: Path, i
 @pytest.mark.parametrize("iou_type", ["segm", "bbox"])
 @pytest.mark.parametrize("count", [0, 1, None])
 def test_reference_and_hotcoco_agree(truth_path: Path, iou_type: str, count: int | None) -> None:
-    truth = read_coco(truth_path, ["class 2", "class 4"], hide_unseen=False)
+    truth = Dataset.open(truth_path, seen=["class 2", "class 4"]).for_evaluation()
     detections = detections_of(json.loads(truth_path.read_text()), 2)[:count]
     fast, slow = (coco_average_precision(truth, detections, iou_type, reference=r) for r in (False, True))
     for split in ("all", "seen", "unseen"):
@@ -157,7 +157,7 @@ def test_reference_and_hotcoco_agree(truth_path: Path, iou_type: str, count: int
 
 
 def test_evaluation_says_nothing(truth_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    truth = read_coco(truth_path, "all", hide_unseen=False)
+    truth = Dataset.open(truth_path, seen="all").for_evaluation()
     detections = detections_of(json.loads(truth_path.read_text()), 3)
     coco_average_precision(truth, detections, "segm")
     coco_average_precision(truth, detections, "segm", reference=True)
@@ -168,7 +168,7 @@ def test_evaluation_says_nothing(truth_path: Path, capfd: pytest.CaptureFixture[
 def test_truth_without_a_mask_is_neither_right_nor_wrong(truth_path: Path) -> None:
     data = json.loads(truth_path.read_text())
     detections = detections_of(data, 4)
-    hidden = read_coco(truth_path, ["class 2", "class 4"], hide_unseen=True)
+    hidden = Dataset.open(truth_path, seen=["class 2", "class 4"]).for_training()
     result = coco_average_precision(hidden, detections, "segm")
     for annotation in data["annotations"]:
         if annotation["category_id"] not in SEEN:
@@ -189,23 +189,28 @@ def test_truth_without_a_mask_is_neither_right_nor_wrong(truth_path: Path) -> No
 def test_size_without_an_area_is_that_of_the_mask_or_box(truth_path: Path) -> None:
     data = json.loads(truth_path.read_text())
     detections = detections_of(data, 5)
-    with_area = coco_average_precision(read_coco(truth_path, "all", hide_unseen=False), detections, "segm")
+    with_area = coco_average_precision(
+        Dataset.open(truth_path, seen="all").for_evaluation(), detections, "segm"
+    )
     for annotation in data["annotations"]:
         del annotation["area"]
     truth_path.write_text(json.dumps(data))
-    assert coco_average_precision(read_coco(truth_path, "all"), detections, "segm") == with_area
+    assert (
+        coco_average_precision(Dataset.open(truth_path, seen="all").for_training(), detections, "segm")
+        == with_area
+    )
     for annotation in data["annotations"]:
         annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
     boxes = truth_path.with_name("boxes.json")
     boxes.write_text(json.dumps(data))
-    result = coco_average_precision(read_coco(truth_path, "all"), detections, "bbox")
+    result = coco_average_precision(Dataset.open(truth_path, seen="all").for_training(), detections, "bbox")
     assert numbers(result.splits.all) == pytest.approx(
         pycocotools_stats(boxes, detections, "bbox"), abs=1e-12
     )
 
 
 def test_paired_difference_is_that_of_the_two_results(truth_path: Path) -> None:
-    truth = read_coco(truth_path, ["class 2", "class 4"], hide_unseen=False)
+    truth = Dataset.open(truth_path, seen=["class 2", "class 4"]).for_evaluation()
     a = detections_of(json.loads(truth_path.read_text()), 6)
     b = a[::3]
     masks = CocoTruth.of(truth, "segm")
@@ -218,12 +223,12 @@ def test_paired_difference_is_that_of_the_two_results(truth_path: Path) -> None:
         assert difference.low < difference.value < difference.high
     same = compare_average_precision(masks, a, a, resamples=5)
     assert same.seen.AP50.a_minus_b == Interval(0.0, 0.0, 0.0)
-    everything_seen = CocoTruth.of(read_coco(truth_path, "all", hide_unseen=False), "segm")
+    everything_seen = CocoTruth.of(Dataset.open(truth_path, seen="all").for_evaluation(), "segm")
     assert compare_average_precision(everything_seen, a, b, resamples=2).unseen is None
 
 
 def test_a_comparison_builds_its_truth_once(truth_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    truth = read_coco(truth_path, ["class 2", "class 4"], hide_unseen=False)
+    truth = Dataset.open(truth_path, seen=["class 2", "class 4"]).for_evaluation()
     drawn: list[int] = []
     rasterize = average_precision.mask_rle
     monkeypatch.setattr(average_precision, "mask_rle", lambda *a: drawn.append(1) or rasterize(*a))
@@ -233,7 +238,7 @@ def test_a_comparison_builds_its_truth_once(truth_path: Path, monkeypatch: pytes
 
 
 def test_classes_shown_elsewhere_have_a_split_of_their_own(truth_path: Path) -> None:
-    truth = read_coco(truth_path, ["class 2", "class 4"], hide_unseen=False)
+    truth = Dataset.open(truth_path, seen=["class 2", "class 4"]).for_evaluation()
     detections = detections_of(json.loads(truth_path.read_text()), 1)
     apart = coco_average_precision(truth, detections, "segm", shown_elsewhere=frozenset({"class 5"}))
     for split, categories in {"unseen": [3, 6], "shown elsewhere": [5]}.items():
@@ -242,7 +247,7 @@ def test_classes_shown_elsewhere_have_a_split_of_their_own(truth_path: Path) -> 
 
 
 def test_detection_in_an_unknown_image_is_refused_by_its_place(truth_path: Path) -> None:
-    truth = read_coco(truth_path, "all", hide_unseen=False)
+    truth = Dataset.open(truth_path, seen="all").for_evaluation()
     detections = detections_of(json.loads(truth_path.read_text()), 7)[:3]
     with pytest.raises(DataError, match=r"detection 1: image_id 404: expected one of those in .*truth\.json"):
         coco_average_precision(truth, [detections[0], {**detections[1], "image_id": 404}], "bbox")
@@ -254,7 +259,7 @@ def naive_iou(a: np.ndarray, b: np.ndarray) -> float:
 
 def check_ious(path: Path) -> None:
     """Every IoU of `given_box_ious` against full-size arrays decoded by pycocotools."""
-    truth = read_coco(path, "all", hide_unseen=False)
+    truth = Dataset.open(path, seen="all").for_evaluation()
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(str(path))
     boxes = dict(zip(truth.annotations["annotation_id"].to_pylist(), truth.boxes_xyxy(), strict=True))
@@ -291,7 +296,7 @@ def test_given_box_ious_are_those_of_decoded_masks(truth_path: Path) -> None:
 @pytest.mark.skipif(not PHOTOS.exists(), reason="no photographs beside the repository")
 def test_both_measures_hold_on_real_annotations() -> None:
     check_ious(PHOTOS)
-    truth = read_coco(PHOTOS, "voc", hide_unseen=False)
+    truth = Dataset.open(PHOTOS, seen="voc").for_evaluation()
     detections = detections_of(json.loads(PHOTOS.read_text()), 8)
     for iou_type in ("segm", "bbox"):
         result = coco_average_precision(truth, detections, iou_type)

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from deepmac_distill.dataset.check import find_problems
 from deepmac_distill.dataset.chunk import Places, chunk_of
-from deepmac_distill.dataset.coco import Annotations, read_coco
+from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.findings import annotation_findings, has_pixels
 from deepmac_distill.dataset.polygons import POLYGONS, FlatPolygons
+from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
 
 json_values = st.recursive(
@@ -39,7 +40,7 @@ def read(value: Any, seen: str = "cat") -> Annotations:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.json"
         path.write_text(json.dumps(value))
-        return read_coco(path, seen)
+        return Dataset.open(path, seen=seen).for_training()
 
 
 @settings(max_examples=60, deadline=None)
@@ -96,7 +97,7 @@ def test_any_value_anywhere_is_read_or_refused_and_check_agrees(table: str, key:
         path.write_text(json.dumps(full))
         errors = [str(problem) for problem in find_problems(path, "cat") if problem.level == "error"]
         try:
-            read_coco(path, "cat")
+            Dataset.open(path, seen="cat").for_training()
             assert not errors
         except DataError as error:
             assert str(error) in errors

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from deepmac_distill.data.augment import View, ViewOf, evaluation_views, training_views
 from deepmac_distill.data.dataset import BoxDataset
 from deepmac_distill.data.image_store import ImageFolder
-from deepmac_distill.dataset.coco import read_coco
+from deepmac_distill.dataset.dataset import Dataset
 
 SQUARE = [10, 5, 30, 5, 30, 25, 10, 25]  # covers the box [10, 5, 20, 20] xywh
 LEFT_HALF = [10, 5, 20, 5, 20, 25, 10, 25]
@@ -57,7 +57,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def dataset(source: Path, view_of: ViewOf = WHOLE, **more: Any) -> BoxDataset:
-    annotations = read_coco(source, ["cat"])
+    annotations = Dataset.open(source, seen=["cat"]).for_training()
     return BoxDataset(annotations, ImageFolder(source.parent), mask_size=4, view_of=view_of, **more)
 
 
@@ -137,7 +137,7 @@ def test_real_photographs_become_samples() -> None:
     folder = Path(__file__).parents[3] / "shared" / "data" / "coco-tiny"
     if not folder.is_dir():
         pytest.skip("no photographs here")
-    annotations = read_coco(next(folder.glob("*.json")), "voc")
+    annotations = Dataset.open(next(folder.glob("*.json")), seen="voc").for_training()
     samples = BoxDataset(
         annotations, ImageFolder(folder / "images"), mask_size=32, view_of=evaluation_views(128)
     )

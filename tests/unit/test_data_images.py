@@ -11,7 +11,7 @@ from PIL import Image
 from deepmac_distill.data.image_check import find_image_problems
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.images import read_image
-from deepmac_distill.dataset.coco import read_coco
+from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.errors import DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -103,6 +103,10 @@ def test_every_image_problem_is_found_not_only_the_first(tmp_path: Path) -> None
     images[3]["width"] = 31
     raw = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
     (tmp_path / "a.json").write_text(json.dumps(raw))
-    problems = list(find_image_problems(read_coco(tmp_path / "a.json", "all"), ImageFolder(tmp_path)))
+    problems = list(
+        find_image_problems(
+            Dataset.open(tmp_path / "a.json", seen="all").for_training(), ImageFolder(tmp_path)
+        )
+    )
     assert [p.where.rsplit(" ", 1)[1] for p in problems] == ["1", "2", "3"]
     assert {p.level for p in problems} == {"error"}

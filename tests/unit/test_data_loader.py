@@ -12,7 +12,7 @@ from deepmac_distill.data.dataset import BoxDataset
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.loader import collate, evaluation_batches, training_batches
 from deepmac_distill.data.synthetic import SEEN_SHAPES, write_scenes
-from deepmac_distill.dataset.coco import read_coco
+from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import write_json
 from deepmac_distill.structures import Batch
@@ -25,7 +25,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def dataset(scenes: Path, training: bool) -> BoxDataset:
     views = training_views(48) if training else evaluation_views(48)
-    annotations = read_coco(scenes, list(SEEN_SHAPES))
+    annotations = Dataset.open(scenes, seen=list(SEEN_SHAPES)).for_training()
     return BoxDataset(annotations, ImageFolder(scenes.parent / "images"), mask_size=8, view_of=views, seed=4)
 
 
@@ -104,7 +104,7 @@ def test_an_unreadable_image_is_reported_and_left_out_where_someone_listens(tmp_
 def test_training_on_no_images_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "none.json"
     write_json(path, {"images": [], "annotations": [], "categories": [{"id": 1, "name": "ellipse"}]})
-    annotations = read_coco(path, ["ellipse"])
+    annotations = Dataset.open(path, seen=["ellipse"]).for_training()
     nothing = BoxDataset(annotations, ImageFolder(tmp_path), mask_size=8, view_of=training_views(32))
     with pytest.raises(DataError, match=r"none\.json: no images"):
         training_batches(nothing, 2, seed=0)

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 
 from deepmac_distill.data.images import read_image
 from deepmac_distill.data.synthetic import SCENE_CLASSES, SEEN_SHAPES, UNSEEN_SHAPES, draw_scene, write_scenes
-from deepmac_distill.dataset.coco import read_coco
+from deepmac_distill.dataset.dataset import Dataset
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
 
@@ -90,7 +90,7 @@ def test_a_contour_can_be_seen_along_a_figures_edge() -> None:
 def test_scenes_are_read_by_pycocotools_and_by_our_reader(scenes: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         theirs = COCO(str(scenes))
-    ours = read_coco(scenes, list(SEEN_SHAPES), strict=True)
+    ours = Dataset.open(scenes, seen=list(SEEN_SHAPES), strict=True).for_training()
     assert len(theirs.anns) == len(ours.annotations)
     assert set(ours.classes.unseen_names) == set(UNSEEN_SHAPES)
     assert ours.counts["hidden_masks"] == (~ours.has_mask()).sum() > 0

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from deepmac_distill.dataset.check import class_counts, find_problems, leaked_images
-from deepmac_distill.dataset.coco import read_coco
+from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.errors import DataError
 
 SQUARE = [[10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]]
@@ -57,13 +57,13 @@ def test_all_errors_are_listed_not_only_the_first(tmp_path: Path) -> None:
 def test_the_first_error_is_the_one_the_reader_raises(tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", box(1, segmentation=SQUARE), box(7, bbox=[1]), box(8, image_id=3))
     with pytest.raises(DataError) as error:
-        read_coco(path, "cat")
+        Dataset.open(path, seen="cat").for_training()
     assert str(error.value) == str(find_problems(path, "cat")[0])
 
 
 def test_errors_of_unseen_masks_are_reported_though_the_reader_never_meets_them(tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", box(1, segmentation=SQUARE), box(2, category_id=2, segmentation="?"))
-    read_coco(path, "cat")
+    Dataset.open(path, seen="cat").for_training()
     assert [level for level, _ in found(path)] == ["error"]
 
 
@@ -138,7 +138,7 @@ def test_the_count_table_has_a_row_for_every_class(tmp_path: Path) -> None:
         box(3, iscrowd=1, segmentation=SQUARE),
         box(4, bbox=[1, 1, 0, 0]),
     )
-    assert class_counts(read_coco(path, "cat")).to_pylist() == [
+    assert class_counts(Dataset.open(path, seen="cat").for_training()).to_pylist() == [
         {"name": "cat", "seen": True, "boxes": 2, "masks": 1, "crowd": 1, "degenerate": 1},
         {"name": "yak", "seen": False, "boxes": 0, "masks": 0, "crowd": 0, "degenerate": 0},
     ]

@@ -10,7 +10,8 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from deepmac_distill.dataset.classes import VOC_NAMES, Classes
-from deepmac_distill.dataset.coco import Annotations, read_coco, require_seen_masks
+from deepmac_distill.dataset.dataset import Dataset
+from deepmac_distill.dataset.views import Annotations, require_seen_masks
 from deepmac_distill.errors import DataError
 
 # pycocotools.mask.decode predates numpy 2's copy keyword.
@@ -43,10 +44,13 @@ def box(annotation_id: int, **changes: Any) -> dict[str, Any]:
     return {"id": annotation_id, "image_id": 5, "category_id": 17, "bbox": bbox, "iscrowd": 0} | changes
 
 
-def read(tmp_path: Path, document: Any, seen: str = "cat", **options: bool) -> Annotations:
+def read(
+    tmp_path: Path, document: Any, seen: str = "cat", *, strict: bool = False, hide_unseen: bool = True
+) -> Annotations:
     path = tmp_path / "instances.json"
     path.write_text(json.dumps(document))
-    return read_coco(path, seen, **options)
+    dataset = Dataset.open(path, seen=seen, strict=strict)
+    return dataset.for_training() if hide_unseen else dataset.for_evaluation()
 
 
 def test_rows_are_sorted_by_image_and_annotation_whatever_the_file_says(tmp_path: Path) -> None:
@@ -110,8 +114,8 @@ def test_raw_json_has_lost_hidden_masks_and_nothing_else(tmp_path: Path) -> None
     path.write_text(json.dumps(plain()))
     expected = plain()
     del expected["annotations"][0]["segmentation"], expected["annotations"][0]["area"]
-    assert read_coco(path, "cat").document() == expected
-    assert read_coco(path, "cat", hide_unseen=False).document() == plain()
+    assert Dataset.open(path, seen="cat").for_training().document() == expected
+    assert Dataset.open(path, seen="cat").for_evaluation().document() == plain()
 
 
 def test_both_kinds_of_run_length_mask_decode_to_the_same_pixels(tmp_path: Path) -> None:
@@ -348,13 +352,13 @@ def test_a_bad_file_is_named_on_one_line(tmp_path: Path, document: Any, message:
 def test_what_is_no_json_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(DataError, match="not JSON"):
-        read_coco(tmp_path / "a.json", "all")
+        Dataset.open(tmp_path / "a.json", seen="all").for_training()
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "a.json", tmp_path):
         with pytest.raises(DataError, match="cannot be read"):
-            read_coco(path, "all")
+            Dataset.open(path, seen="all").for_training()
 
 
 def test_reading_does_not_depend_on_the_order_of_the_file(tmp_path: Path) -> None:
@@ -407,7 +411,7 @@ def test_seen_classes_that_do_not_fit_are_refused(seen: str | list[str], message
 @pytest.mark.parametrize("name", ["coco80/instances_train.json", "coco-tiny/instances.json"])
 def test_the_tables_hold_what_the_file_says(name: str) -> None:
     raw = json.loads((PHOTOS / name).read_bytes())
-    found = read_coco(PHOTOS / name, "all", strict=True)
+    found = Dataset.open(PHOTOS / name, seen="all", strict=True).for_training()
     by_id = {a["id"]: a for a in raw["annotations"]}
     sizes = {i["id"]: [i["height"], i["width"]] for i in raw["images"]}
     assert found.counts["annotations"] == len(by_id) == found.counts["human_masks"]

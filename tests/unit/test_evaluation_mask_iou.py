@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 from pycocotools import mask as coco_mask
 
-from deepmac_distill.dataset.coco import Annotations, read_coco
+from deepmac_distill.dataset.dataset import Dataset
+from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
 from deepmac_distill.evaluation import mask_iou
 from deepmac_distill.evaluation.mask_iou import IOU_SCHEMA, given_box_ious
@@ -56,7 +57,7 @@ def truth(tmp_path: Path) -> Annotations:
         annotation.setdefault("iscrowd", 0)
     path = tmp_path / "truth.json"
     path.write_text(json.dumps({"images": images, "categories": categories, "annotations": annotations}))
-    return read_coco(path, "cat", hide_unseen=False)
+    return Dataset.open(path, seen="cat").for_evaluation()
 
 
 def predictions(counts: dict[int, bytes | None]) -> pa.Table:
@@ -128,6 +129,6 @@ def test_truth_outside_the_given_box_is_counted(tmp_path: Path) -> None:
         ],
     }
     (tmp_path / "loose.json").write_text(json.dumps(raw), encoding="utf-8")
-    ious = given_box_ious(read_coco(tmp_path / "loose.json", "all"), predictions({}))
+    ious = given_box_ious(Dataset.open(tmp_path / "loose.json", seen="all").for_training(), predictions({}))
     assert ious["annotation_id"].to_pylist() == [1]  # a teacher's mask is no truth
     assert ious["outside_box"].to_pylist() == [50]

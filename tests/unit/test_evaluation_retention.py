@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from deepmac_distill.dataset.classes import Classes
-from deepmac_distill.dataset.coco import Annotations, read_coco
+from deepmac_distill.dataset.dataset import Dataset
+from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
 from deepmac_distill.evaluation.average_precision import CocoTruth
 from deepmac_distill.evaluation.mask_iou import IOU_SCHEMA
@@ -173,7 +174,7 @@ def truth(tmp_path: Path) -> Annotations:
         "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "kite"}],
     }
     (tmp_path / "truth.json").write_text(json.dumps(raw))
-    return read_coco(tmp_path / "truth.json", ["cat"], hide_unseen=False)
+    return Dataset.open(tmp_path / "truth.json", seen=["cat"]).for_evaluation()
 
 
 def found_in(images: range) -> list[dict[str, Any]]:
@@ -211,6 +212,6 @@ def test_ratios_of_average_precision_are_undefined_by_the_same_rule(truth: Annot
 
 
 def test_a_split_without_classes_is_none(truth: Annotations) -> None:
-    everything = CocoTruth.of(read_coco(truth.path, "all", hide_unseen=False), "segm")
+    everything = CocoTruth.of(Dataset.open(truth.path, seen="all").for_evaluation(), "segm")
     found = retention_in_detections(everything, dict.fromkeys(ARMS, found_in(IMAGES)), resamples=2)
     assert found.unseen is None and found.seen.human_all == 1.0

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
-from deepmac_distill.dataset.coco import Annotations, read_coco
+from deepmac_distill.dataset.dataset import Dataset
+from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
 from deepmac_distill.inference import DetectedObjects, SegmentedBoxes
 from deepmac_distill.labels.describe import (
@@ -50,7 +51,7 @@ def annotations(tmp_path: Path) -> Annotations:
         "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
     }
     (tmp_path / "a.json").write_text(json.dumps(raw))
-    return read_coco(tmp_path / "a.json", ["a"])
+    return Dataset.open(tmp_path / "a.json", seen=["a"]).for_training()
 
 
 def grid(rows: list[list[int]]) -> np.ndarray:

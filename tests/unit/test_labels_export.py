@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from pycocotools import mask as coco_mask
 
-from deepmac_distill.dataset.coco import read_coco
+from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.errors import DataError
 from deepmac_distill.labels.export import write_instances_json
 from deepmac_distill.labels.rules import Rules
@@ -158,7 +158,7 @@ def test_a_human_mask_keeps_its_degenerate_parts_and_one_without_others_gives_wa
     assert human["iscrowd"] == 0
     assert (teacher["source"], teacher["area"]) == ("teacher", teacher_counts()[1])
     assert rejected["source"] == "none" and "segmentation" not in rejected
-    found = read_coco(tmp_path / "out.json", "cat")
+    found = Dataset.open(tmp_path / "out.json", seen="cat").for_training()
     assert found.annotations["polygons"].to_pylist() == [SQUARE, None, None]
     assert found.annotations["source"].to_pylist() == ["human", "teacher", "none"]
 
@@ -166,7 +166,7 @@ def test_a_human_mask_keeps_its_degenerate_parts_and_one_without_others_gives_wa
 @pytest.mark.parametrize("on_rejected", ["keep_box", "drop", "ignore"])
 def test_our_reader_takes_what_the_export_wrote(tmp_path: Path, on_rejected: Any) -> None:
     export(tmp_path, Rules(min_mask_score=0.5, on_rejected=on_rejected))
-    found = read_coco(tmp_path / "out.json", "cat").annotations.to_pylist()
+    found = Dataset.open(tmp_path / "out.json", seen="cat").for_training().annotations.to_pylist()
     assert [row["source"] for row in found][:3] == ["human", "human", "teacher"]
     assert found[0]["polygons"] == SQUARE
     assert found[2]["rle_counts"] == teacher_counts()[0]
@@ -178,7 +178,7 @@ def test_our_reader_takes_what_the_export_wrote(tmp_path: Path, on_rejected: Any
 def test_exporting_again_with_the_same_labels_changes_nothing(tmp_path: Path, on_rejected: Any) -> None:
     rules = Rules(min_mask_score=0.5, on_rejected=on_rejected)
     written, _ = export(tmp_path, rules)
-    again = read_coco(tmp_path / "out.json", "cat").document()
+    again = Dataset.open(tmp_path / "out.json", seen="cat").for_training().document()
     write_instances_json(again, labels(tuple(written)), rules, tmp_path / "again.json")
     assert json.loads((tmp_path / "again.json").read_text()) == json.loads(
         (tmp_path / "out.json").read_text()

@@ -14,7 +14,8 @@ from deepmac_distill.data.augment import evaluation_views, training_views
 from deepmac_distill.data.dataset import BoxDataset, Sample
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.synthetic import SEEN_SHAPES, write_scenes
-from deepmac_distill.dataset.coco import Annotations, read_coco
+from deepmac_distill.dataset.dataset import Dataset
+from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
 from deepmac_distill.inference import SegmentedBoxes
 from deepmac_distill.labels.describe import label_unit
@@ -46,7 +47,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def labels(scenes: Path) -> Labels:
     """A teacher that draws noise in every usable box without a human's mask, but for the first of these."""
-    view = read_coco(scenes, SEEN)
+    view = Dataset.open(scenes, seen=SEEN).for_training()
     usable = np.array([status == "ok" for status in view.annotations["status"].to_pylist()])
     rows = np.flatnonzero(usable & ~view.has_human_mask())[1:]
     grids = np.random.default_rng(0).integers(0, 256, (len(rows), 5, 5)).astype(np.uint8)
@@ -72,12 +73,12 @@ def test_the_student_sees_what_the_exported_file_would_show_it(
 ) -> None:
     rules = Rules(min_mask_score=0.75 if cut == 0.5 else 0.65, on_rejected=on_rejected)
     chosen = ChosenLabels(labels=labels.with_cut(cut), rules=rules)
-    lesson = chosen.lesson(read_coco(scenes, SEEN))
+    lesson = chosen.lesson(Dataset.open(scenes, seen=SEEN).for_training())
     assert lesson.counts["teacher"] > 1 and lesson.counts["human"] > 1
     assert lesson.counts["dropped" if on_rejected == "drop" else "without a mask"] > 1
     exported = scenes.parent / "exported.json"
-    chosen.labels.export_coco(read_coco(scenes, SEEN).document(), rules, exported)
-    expected = read_coco(exported, SEEN)
+    chosen.labels.export_coco(Dataset.open(scenes, seen=SEEN).for_training().document(), rules, exported)
+    expected = Dataset.open(exported, seen=SEEN).for_training()
     for name in ("annotation_id", "bbox", "iscrowd", "status", "polygons", "rle_counts", "source"):
         assert lesson.annotations.annotations[name].to_pylist() == expected.annotations[name].to_pylist(), (
             name
@@ -90,7 +91,7 @@ def test_the_student_sees_what_the_exported_file_would_show_it(
 
 
 def test_a_masks_weight_is_its_row_s_and_a_humans_is_one(scenes: Path, labels: Labels) -> None:
-    view = read_coco(scenes, SEEN)
+    view = Dataset.open(scenes, seen=SEEN).for_training()
     chosen = ChosenLabels(labels=labels, mask_weight="expected_iou")
     lesson = chosen.lesson(view)
     by_teacher = np.array(lesson.annotations.annotations["source"].to_pylist()) == "teacher"
@@ -109,7 +110,9 @@ def test_soft_targets_are_the_grids_of_accepted_rows(
     scenes: Path, labels: Labels, on_rejected: OnRejected
 ) -> None:
     rules = Rules(min_mask_score=0.75, on_rejected=on_rejected)
-    lesson = ChosenLabels(labels=labels, rules=rules, targets="soft").lesson(read_coco(scenes, SEEN))
+    lesson = ChosenLabels(labels=labels, rules=rules, targets="soft").lesson(
+        Dataset.open(scenes, seen=SEEN).for_training()
+    )
     table = lesson.annotations.annotations
     by_teacher = np.flatnonzero(np.array(table["source"].to_pylist()) == "teacher")
     assert sorted(lesson.soft) == by_teacher.tolist()
@@ -138,13 +141,13 @@ def test_labels_of_other_boxes_are_named(scenes: Path, labels: Labels, tmp_path:
     raw["annotations"][8]["bbox"][0] += 1
     (tmp_path / "a.json").write_text(json.dumps(raw))
     with pytest.raises(DataError, match=f"labels: annotation {raw['annotations'][8]['id']}: bbox: got"):
-        ChosenLabels(labels=labels).lesson(read_coco(tmp_path / "a.json", SEEN))
+        ChosenLabels(labels=labels).lesson(Dataset.open(tmp_path / "a.json", seen=SEEN).for_training())
 
 
 def test_options_that_the_labels_cannot_serve_are_refused(
     scenes: Path, labels: Labels, tmp_path: Path
 ) -> None:
-    view = read_coco(scenes, SEEN)
+    view = Dataset.open(scenes, seen=SEEN).for_training()
     poor = labels.table.append_column("soft", pa.nulls(len(labels), pa.binary()))
     poor = poor.set_column(
         poor.schema.get_field_index("expected_iou"), "expected_iou", pa.nulls(len(poor), pa.float32())

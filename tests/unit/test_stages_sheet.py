@@ -12,7 +12,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from deepmac_distill.data.image_store import ImageFolder
-from deepmac_distill.dataset.coco import Annotations, read_coco
+from deepmac_distill.dataset.dataset import Dataset
+from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.stages.sheet import EvaluatedMasks, Sheet, draw_sheet, worst_median_best
 
 SIDE = 300
@@ -97,7 +98,7 @@ def annotation_set(
         "categories": [{"id": 1 + label, "name": name} for label, name in enumerate(names)],
     }
     (folder / "instances.json").write_text(json.dumps(raw))
-    return read_coco(folder / "instances.json", seen, hide_unseen=False)
+    return Dataset.open(folder / "instances.json", seen=seen).for_evaluation()
 
 
 def evaluated(truth: Annotations, ious: dict[int, float]) -> EvaluatedMasks:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from deepmac_distill.data.augment import ViewOf
 from deepmac_distill.data.image_store import ImageStore
-from deepmac_distill.dataset.coco import Annotations
+from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.geometry.boxes import has_area
 from deepmac_distill.geometry.rasterize import rasterize_polygons, rasterize_rle, resample_grid
 

@@ -15,8 +15,8 @@ import hotcoco
 import numpy as np
 from numpy.typing import NDArray
 
-from deepmac_distill.dataset.coco import Truth
 from deepmac_distill.dataset.masks import mask_rle
+from deepmac_distill.dataset.views import Truth
 from deepmac_distill.errors import DataError
 from deepmac_distill.evaluation.results import AveragePrecision, CocoStats, Interval, PairedStat, PairedStats
 from deepmac_distill.evaluation.splits import BySplit, Split, split_classes

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from deepmac_distill.dataset.coco import Truth
 from deepmac_distill.dataset.masks import mask_rle
+from deepmac_distill.dataset.views import Truth
 from deepmac_distill.errors import DataError
 from deepmac_distill.geometry.rle import encode_boxes, encode_ellipses
 

@@ -20,7 +20,7 @@ from deepmac_distill.data.augment import training_views
 from deepmac_distill.data.dataset import BoxDataset, Key, Sample
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.loader import collate, evaluation_batches, training_keys
-from deepmac_distill.dataset.coco import Annotations, Truth
+from deepmac_distill.dataset.views import Annotations, Truth
 from deepmac_distill.inference import boxes_for
 from deepmac_distill.models.load import Weights
 from deepmac_distill.structures import Batch

@@ -21,7 +21,8 @@ import torch
 
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.loader import evaluation_batches
-from deepmac_distill.dataset.coco import Annotations, read_coco
+from deepmac_distill.dataset.dataset import Dataset
+from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.devices import autocast_allowed, environment, wait_for
 from deepmac_distill.errors import CheckpointError, DataError
 from deepmac_distill.inference import boxes_for, detect_objects, segment_boxes
@@ -204,7 +205,7 @@ def time_models(
     Raises:
         DistillError: weights, annotations or images that cannot be used.
     """
-    boxes_given = read_coco(annotations, "all")  # masks are not looked at
+    boxes_given = Dataset.open(annotations, seen="all").for_training()  # masks are not looked at
     count = min(images_count, len(boxes_given.images))
     if not count:
         raise DataError(f"{annotations}: no images; expected at least one")

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from deepmac_distill.dataset.classes import Classes
-from deepmac_distill.dataset.coco import Annotations
+from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.evaluation.means import Means, interval
 from deepmac_distill.evaluation.results import Interval, to_json
 from deepmac_distill.evaluation.splits import Split

@@ -23,7 +23,8 @@ from deepmac_distill import config
 from deepmac_distill.config import ModelConfig, Pipeline
 from deepmac_distill.contract import BoxSegmenter
 from deepmac_distill.data.loader import evaluation_batches
-from deepmac_distill.dataset.coco import Annotations, Truth, read_coco
+from deepmac_distill.dataset.dataset import Dataset
+from deepmac_distill.dataset.views import Annotations, Truth
 from deepmac_distill.errors import CheckpointError
 from deepmac_distill.evaluation.mask_iou import given_box_ious
 from deepmac_distill.experiments.frozen_features import Frozen, Shown, images_of
@@ -78,8 +79,8 @@ class Comparison:
             pipeline=pipeline,
             weights=weights,
             recipe=recipe,
-            training=read_coco(root / data.train_annotations, data.seen),
-            truth=read_coco(root / data.val_annotations, data.seen, hide_unseen=False),
+            training=Dataset.open(root / data.train_annotations, seen=data.seen).for_training(),
+            truth=Dataset.open(root / data.val_annotations, seen=data.seen).for_evaluation(),
         )
 
     def frozen(self, kind: str) -> Frozen:

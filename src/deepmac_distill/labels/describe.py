@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from deepmac_distill.dataset.coco import Annotations
 from deepmac_distill.dataset.masks import mask_rle
+from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.geometry.boxes import xywh_to_xyxy, xyxy_to_xywh
 from deepmac_distill.geometry.codes import extents_of
 from deepmac_distill.geometry.rle import encode_grids

@@ -10,8 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deepmac_distill.data.image_store import ImageFolder
-from deepmac_distill.dataset.coco import Truth, read_coco
+from deepmac_distill.data.image_store import Exif, ImageFolder
+from deepmac_distill.dataset.dataset import Dataset
+from deepmac_distill.dataset.views import Truth
 from deepmac_distill.errors import ConfigError, DataError, RunError
 from deepmac_distill.evaluation.average_precision import (
     KINDS,
@@ -39,6 +40,7 @@ class EvaluationRecord:
     seen: tuple[str, ...]  # classes
     weights: str
     images: str | None = None  # older evaluations do not name it
+    exif: Exif = "as-stored"  # how its images were read
     shown_elsewhere: tuple[str, ...] = ()  # unseen classes whose masks the model saw elsewhere
 
 
@@ -85,11 +87,10 @@ def sheet(folders: Mapping[str, Path], out: Path, images: Path | None = None, ea
     """
     all_folders = tuple(folders.values())
     truth = _truth_of(all_folders)
-    known = read_record(all_folders[0]).images
-    if images is None and known is None:
+    store = _images_of(all_folders[0], images)
+    if store is None:
         raise ConfigError("sheet: no folder of images is known of this evaluation; expected --images FOLDER")
     masks = {name: evaluated_masks(folder, truth) for name, folder in folders.items()}
-    store = ImageFolder(images or Path(str(known)))
     drawn = draw_sheet(truth, store, masks, each, _shown_elsewhere(all_folders))
     if not drawn.rows:
         raise DataError(
@@ -175,10 +176,18 @@ def _shown_elsewhere(folders: Sequence[Path]) -> frozenset[str]:
     return frozenset(name for folder in folders for name in read_record(folder).shown_elsewhere)
 
 
+def _images_of(folder: Path, given: Path | None = None) -> ImageFolder | None:
+    """The images of an evaluation, or those in a folder that is given, read as the evaluation read them."""
+    record = read_record(folder)
+    images = given or (Path(record.images) if record.images else None)
+    return ImageFolder(images, record.exif) if images else None
+
+
 def _truth_of(folders: Sequence[Path]) -> Truth:
     """The validation set of some evaluations, if it is one set and still as it was."""
     first = read_record(folders[0])
-    truth = read_coco(Path(first.annotations), first.seen, hide_unseen=False)
+    sizes = _images_of(folders[0])  # for a file that does not say them
+    truth = Dataset.open(Path(first.annotations), seen=first.seen, sizes=sizes).for_evaluation()
     _require_evaluated_on(truth, folders)
     return truth
 

@@ -14,7 +14,7 @@ from deepmac_distill.contract import BoxSegmenter, Detector
 from deepmac_distill.data.image_check import images_sha256
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.loader import evaluation_batches
-from deepmac_distill.dataset.coco import Truth
+from deepmac_distill.dataset.views import Truth
 from deepmac_distill.errors import ConfigError, DataError, GateError
 from deepmac_distill.evaluation.average_precision import (
     KINDS,
@@ -197,6 +197,7 @@ def _evaluate(
         annotations=str(truth.path.resolve()),
         annotations_sha256=truth.fingerprint,
         images=str(images.folder.resolve()),
+        exif=images.exif,
         seen=truth.classes.seen_names,
         weights=source.name,
         shown_elsewhere=tuple(sorted(elsewhere)),

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deepmac_distill.data.image_store import ImageFolder
-from deepmac_distill.dataset.coco import Annotations, read_coco
+from deepmac_distill.dataset.dataset import Dataset
+from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
 
 
@@ -67,7 +68,7 @@ def boxes_of_file(file: Path, given: Sequence[Path] = ()) -> GivenBoxes:
     Raises:
         DataError: the file is not COCO, has no box, or an image is not there.
     """
-    truth = read_coco(file, ("all",))
+    truth = Dataset.open(file, seen=("all",)).for_training()
     usable = np.asarray(truth.annotations["status"]) == "ok"
     images = tuple(_boxed(truth, usable, given or [file.parent]))
     if not images:

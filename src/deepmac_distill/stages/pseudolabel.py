@@ -12,7 +12,7 @@ from deepmac_distill.chain import redo_after
 from deepmac_distill.data.image_check import images_sha256
 from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.data.loader import evaluation_batches
-from deepmac_distill.dataset.coco import Annotations
+from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import write_json
 from deepmac_distill.inference import boxes_for, images_at_once, segment_boxes

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from deepmac_distill.chain import ARMS, Arm
 from deepmac_distill.data.image_store import ImageStore
-from deepmac_distill.dataset.coco import Annotations, Truth, require_seen_masks
+from deepmac_distill.dataset.views import Annotations, Truth, require_seen_masks
 from deepmac_distill.errors import ConfigError, DataError, RunError
 from deepmac_distill.evaluation.average_precision import CocoTruth
 from deepmac_distill.evaluation.results import Retention, RetentionDetected, read_result, to_json

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from deepmac_distill.data.image_store import ImageStore
-from deepmac_distill.dataset.coco import Truth
 from deepmac_distill.dataset.masks import mask_rle
+from deepmac_distill.dataset.views import Truth
 from deepmac_distill.evaluation.mask_iou import masks_by_row
 from deepmac_distill.evaluation.splits import split_classes
 from deepmac_distill.geometry.boxes import box_area

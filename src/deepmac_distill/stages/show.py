@@ -62,7 +62,7 @@ def show(
     names = _chosen(path, counts, classes)
     if classes:
         drawn = drawn.filter(pc.is_in(drawn["category_name"], pa.array(names)))
-    store = ImageFolder(images or _images_of(path))
+    store = _images_of(path, images)
     require_ours([out], [path])
     rows = (
         _lowest_rows(drawn, store, lowest) if lowest else [_class_row(drawn, store, name) for name in names]
@@ -89,13 +89,17 @@ def _chosen(path: Path, counts: dict[str, int], classes: Sequence[str]) -> list[
     return list(classes) or list(counts)[:MAX_CLASSES]
 
 
-def _images_of(path: Path) -> Path:
-    """Where the images of a run's labels are."""
+def _images_of(path: Path, given: Path | None) -> ImageFolder:
+    """The images of labels: as their run says, or in a folder that is given."""
     run = path.resolve().parents[1]
     if not (run / "config.json").is_file():
-        raise ConfigError(f"{path}: lies in no run, so its images are not known; expected --images")
+        if given is None:
+            raise ConfigError(f"{path}: lies in no run, so its images are not known; expected --images")
+        return ImageFolder(given)
     data = load_pipeline(run / "config.json").data
-    return run / "scenes-train" / "images" if data.source == "scenes" else Path(data.root) / data.train_images
+    scenes = run / "scenes-train" / "images"
+    own = scenes if data.source == "scenes" else Path(data.root) / data.train_images
+    return ImageFolder(given or own, data.exif)
 
 
 def _class_row(drawn: pa.Table, images: ImageStore, name: str) -> SheetRow:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from deepmac_distill.config.schema import LabelsConfig
-from deepmac_distill.dataset.coco import Annotations
+from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
 from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.labels.lesson import ChosenLabels

@@ -16,7 +16,7 @@ from deepmac_distill.data.dataset import BoxDataset
 from deepmac_distill.data.image_check import images_sha256
 from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.data.loader import training_batches
-from deepmac_distill.dataset.coco import Annotations, require_seen_masks
+from deepmac_distill.dataset.views import Annotations, require_seen_masks
 from deepmac_distill.errors import CheckpointError, ConfigError
 from deepmac_distill.files import sha256_of_file
 from deepmac_distill.labels.export import seen_mask_classes_of
