@@ -4,7 +4,7 @@
     python benchmarks/appendix_b.py table paper|small
 
 `run` forecasts every step, does those that are not done, and ends in the table; `table` reads what is there.
-The runs lie in runs/NAME, as those of any pipeline file; the table is kept as JSON and Markdown in
+The runs are in runs/NAME, as those of any pipeline file; the table is kept as JSON and Markdown in
 runs/appendix_b or runs/appendix_b_small.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.console import Console
 
 from deepmac_distill.experiments.appendix_b import FOLDERS, RUNS, Runs, Step, plan
-from deepmac_distill.experiments.appendix_b_table import cuts, runs_of, table, told, write
+from deepmac_distill.experiments.appendix_b_table import cuts, run_line, runs_of, table, write
 from deepmac_distill.report.terminal import rich_tables
 
 
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for shown in rich_tables(table(found), console.width):
         console.print(shown)
     for made in runs_of(given.runs, given.protocol):
-        print(told(made))
+        print(run_line(made))
     folder = given.runs / FOLDERS[given.protocol]
     print(f"{folder / 'appendix_b.json'} {folder / 'appendix_b.md'}")
     return 0

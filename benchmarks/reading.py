@@ -66,7 +66,7 @@ def anonymous_mib() -> float:
 
 
 def measured(step: str, path: Path) -> dict[str, Any]:
-    """Do a step in this process and say what it cost."""
+    """Do a step in this process and report what it cost."""
     before, cpu, wall = anonymous_mib(), time.process_time(), time.perf_counter()
     if step == "check":
         kept: Any = find_problems(path, "all")

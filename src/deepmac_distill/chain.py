@@ -1,6 +1,6 @@
 """The stages of a run: their order, what each reads and makes, and the command that does it.
 
-The one place that says so. Running, `deepmac status`, forecast, retention and appendix B read it from here;
+The one place for this. Running, `deepmac status`, forecast, retention and appendix B read it from here;
 what a stage does is in `stages`. Nothing here imports torch.
 """
 
@@ -134,7 +134,7 @@ def planned(
 
     Args:
         evaluated: there is a validation set.
-        roles: both, or the one whose training and evaluation are asked for; labeling lies between both.
+        roles: both, or the one whose training and evaluation are asked for; labeling comes between.
         segmenter: the teacher needs no training.
 
     >>> [stage.name for stage in planned(evaluated=False)]

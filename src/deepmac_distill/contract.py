@@ -25,7 +25,7 @@ class ModelSpec:
     mask_size: int  # cells a side of the grids it returns
     input_size_px: int | None  # side of its square canvas; None: images at their own size, one by one
     size_divisibility: int = 1  # the canvas's side must be a multiple of this
-    lattice: Literal["centers", "reference"] = "centers"  # where the cells' samples lie, see geometry.crop
+    lattice: Literal["centers", "reference"] = "centers"  # where the cells' samples are, see geometry.crop
     probabilities: bool = True  # whether grids are probabilities; else they are only cut
     class_agnostic: bool = True  # False: `segment` reads the classes of the boxes
     detects: bool = False  # whether it is a `Detector`
@@ -63,7 +63,7 @@ class BoxSegmenter(Protocol):
 
     @property
     def spec(self) -> ModelSpec:
-        """What the model is and what it wants."""
+        """What the model is and which inputs it takes."""
 
     def segment(self, images: Tensor, instances: Instances) -> SegmentedMasks:
         """(B, 3, H, W) uint8 RGB and N boxes in pixels of the canvas to N masks."""

@@ -1,4 +1,4 @@
-"""A model over a data set: the images as it wants them, and iterators that hold one batch at a time."""
+"""A model over a data set: the images at the size it takes, and iterators that hold one batch at a time."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class DetectedObjects:
 def boxes_for(
     spec: ModelSpec, annotations: Annotations, images: ImageStore, wanted: NDArray[np.bool_] | None = None
 ) -> BoxDataset:
-    """Whole images at the size that a model wants, with all usable boxes or the (N,) `wanted` ones."""
+    """Whole images at the size that a model takes, with all usable boxes or the (N,) `wanted` ones."""
     size_px = spec.input_size_px
     return BoxDataset(
         annotations,
@@ -58,7 +58,7 @@ def boxes_for(
 
 
 def view_for(spec: ModelSpec, height: int, width: int) -> View:
-    """One image of `height` x `width` at the size that a model wants."""
+    """One image of `height` x `width` at the size that a model takes."""
     size_px = spec.input_size_px
     views = native_views(spec.size_divisibility) if size_px is None else evaluation_views(size_px)
     return views(np.random.default_rng(0), height, width)
@@ -78,7 +78,7 @@ def segment_boxes(
     grid are the same mask.
 
     Raises:
-        ContractError: the model returned something else than it must; says what.
+        ContractError: the model broke the contract; the message names what it returned.
     """
     for batch in batches:
         if not len(batch.instances):
@@ -120,7 +120,7 @@ def detect_objects(
 
 
 def require_contract(model: BoxSegmenter, masks: SegmentedMasks, boxes: int) -> None:
-    """Refuse what a model returned for so many boxes unless it is what `SegmentedMasks` says.
+    """Refuse what a model returned for so many boxes unless it fits `SegmentedMasks`.
 
     Raises:
         ContractError: names the model, the field, what was got and what was expected.

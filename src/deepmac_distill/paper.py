@@ -23,7 +23,7 @@ class Speed:
     """What a model takes on a V100."""
 
     model: str
-    canvas_px: int | None  # None: the paper does not say
+    canvas_px: int | None  # None: the paper does not state it
     milliseconds: float  # an image, detection with masks
 
 

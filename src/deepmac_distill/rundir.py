@@ -1,6 +1,6 @@
 """A run's folder: what was done with which inputs, so that work is skipped, resumed or refused, never mixed.
 
-A stage works in ``<stage>.part`` and is renamed to ``<stage>`` when it is whole. Beside its outputs lies
+A stage works in ``<stage>.part`` and is renamed to ``<stage>`` when it is whole. Beside its outputs is
 ``done.json``: its inputs by name, what those of them that are hashes are of, and a hash of every output.
 """
 
@@ -91,8 +91,8 @@ class RunDir:
             inputs: what the outputs depend on; the names are shown to the user.
             force: start afresh, whatever was done before.
             derived: the stage is cheap and follows from stages before it: other inputs redo it.
-            about: what hashes among the inputs are of. Told where such an input differs, never compared, so
-                that a run which kept other facts, or none, is as good.
+            about: what hashes among the inputs are of. Reported where such an input differs, never compared,
+                so that a run which kept other facts, or none, is as good.
 
         Raises:
             RunError: the stage was done or begun with other inputs, named with old and new value, or an
@@ -238,12 +238,12 @@ def _difference(before: Any, now: Any) -> str:
         "with": [name for name in now if name not in before],
         "without": [name for name in before if name not in now],
     }
-    told = [
+    changes = [
         f"{word} {', '.join(map(str, names[:3]))}{' ...' if len(names) > 3 else ''}"
         for word, names in lists.items()
         if names
     ]
-    return f"now {', '.join(told) or 'in another order'}"
+    return f"now {', '.join(changes) or 'in another order'}"
 
 
 def _refuse_edits(folder: Path, outputs: dict[str, str]) -> None:

@@ -89,7 +89,7 @@ class Batch:
         ValueError: shapes or dtypes differ from those stated here.
     """
 
-    images: Tensor  # (B, 3, H, W) uint8 RGB; each image lies at the top left, zero elsewhere
+    images: Tensor  # (B, 3, H, W) uint8 RGB; each image is at the top left, zero elsewhere
     image_sizes: Tensor  # (B, 2) int64, (height, width) of the image on the canvas
     image_ids: tuple[int, ...]  # B source ids
     instances: Instances

@@ -133,7 +133,7 @@ ANNOTATION, IMAGE = "train.json: annotation 2: ", "train.json: image 1: "
         (of_image(file_name="../1.png"), IMAGE + 'file_name "../1.png": expected a path inside'),
         (of_image(file_name="/etc/passwd"), IMAGE + 'file_name "/etc/passwd": expected a path inside'),
         (of_image(file_name="gone.png"), "gone.png: no such file; expected an image"),
-        (of_image(width=65), "1.png: image is 48 x 64 (H x W), its annotations say 48 x 65"),
+        (of_image(width=65), "1.png: image is 48 x 64 (H x W), its annotations give 48 x 65"),
         (put("images", []), "image_id 1: expected the id of an image of the file"),
     ],
 )

@@ -125,7 +125,7 @@ def test_a_file_without_a_card_is_matched_by_shape_and_said_to_be_silent(
     ended = deepmac("teach", "--out", run, *flags("other "), *STILL, "--set", f"{KEY}={path}")
     assert ended.code == 0, ended.err
     first, counts = told(ended)
-    assert first == f"{path}: the file does not say which classes or masks it has seen"
+    assert first == f"{path}: the file does not name the classes or masks that it has seen"
     assert counts.startswith("loaded ")
     theirs = learned(weights(chain[0]))
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in learned(weights(run)).items())
@@ -155,7 +155,7 @@ def test_masks_of_an_unseen_class_may_not_come_with_the_weights(knowing, deepmac
     card = read_card(knowing)
     hidden = next(name for name in card.class_names if name not in SEEN_SHAPES)
     ended = deepmac("teach", "--out", tmp_path / "run", *flags(), "--set", f"{KEY}={knowing}")
-    assert_refused(ended, f"{knowing}: was shown masks of {hidden}, data.seen says unseen")
+    assert_refused(ended, f"{knowing}: was shown masks of {hidden}, data.seen makes it unseen")
     assert not (tmp_path / "run" / "teacher").exists() and not (tmp_path / "run" / "teacher.part").exists()
     all_seen = flags(seen="all")
     assert (

@@ -22,7 +22,7 @@ from deepmac_distill.structures import Instances
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
-MOST_LINES_FOR_A_MASK = 4
+MAX_LINES_FOR_A_MASK = 4
 
 
 class Half:
@@ -74,7 +74,7 @@ def test_every_cell_of_the_notebook_runs(workplace: Path) -> None:
 def test_a_mask_takes_four_lines() -> None:
     first = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)[0]
     lines = [line for line in first.splitlines() if line.strip()]
-    assert lines.index(next(line for line in lines if "masks.rle" in line)) < MOST_LINES_FOR_A_MASK
+    assert lines.index(next(line for line in lines if "masks.rle" in line)) < MAX_LINES_FOR_A_MASK
 
 
 def test_all_names_can_be_had_and_none_costs_an_import_of_torch() -> None:

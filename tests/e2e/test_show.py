@@ -46,7 +46,7 @@ def test_labels_that_lie_in_no_run_need_their_images(chain, deepmac, tmp_path: P
     (tmp_path / "a").mkdir()
     labels = shutil.copy(chain[0] / "pseudolabel" / "masks.parquet", tmp_path / "a" / "masks.parquet")
     ended = deepmac("show", labels, "--out", tmp_path / "sheet.png")
-    assert ended.code == 2 and "lies in no run, so its images are not known; expected --images" in ended.err
+    assert ended.code == 2 and "not in a run, so its images are not known; expected --images" in ended.err
     images = chain[0] / "scenes-train" / "images"
     assert deepmac("show", labels, "--images", images, "--out", tmp_path / "sheet.png").code == 0
 

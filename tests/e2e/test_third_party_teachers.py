@@ -170,7 +170,9 @@ def test_its_student_cannot_claim_what_its_teacher_cannot(
     start = ["--set", f"student.train.init_from={weights}"]
     refused = deepmac("run", scenes_toml, "--out", tmp_path / "leak", *start)
     last = refused.err.splitlines()[-1]
-    assert refused.code == 2 and "may have been shown masks of" in last and "data.seen says unseen" in last
+    assert (
+        refused.code == 2 and "may have been shown masks of" in last and "data.seen makes it unseen" in last
+    )
 
 
 BROKEN = [

@@ -241,8 +241,8 @@ def test_boxes_without_area_stay_and_say_why(tmp_path: Path) -> None:
     assert found.annotations["reason"].to_pylist() == [
         "has no area",
         "has no area",
-        "lies outside the image",
-        "lies outside the image",
+        "is outside the image",
+        "is outside the image",
         "",
     ]
     assert found.annotations["bbox"].to_pylist() == list(boxes.values())

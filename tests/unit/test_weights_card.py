@@ -121,4 +121,4 @@ def test_a_state_of_another_model_or_a_broken_file_is_refused_by_name(tmp_path: 
 
 def test_weights_that_were_shown_other_masks_are_refused(weights: Path) -> None:
     says = refusal(lambda: require_classes(weights, CARD, ("cat", "kite"), (False, False)))
-    assert "trained with the masks of cat seen, data.seen says unseen" in says
+    assert "trained with the masks of cat seen, data.seen makes it unseen" in says

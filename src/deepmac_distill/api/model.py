@@ -110,7 +110,7 @@ class Model:
 
     @property
     def spec(self) -> ModelSpec:
-        """What the model is and what it wants."""
+        """What the model is and which inputs it takes."""
         return self._segmenter.spec
 
     def masks(
@@ -126,8 +126,8 @@ class Model:
 
         Args:
             image: a path, a PIL image, or (H, W, 3) uint8 RGB.
-            boxes: (N, 4) in pixels: x1, y1, x2, y2, or with `fmt` "xywh" x, y, width, height. What lies over
-                the edge of the image is cut off.
+            boxes: (N, 4) in pixels: x1, y1, x2, y2, or with `fmt` "xywh" x, y, width, height. They are
+                clipped to the image.
             classes: N names, where the model's masks belong to classes.
             cut: probability above which a pixel is foreground; in [0, 1).
 

@@ -28,7 +28,7 @@ class Run:
         allow_code: import the code that the pipeline's teacher names, if it is a third party's.
 
     Raises:
-        ConfigError: nothing says what to do, or a key or a value is refused.
+        ConfigError: no pipeline and no data are named, or a key or a value is refused.
         RunError: the directory holds something else than a run.
     """
 

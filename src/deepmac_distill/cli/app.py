@@ -75,8 +75,8 @@ def _invoke(arguments: list[str]) -> None:
         program.invoke(context)
 
 
-def _refused(says: str, code: int) -> int:
-    print(f"{NAME}: {says}", file=sys.stderr)
+def _refused(message: str, code: int) -> int:
+    print(f"{NAME}: {message}", file=sys.stderr)
     return code
 
 
@@ -99,5 +99,5 @@ def _in_one_line(error: _Usage) -> str:
     option = getattr(error, "option_name", None)
     if option in RENAMED:
         return f"{where}{option}: it is now called {RENAMED[option]}"
-    says = " ".join(error.format_message().split()).removesuffix(".")
-    return f"{where}{says[:1].lower()}{says[1:]}; see {command} --help"
+    message = " ".join(error.format_message().split()).removesuffix(".")
+    return f"{where}{message[:1].lower()}{message[1:]}; see {command} --help"

@@ -30,7 +30,7 @@ def bench(
     threads: Annotated[int, typer.Option(min=0, help="Of torch on the CPU; 0 leaves its own choice.")] = 0,
     as_json: Annotated[Path | None, typer.Option("--json", help="File to write every figure to.")] = None,
 ) -> None:
-    """Milliseconds an image of models side by side: masks in given boxes, and detection with masks."""
+    """Time models side by side, in ms per image: masks in given boxes, and detection with masks."""
     weights = named_paths(models, "NAME=WEIGHTS")
     from deepmac_distill.devices import pick_device, use_threads
     from deepmac_distill.experiments import latency

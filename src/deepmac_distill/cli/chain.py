@@ -36,9 +36,9 @@ def run(
     redo: Redo,
     code: Code,
 ) -> None:
-    """The whole chain: teach, evaluate, pseudolabel, student, evaluate, report.
+    """Run the whole chain: teach, evaluate, pseudolabel, student, evaluate, report.
 
-    What is done is skipped, what was stopped goes on, changed inputs are refused by name.
+    Finished stages are skipped, interrupted ones resume; changed inputs stop the run with an error.
     """
     shorter = steps.of("teacher", "student")
     job = job_of(pipeline.path, at, data, train, val, redo, code, values=shorter)
@@ -75,7 +75,7 @@ def pseudolabel(
         Path | None, typer.Option("--model", help="Weights of the teacher; default: the run's.")
     ] = None,
 ) -> None:
-    """Masks for every box that has none: masks.parquet (facts) and instances.json (COCO)."""
+    """Write a mask for every box that has none: masks.parquet (facts) and instances.json (COCO)."""
     job = job_of(config.config, at, data, train, redo, code)
     from deepmac_distill import stages
 
@@ -103,9 +103,9 @@ def student(
 
 @command(app)
 def retention(config: Config, at: Run, data: Data, train: TrainData, val: ValData, redo: Redo) -> None:
-    """What the teacher's masks are worth: the student beside one without them and one with all human masks.
+    """Compare the student with one trained without the teacher's masks and one trained on all human masks.
 
-    Trains those two (`student-seen`, `student-human`), and the student if it is not there.
+    Trains both (`student-seen`, `student-human`), and the student if there is none.
     """
     job = job_of(config.config, at, data, train, val, redo)
     from deepmac_distill import stages

@@ -34,7 +34,7 @@ def check(
         Path | None, typer.Option(help="A file that must share no image, such as validation.")
     ] = None,
 ) -> None:
-    """Everything that is wrong with a data set, before any training. Exit code 2 if there is an error."""
+    """List everything that is wrong with a data set, and its classes. Exit code 2 if there is an error."""
     from deepmac_distill import stages
 
     seen, strict = tuple(names_of(reading.seen or ["voc"])), bool(reading.strict)
@@ -50,7 +50,7 @@ def check(
 
 
 def cut_short(problems: Sequence[Problem], most: int = 20) -> Iterator[str]:
-    """A line for each problem; of those that say the same of many entries the first `most`, and a count."""
+    """A line for each problem; of those with one message for many entries the first `most`, and a count."""
     kinds = [(problem.level, _NUMBERS.sub("#", problem.message)) for problem in problems]
     totals, printed = Counter(kinds), Counter[tuple[str, str]]()
     for problem, kind in zip(problems, kinds, strict=True):

@@ -33,7 +33,7 @@ def evaluate(
     per_class: Annotated[bool, typer.Option("--per-class", help="Print a row for each class too.")] = False,
     reference: Annotated[bool, typer.Option("--reference", help="Average precision by pycocotools.")] = False,
 ) -> None:
-    """Mask IoU in given boxes and COCO AP of detections, for all, seen and unseen classes."""
+    """Measure mask IoU in given boxes and COCO AP of detections, for all, seen and unseen classes."""
     evaluated = _role_or_weights(role, model)
     by_reference = {"evaluation.reference": True} if reference else {}
     job = job_of(config.config, at, data, val, redo, code, values=by_reference)
@@ -52,7 +52,7 @@ def compare(
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Paired differences of two evaluations, a minus b, with 95 % intervals."""
+    """Print paired differences of two evaluations, a minus b, with 95 % intervals."""
     from deepmac_distill import stages
     from deepmac_distill.evaluation.results import to_json
 
@@ -71,11 +71,12 @@ def sheet(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG file to write.")],
     images: Annotated[
-        Path | None, typer.Option(help="Folder of the validation images; default: where they lay.")
+        Path | None,
+        typer.Option(help="Folder of the validation images; default: the folder used for evaluation."),
     ] = None,
     of_each: Annotated[int, typer.Option(min=1, help="So many worst, median and best masks of each.")] = 1,
 ) -> None:
-    """A contact sheet of any evaluations on one validation set: worst, median and best unseen masks."""
+    """Draw the worst, median and best unseen masks of any evaluations on one validation set."""
     from deepmac_distill import stages
 
     folders = named_paths(evaluations, "HEADING=FOLDER")

@@ -35,9 +35,9 @@ def forecast(
         bool, typer.Option("--anyway", help="Too little memory is a note, not an error: it is an estimate.")
     ] = False,
 ) -> None:
-    """What each stage will need of data, memory, disk and time, by a few passes of the real model.
+    """Estimate what each stage needs: data, memory, disk and time, from a few passes of the real model.
 
-    Exit code 2 if data are missing, or if memory or disk do not suffice. Nothing is written.
+    Exit code 2 if data are missing, or if memory or disk is too small. Writes nothing.
     """
     job = job_of(pipeline.path, at, data, train, val, code, values=steps.of("teacher", "student"))
 
@@ -62,9 +62,9 @@ def _print(found: Forecast) -> None:
         print(f"{inventory.annotations}: {inventory.images} images, {inventory.boxes} boxes{state}")
     print_table(_table(found.needs))
     free = {"memory": found.machine.memory, "disk": found.machine.disk}
-    told = ", ".join(f"{name} {'unknown' if n is None else in_words(n)}" for name, n in free.items())
+    free_space = ", ".join(f"{name} {'unknown' if n is None else in_words(n)}" for name, n in free.items())
     seconds = [need.seconds for need in found.needs if need.seconds is not None]
-    print(f"device {found.device}; free: {told}; disk at most {in_words(found.disk_bytes)}; ", end="")
+    print(f"device {found.device}; free: {free_space}; disk at most {in_words(found.disk_bytes)}; ", end="")
     print(f"time together {duration(sum(seconds))}" if seconds else "time not measured")
 
 

@@ -26,7 +26,7 @@ def job_of(config: Path | None, run: Run, *groups: object, values: Mapping[str, 
         values: more of them by key; those from --set come last.
 
     Raises:
-        ConfigError: nothing says what to do, or a key, a value or the device is refused.
+        ConfigError: no pipeline and no data are named, or a key, a value or the device is refused.
     """
     given, overrides, terminal = (
         _of_data(values_of(run, *groups)) | dict(values or {}),

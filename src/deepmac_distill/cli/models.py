@@ -29,7 +29,7 @@ HEADINGS = {
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Mask heads, backbones and models: their names, their sizes, the paper's row and figure."""
+    """List mask heads, backbones and models: name, size, and the paper's row and figure."""
     from deepmac_distill.models.catalog import catalog
 
     entries = list(catalog())
@@ -38,7 +38,7 @@ def models(
         return
     for kind in HEADINGS:
         print_table(_table(kind, [entry for entry in entries if entry.kind == kind]))
-    print("Figures of the paper are mask AP of unseen classes (VOC to non-VOC) where not said otherwise.")
+    print("Figures of the paper are mask AP of unseen classes (VOC to non-VOC) unless a row names others.")
 
 
 def _table(kind: str, entries: Sequence[Entry]) -> Table:

@@ -37,7 +37,7 @@ def predict(
         ),
     ] = None,
 ) -> None:
-    """Masks for boxes you give: a picture with numbered boxes for each image, and a COCO JSON."""
+    """Segment boxes that you give: a picture with numbered boxes for each image, and a COCO JSON."""
     if (box is None) == (boxes is None):
         raise ConfigError("predict: expected either --box, once per object, or --boxes FILE.json")
     by_hand = [_box(text) for text in box or []]
@@ -87,7 +87,7 @@ def detect(
         Path, typer.Option("--out", "-o", help="Folder for a picture of each image, and detections.json.")
     ] = Path("detections"),
 ) -> None:
-    """Objects on new pictures, with boxes and masks: drawn PNGs and one COCO JSON."""
+    """Detect and segment objects in new images: a drawn PNG for each, and one COCO JSON."""
     from deepmac_distill import stages
     from deepmac_distill.devices import pick_device
 

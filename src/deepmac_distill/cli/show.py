@@ -1,4 +1,4 @@
-"""`deepmac show`: a teacher's masks, looked at."""
+"""`deepmac show`: the teacher's masks, drawn."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def show(
         int | None, typer.Option("--lowest", min=1, help="Instead: so many masks of lowest score.")
     ] = None,
     images: Annotated[
-        Path | None, typer.Option("--images", help="Folder of the images; default: as the run says.")
+        Path | None, typer.Option("--images", help="Folder of the images; default: the run's.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG file to write.")] = Path("sheet.png"),
 ) -> None:
-    """A sheet of what the teacher drew: of each class the lowest, median and highest mask by score."""
+    """Draw the teacher's masks: for each class those of lowest, median and highest score."""
     from deepmac_distill import stages
 
     shown = stages.show(labels, out, classes=classes or (), lowest=lowest or 0, images=images)

@@ -19,7 +19,7 @@ from deepmac_distill.errors import ConfigError
 def status(
     run: Annotated[Path, typer.Argument(help="Run directory, such as runs/demo.")],
 ) -> None:
-    """How far a run is: what each stage made and when, what is stale, and how to go on. Only reads."""
+    """Show each stage of a run: what it made and when, what is stale, and how to continue. Only reads."""
     from deepmac_distill.status import status_of, to_do
 
     found = status_of(run, _planned(run))

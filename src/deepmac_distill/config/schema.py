@@ -35,7 +35,7 @@ class DataConfig:
     seen: tuple[str, ...] = ("voc",)
     min_masks: int = 10  # what a class needs to be seen under with-masks
     hide: tuple[str, ...] = ()  # seen classes that are treated as unseen: names, or a fold such as fold:0/2
-    exif: Literal["as-stored", "apply"] = "as-stored"  # whether images are turned as their EXIF tag says
+    exif: Literal["as-stored", "apply"] = "as-stored"  # whether images are turned by their EXIF tag
     strict: bool = False  # refuse boxes without area or over the edge, and polygon parts of 2 points or less
     workers: int = 0  # processes that decode images; 0 decodes in the training process
     scenes: ScenesConfig = field(default_factory=ScenesConfig)

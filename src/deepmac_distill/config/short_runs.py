@@ -11,7 +11,7 @@ Tree = dict[str, Any]
 
 
 def fit_schedules(tree: Tree, before: Tree, overridden: Collection[str]) -> list[str]:
-    """Scale warm-up and decays by the steps, where `overridden` steps end before them; say what was changed.
+    """Scale warm-up and decays by the steps where `overridden` steps end before them; report each change.
 
     What a pipeline file contradicts by itself, or an override names itself, stays, to be refused.
 

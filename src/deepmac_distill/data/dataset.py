@@ -86,7 +86,7 @@ class BoxDataset(Dataset[Sample]):
         """The image at a position, in one of its draws.
 
         Raises:
-            DataError: the image is missing, cannot be decoded, or has another size than the annotations say.
+            DataError: the image is missing, cannot be decoded, or has another size than the annotations give.
         """
         position, draw = key
         image_id, name, height, width = (

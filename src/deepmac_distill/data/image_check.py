@@ -1,4 +1,4 @@
-"""The images of an annotation file, looked at before any work: are they there, and as the file says?"""
+"""The images of an annotation file, checked before any work: are they there, and of the size in the file?"""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from deepmac_distill.files import sha256_of_json
 
 
 def find_image_problems(annotations: Annotations, images: ImageFolder) -> Iterator[Problem]:
-    """Every image that is missing, cannot be decoded, or has another size than its annotations say.
+    """Every image that is missing, cannot be decoded, or has another size than its annotations give.
 
-    Images whose EXIF orientation says that they are to be turned are counted: annotations may be on either.
+    Images whose EXIF orientation would turn them are counted: annotations may be on either form.
     """
     if not images.folder.is_dir():
         yield Problem("error", str(images), "no such folder; expected the images")
@@ -30,7 +30,7 @@ def find_image_problems(annotations: Annotations, images: ImageFolder) -> Iterat
         how = "are read as stored" if images.exif == "as-stored" else "are turned"
         message = (
             f"{len(turned)} images have an EXIF orientation other than 1, such as {turned[0]}, and {how}; "
-            "data.exif (as-stored | apply) says on which pixels the annotations lie"
+            "set data.exif (as-stored | apply) to the pixels that were annotated"
         )
         yield Problem("warning", str(images), message)
 

@@ -36,7 +36,7 @@ class ImageStore(Protocol):
         ...
 
     def fingerprints(self, names: Sequence[str]) -> list[list[object]]:
-        """What tells that images changed, at the price of a look at each: names and sizes in bytes.
+        """Names and sizes in bytes: a change of an image shows in them at the price of one look at each.
 
         Raises:
             DataError: an image is missing, or two names mean one image.
@@ -79,7 +79,9 @@ class ImageFolder:
             if image.shape[1:] == (width, height) and (tag := orientation_of(path)) > 4:
                 other = "apply" if self.exif == "as-stored" else "as-stored"
                 reason = f'; its EXIF orientation is {tag}, and data.exif = "{other}" turns it to this size'
-            raise DataError(f"{path}: image is {got} (H x W), its annotations say {height} x {width}{reason}")
+            raise DataError(
+                f"{path}: image is {got} (H x W), its annotations give {height} x {width}{reason}"
+            )
         return image
 
     def size_of(self, name: str) -> tuple[int, int]:
@@ -105,7 +107,7 @@ class ImageFolder:
         return found
 
     def turned(self, names: Sequence[str]) -> list[str]:
-        """The names of images that say they are to be turned (EXIF orientation other than 1)."""
+        """The names of images with an EXIF orientation other than 1."""
         return [name for name in names if orientation_of(self.locate(name)) != 1]
 
 
@@ -123,7 +125,7 @@ def absent_images(names: Sequence[str], folder: Path) -> list[str]:
 
 
 def _places(folder: Path, name: str) -> Iterator[Path]:
-    """Where an image may lie: as named, without its folders, and with accents in one or in two characters."""
+    """Where an image may be: as named, without its folders, and with accents in one or in two characters."""
     forms = [name] if name.isascii() else [name, *(unicodedata.normalize(f, name) for f in ("NFC", "NFD"))]
     for form in forms:
         yield folder / form

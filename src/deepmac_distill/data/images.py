@@ -42,7 +42,7 @@ def read_image(path: Path, *, turned: bool = False) -> Tensor:
 
 
 def orientation_of(path: Path) -> int:
-    """The EXIF orientation of an image file, 1 to 8; 1, as stored, where it says nothing or nonsense."""
+    """The EXIF orientation of an image file, 1 to 8; 1, as stored, where the tag is absent or invalid."""
     try:
         with Image.open(path) as image:
             tag = image.getexif().get(ExifTags.Base.Orientation, 1)

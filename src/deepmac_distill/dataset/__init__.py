@@ -1,1 +1,1 @@
-"""Tables, no images: what the annotation file says, what the teacher wrote, and the file for the student."""
+"""Tables, no images: an annotation file parsed once, its views for training and evaluation, its findings."""

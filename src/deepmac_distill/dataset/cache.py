@@ -63,7 +63,7 @@ class TableCache:
             self.root = Path(_temporary().name)
 
     def tables(self, path: Path, sizes: SizeSource | None = None) -> tuple[Tables, Path]:
-        """The tables of a file, made if they are not there, and the folder they lie in.
+        """The tables of a file, made if they are not there, and their folder.
 
         Raises:
             BrokenDocument: the file cannot be read, or is no COCO document.

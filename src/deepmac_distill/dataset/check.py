@@ -123,7 +123,7 @@ def _class_errors(tables: Tables, path: Path, seen: SeenSpec) -> list[Problem]:
 
 
 def _mask_problems(truth: Annotations) -> Iterator[Problem]:
-    """Masks that lie elsewhere than their boxes: one of the two belongs to another object."""
+    """Masks outside their boxes: one of the two belongs to another object."""
     table = truth.annotations
     tight, boxes = _tight_boxes(truth), boxes_xywh(table)
     ious = _ious(tight, boxes)

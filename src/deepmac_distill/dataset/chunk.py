@@ -46,7 +46,7 @@ STORED = pa.schema(
         "mask_score": pa.float32(),
         "position": pa.int64(),  # in the file
         "box_from_mask": pa.bool_(),  # the file has no box, or one that is not finite
-        "by_teacher": pa.bool_(),  # the file says that a teacher drew the mask: it is ours to see
+        "by_teacher": pa.bool_(),  # a teacher drew the mask, by the file: it may be seen
         "drawn": pa.bool_(),  # a mask was drawn, of whatever worth
         "unusable": pa.bool_(),  # a mask was drawn and cannot be used
         "lost_parts": pa.int32(),  # polygon parts of fewer than three points
@@ -170,7 +170,7 @@ def _reasons(boxes: Floats, sizes: Ints) -> NDArray[np.str_]:
     x, y, w, h = boxes.T
     height, width = sizes.T
     inside = (np.minimum(x + w, width) > np.maximum(x, 0)) & (np.minimum(y + h, height) > np.maximum(y, 0))
-    return np.select([~((w > 0) & (h > 0)), ~inside], ["has no area", "lies outside the image"], "")
+    return np.select([~((w > 0) & (h > 0)), ~inside], ["has no area", "is outside the image"], "")
 
 
 def _values(entries: Sequence[Entry], key: str) -> list[Any]:

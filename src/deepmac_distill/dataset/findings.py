@@ -17,7 +17,7 @@ from deepmac_distill.geometry.rle import decode_counts
 
 EDGE_TOLERANCE_PX = 1.0  # COCO's own boxes leave the image by rounding; nobody needs to hear of it
 FAR_PX = 10_000.0  # a polygon may leave its image by so much; pycocotools runs out of memory far outside
-_COMPRESSED = re.compile(r"([P-o]{0,6}[0-O])+")  # COCO's digits: P to o say that more follow
+_COMPRESSED = re.compile(r"([P-o]{0,6}[0-O])+")  # COCO's digits: after P to o more follow
 Polygons = list[list[float]]
 
 
@@ -64,7 +64,7 @@ def annotation_findings(
 
 
 def is_flag(value: Any) -> bool:
-    """Whether this is what `iscrowd` may be; none says no."""
+    """Whether this is a valid `iscrowd`; None counts as no."""
     return value in (None, 0, 1)
 
 
@@ -92,13 +92,13 @@ def degenerate_reason(bbox: Sequence[float], height: int, width: int) -> str:
     """Why an xywh box holds no part of its image; empty for a box that does.
 
     >>> degenerate_reason([1, 1, 0, 4], 9, 9), degenerate_reason([9, 0, 3, 3], 9, 9)
-    ('has no area', 'lies outside the image')
+    ('has no area', 'is outside the image')
     """
     x, y, w, h = bbox
     if not (w > 0 and h > 0):
         return "has no area"
     inside = min(x + w, width) > max(x, 0) and min(y + h, height) > max(y, 0)
-    return "" if inside else "lies outside the image"
+    return "" if inside else "is outside the image"
 
 
 def overhang_px(bbox: Sequence[float], height: int, width: int) -> float:
@@ -206,7 +206,7 @@ def runs_of(rle: dict[str, Any], height: int, width: int) -> NDArray[np.int64]:
 def source_of(annotation: dict[str, Any], height: int, width: int) -> str:
     """Who drew the mask of a valid annotation of ours: `human`, `teacher` or `none`.
 
-    A mask that does not say is a person's. One that says `none` is a region to ignore that an export made of
+    A mask without a source is human. One of source `none` is a region to ignore that an export made of
     a box. A mask that covers no pixel is no mask.
     """
     stated: object = annotation.get("source")

@@ -1,4 +1,4 @@
-"""A hash of what can be seen in tables, however they lie in memory."""
+"""A hash of the visible values of tables, whatever their layout in memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OF_MASKS = ("rle_counts", "source", "mask_score")
 
 
 def fingerprint_of(images: pa.Table, annotations: pa.Table, classes: Classes) -> str:
-    """Hex SHA-256 of the classes and of the columns that stages read; nulls hide what lies under them."""
+    """Hex SHA-256 of the classes and of the columns that stages read; values under nulls do not count."""
     digest = hashlib.sha256(json.dumps([classes.names, classes.category_ids, classes.seen]).encode())
     for table, names in ((images, _OF_IMAGES), (annotations, _OF_ANNOTATIONS + _OF_MASKS)):
         for name in names:

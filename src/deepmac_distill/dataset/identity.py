@@ -21,7 +21,7 @@ def numbering(ids: Sequence[Any]) -> dict[str, int]:
     """A number for each id where all ids are strings, else nothing: numbers stand for themselves.
 
     Strings that are whole numbers keep their values; others are numbered in alphabetical order, so that the
-    order of the file says nothing.
+    order of the file does not matter.
 
     >>> numbering(["7", "12"]), numbering(["b", "a", "a"]), numbering([7, "12"])
     ({'12': 12, '7': 7}, {'a': 1, 'b': 2}, {})

@@ -49,7 +49,7 @@ class SizeSource(Protocol):
 
 
 def ingest(path: Path, folder: Path, sizes: SizeSource | None = None) -> Tables:
-    """Read a file into tables under `folder`; what has errors is in them too, and said in `findings`.
+    """Read a file into tables under `folder`; entries with errors are in them too, and in `findings`.
 
     Args:
         sizes: gives the sizes that the file does not.
@@ -114,7 +114,7 @@ def _ingest(document: Document, path: Path, folder: Path, sizes: SizeSource | No
 class _Images:
     table: pa.Table  # IMAGES, ascending ids
     numbers: dict[str, int]
-    merged: int  # entries that say again what another says
+    merged: int  # entries that repeat another one
     findings: list[Located]
 
 
@@ -134,7 +134,7 @@ def _images(given: list[Entry], path: Path) -> _Images:
 
 
 def _measured(images: list[Entry], sizes: SizeSource | None) -> tuple[list[Entry], int]:
-    """Entries with the sizes that they lack, where an image says them, and how many that are."""
+    """Entries with missing sizes filled in from their images, and how many those are."""
     lacking = [
         i for i, image in enumerate(images) if image.get("height") is None or image.get("width") is None
     ]

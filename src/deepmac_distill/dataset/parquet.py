@@ -24,7 +24,7 @@ def is_parquet(path: Path) -> bool:
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """The files that annotations lie in: the JSON file, or the tables of a folder."""
+    """The files that hold annotations: the JSON file, or the tables of a folder."""
     return tuple(path / f"{name}.parquet" for name in TABLES) if is_parquet(path) else (path,)
 
 

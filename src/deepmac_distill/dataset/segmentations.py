@@ -29,7 +29,7 @@ class Segmentations:
     suspects: Bools  # (N,) at least those with findings
     drawn: Bools  # (N,) not blank
     lost_parts: Ints  # (N,) parts of fewer than three points
-    verbatim: Bools  # (N,) the columns hold all that the file says
+    verbatim: Bools  # (N,) the columns hold all of the file's value
 
     @property
     def held(self) -> Bools:

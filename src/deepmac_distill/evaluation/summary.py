@@ -1,7 +1,7 @@
 """One summary of an evaluation, with intervals from resampled images.
 
 The primary number is the mean over classes of the mean over a class's instances. Deep-MAC
-(arXiv:2104.00613) does not say how it averages, but the overall mIOU of its HG-20 head (table 4) and of
+(arXiv:2104.00613) does not state how it averages, but the overall mIOU of its HG-20 head (table 4) and of
 both rows of table 7 is 20/80 of the VOC and 60/80 of the non-VOC figure, as no mean over instances would be.
 """
 

@@ -44,7 +44,7 @@ Step = list[str]  # one command: the words after `deepmac`
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """Where the runs of a protocol lie, on what data, by which recipes."""
+    """The runs of a protocol: their folder, data and recipes."""
 
     protocol: Protocol
     data: str

@@ -109,7 +109,7 @@ def cuts(data: Path, recipes: Path = FOLDER) -> list[str]:
 
 def markdown(found: Sequence[Row], runs: Sequence[Mapping[str, Any]], cut: Sequence[str]) -> str:
     """The table, a line for each run with its hardware and minutes, and what was cut."""
-    lines = [markdown_table(table(found)), "", *(f"- {told(run)}" for run in runs)]
+    lines = [markdown_table(table(found)), "", *(f"- {run_line(run)}" for run in runs)]
     lines += ["", "```", *cut, "```"] if cut else []
     return "\n".join(lines) + "\n"
 
@@ -189,7 +189,7 @@ def _figures(figures: Mapping[str, float | None]) -> str:
     return " / ".join(words[type(value)].format(value) for value in values)
 
 
-def told(run: Mapping[str, Any]) -> str:
+def run_line(run: Mapping[str, Any]) -> str:
     """A run's seed, hardware and minutes in one line."""
     environment = run["environment"]
     cores = f"{environment['cores']} cores of {environment['processor']}"

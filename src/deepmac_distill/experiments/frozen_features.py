@@ -46,7 +46,7 @@ class Frozen:
     card: ModelCard
     spec: ModelSpec
     state: dict[str, Tensor]
-    pipeline: Pipeline  # where the images lie, and how views are drawn
+    pipeline: Pipeline  # where the images are, and how views are drawn
     training: Annotations
     truth: Truth
     views: int  # of every training image

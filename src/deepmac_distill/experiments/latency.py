@@ -50,7 +50,7 @@ class Contestant:
 def load(
     weights: Path, annotations: Annotations, images: Path, count: int, device: torch.device
 ) -> Contestant:
-    """A model and the first `count` images of a set as it wants to see them.
+    """A model and the first `count` images of a set at the size that it takes.
 
     Raises:
         CheckpointError: not weights of ours, or a model whose masks belong to other classes.

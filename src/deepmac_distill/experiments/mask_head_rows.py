@@ -13,7 +13,7 @@ GRABCUT = "grabcut"  # the row that learns nothing
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One model of the comparison, and what the paper says of it and of its rival in one table."""
+    """One model of the comparison, and the paper's figures for it and its rival from one table."""
 
     base: Literal["deepmac", "mask_rcnn"]  # of which trained model it is the mask head
     keys: Mapping[str, Any]  # of that model that differ

@@ -28,7 +28,7 @@ INFERENCE_SHARE = 1 / 3  # of the time of a training pass: a backward costs abou
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateBytes:
-    """What lies in memory during all of a training."""
+    """What stays in memory during all of a training."""
 
     weights: int  # parameters and buffers
     gradients: int

@@ -34,7 +34,7 @@ def class_count(data: Inventory) -> int:
 
 
 def state_of(recipe: RoleConfig, classes: int) -> StateBytes:
-    """What lies in memory while a recipe trains, counted on a model without memory."""
+    """What is in memory while a recipe trains, counted on a model on the meta device."""
     with torch.device("meta"):
         model = build_model(recipe.model, classes, load_weights=False)
     settings = recipe.train

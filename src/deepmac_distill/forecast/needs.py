@@ -64,7 +64,7 @@ class Forecast:
 
     @property
     def disk_bytes(self) -> float:
-        """The most that lies on the disk at once."""
+        """The largest use of the disk at one time."""
         return peak_disk_bytes(self.needs)
 
 

@@ -81,7 +81,7 @@ def evaluation_need(
 def labeling_need(
     stage: str, recipe: RoleConfig, data: Inventory, soft: bool, rates: Rates | None
 ) -> StageNeed:
-    """Of the label file; its units lie beside it while it is put together."""
+    """Of the label file; its units are beside it while it is put together."""
     wanted = max(data.usable.mean - data.seen.mean, 0.0)
     grid_bytes = _mask_cells(recipe.model) ** 2 if soft else 0
     file_bytes = ENTRY_BYTES * data.boxes + grid_bytes * wanted * data.images

@@ -109,7 +109,7 @@ def _decoded(codes: Sequence[bytes]) -> tuple[Ints, Ints, Ints]:
     """Run lengths of all codes, one after the other; where each code's start; how many each has."""
     digits = np.frombuffer(b"".join(codes), np.uint8).astype(np.int64) - 48
     sizes = np.array([len(code) for code in codes], np.int64)
-    ends = np.flatnonzero(digits < 32)  # bit 5 says that more digits follow
+    ends = np.flatnonzero(digits < 32)  # bit 5 set: more digits follow
     begins = np.r_[0, ends[:-1] + 1][: len(ends)]
     shift = 5 * (np.arange(len(digits)) - np.repeat(begins, ends - begins + 1))
     lengths: Ints = np.add.reduceat((digits & 31) << shift, begins) if len(ends) else digits

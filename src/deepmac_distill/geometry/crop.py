@@ -19,7 +19,7 @@ def crop_features(features: Tensor, boxes: Tensor, image_index: Tensor, size: in
     Args:
         features: (B, C, H, W) floating point, on any device; gradients flow to them, not to the boxes.
         boxes: (N, 4) xyxy in feature pixels, in any order of images.
-        image_index: (N,) int64, which of the B maps each box lies on.
+        image_index: (N,) int64, the map of each box, among the B.
 
     Returns:
         (N, C, size, size) in the dtype of `features`, in the order of `boxes`.

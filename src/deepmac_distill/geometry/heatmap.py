@@ -13,7 +13,7 @@ def gaussian_radius(height: Tensor, width: Tensor, min_iou: float = 0.7) -> Tens
 
     CornerNet (arXiv:1808.01244, 3.2) asks for the largest r that keeps IoU >= min_iou when both corners
     move by up to r: the least root of three quadratics. Its public code, CenterNet's and Deep-MAC's divide
-    by 2 where the quadratic formula says 2a, which makes r up to about 3 times too large. Published
+    by 2 where the quadratic formula has 2a, which makes r up to about 3 times too large. Published
     results were trained with it, so it is kept.
 
     Args:

@@ -97,7 +97,7 @@ def decode_counts(counts: bytes) -> Ints:
     [5, 2, 2, 2, 5]
     """
     digits = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
-    ends = np.flatnonzero(digits < 32)  # bit 5 says that more digits follow
+    ends = np.flatnonzero(digits < 32)  # bit 5 set: more digits follow
     starts = np.concatenate(([0], ends[:-1] + 1))
     shift = 5 * (np.arange(len(digits)) - np.repeat(starts, ends - starts + 1))
     lengths = np.add.reduceat((digits & 31) << shift, starts)

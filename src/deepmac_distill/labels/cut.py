@@ -16,7 +16,7 @@ LABELING_CUT = 0.5  # of the masks in masks.parquet; another one is applied to t
 
 @dataclass(frozen=True, slots=True)
 class CutMasks:
-    """N masks at one cut, and what can be said of them from the grids alone."""
+    """N masks at one cut, and what follows from the grids alone."""
 
     cut: float
     counts: list[bytes]  # N compressed COCO counts, each at the size of its image
@@ -64,9 +64,9 @@ def expected_ious(above: ArrayLike, total: ArrayLike, held: ArrayLike) -> NDArra
 
         sum(p inside) / (cells inside + sum(p outside)).
 
-    The mean of the ratio lies near it where the mask has many cells (the same step from the expected IoU to
+    The mean of the ratio is near it where the mask has many cells (the same step from the expected IoU to
     sums of probabilities is taken for Dice in Dai and Li, "RankSEG", JMLR 2023, arXiv:2206.13086). It is not
-    calibrated: networks are surer than right, and what lies outside the box is not counted.
+    calibrated: networks are overconfident, and pixels outside the box are not counted.
 
     Args:
         above: (N,) sum of the values, 0 to 255, of the cells inside the mask.

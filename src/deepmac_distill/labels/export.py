@@ -32,7 +32,7 @@ def write_instances_json(
     path: Path,
     seen_mask_classes: tuple[str, ...] | None = None,
 ) -> dict[str, int]:
-    """Write a COCO file with every key of the source, and say how many annotations had which end.
+    """Write a COCO file with every key of the source, and count what became of the annotations.
 
     Human masks, crowds included, are copied as they are, with parts that nobody can use. Every annotation
     gets `iscrowd`, `area` (of the mask in pixels; of the box where there is no mask), `source`
@@ -64,7 +64,7 @@ def write_instances_json(
         size = sizes[annotation["image_id"]]
         score = None if scores[row] is None else float(str(np.float32(scores[row])))
         end: Annotation | None
-        # Of other tools' files a `source` says nothing about masks.
+        # In files of other tools a `source` does not describe masks.
         believed = (
             annotation if MARK in source else {key: annotation[key] for key in annotation.keys() - {"source"}}
         )
@@ -93,7 +93,7 @@ def seen_mask_classes_of(head: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def names_or_unknown(found: object) -> tuple[str, ...] | None:
-    """Names from a file; what is no list of names says nothing.
+    """Names from a file; anything but a list of names is ignored.
 
     >>> names_or_unknown(["cat"]), names_or_unknown([]), names_or_unknown(None), names_or_unknown("cat")
     (('cat',), (), None, None)

@@ -106,7 +106,7 @@ class Labels:
         """All rows in the order of image and annotation, without soft grids.
 
         Raises:
-            DataError: the file is broken or does not hold what it says.
+            DataError: the file is broken, or its rows do not match its footer.
         """
         return pa.concat_tables([LABELS_SCHEMA.empty_table().select(_ALL_BUT_SOFT), *self._batches()])
 

@@ -123,7 +123,7 @@ def label_writer(path: Path, provenance: Mapping[str, Any]) -> Iterator[LabelWri
 
     Args:
         path: of the Parquet file to be.
-        provenance: JSON values that say where the labels come from; kept in the file's metadata.
+        provenance: JSON values that describe where the labels come from; kept in the file's metadata.
     """
     with written_whole(path) as aside:
         writer = LabelWriter(aside, provenance)

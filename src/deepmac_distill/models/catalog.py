@@ -50,7 +50,7 @@ class Entry(Size):
     kind: str  # mask head | mask head of mask_rcnn | backbone | model
     name: str
     paper: str | None  # where the paper has it
-    paper_figure: float | None  # mask AP of unseen classes, where `paper` says no other
+    paper_figure: float | None  # mask AP of unseen classes, unless `paper` names others
 
 
 def catalog() -> Iterator[Entry]:

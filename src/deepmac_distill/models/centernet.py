@@ -69,7 +69,7 @@ class CenterHeads(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class CenterTargets:
-    """What the three heads should say for a batch of N boxes on a map of H x W cells."""
+    """The targets of the three heads for a batch of N boxes on a map of H x W cells."""
 
     heatmap: Tensor  # (B, K, H, W) float32, 1 at centers
     inside: Tensor  # (B, 1, H, W) bool, False on padding

@@ -66,7 +66,7 @@ class ResNetFeatures(nn.Module):
 class HourglassFeatures(nn.Module):
     """The last map of a stacked hourglass, and three coarser ones by max pooling.
 
-    Ours: the hourglass has one map, and Mask R-CNN wants several.
+    Ours: the hourglass has one map, and Mask R-CNN needs several.
     """
 
     def __init__(self, hourglass: HourglassBackbone) -> None:

@@ -66,7 +66,7 @@ class Weights:
         return {key: self.sha256}
 
     def provenance(self) -> dict[str, object]:
-        """What a label file says of the model."""
+        """What a label file records of the model."""
         return self.card.as_dict()
 
     def model(self, device: torch.device) -> DeepMac | MaskRcnn:
@@ -133,7 +133,7 @@ class Segmenter:
         )
 
     def provenance(self) -> dict[str, object]:
-        """What a label file says of the model."""
+        """What a label file records of the model."""
         return {"role": self.role, "segmenter": self.name, "arguments": dict(self.arguments)}
 
     def model(self, device: torch.device) -> BoxSegmenter:

@@ -88,7 +88,7 @@ class MaskHead(nn.Module):
 
     def forward(self, crops: Tensor) -> Tensor:
         """(N, C, S, S) to (N, S, S) logits."""
-        # Channels last is the layout CPU and GPU convolutions want; the numbers are the same.
+        # Channels last is the fastest layout for CPU and GPU convolutions; the numbers are the same.
         logits: Tensor = self.logits(self.body(crops.contiguous(memory_format=torch.channels_last)))
         return logits[:, 0]
 
@@ -96,7 +96,7 @@ class MaskHead(nn.Module):
 class FullyConnectedMaskHead(nn.Module):
     """A 1 x 1 convolution, then fully connected layers from all cells to all cells; for one crop size.
 
-    Kernels of the layers are glorot normal, as the paper says of these heads alone (A.2.2).
+    Kernels of the layers are glorot normal, as the paper states for these heads alone (A.2.2).
 
     Attributes:
         size_multiple: the crop size itself.

@@ -58,7 +58,7 @@ class MaskRcnn(nn.Module):
         backbone: maps of several strides.
         num_classes: classes, the background not among them.
         class_agnostic: one mask for all classes; else one for each.
-        mask_boxes: the mask branch trains on sampled proposals that lie on an object, ground-truth boxes
+        mask_boxes: the mask branch trains on sampled proposals that match an object, ground-truth boxes
             among them (`proposals+gt`), or on the ground-truth boxes alone (`gt`).
         mask_head: (N, C, crop, crop) to (N, masks, 2 * crop, 2 * crop) logits, one mask or as many as
             classes; a `WeightTransferHead` is given the box branch's weights too. `default_roi_mask_head`
@@ -144,20 +144,20 @@ class MaskRcnn(nn.Module):
         """
         features, instances = self.backbone(batch.images), _by_image(batch)
         counts = torch.bincount(instances.image_index, minlength=len(batch.images)).tolist()
-        truth = [  # of each image, as torchvision wants it; label 0 is its background
-            {"boxes": boxes, "labels": labels}
-            for boxes, labels in zip(
+        truth = [  # of each image, as torchvision takes it; label 0 is its background
+            {"boxes": boxes, "labels": classes}
+            for boxes, classes in zip(
                 torch.split(instances.boxes, counts),
                 torch.split(instances.class_index + 1, counts),
                 strict=True,
             )
         ]
         proposals, found = self.rpn(_image_list(batch.images, batch.image_sizes), features, truth)
-        rois, matched, labels, regression = self.roi.select_training_samples(proposals, truth)
+        rois, matched, classes, regression = self.roi.select_training_samples(proposals, truth)
         predicted = self._box_branch(features, rois, batch.images)
-        class_loss, box_loss = fastrcnn_loss(*predicted, labels, regression)
+        class_loss, box_loss = fastrcnn_loss(*predicted, classes, regression)
         if self.mask_boxes == "proposals+gt":
-            instances = _seen_from(instances, counts, rois, matched, labels, self.mask_size)
+            instances = _seen_from(instances, counts, rois, matched, classes, self.mask_size)
         instances = masked_instances(replace(batch, instances=instances), self.mask_size)
         return {
             "objectness": found["loss_objectness"],
@@ -197,12 +197,12 @@ class MaskRcnn(nn.Module):
         features = self.backbone(images)
         proposals, _ = self.rpn(_image_list(images, image_sizes), features)
         self.roi.detections_per_img = max_detections
-        boxes, scores, labels = self.roi.postprocess_detections(
+        boxes, scores, classes = self.roi.postprocess_detections(
             *self._box_branch(features, proposals, images),
             proposals,
             [tuple(size) for size in image_sizes.tolist()],
         )
-        found = Instances.of_boxes(boxes, [label - 1 for label in labels], self.mask_size)
+        found = Instances.of_boxes(boxes, [index - 1 for index in classes], self.mask_size)
         masks = self._mask_branch(features, found, images).float().sigmoid()
         return Detections(found.image_index, found.boxes, found.class_index, torch.cat(scores), masks)
 
@@ -255,22 +255,22 @@ def _seen_from(
     counts: Sequence[int],
     rois: Sequence[Tensor],
     matched: Sequence[Tensor],
-    labels: Sequence[Tensor],
+    classes: Sequence[Tensor],
     size: int,
 ) -> Instances:
-    """The rois that lie on an object, as instances: their boxes, and the object's mask over them.
+    """The rois that match an object, as instances: their boxes, and the object's mask over them.
 
     Args:
         instances: N, in the order of the images.
         counts: B, how many of them each image has.
         rois: B x (R, 4) xyxy.
         matched: B x (R,) the object of the image that each roi matches best.
-        labels: B x (R,) 0 where it lies on none.
+        classes: B x (R,) the class plus 1; 0 where a roi matches none.
         size: cells a side of the new masks.
     """
     first = [sum(counts[:i]) for i in range(len(counts))]
-    rows = torch.cat([m[k > 0] + start for m, k, start in zip(matched, labels, first, strict=True)])
-    boxes = torch.cat([r[k > 0] for r, k in zip(rois, labels, strict=True)])
+    rows = torch.cat([m[k > 0] + start for m, k, start in zip(matched, classes, first, strict=True)])
+    boxes = torch.cat([r[k > 0] for r, k in zip(rois, classes, strict=True)])
     seen = instances.select(rows)
     masks = masks_over(seen.masks.float() / 255, seen.boxes, boxes, size)
     return replace(seen, boxes=boxes, masks=(masks * 255).round().to(torch.uint8))

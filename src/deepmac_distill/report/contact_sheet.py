@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from deepmac_distill.files import written_whole
 from deepmac_distill.report.drawing import Overlay, draw_overlays, draw_window, font
 
-SOFTWARE = "deepmac-distill"  # what a picture says it was made by
+SOFTWARE = "deepmac-distill"  # the maker named in a picture
 PANEL_PX = 260  # the longest side of a picture on the sheet
 GAP_PX = 12
 MARGIN_PX = 24
@@ -77,7 +77,7 @@ def overlay_png(image: np.ndarray, overlays: Sequence[Overlay], path: Path) -> N
 def around(
     box: Sequence[float], height: int, width: int, context: float = 0.6
 ) -> tuple[float, float, float, float]:
-    """A square window around a box, wider by `context` of its longer side, moved to lie in the image.
+    """A square window around a box, wider by `context` of its longer side, moved into the image.
 
     >>> around((10, 10, 30, 20), height=100, width=100, context=0.5)
     (5.0, 0.0, 35.0, 30.0)

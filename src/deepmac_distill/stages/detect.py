@@ -116,7 +116,7 @@ def _annotations(
 
 
 def _overlays(found: ImageObjects, names: Sequence[str]) -> list[Overlay]:
-    """The best object is drawn last, so that it lies on top."""
+    """The best object is drawn last, so that it is on top."""
     columns = zip(
         found.boxes.tolist(),
         found.class_index.tolist(),

@@ -17,7 +17,7 @@ from deepmac_distill.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class BoxedImage:
-    """An image and N boxes in it that want masks."""
+    """An image and N boxes in it to segment."""
 
     path: Path
     image_id: int
@@ -33,7 +33,7 @@ class GivenBoxes:
     images: tuple[BoxedImage, ...]
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
-    named: bool  # whether the person said which class each box is of
+    named: bool  # whether the boxes came with classes
     left_out: int = 0  # crowds and boxes without area of the file
 
     @property
@@ -43,7 +43,7 @@ class GivenBoxes:
 
 
 def the_same_in_each(images: Sequence[Path], boxes_xywh: ArrayLike) -> GivenBoxes:
-    """The same boxes on each image, of one class `object`: nothing says which."""
+    """The same boxes on each image, of one class `object`, since none was given."""
     boxes = np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4)
     some = [
         BoxedImage(

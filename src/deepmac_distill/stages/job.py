@@ -89,7 +89,7 @@ class Job:
         return annotations
 
     def _images_of(self, path: Path) -> ImageFolder:
-        """The images of an annotation file; they are asked for sizes that it does not give."""
+        """The images of an annotation file; they provide sizes that the file lacks."""
         data = self.pipeline.data
         of_validation = data.val_annotations and path == Path(data.root) / data.val_annotations
         named = data.val_images if of_validation and data.val_images else data.train_images
@@ -102,13 +102,13 @@ class Job:
         path = scenes if data.source == "scenes" else Path(data.root) / data.train_annotations
         return path if path.exists() else None
 
-    def read_and_tell(self, path: Path) -> Annotations:
-        """`read`, and a line that says how much of what is in the file and what will not be used."""
+    def read_and_note(self, path: Path) -> Annotations:
+        """`read`, with a note of what the file holds and what will not be used."""
         annotations = self.read(path)
-        told = ", ".join(
+        counted = ", ".join(
             f"{count} {name.replace('_', ' ')}" for name, count in annotations.counts.items() if count
         )
-        self.progress.note(f"{path}: {told}; seen: {', '.join(annotations.classes.seen_names)}")
+        self.progress.note(f"{path}: {counted}; seen: {', '.join(annotations.classes.seen_names)}")
         return annotations
 
     def do(

@@ -71,7 +71,7 @@ def require_ours(outputs: Iterable[Path], inputs: Sequence[Path]) -> None:
 def document_of(
     images: list[dict[str, Any]], annotations: list[dict[str, Any]], categories: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """A COCO file that says who made it."""
+    """A COCO file that names its maker."""
     about = {"description": SOFTWARE}
     return {"info": about, "images": images, "annotations": annotations, "categories": categories}
 

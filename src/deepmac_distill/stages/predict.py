@@ -61,14 +61,14 @@ def predict(
 
     Raises:
         DataError: an image cannot be read, or a box has no area in it.
-        ConfigError: the model has a mask for each class, and nothing says of which class a box is.
+        ConfigError: the model has a mask for each class, and the boxes have no class.
         CheckpointError: it has a mask for each class, and lacks one of these.
         RunError: an output would replace an input, or a file of somebody else.
     """
     pictures, results = outputs_of(given.files, out)
     require_ours([*pictures, results], given.files)
     for image in given.images:
-        _tell_of_clipped(image, _boxes_in(image, read_image(image.path)), progress)
+        _note_clipped(image, _boxes_in(image, read_image(image.path)), progress)
     source = source_at(model_at, allow_code=allow_code)
     model = _segmenter(source, device, given)
     results.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ def _boxes_in(image: BoxedImage, pixels: Tensor) -> NDArray[np.float64]:
     return boxes
 
 
-def _tell_of_clipped(image: BoxedImage, boxes: NDArray[np.float64], progress: Progress) -> None:
+def _note_clipped(image: BoxedImage, boxes: NDArray[np.float64], progress: Progress) -> None:
     """Note each box of which more than half a pixel is over the edge."""
     inside = xyxy_to_xywh(boxes)
     for number, (asked, left) in enumerate(zip(image.boxes_xywh, inside, strict=True), start=1):

@@ -32,7 +32,7 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
     `[labels]` make of them; changing a rule redoes only the latter.
     """
     data = training_split(job)
-    annotations = job.read_and_tell(data.annotations)
+    annotations = job.read_and_note(data.annotations)
     masks = _label_facts(job, annotations, data.images, source_of(job, teacher or "teacher"))
     chosen = chosen_labels(masks, job.pipeline.labels)
     labels, rules = chosen.labels, chosen.rules

@@ -33,7 +33,8 @@ from deepmac_distill.stages.train import (
 )
 from deepmac_distill.weights.card import read_card, require_classes
 
-_OF_LABELS = ("student annotations", "student labels", "labels.")  # inputs that say what a student was shown
+# Inputs that decide which masks a student sees.
+_OF_LABELS = ("student annotations", "student labels", "labels.")
 
 
 def retention(job: Job) -> Retention:
@@ -47,12 +48,12 @@ def retention(job: Job) -> Retention:
     require_buildable(job, "student")
     data, truth = _require_evaluable(job)
     training = training_split(job)
-    annotations = job.read_and_tell(training.annotations)
+    annotations = job.read_and_note(training.annotations)
     everything = job.read(training.annotations, hide_unseen=False)
     without = _require_upper_bound(annotations, everything)
     _note_what_is_unfair(job, without)
 
-    # The run's own student first: whatever is wrong with it is said before hours of work.
+    # The run's own student first: what is wrong with it is reported before hours of work.
     weights = _student_of_run(job, annotations, training.images)
     classes = annotations.classes
     require_classes(weights, read_card(weights), classes.names, classes.seen)
@@ -95,7 +96,7 @@ def _require_upper_bound(annotations: Annotations, everything: Annotations) -> l
     if drawn_by_teachers := everything.counts["teacher_masks"]:
         raise DataError(
             f"{everything.path}: {drawn_by_teachers} masks of a teacher; expected human masks alone, "
-            "or the students could not be told apart"
+            "or the students could not be compared"
         )
     drawn = _require_unseen_masks(everything, "as an upper bound")
     return [name for name in everything.classes.unseen_names if name not in drawn]
@@ -133,7 +134,7 @@ def _student_of_run(job: Job, annotations: Annotations, images: ImageStore) -> P
 def _figures(
     truth: Truth, folders: dict[Arm, Path], without: list[str], resamples: int, seed: int
 ) -> Retention:
-    """What three evaluations say of retention."""
+    """Retention from three evaluations."""
     detections, detected = read_detections(list(folders.values())), None
     if detections is not None:
         detected = retention_in_detections(

@@ -19,7 +19,7 @@ from deepmac_distill.geometry.boxes import box_area
 from deepmac_distill.report.contact_sheet import Panel, SheetRow, around
 from deepmac_distill.report.drawing import Overlay, color_of
 
-MIN_BOX_PX = 32**2  # area of the smallest box whose masks can be told apart on a sheet
+MIN_BOX_PX = 32**2  # area of the smallest box whose masks can be distinguished on a sheet
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def draw_sheet(
 def _ranked(
     truth: Truth, found: Mapping[str, EvaluatedMasks], shown_elsewhere: frozenset[str]
 ) -> tuple[NDArray[np.int64], str, str]:
-    """The table rows (M,) of the objects that are ranked, their masks' kind, and a line that says which."""
+    """The table rows (M,) of the ranked objects, their masks' kind, and a line that describes them."""
     evaluated = np.all([masks.evaluated() for masks in found.values()], axis=0)
     members = split_classes(truth.classes, shown_elsewhere).unseen
     unseen = evaluated & np.isin(truth.class_index(), members)

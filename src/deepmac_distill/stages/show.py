@@ -46,11 +46,11 @@ def show(
         out: PNG to write.
         classes: names of classes; none: those with most masks, `MAX_CLASSES` of them.
         lowest: instead, so many masks of lowest score, whatever their classes.
-        images: folder of the images; None: as the run that holds the labels says.
+        images: folder of the images; None: those of the run that holds the labels.
 
     Raises:
         DataError: the labels hold no mask of a teacher, or an image cannot be read.
-        ConfigError: a class has none, or nothing says where the images are.
+        ConfigError: a class has none, or the folder of the images is unknown.
         RunError: `out` is a file of somebody else, or the run has no labels.
     """
     path = RunDir(labels).output("pseudolabel", "masks.parquet") if labels.is_dir() else labels
@@ -90,11 +90,11 @@ def _chosen(path: Path, counts: dict[str, int], classes: Sequence[str]) -> list[
 
 
 def _images_of(path: Path, given: Path | None) -> ImageFolder:
-    """The images of labels: as their run says, or in a folder that is given."""
+    """The images of labels: those of their run, or of a folder that is given."""
     run = path.resolve().parents[1]
     if not (run / "config.json").is_file():
         if given is None:
-            raise ConfigError(f"{path}: lies in no run, so its images are not known; expected --images")
+            raise ConfigError(f"{path}: not in a run, so its images are not known; expected --images")
         return ImageFolder(given)
     data = load_pipeline(run / "config.json").data
     scenes = run / "scenes-train" / "images"

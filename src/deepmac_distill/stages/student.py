@@ -28,12 +28,12 @@ def student(job: Job, labels: Path | None = None) -> Path:
     require_buildable(job, "student")
     data = training_split(job)
     if labels is not None and labels.suffix != ".parquet":
-        annotations = job.read_and_tell(labels)
+        annotations = job.read_and_note(labels)
         if data.annotations.exists():
             _require_same_data(annotations, job.read(data.annotations))
         return train_stage(job, "student", annotations, data.images)
     chosen = chosen_labels(labels or job.run.output("pseudolabel", "masks.parquet"), job.pipeline.labels)
-    return train_stage(job, "student", job.read_and_tell(data.annotations), data.images, labels=chosen)
+    return train_stage(job, "student", job.read_and_note(data.annotations), data.images, labels=chosen)
 
 
 def chosen_labels(masks: Path, choice: LabelsConfig) -> ChosenLabels:

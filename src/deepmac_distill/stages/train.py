@@ -40,11 +40,11 @@ def teach(job: Job) -> Path | None:
         return None
     require_buildable(job, "teacher")
     data = training_split(job)
-    annotations = job.read_and_tell(data.annotations)
+    annotations = job.read_and_note(data.annotations)
     if (unseen := annotations.classes.unseen_names) and learns_no_unseen_mask(job.pipeline.teacher):
         job.progress.note(
             f"teacher.model has a mask for each class, and those of {len(unseen)} unseen classes learn "
-            "nothing: its labels of these say nothing; class_agnostic = true is what a teacher needs"
+            "nothing, so labels of these are useless; a teacher needs class_agnostic = true"
         )
     require_seen_masks(annotations)
     return train_stage(job, "teacher", annotations, data.images)
@@ -116,7 +116,7 @@ def train_stage(
     """Train by the recipe of a stage's role, which can be built, on these annotations; returns the weights.
 
     Args:
-        seen: (K,) classes whose masks are shown, for the weights' card; None: as `annotations` says.
+        seen: (K,) classes whose masks are shown, for the weights' card; None: those of `annotations`.
         labels: whose masks a student is shown beside those in `annotations`.
 
     Raises:
@@ -156,7 +156,7 @@ def training_inputs(job: Job, role: Role, annotations: Annotations, images: Imag
     start, backbone = f"{role}.train.init_from", f"{role}.model.backbone_weights"
     for key in (start, backbone):
         if (named := inputs.get(key)) and named not in ("none", "imagenet", "wheel"):
-            inputs[key] = f"sha256:{sha256_of_file(Path(named))}"  # the content counts, not where it lies
+            inputs[key] = f"sha256:{sha256_of_file(Path(named))}"  # the content counts, not the path
     if not inputs[start]:  # named only where it is set: trainings without it are as they were
         del inputs[start]
     return inputs
@@ -165,7 +165,7 @@ def training_inputs(job: Job, role: Role, annotations: Annotations, images: Imag
 def _pretrained_mask_classes(
     job: Job, stage: Trained, recipe: RoleConfig, annotations: Annotations, seen: tuple[bool, ...]
 ) -> tuple[str, ...]:
-    """Classes whose masks the initial weights say they were shown, sorted.
+    """Classes whose masks the initial weights saw, by their card, sorted.
 
     Raises:
         ConfigError: the initial weights would be deleted by the training that starts from them.
@@ -250,16 +250,18 @@ def _start_from(job: Job, recipe: RoleConfig, model: torch.nn.Module, class_name
     path = Path(recipe.train.init_from)
     card, of_others = read_card_if_any(path), frozenset[str]()
     if card is None:
-        told = "the file does not say which classes or masks it has seen"
+        origin = "the file does not name the classes or masks that it has seen"
     elif card.class_names == class_names:
-        told = f"a {card.role} of the same {len(class_names)} classes"
+        origin = f"a {card.role} of the same {len(class_names)} classes"
     else:
-        told = f"a {card.role} of {len(card.class_names)} classes, others than the data's or in another order"
+        origin = (
+            f"a {card.role} of {len(card.class_names)} classes, others than the data's or in another order"
+        )
         of_others = transfer.class_tensors(
             lambda count: build_model(recipe.model, count, load_weights=False), len(class_names)
         )
     report = transfer.load_partially(model, transfer.read_weights(path), str(path), of_others)
-    job.progress.note(f"initial weights: {path}: {told}")
+    job.progress.note(f"initial weights: {path}: {origin}")
     for line in report.lines():
         job.progress.note(f"initial weights: {line}")
 

@@ -18,7 +18,7 @@ from deepmac_distill.contract import ModelSpec, SegmentedMasks
 from deepmac_distill.errors import ConfigError
 from deepmac_distill.structures import Instances
 
-SMALLEST_SIDE_PX = 2  # of a box that GrabCut can say anything of
+SMALLEST_SIDE_PX = 2  # of a box that GrabCut can segment
 
 
 class GrabCut:

@@ -1,7 +1,7 @@
 """Segmenters that others wrote: found by name, imported only where the user trusts them, and guarded.
 
 A pipeline file or a run directory may come from a stranger. Of what it names, code runs only if it is ours,
-an installed entry point of the group `deepmac.segmenters`, or if the user said `--allow-code`.
+an installed entry point of the group `deepmac.segmenters`, or if the user passed `--allow-code`.
 """
 
 from __future__ import annotations

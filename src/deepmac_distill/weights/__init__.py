@@ -1,1 +1,1 @@
-"""Weights files: what they say of themselves, and what of them fits another model."""
+"""Weights files: their cards, and which of their tensors fit another model."""

@@ -1,4 +1,4 @@
-"""Weights that say what they are: a safetensors file with a card."""
+"""A safetensors file of weights with a card that describes them."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class ModelCard:
     data_sha256: str  # of the annotations after the seen-class filter
     # Classes, of any data, whose masks its initial weights saw.
     pretrained_mask_classes: tuple[str, ...] = ()
-    # Other classes whose masks the teacher of its labels saw; None: nobody knows.
+    # Other classes whose masks the teacher of its labels saw; None: unknown.
     teacher_mask_classes: tuple[str, ...] | None = ()
 
     @property
     def seen_mask_classes(self) -> tuple[str, ...] | None:
-        """Names, sorted, of all classes whose masks the model saw by any way; None: nobody knows."""
+        """Names, sorted, of all classes whose masks the model saw by any way; None: unknown."""
         if self.teacher_mask_classes is None:
             return None
         return tuple(sorted(self.shown | set(self.teacher_mask_classes)))
@@ -46,13 +46,13 @@ class ModelCard:
         """The card of weights that learned from a teacher's masks.
 
         Args:
-            teacher: names of the classes whose masks the teacher saw; None: nobody knows.
+            teacher: names of the classes whose masks the teacher saw; None: unknown.
         """
         more = None if teacher is None else tuple(sorted(set(teacher) - self.shown))
         return replace(self, teacher_mask_classes=more)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values, without what says nothing: cards of plain trainings stay as they were."""
+        """JSON values, without empty fields: cards of plain trainings stay as they were."""
         said = asdict(self)
         optional = ("pretrained_mask_classes", "teacher_mask_classes")
         return {key: value for key, value in said.items() if key not in optional or value != ()}
@@ -117,25 +117,25 @@ def load_weights(path: Path, model: nn.Module) -> None:
     expected = model.state_dict()
     for name in sorted(expected.keys() | state.keys()):
         got = tuple(state[name].shape) if name in state else "nothing"
-        want = tuple(expected[name].shape) if name in expected else "nothing"
-        if got != want:
-            raise CheckpointError(f"{path}: weight {name}: got {got}, expected {want}; another architecture?")
+        need = tuple(expected[name].shape) if name in expected else "nothing"
+        if got != need:
+            raise CheckpointError(f"{path}: weight {name}: got {got}, expected {need}; another architecture?")
     model.load_state_dict(state)
 
 
 def require_classes(
     path: Path, card: ModelCard, class_names: tuple[str, ...], seen: tuple[bool, ...]
 ) -> None:
-    """Raise CheckpointError, naming a class, unless the weights know this class list and these seen classes.
+    """Raise CheckpointError, naming a class, unless the weights have this class list and these seen classes.
 
-    A model that was shown masks of a class must not be taken for one that was not.
+    A model that saw masks of a class must not be taken for one that did not.
     """
     if card.class_names == class_names:
-        for name, trained, said in zip(class_names, card.seen, seen, strict=True):
-            if trained != said:
-                shown, stated = ("seen" if flag else "unseen" for flag in (trained, said))
+        for name, trained, named in zip(class_names, card.seen, seen, strict=True):
+            if trained != named:
+                shown, stated = ("seen" if flag else "unseen" for flag in (trained, named))
                 raise CheckpointError(
-                    f"{path}: trained with the masks of {name} {shown}, data.seen says {stated}; "
+                    f"{path}: trained with the masks of {name} {shown}, data.seen makes it {stated}; "
                     "expected the same seen classes (--seen)"
                 )
         return
@@ -165,14 +165,14 @@ def require_not_shown(
 ) -> None:
     """Raise CheckpointError, naming a class, if the weights were shown masks of a class that is unseen now.
 
-    A model that starts from them would know what it must not.
+    A model that starts from them would have seen masks that it must not.
     """
     for name, may_show in zip(class_names, seen, strict=True):
         if not may_show and (card.seen_mask_classes is None or name in card.seen_mask_classes):
             known = "was shown" if card.seen_mask_classes else "may have been shown"
             raise CheckpointError(
-                f"{path}: {known} masks of {name}, data.seen says unseen; expected weights that were not, "
-                "or that class among the seen ones (--seen)"
+                f"{path}: {known} masks of {name}, data.seen makes it unseen; expected weights that were "
+                "not, or that class among the seen ones (--seen)"
             )
 
 

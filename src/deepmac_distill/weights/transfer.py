@@ -56,16 +56,16 @@ class LoadReport:
             found.append(line)
         if self.without_place:
             counts = Counter(name.partition(".")[0] for name in self.without_place)
-            told = ", ".join(f"{part} {count:,}" for part, count in counts.most_common(_MAX_PARTS_NAMED))
+            named = ", ".join(f"{part} {count:,}" for part, count in counts.most_common(_MAX_PARTS_NAMED))
             more = ", ..." if len(counts) > _MAX_PARTS_NAMED else ""
-            found.append(f"{len(self.without_place):,} tensors of the file have no place here: {told}{more}")
+            found.append(f"{len(self.without_place):,} tensors of the file have no place here: {named}{more}")
         return found
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """A flat state dict from a `.safetensors` or a `.pth` file; a pickle is read as weights only.
 
-    It may lie under `state_dict` or `model`, where training scripts keep it beside other things, and every
+    It may be under `state_dict` or `model`, where training scripts keep it beside other things, and every
     name may begin with `module.`, which DataParallel adds.
 
     Raises:
