@@ -12,10 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from deepmac_distill.config import MaskRcnnConfig
+from deepmac_distill.config import MaskRcnnConfig, load_pipeline
 from deepmac_distill.data.synthetic import SEEN_SHAPES
+from deepmac_distill.errors import DataError
 from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.models.build import build_model
+from deepmac_distill.progress import Silent
+from deepmac_distill.rundir import RunDir
+from deepmac_distill.stages.evaluate import require_validation
+from deepmac_distill.stages.job import Job
 from deepmac_distill.weights.card import read_card, save_weights
 
 PER_CLASS = MaskRcnnConfig(
@@ -92,7 +97,7 @@ def masks_by_annotation(run: Path) -> dict[int, bytes]:
 def test_boxes_of_any_classes_are_labeled(change, chain, boxes, deepmac, tmp_path: Path) -> None:
     weights, out = chain[0] / "teacher" / "weights.safetensors", tmp_path / "run"
     given = boxes(change)
-    ended = deepmac("pseudolabel", "--model", weights, *given, "--seen", "all", "--out", out)
+    ended = deepmac("pseudolabel", "--model", weights, *given, "--out", out)  # no mask there, nothing to say
     assert ended.code == 0, ended.err
     document = json.loads((tmp_path / "boxes.json").read_text())
     drawn = masks_by_annotation(out)
@@ -172,3 +177,38 @@ def test_a_student_carries_the_masks_that_its_teacher_saw(chain, deepmac, tmp_pa
 def test_a_plain_student_s_card_is_as_it_was(chain) -> None:
     card = read_card(chain[0] / "student" / "weights.safetensors")
     assert card.teacher_mask_classes == () and "teacher_mask_classes" not in card.as_dict()
+
+
+class Told(Silent):
+    """A progress that keeps its notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.mark.parametrize("change", [a_new_class, other_classes])
+def test_a_run_takes_validation_boxes_of_other_classes_unless_masks_belong_to_classes(
+    change, chain, small_toml: Path, tmp_path: Path
+) -> None:
+    scenes = chain[0] / "scenes-val"
+    document = json.loads((scenes / "instances.json").read_text())
+    change(document)
+    (tmp_path / "val.json").write_text(json.dumps(document))
+    data = {
+        "seen": list(SEEN_SHAPES),
+        "train_annotations": str(chain[0] / "scenes-train" / "instances.json"),
+        "train_images": str(chain[0] / "scenes-train" / "images"),
+        "val_annotations": str(tmp_path / "val.json"),
+        "val_images": str(scenes / "images"),
+    }
+    pipeline = load_pipeline(small_toml, values={f"data.{key}": value for key, value in data.items()})
+    told = Told()
+    assert require_validation(Job(pipeline, None, RunDir(tmp_path / "run"), told))
+    assert any("masks in given boxes are evaluated, detection is not" in note for note in told.notes)
+    student = replace(pipeline.student, model=PER_CLASS)
+    job = Job(replace(pipeline, student=student), None, RunDir(tmp_path / "run"), told)
+    with pytest.raises(DataError, match=r"student\.model has a mask for each class"):
+        require_validation(job)

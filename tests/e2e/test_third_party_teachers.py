@@ -12,6 +12,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from deepmac_distill.errors import ContractError
+from deepmac_distill.teachers.installed import load_segmenter
 from deepmac_distill.weights.card import read_card
 
 TEACHER = '''
@@ -108,6 +110,15 @@ def test_a_run_directory_runs_no_code_unless_the_user_says_so(
     )
 
 
+def test_a_teacher_s_file_may_hold_dataclasses_and_takes_no_module_s_place(tmp_path: Path) -> None:
+    lines = "from __future__ import annotations\nfrom dataclasses import dataclass\n" + TEACHER
+    (tmp_path / "json.py").write_text(lines + "\n@dataclass\nclass Box(Ellipses):\n    cells: int = 4\n")
+    before = sys.modules["json"]
+    with pytest.raises(ContractError, match="spec: got NoneType"):  # a dataclass that makes no spec
+        load_segmenter(f"{tmp_path / 'json.py'}:Box", {}, allow_code=True)
+    assert sys.modules["json"] is before
+
+
 @pytest.mark.parametrize("form", ["evil.py:Teacher", "evil:Teacher"])
 def test_a_stranger_s_pipeline_file_imports_nothing(
     form: str, deepmac, scenes_toml: Path, tmp_path: Path, monkeypatch
@@ -186,6 +197,7 @@ BROKEN = [
         "values from 255 to 255, expected",
     ),
     ("return 1 / 0", "segment: ZeroDivisionError: division by zero ("),
+    ("raise SystemExit(0)", "segment: SystemExit: 0 ("),
 ]
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.dataset import cache as cache_module
 from deepmac_distill.dataset.cache import TableCache, cache_folder
 from deepmac_distill.dataset.dataset import Dataset
@@ -218,3 +220,25 @@ def test_the_environment_names_the_cache(monkeypatch: pytest.MonkeyPatch) -> Non
     assert cache_folder() == Path("/x/deepmac-distill")
     monkeypatch.setenv("DEEPMAC_CACHE", "/y")
     assert cache_folder() == Path("/y")
+
+
+def test_sizes_from_images_are_those_of_the_images_as_they_are_now(
+    tmp_path: Path, root: Path, parses: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.json")
+    document = json.loads(path.read_text())
+    del document["images"][0]["height"], document["images"][0]["width"]
+    path.write_text(json.dumps(document))
+    for folder, width in (("one", 60), ("two", 80)):
+        (tmp_path / folder / "images").mkdir(parents=True)
+        Image.new("RGB", (width, 40)).save(tmp_path / folder / "images" / "a.jpg")
+
+    def width_in(folder: str) -> int:
+        monkeypatch.chdir(tmp_path / folder)  # the same relative path means another folder
+        images = ImageFolder(Path("images"))
+        return int(Dataset.open(path, seen="cat", sizes=images, cache=root).tables.images["width"][0].as_py())
+
+    assert [width_in("one"), width_in("one"), width_in("two")] == [60, 60, 80]
+    assert len(parses) == 2
+    Image.new("RGB", (70, 40)).save(tmp_path / "two" / "images" / "a.jpg")
+    assert width_in("two") == 70

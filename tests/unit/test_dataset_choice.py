@@ -54,6 +54,15 @@ def test_no_class_with_masks_enough_is_refused(tmp_path: Path) -> None:
         Dataset.open(write(tmp_path / "a.json", {"ant": 9}), seen="voc")
 
 
+def test_a_file_without_masks_hides_nothing_unless_masks_were_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.json", {"parcel": 0, "pallet": 0})
+    found = Dataset.open(path, seen="voc")
+    assert found.classes.seen_names == ("parcel", "pallet")
+    assert found.notes == (f"{path}: no mask is in the file, so none is hidden",)
+    with pytest.raises(DataError, match="none is in the file with masks"):
+        Dataset.open(path, seen="with-masks")
+
+
 def test_folds_share_classes_and_masks_evenly() -> None:
     names = tuple(f"class {i}" for i in range(20))
     counts = np.array([957, *range(19, 0, -1)])

@@ -215,7 +215,7 @@ class TeacherConfig(RoleConfig):
 class LabelsConfig:
     """What is stored about each box, and which masks the student learns from."""
 
-    threshold: float = 0.5  # foreground where the teacher's probability is above it
+    threshold: float = 0.5  # foreground where the teacher's probability is above it, in its evaluation too
     soft: bool = True  # keep the teacher's probabilities beside the mask
     unit_images: int = 64  # images per resumable unit and Parquet row group; batches never cross one
     batch_size: int = 8  # images per forward pass

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deepmac_distill.data.images import orientation_of, read_image, size_of
 from deepmac_distill.errors import DataError
+from deepmac_distill.files import sha256_of_json
 
 Exif = Literal["as-stored", "apply"]
 
@@ -94,6 +95,15 @@ class ImageFolder:
         height, width = size_of(path)
         turned = self.exif == "apply" and orientation_of(path) > 4
         return (width, height) if turned else (height, width)
+
+    def state_of(self, names: Sequence[str]) -> str:
+        """See `SizeSource.state_of`: a hash of the folder and of each image's size in bytes and time."""
+        found: list[object] = [str(self.folder.resolve()), self.exif]
+        for name in names:
+            path = next((path for path in _places(self.folder, name) if path.is_file()), None)
+            stat = path.stat() if path else None
+            found.append(stat and [stat.st_size, stat.st_mtime_ns, stat.st_ino])
+        return sha256_of_json(found)
 
     def fingerprints(self, names: Sequence[str]) -> list[list[object]]:
         """See `ImageStore.fingerprints`."""

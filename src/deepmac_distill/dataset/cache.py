@@ -74,7 +74,7 @@ class TableCache:
         tables = _load(entry, sha256)
         if tables is None and sizes is not None:  # tables for this place of the images
             sized = entry.with_name(f"{entry.name}-{sha256_of_json(repr(sizes))[:16]}")
-            if (tables := _load(sized, sha256)) is not None:
+            if (tables := _load(sized, sha256, sizes)) is not None:
                 return tables, sized
         if tables is None:
             tables, entry = _build(path, entry, sha256, sizes)
@@ -129,11 +129,11 @@ def _build(path: Path, entry: Path, sha256: str, sizes: SizeSource | None) -> tu
         for name, table in ((IMAGES_FILE, tables.images), (FINDINGS_FILE, tables.findings)):
             with write_table(aside / name, table.schema) as file:
                 file.write_table(table)
-        _write_manifest(aside, tables, sha256)
+        _write_manifest(aside, tables, sha256, sizes)
         _publish(aside, entry)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return _load(entry, sha256) or tables, entry
+    return _load(entry, sha256, sizes) or tables, entry
 
 
 def _publish(aside: Path, entry: Path) -> None:
@@ -149,7 +149,7 @@ def _publish(aside: Path, entry: Path) -> None:
             shutil.rmtree(stale, ignore_errors=True)
 
 
-def _write_manifest(folder: Path, tables: Tables, sha256: str) -> None:
+def _write_manifest(folder: Path, tables: Tables, sha256: str, sizes: SizeSource | None) -> None:
     write_checked(
         folder / "manifest.json",
         {
@@ -159,6 +159,7 @@ def _write_manifest(folder: Path, tables: Tables, sha256: str) -> None:
                 name: {"sha256": sha256_of_file(folder / name), "stamp": _stamp(folder / name)}
                 for name in _TABLES
             },
+            "images": _state_of_images(tables, sizes),
             "categories": tables.categories,
             "other": tables.other,
             "counts": tables.counts,
@@ -166,8 +167,15 @@ def _write_manifest(folder: Path, tables: Tables, sha256: str) -> None:
     )
 
 
-def _load(entry: Path, sha256: str) -> Tables | None:
-    """The tables in a folder if they are whole, of this version and of this file."""
+def _state_of_images(tables: Tables, sizes: SizeSource | None) -> str:
+    """Of the images that gave sizes; empty where none did."""
+    if sizes is None or not tables.counts["sizes_from_images"]:
+        return ""
+    return sizes.state_of(tables.images["file_name"].to_pylist())
+
+
+def _load(entry: Path, sha256: str, sizes: SizeSource | None = None) -> Tables | None:
+    """The tables in a folder if they are whole, of this version, of this file and of these images."""
     manifest = read_checked(entry / "manifest.json")
     if manifest is None or (manifest.get("format"), manifest.get("file_sha256")) != (FORMAT, sha256):
         return None
@@ -178,9 +186,10 @@ def _load(entry: Path, sha256: str) -> Tables | None:
         annotations, images, findings = (open_table(entry / name) for name in _TABLES)
     except (OSError, DataError, pa.ArrowException):
         return None
-    return Tables(
+    tables = Tables(
         images, annotations, manifest["categories"], manifest["other"], findings, manifest["counts"]
     )
+    return tables if manifest.get("images") == _state_of_images(tables, sizes) else None
 
 
 def write_checked(path: Path, value: Json) -> None:

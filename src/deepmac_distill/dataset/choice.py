@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from deepmac_distill.dataset.classes import VOC_NAMES, Classes, SeenSpec
+from deepmac_distill.dataset.classes import VOC_NAMES, Classes, SeenSpec, seen_names_of
 from deepmac_distill.errors import DataError
 
 WITH_MASKS = "with-masks"
@@ -41,14 +41,26 @@ def is_by_masks(seen: SeenSpec, names: Sequence[str]) -> bool:
     return preset == WITH_MASKS or (preset == "voc" and not set(VOC_NAMES) & set(names))
 
 
+def fits(seen: SeenSpec, names: Sequence[str]) -> bool:
+    """Whether `seen` picks classes among these names, and names no other."""
+    try:
+        return bool(seen_names_of(seen, names))
+    except DataError:
+        return False
+
+
 def choose_by_masks(
     seen: SeenSpec, names: Sequence[str], counts: NDArray[np.int64], least: int, where: str
 ) -> SeenChoice:
     """The classes with at least `least` masks, and a note that names the strays.
 
+    Of a file without any mask every class is taken, unless masks were asked for: there is nothing to hide.
+
     Raises:
         DataError: there is no such class.
     """
+    if not counts.any() and WITH_MASKS not in seen:
+        return SeenChoice("all", f"{where}: no mask is in the file, so none is hidden")
     chosen = [name for name, count in zip(names, counts.tolist(), strict=True) if count >= least]
     if not chosen:
         raise DataError(

@@ -65,7 +65,7 @@ class Classes:
                 f'{where}: class to hide "{name}": no seen class; {_expected(name, self.seen_names)}'
             )
         seen = tuple(shown and name not in names for name, shown in zip(self.names, self.seen, strict=True))
-        if not any(seen):
+        if names and not any(seen):
             raise DataError(f"{where}: all seen classes are to be hidden; expected at least one to be left")
         return replace(self, seen=seen)
 

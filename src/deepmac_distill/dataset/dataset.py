@@ -109,14 +109,9 @@ class Dataset:
         return Truth(**self._parts(self.tables.annotations, classes, counts, "evaluation"))
 
     def seeing(self, names: Collection[str]) -> Dataset:
-        """The same file with other seen classes: those of `names` that it has.
-
-        Raises:
-            DataError: it has none of them.
-        """
-        chosen = [name for name in self.classes.names if name in names]
-        classes = Classes.from_categories(self.tables.categories, chosen, str(self.path))
-        return replace(self, classes=classes)
+        """The same file with other seen classes: those of `names` that it has, be it none."""
+        seen = tuple(name in names for name in self.classes.names)
+        return replace(self, classes=replace(self.classes, seen=seen))
 
     def hidden_names(self, hide: Sequence[str]) -> tuple[str, ...]:
         """The seen classes that names and folds pick out (see `choice.hidden_names`)."""

@@ -39,6 +39,10 @@ Located = tuple[int, int, str, Finding]  # position in the file, row in the tabl
 class SizeSource(Protocol):
     """Images that can be asked for their size; its `repr` names the place."""
 
+    def state_of(self, names: Sequence[str]) -> str:
+        """What changes when one of these images does, or another folder is meant."""
+        ...
+
     def size_of(self, name: str) -> tuple[int, int]:
         """(height, width) of an image.
 

@@ -187,7 +187,8 @@ def _truth_of(folders: Sequence[Path]) -> Truth:
     """The validation set of some evaluations, if it is one set and still as it was."""
     first = read_record(folders[0])
     sizes = _images_of(folders[0])  # for a file that does not say them
-    truth = Dataset.open(Path(first.annotations), seen=first.seen, sizes=sizes).for_evaluation()
+    dataset = Dataset.open(Path(first.annotations), seen="all", sizes=sizes)
+    truth = dataset.seeing(first.seen).for_evaluation()
     _require_evaluated_on(truth, folders)
     return truth
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from deepmac_distill.chain import Trained
+from deepmac_distill.chain import Role, Trained
+from deepmac_distill.config import MaskRcnnConfig
 from deepmac_distill.contract import BoxSegmenter, Detector
 from deepmac_distill.data.image_check import images_sha256
 from deepmac_distill.data.image_store import ImageFolder
@@ -26,6 +27,7 @@ from deepmac_distill.evaluation.results import AveragePrecision, Evaluation, Rep
 from deepmac_distill.evaluation.summary import summarize
 from deepmac_distill.files import sha256_of_file, write_json
 from deepmac_distill.inference import boxes_for, detect_objects, images_at_once, segment_boxes
+from deepmac_distill.labels.cut import LABELING_CUT
 from deepmac_distill.labels.describe import coco_results, given_box_masks
 from deepmac_distill.models.load import Source, detector_for, segmenter_for
 from deepmac_distill.report.contact_sheet import contact_sheet
@@ -35,6 +37,8 @@ from deepmac_distill.stages.sheet import draw_sheet
 from deepmac_distill.stages.sources import source_of
 from deepmac_distill.structures import Batch
 from deepmac_distill.weights.card import other_classes
+
+ROLES: tuple[Role, ...] = ("teacher", "student")
 
 
 def evaluate(job: Job, model: Trained | Path) -> Path:
@@ -62,6 +66,9 @@ def evaluate(job: Job, model: Trained | Path) -> Path:
         "evaluation.reference": settings.reference,
         "seed": job.pipeline.seed,
     }
+    cut = cut_for(job, source)
+    if cut != LABELING_CUT:
+        inputs["labels.threshold"] = cut
     if settings.gt_boxes_only:  # named only where it is set: evaluations without it are as they were
         inputs["evaluation.gt_boxes_only"] = True
     return job.do(stage, inputs, work)
@@ -71,20 +78,40 @@ def require_validation(job: Job) -> bool:
     """Whether there is a validation set; one that is of no use is refused before hours of work.
 
     Raises:
-        DataError: the file cannot be read, an image is missing, or its classes are not the training set's.
+        DataError: the file cannot be read, an image is missing, or a model with a mask for each class would
+            lack one of its classes.
     """
     data = validation_split(job)
     if data is None:
         return False
     truth, training = job.read(data.annotations), job.read(training_split(job).annotations)
-    differing = set(truth.classes.names) ^ set(training.classes.names)
-    if differing and not job.pipeline.evaluation.gt_boxes_only:
-        raise DataError(
-            f"{truth.path}: classes differ from those of {training.path} in "
-            f"{', '.join(sorted(differing)[:3])}; expected the same, or evaluation.gt_boxes_only = true"
+    ours, theirs = set(training.classes.names), set(truth.classes.names)
+    if ours != theirs and not job.pipeline.evaluation.gt_boxes_only:
+        named = ", ".join(sorted(ours ^ theirs)[:3])
+        job.progress.note(
+            f"{truth.path}: classes differ from those of {training.path} in {named}: masks in given boxes "
+            "are evaluated, detection is not"
         )
+    if lacking := sorted(theirs - ours):
+        _require_class_agnostic(job, f"{truth.path}: class {lacking[0]} is not in {training.path}")
     images_sha256(truth, data.images)
     return True
+
+
+def _require_class_agnostic(job: Job, why: str) -> None:
+    roles = [role for role in ROLES if not (role == "teacher" and job.pipeline.teacher.segmenter)]
+    for role in roles:
+        model = getattr(job.pipeline, role).model
+        if isinstance(model, MaskRcnnConfig) and not model.class_agnostic:
+            raise DataError(
+                f"{why}, and {role}.model has a mask for each class; expected the same classes, or "
+                f"{role}.model.class_agnostic = true"
+            )
+
+
+def cut_for(job: Job, source: Source) -> float:
+    """Where masks in given boxes are cut: a teacher's as its labels are, a student's as everywhere."""
+    return job.pipeline.labels.threshold if source.role == "teacher" else LABELING_CUT
 
 
 def require_lead(job: Job, evaluation: Path) -> None:
@@ -182,7 +209,7 @@ def _evaluate(
                 bar.advance(len(batch.image_ids))
 
     segmented = segment_boxes(model, batches("masks in given boxes"), job.device, job.autocast)
-    masks = given_box_masks(truth, segmented)
+    masks = given_box_masks(truth, segmented, cut_for(job, source))
     ious = given_box_ious(truth, masks)
     pq.write_table(masks, folder / "masks.parquet")
     pq.write_table(ious, folder / "ious.parquet")

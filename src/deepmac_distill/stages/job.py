@@ -14,7 +14,7 @@ from deepmac_distill import devices
 from deepmac_distill.config import Pipeline
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.synthetic import write_scenes
-from deepmac_distill.dataset.choice import is_by_masks
+from deepmac_distill.dataset.choice import fits, is_by_masks
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.views import Annotations, TrainingView, Truth
 from deepmac_distill.progress import Progress
@@ -48,7 +48,8 @@ class Job:
     def open(self, path: Path) -> Dataset:
         """An annotation file, opened once for all stages of this command.
 
-        Where masks decide which classes are seen, it is those of the training file that do.
+        Where masks decide which classes are seen, it is those of the training file that do; and it is the
+        training file that has the classes which `data.seen` names.
         """
         data, training = self.pipeline.data, self._training_file()
         stat = path.stat() if path.exists() else None
@@ -56,7 +57,9 @@ class Job:
         if key not in self._opened:
             sizes = self._images_of(path)
             found = Dataset.open(path, seen="all", strict=data.strict, sizes=sizes)
-            if training not in (None, path) and is_by_masks(data.seen, found.classes.names):
+            names = found.classes.names
+            of_training = is_by_masks(data.seen, names) or not fits(data.seen, names)
+            if training not in (None, path) and of_training:
                 found = found.seeing(self.open(training).classes.seen_names)
             else:
                 found = Dataset.open(

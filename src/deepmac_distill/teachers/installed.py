@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -123,10 +124,12 @@ def _attribute(name: str, module: str, attribute: str) -> Callable[..., BoxSegme
 def _from_file(path: str) -> object:
     if not Path(path).is_file():
         raise ConfigError(f"{_KEY}: {path}: no such file; expected one relative to the working directory")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    name = f"deepmac_segmenter_{Path(path).stem}"  # no file may take the place of a package
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"{_KEY}: {path}: cannot be imported; expected a Python file")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickles look their module up
     spec.loader.exec_module(module)
     return module
 
@@ -137,7 +140,7 @@ def _guarded(where: str, call: Callable[[], Result]) -> Result:
         return call()
     except DistillError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # code that leaves has not done the work
         frames = traceback.extract_tb(error.__traceback__)
         place = [frame for frame in frames if not frame.filename.startswith("<frozen ")][-1]
         reason = " ".join(str(error).split())
