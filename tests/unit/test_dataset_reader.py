@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from pycocotools import mask as coco_mask
 
 from deepmac_distill.dataset.classes import VOC_NAMES, Classes
 from deepmac_distill.dataset.dataset import Dataset
-from deepmac_distill.dataset.views import Annotations, require_seen_masks
+from deepmac_distill.dataset.views import Annotations, TrainingView, require_seen_masks
 from deepmac_distill.errors import DataError
 
 # pycocotools.mask.decode predates numpy 2's copy keyword.
@@ -51,6 +53,21 @@ def read(
     path.write_text(json.dumps(document))
     dataset = Dataset.open(path, seen=seen, strict=strict)
     return dataset.for_training() if hide_unseen else dataset.for_evaluation()
+
+
+def test_no_byte_of_a_hidden_mask_goes_to_another_process(tmp_path: Path) -> None:
+    document = plain()
+    corner = 30.015625
+    for entry, area in zip(document["annotations"], (123.25, 456.5, 0), strict=True):
+        entry |= {"segmentation": [[10, 10, corner + entry["id"], 10, 20, 30]], "area": area} if area else {}
+    view = read(tmp_path, document)
+    sent = pickle.dumps(view)
+    hidden, shown = document["annotations"][:2]
+    for entry, there in ((hidden, False), (shown, True)):
+        assert (struct.pack("<d", corner + entry["id"]) in sent) is there
+        assert (struct.pack("<d", entry["area"]) in sent) is there
+    again = pickle.loads(sent)
+    assert isinstance(again, TrainingView) and again.annotations.equals(view.annotations)
 
 
 def test_rows_are_sorted_by_image_and_annotation_whatever_the_file_says(tmp_path: Path) -> None:

@@ -75,8 +75,6 @@ class BoxDataset(Dataset[Sample]):
         self._has_mask = annotations.has_mask() & with_masks
         weights = np.ones(len(table), np.float32) if mask_weight is None else mask_weight
         self._mask_weight, self._soft = weights, soft or {}
-        self._polygons = table["polygons"]
-        self._rle_counts = table["rle_counts"]
 
     def __len__(self) -> int:
         """The number of images."""
@@ -116,10 +114,11 @@ class BoxDataset(Dataset[Sample]):
     ) -> NDArray[np.uint8]:
         """(R, M, M) uint8: the masks of table rows over boxes in source pixels."""
         grids = np.zeros((len(rows), self.mask_size, self.mask_size), dtype=np.uint8)
+        counts_of, polygons_of = (self.annotations.annotations[name] for name in ("rle_counts", "polygons"))
         for grid, row, box in zip(grids, rows, boxes, strict=True):
             if not self._has_mask[row]:
                 continue
-            counts, polygons = self._rle_counts[row], self._polygons[row]
+            counts, polygons = counts_of[row], polygons_of[row]
             if row in self._soft:
                 grid[:] = resample_grid(self._soft[row], self._boxes[row], box, self.mask_size)
             elif counts.is_valid:

@@ -20,6 +20,7 @@ from deepmac_distill.dataset.classes import Classes
 from deepmac_distill.errors import DataError
 from deepmac_distill.geometry.boxes import clip_boxes, xywh_to_xyxy
 
+_OF_MASKS = ("polygons", "rle_counts", "segmentation", "area")  # columns
 _HIDDEN_BOX = "its box comes from a hidden mask"
 
 
@@ -96,7 +97,21 @@ class Annotations:
 
 
 class TrainingView(Annotations):
-    """What may be learned from: masks of unseen classes, and all that comes of them, are not in it."""
+    """What may be learned from: masks of unseen classes, and all that comes of them, are not in it.
+
+    Hidden masks are null. The file that is mapped below holds them still, so that nothing is copied in this
+    process; what goes to another process leaves them behind.
+    """
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the bytes under the nulls."""
+        table = self.annotations
+        for name in _OF_MASKS:
+            place = table.schema.get_field_index(name)
+            chunks = [chunk.take(pa.array(np.arange(len(chunk)))) for chunk in table[name].chunks]
+            field = table.schema.field(name)
+            table = table.set_column(place, field, pa.chunked_array(chunks, field.type))
+        return {**self.__dict__, "annotations": table}
 
 
 class Truth(Annotations):
@@ -146,7 +161,7 @@ def _hide_in_batch(batch: pa.RecordBatch, hidden: NDArray[np.bool_]) -> pa.Recor
     if not hidden.any():
         return batch
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-    for name in ("polygons", "rle_counts", "segmentation", "area"):
+    for name in _OF_MASKS:
         columns[name] = without(columns[name], hidden)
     for name, value in (("source", "none"), ("drawn", False), ("unusable", False), ("lost_parts", 0)):
         kind = batch.schema.field(name).type
