@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from deepmac_distill.config import load_pipeline
+from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.synthetic import SEEN_SHAPES
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.progress import Silent
@@ -188,7 +189,7 @@ def test_the_upper_bound_may_start_from_what_was_shown_all(knowing, chain, scene
     scenes = chain[0] / "scenes-train"
     everything = Dataset.open(scenes / "instances.json", seen=SEEN_SHAPES).for_evaluation()
     all_seen = (True,) * len(everything.classes)
-    path = train_stage(job, "student-human", everything, scenes / "images", seen=all_seen)
+    path = train_stage(job, "student-human", everything, ImageFolder(scenes / "images"), seen=all_seen)
     assert all(read_card(path).seen)
 
 
