@@ -104,6 +104,9 @@ def test_boxes_of_any_classes_are_labeled(change, chain, boxes, deepmac, tmp_pat
     assert drawn.keys() == {annotation["id"] for annotation in document["annotations"]}
     provenance = Labels.open(out / "pseudolabel" / "masks.parquet").provenance
     assert provenance["seen_mask_classes"] == sorted(SEEN_SHAPES)  # whose masks the teacher saw
+    for row in pq.read_table(out / "pseudolabel" / "masks.parquet").to_pylist():
+        saw = row["category_name"] in SEEN_SHAPES if row["source"] == "teacher" else None
+        assert row["teacher_saw_class"] is saw
 
 
 def test_other_names_change_no_mask(chain, boxes, deepmac, tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def label_unit(
     *,
     keep_soft: bool,
     probabilities: bool,
+    seen_mask_classes: Sequence[str] | None = None,
 ) -> pa.Table:
     """The label rows of some annotations: one for each, whatever became of it.
 
@@ -67,6 +68,7 @@ def label_unit(
         unreadable: image id -> why the image could not be read.
         keep_soft: keep the teacher's grids beside the masks.
         probabilities: whether grids are probabilities, so that an IoU can be expected of them.
+        seen_mask_classes: names of the classes whose masks the teacher saw; None: unknown.
     """
     table = annotations.annotations.slice(rows.start, len(rows))
     human = np.asarray(pc.equal(table["source"], "human"))
@@ -89,9 +91,10 @@ def label_unit(
     reason = np.array(table["reason"], dtype=object)
     reason[unanswered] = "the teacher gave no mask"
     reason[lost] = [unreadable[image_id] for image_id in table["image_id"].filter(lost).to_pylist()]
+    names = _names(annotations, rows)
     columns = {
         **{name: table[name] for name in ("annotation_id", "image_id", "category_id", "bbox")},
-        **_names(annotations, rows),
+        **names,
         "height": sizes[:, 0],
         "width": sizes[:, 1],
         "source": np.where(human, "human", np.where(by_teacher, "teacher", "none")),
@@ -100,8 +103,18 @@ def label_unit(
         "rle_counts": _at(whose, [*codes, *masks.counts]),
         "mask_area": _at(whose, np.r_[areas, masks.areas]),
         **_facts_of_grids(position, drawn, masks, table["bbox"], keep_soft, probabilities),
+        "teacher_saw_class": _saw(names["category_name"], by_teacher, seen_mask_classes),
     }
     return label_table(columns)
+
+
+def _saw(
+    class_names: pa.Array, by_teacher: NDArray[np.bool_], seen_mask_classes: Sequence[str] | None
+) -> pa.Array:
+    if seen_mask_classes is None:
+        return pa.nulls(len(class_names), pa.bool_())
+    saw = pc.is_in(class_names, pa.array(list(seen_mask_classes), pa.string()))
+    return pc.if_else(pa.array(by_teacher), saw, pa.scalar(None, pa.bool_()))
 
 
 def _names(annotations: Annotations, rows: range) -> dict[str, pa.ChunkedArray]:

@@ -49,6 +49,8 @@ LABELS_SCHEMA = pa.schema(
         # From the probabilities at the cut, not calibrated; null where grids are no probabilities.
         pa.field("expected_iou", pa.float32()),
         pa.field("model_iou", pa.float32()),  # the teacher's own estimate; null where it makes none
+        # Whether the teacher saw masks of the class; null where nobody knows, or without a mask of a teacher.
+        pa.field("teacher_saw_class", pa.bool_()),
     ]
 )
 _DICTIONARY = [

@@ -106,6 +106,7 @@ def _label_units(job: Job, annotations: Annotations, images: ImageStore, source:
                 unreadable,
                 keep_soft=labels.soft,
                 probabilities=model.spec.probabilities,
+                seen_mask_classes=source.seen_mask_classes,
             )
             write_unit(parts, unit, unit_rows)
             bar.advance()
