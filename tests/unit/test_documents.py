@@ -97,6 +97,24 @@ def test_spelling_is_american_and_models_are_evaluated() -> None:
     assert {path: words for path, words in found.items() if words} == {}
 
 
+STIFF = re.compile(r"\b(told|tells?|says|wants|lies|judged?)\b", re.IGNORECASE)
+PROSE_WIDTH = 120
+
+
+def test_prose_of_pages_and_package_uses_plain_verbs() -> None:
+    """Edges of grids and centers of cells may lie somewhere; files and people do not."""
+    code = [path for path in PACKAGE.rglob("*.py") if path.parent.name != "geometry"]
+    found = {path.relative_to(ROOT): STIFF.findall(_without_old_keys(path)) for path in [*PAGES, *code]}
+    assert {path: words for path, words in found.items() if words} == {}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_prose_of_a_page_is_not_wider_than_a_screen(page: Path) -> None:
+    written = re.sub(r"<!-- results:.*?<!-- end -->", "", _text(page), flags=re.DOTALL)
+    wide = [line for line in written.splitlines() if len(line) > PROSE_WIDTH and not line.startswith("|")]
+    assert wide == []
+
+
 def _without_old_keys(path: Path) -> str:
     return re.sub(r'["`](colour_jitter|labelled|judged\.json)["`]', "", _text(path))
 
