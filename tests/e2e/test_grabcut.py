@@ -74,8 +74,10 @@ def test_nothing_is_trained_and_no_weights_are_written(run: Path) -> None:
     ("arguments", "says"),
     [
         ("{sides = 4}", "teacher.arguments: grabcut: got an unexpected keyword argument 'sides'"),
-        ("{iterations = 0}", "iterations: got 0, expected at least 1"),
-        ("{mask_size = 2}", "mask_size: got 2, expected at least 4"),
+        ("{iterations = 0}", "iterations: got 0, expected a whole number of at least 1"),
+        ("{mask_size = 2}", "mask_size: got 2, expected a whole number of at least 4"),
+        ('{iterations = "x"}', "iterations: got 'x', expected a whole number of at least 1"),
+        ('{context = "x"}', "context: got 'x', expected a number"),
         ("{context = -1.0}", "context, input_size_px: got -1.0, 512, expected > 0, >= 0"),
         ("3", "teacher.arguments: got 3, expected a table"),
     ],

@@ -183,7 +183,10 @@ def require_schema(path: Path, schema: pa.Schema) -> None:
         if got.name != expected.name or got.type != expected.type:
             raise DataError(f"{path}: column {got.name} {got.type}: expected {expected.name} {expected.type}")
     if len(schema) != len(LABELS_SCHEMA):
-        raise DataError(f"{path}: got {len(schema)} columns, expected {len(LABELS_SCHEMA)}")
+        raise DataError(
+            f"{path}: got {len(schema)} columns, expected {len(LABELS_SCHEMA)}; "
+            "label again with this version (deepmac pseudolabel --force)"
+        )
 
 
 def provenance_of(path: Path, schema: pa.Schema) -> dict[str, Any]:

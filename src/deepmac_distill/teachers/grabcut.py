@@ -41,8 +41,11 @@ class GrabCut:
         self, iterations: int = 5, context: float = 0.5, mask_size: int = 64, input_size_px: int = 512
     ) -> None:
         for name, got, least in (("iterations", iterations, 1), ("mask_size", mask_size, 4)):
-            if got < least:
-                raise ConfigError(f"{name}: got {got!r}, expected at least {least}")
+            if not isinstance(got, int) or got < least:
+                raise ConfigError(f"{name}: got {got!r}, expected a whole number of at least {least}")
+        for name, value in (("context", context), ("input_size_px", input_size_px)):
+            if not isinstance(value, int | float):
+                raise ConfigError(f"{name}: got {value!r}, expected a number")
         if context <= 0 or input_size_px < 0:
             raise ConfigError(f"context, input_size_px: got {context}, {input_size_px}, expected > 0, >= 0")
         self.iterations, self.context = iterations, context
