@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,8 @@ from safetensors.torch import load_file
 from deepmac_distill.data.synthetic import SEEN_SHAPES
 from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.report.contact_sheet import PANEL_PX
+from deepmac_distill.stages import pseudolabel as pseudolabeling
 from deepmac_distill.training import loop
-
-# The function of this name hides its module in the package.
-pseudolabeling = import_module("deepmac_distill.stages.pseudolabel")
 
 SEEN = ",".join(SEEN_SHAPES)
 TINY = ["backbone='tiny'", "backbone_width=8", "head_channels=8", "mask_width=8", "mask_size=8"]
@@ -223,7 +220,6 @@ def test_an_edited_output_is_refused_by_name(run_copy, deepmac, scenes_toml, out
 
 def test_labeling_that_was_stopped_goes_on_to_the_same_bytes(chain, run_copy, deepmac, monkeypatch) -> None:
     run = run_copy("pseudolabel", "select", "student")
-    pseudolabeling = import_module("deepmac_distill.stages.pseudolabel")
     write_unit, written = pseudolabeling.write_unit, []
 
     def once(folder: Path, unit: int, rows: Any) -> None:

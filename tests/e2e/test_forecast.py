@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from deepmac_distill import stages
 from deepmac_distill.chain import planned
 from deepmac_distill.config import DeepMacConfig, MaskRcnnConfig, Pipeline, RoleConfig, load_pipeline
 from deepmac_distill.config.schema import EvaluationConfig, TrainConfig
@@ -31,6 +30,7 @@ from deepmac_distill.forecast.stage_need import (
 )
 from deepmac_distill.progress import Silent
 from deepmac_distill.rundir import RunDir
+from deepmac_distill.stages.job import Job
 
 SEEN = ",".join(SEEN_SHAPES)
 PLENTY = Machine(memory=10**12, ram=10**12, disk=10**12)
@@ -75,8 +75,8 @@ def forecast(deepmac, small_toml: Path, data: Path, tmp_path: Path) -> Callable:
     return run
 
 
-def job_of(pipeline: Pipeline, out: Path) -> stages.Job:
-    return stages.Job(pipeline=pipeline, source=None, run=RunDir(out), progress=Silent())
+def job_of(pipeline: Pipeline, out: Path) -> Job:
+    return Job(pipeline=pipeline, source=None, run=RunDir(out), progress=Silent())
 
 
 def test_it_lists_every_stage_and_writes_nothing(forecast, data: Path, tmp_path: Path, monkeypatch) -> None:
@@ -267,6 +267,6 @@ def test_masks_of_mask_rcnn_are_counted_whatever_boxes_train_them(
         sampled_proposals=16,
     )
     recipe = RoleConfig(model=model, train=TrainConfig(image_size_px=64))
-    job = stages.Job(load_pipeline(scenes_toml), None, RunDir(tmp_path), Silent())
+    job = Job(load_pipeline(scenes_toml), None, RunDir(tmp_path), Silent())
     rates = measured_rates(job, recipe, DATA, PLENTY.memory)
     assert rates.bytes_per_mask > 4 * model.mask_channels * model.mask_crop**2  # a map of its branch alone

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from deepmac_distill import stages
 from deepmac_distill.chain import Role
 from deepmac_distill.config import load_pipeline, located
 from deepmac_distill.evaluation.results import Evaluation, Report
 from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.progress import Progress, Silent
 from deepmac_distill.rundir import RunDir
+from deepmac_distill.stages.evaluate import evaluate as evaluate_model
 from deepmac_distill.stages.evaluate import read_evaluation
 from deepmac_distill.stages.job import Job
+from deepmac_distill.stages.pseudolabel import pseudolabel as label_boxes
+from deepmac_distill.stages.run import run as run_chain
+from deepmac_distill.stages.student import student as train_student
+from deepmac_distill.stages.train import teach as train_teacher
 
 
 class Run:
@@ -54,11 +58,11 @@ class Run:
 
     def run(self) -> Report | None:
         """The whole chain; the report, or None where there is no validation set."""
-        return stages.run(self.job)
+        return run_chain(self.job)
 
     def teach(self) -> Path | None:
         """Train the teacher; its weights, or None for a teacher that needs no training."""
-        return stages.teach(self.job)
+        return train_teacher(self.job)
 
     def pseudolabel(self, teacher: str | Path | None = None) -> Labels:
         """A mask for every box that has none.
@@ -66,13 +70,13 @@ class Run:
         Args:
             teacher: weights; None: the run's teacher.
         """
-        stages.pseudolabel(self.job, None if teacher is None else Path(teacher))
+        label_boxes(self.job, None if teacher is None else Path(teacher))
         return Labels.open(self.job.run.path / "pseudolabel" / "masks.parquet")
 
     def student(self) -> Path:
         """Train the student on human masks and the teacher's; its weights."""
-        return stages.student(self.job)
+        return train_student(self.job)
 
     def evaluate(self, model: Role | Path = "teacher") -> Evaluation:
         """Evaluate a model of the run, or any weights file, on the validation set."""
-        return read_evaluation(stages.evaluate(self.job, model))
+        return read_evaluation(evaluate_model(self.job, model))

@@ -42,9 +42,9 @@ def run(
     """
     shorter = steps.of("teacher", "student")
     job = job_of(pipeline.path, at, data, train, val, redo, code, values=shorter)
-    from deepmac_distill import stages
+    from deepmac_distill.stages.run import run as run_chain
 
-    report = stages.run(job)
+    report = run_chain(job)
     if report:
         print_report(report)
         print(f"report: {job.run.path / 'report'}")
@@ -57,9 +57,9 @@ def teach(
 ) -> None:
     """Train the teacher: boxes of all classes, masks of the seen ones."""
     job = job_of(config.config, at, data, train, redo, code, values=steps.of("teacher"))
-    from deepmac_distill import stages
+    from deepmac_distill.stages.train import teach as train_teacher
 
-    if weights := stages.teach(job):
+    if weights := train_teacher(job):
         print(weights)
 
 
@@ -77,9 +77,9 @@ def pseudolabel(
 ) -> None:
     """Write a mask for every box that has none: masks.parquet (facts) and instances.json (COCO)."""
     job = job_of(config.config, at, data, train, redo, code)
-    from deepmac_distill import stages
+    from deepmac_distill.stages.pseudolabel import pseudolabel as label_boxes
 
-    print(stages.pseudolabel(job, model))
+    print(label_boxes(job, model))
 
 
 @command(app)
@@ -96,9 +96,9 @@ def student(
 ) -> None:
     """Train the student on human masks of seen classes and the teacher's of the rest."""
     job = job_of(config.config, at, data, train, redo, values=steps.of("student"))
-    from deepmac_distill import stages
+    from deepmac_distill.stages.student import student as train_student
 
-    print(stages.student(job, labels))
+    print(train_student(job, labels))
 
 
 @command(app)
@@ -108,7 +108,7 @@ def retention(config: Config, at: Run, data: Data, train: TrainData, val: ValDat
     Trains both (`student-seen`, `student-human`), and the student if there is none.
     """
     job = job_of(config.config, at, data, train, val, redo)
-    from deepmac_distill import stages
+    from deepmac_distill.stages.retention import retention as measure_retention
 
-    print_retention(stages.retention(job))
+    print_retention(measure_retention(job))
     print(f"figures: {job.run.path / 'retention'}")

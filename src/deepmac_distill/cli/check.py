@@ -35,18 +35,19 @@ def check(
     ] = None,
 ) -> None:
     """List everything that is wrong with a data set, and its classes. Exit code 2 if there is an error."""
-    from deepmac_distill import stages
+    from deepmac_distill.stages.check import check as find_all_problems
+    from deepmac_distill.stages.check import class_statistics
 
     seen, strict = tuple(names_of(reading.seen or ["voc"])), bool(reading.strict)
     hide = names_of(reading.hide or [])
-    problems = list(stages.check(annotations, images, seen, strict, against, hide))
+    problems = list(find_all_problems(annotations, images, seen, strict, against, hide))
     for line in cut_short(problems):
         print(line)
     levels = [problem.level for problem in problems]
     print(f"{annotations}: {levels.count('error')} errors, {levels.count('warning')} warnings")
     if "error" in levels:
         raise typer.Exit(2)
-    print_table(class_table(stages.class_statistics(annotations, seen, hide, images)))
+    print_table(class_table(class_statistics(annotations, seen, hide, images)))
 
 
 def cut_short(problems: Sequence[Problem], most: int = 20) -> Iterator[str]:

@@ -37,10 +37,11 @@ def evaluate(
     evaluated = _role_or_weights(role, model)
     by_reference = {"evaluation.reference": True} if reference else {}
     job = job_of(config.config, at, data, val, redo, code, values=by_reference)
-    from deepmac_distill import stages
+    from deepmac_distill.stages.evaluate import evaluate as evaluate_model
+    from deepmac_distill.stages.evaluate import read_evaluation
 
-    folder = stages.evaluate(job, evaluated)
-    print_evaluation(stages.read_evaluation(folder), per_class)
+    folder = evaluate_model(job, evaluated)
+    print_evaluation(read_evaluation(folder), per_class)
     print(f"figures: {folder}")
 
 
@@ -53,10 +54,10 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Print paired differences of two evaluations, a minus b, with 95 % intervals."""
-    from deepmac_distill import stages
     from deepmac_distill.evaluation.results import to_json
+    from deepmac_distill.stages.compare import compare as compare_evaluations
 
-    found = stages.compare(a, b, resamples, seed)
+    found = compare_evaluations(a, b, resamples, seed)
     if as_json:
         print(json.dumps(to_json(found), indent=2))
     else:
@@ -77,10 +78,10 @@ def sheet(
     of_each: Annotated[int, typer.Option(min=1, help="So many worst, median and best masks of each.")] = 1,
 ) -> None:
     """Draw the worst, median and best unseen masks of any evaluations on one validation set."""
-    from deepmac_distill import stages
+    from deepmac_distill.stages.compare import sheet as draw_evaluations
 
     folders = named_paths(evaluations, "HEADING=FOLDER")
-    print(stages.sheet(folders, out, images, of_each))
+    print(draw_evaluations(folders, out, images, of_each))
     print(out)
 
 

@@ -13,7 +13,7 @@ from deepmac_distill.config import Pipeline, load_pipeline, located
 from deepmac_distill.errors import ConfigError
 
 if TYPE_CHECKING:
-    from deepmac_distill.stages import Job
+    from deepmac_distill.stages.job import Job
 
 PATHS = ("root", "train_annotations", "train_images", "val_annotations", "val_images")
 
@@ -43,7 +43,7 @@ def job_of(config: Path | None, run: Run, *groups: object, values: Mapping[str, 
         pipeline = dataclasses.replace(pipeline, name=config.stem)
     from deepmac_distill.devices import pick_device  # imports torch
     from deepmac_distill.rundir import RunDir
-    from deepmac_distill.stages import Job
+    from deepmac_distill.stages.job import Job
 
     pick_device(pipeline.device)  # before anything is written
     resolved = config is not None and config.suffix == ".json"  # as a run keeps it, beside the file itself

@@ -43,16 +43,19 @@ def predict(
     by_hand = [_box(text) for text in box or []]
     if by_hand and not images:
         raise ConfigError("predict: got no image, expected at least one beside --box")
-    from deepmac_distill import stages
     from deepmac_distill.devices import pick_device
+    from deepmac_distill.stages.given_boxes import boxes_of_file, the_same_in_each
+    from deepmac_distill.stages.pictures import files_of
+    from deepmac_distill.stages.predict import outputs_of
+    from deepmac_distill.stages.predict import predict as predict_masks
 
     if boxes is None:
-        given = stages.the_same_in_each(stages.files_of(images or []), by_hand)
+        given = the_same_in_each(files_of(images or []), by_hand)
     else:
-        given = stages.boxes_of_file(boxes, images or [])
+        given = boxes_of_file(boxes, images or [])
     device = pick_device(on.device or "auto")
-    found = stages.predict(model, device, given, out, Terminal(), code.allow_code)
-    pictures, results = stages.outputs_of(given.files, out)
+    found = predict_masks(model, device, given, out, Terminal(), code.allow_code)
+    pictures, results = outputs_of(given.files, out)
     if by_hand:
         _print_masks(found)
     if given.left_out:
@@ -88,11 +91,11 @@ def detect(
     ] = Path("detections"),
 ) -> None:
     """Detect and segment objects in new images: a drawn PNG for each, and one COCO JSON."""
-    from deepmac_distill import stages
     from deepmac_distill.devices import pick_device
+    from deepmac_distill.stages.detect import detect as detect_on
 
     device = pick_device(on.device or "auto")
-    found = stages.detect(model, device, images, out, Terminal(), min_score=min_score)
+    found = detect_on(model, device, images, out, Terminal(), min_score=min_score)
     unreadable = f", {found.unreadable} unreadable" if found.unreadable else ""
     print(f"{found.objects} objects on {found.images} images{unreadable}: {found.results}")
 

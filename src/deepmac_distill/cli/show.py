@@ -26,9 +26,9 @@ def show(
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG file to write.")] = Path("sheet.png"),
 ) -> None:
     """Draw the teacher's masks: for each class those of lowest, median and highest score."""
-    from deepmac_distill import stages
+    from deepmac_distill.stages.show import show as draw_labels
 
-    shown = stages.show(labels, out, classes=classes or (), lowest=lowest or 0, images=images)
+    shown = draw_labels(labels, out, classes=classes or (), lowest=lowest or 0, images=images)
     left = shown.of_classes - shown.classes
     more = f"; {left} classes are left out, --class names one" if left and not (classes or lowest) else ""
     print(f"{out}: {shown.masks} masks{more}")

@@ -74,7 +74,7 @@ def leaked_images(path: Path, other: Path, cache: Path | None = None) -> list[Pr
 
 
 def class_counts(annotations: Annotations) -> pa.Table:
-    """One row per class in label order: name, seen, boxes (usable), masks (of those), crowd, degenerate."""
+    """One row per class by class index: name, seen, boxes (usable), masks (of those), crowd, degenerate."""
     classes, index = annotations.classes, annotations.class_index()
     status = {name: equals(annotations.annotations, "status", name) for name in ("ok", "crowd", "degenerate")}
     groups = {"boxes": status["ok"], "masks": status["ok"] & annotations.has_mask()} | {
@@ -85,7 +85,7 @@ def class_counts(annotations: Annotations) -> pa.Table:
 
 
 def class_statistics(annotations: Annotations) -> pa.Table:
-    """One row per class in label order: name, seen, boxes (usable), masks (of those), median_px.
+    """One row per class by class index: name, seen, boxes (usable), masks (of those), median_px.
 
     `median_px` is the median over the usable boxes of the side of a square of the box's area, in pixels; null
     without a box.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,11 @@ VOC_NAMES = (
 
 @dataclass(frozen=True)
 class Classes:
-    """The K classes of a file in the order of their category ids; a label is a position here.
+    """The K classes of a file in the order of their category ids; a class index is a position here.
 
     >>> classes = Classes.from_categories([{"id": 7, "name": "fox"}, {"id": 3, "name": "owl"}], "fox")
-    >>> classes.names, classes.label_of, classes.unseen_names
-    (('owl', 'fox'), {3: 0, 7: 1}, ('owl',))
+    >>> classes.names, classes.category_ids, classes.unseen_names
+    (('owl', 'fox'), (3, 7), ('owl',))
     """
 
     names: tuple[str, ...]  # K
@@ -68,11 +67,6 @@ class Classes:
         if names and not any(seen):
             raise DataError(f"{where}: all seen classes are to be hidden; expected at least one to be left")
         return replace(self, seen=seen)
-
-    @cached_property
-    def label_of(self) -> dict[int, int]:
-        """Category id -> label."""
-        return {category_id: label for label, category_id in enumerate(self.category_ids)}
 
     @property
     def seen_names(self) -> tuple[str, ...]:

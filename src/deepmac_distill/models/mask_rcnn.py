@@ -144,7 +144,7 @@ class MaskRcnn(nn.Module):
         """
         features, instances = self.backbone(batch.images), _by_image(batch)
         counts = torch.bincount(instances.image_index, minlength=len(batch.images)).tolist()
-        truth = [  # of each image, as torchvision takes it; label 0 is its background
+        truth = [  # of each image, as torchvision takes it; its class 0 is the background
             {"boxes": boxes, "labels": classes}
             for boxes, classes in zip(
                 torch.split(instances.boxes, counts),

@@ -167,7 +167,7 @@ def _require_unseen_masks(annotations: Annotations, purpose: str) -> set[str]:
             f"{annotations.path}: no human masks of the unseen classes ({_some(classes.unseen_names)}); "
             f"expected at least one {purpose}"
         )
-    return {classes.names[label] for label in drawn}
+    return {classes.names[index] for index in drawn}
 
 
 def _some(names: tuple[str, ...]) -> str:

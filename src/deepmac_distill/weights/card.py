@@ -24,7 +24,7 @@ class ModelCard:
 
     role: str  # teacher | student
     model: dict[str, Any]  # the model's config
-    class_names: tuple[str, ...]  # in label order
+    class_names: tuple[str, ...]  # by class index
     category_ids: tuple[int, ...]
     seen: tuple[bool, ...]  # classes whose masks were trained on
     image_size_px: int  # canvas the model was trained at
