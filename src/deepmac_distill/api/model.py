@@ -31,8 +31,28 @@ ImageLike = str | Path | NDArray[np.uint8] | Image.Image
 Rle = dict[str, Any]  # COCO: {"size": [H, W], "counts": str}
 
 
+class _Masks:
+    """The forms of N masks of one image that are kept as compressed COCO counts."""
+
+    __slots__ = ()
+    size: tuple[int, int]
+    counts: tuple[bytes, ...]
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    @property
+    def rle(self) -> list[Rle]:
+        """N masks as COCO run-length codes, ready for JSON."""
+        return [{"size": list(self.size), "counts": code.decode("ascii")} for code in self.counts]
+
+    def dense(self) -> NDArray[np.bool_]:
+        """(N, H, W) masks as images: large, for those who need them."""
+        return _dense(self.rle, self.size)
+
+
 @dataclass(frozen=True, slots=True)
-class BoxMasks:
+class BoxMasks(_Masks):
     """Masks of N boxes of one image."""
 
     size: tuple[int, int]  # (height, width) of the image
@@ -44,18 +64,6 @@ class BoxMasks:
     model_iou: NDArray[np.float32] | None  # (N,) the model's own estimate, where it makes one
     counts: tuple[bytes, ...]  # N compressed COCO counts
     cut: float  # probability above which a pixel is foreground
-
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-    @property
-    def rle(self) -> list[Rle]:
-        """N masks as COCO run-length codes, ready for JSON."""
-        return _rles(self.counts, self.size)
-
-    def dense(self) -> NDArray[np.bool_]:
-        """(N, H, W) masks as images: large, for those who need them."""
-        return _dense(self.rle, self.size)
 
     def at(self, cut: float) -> BoxMasks:
         """The same grids cut at another probability; nothing is computed by the model again.
@@ -71,7 +79,7 @@ class BoxMasks:
 
 
 @dataclass(frozen=True, slots=True)
-class Objects:
+class Objects(_Masks):
     """D objects that a detector found on one image, best first."""
 
     size: tuple[int, int]  # (height, width) of the image
@@ -79,18 +87,6 @@ class Objects:
     class_names: tuple[str, ...]  # D
     scores: NDArray[np.float32]  # (D,) of the detection
     counts: tuple[bytes, ...]  # D compressed COCO counts
-
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-    @property
-    def rle(self) -> list[Rle]:
-        """D masks as COCO run-length codes, ready for JSON."""
-        return _rles(self.counts, self.size)
-
-    def dense(self) -> NDArray[np.bool_]:
-        """(D, H, W) masks as images."""
-        return _dense(self.rle, self.size)
 
 
 class Model:
@@ -248,7 +244,3 @@ def _dense(rles: list[Rle], size: tuple[int, int]) -> NDArray[np.bool_]:
         return np.zeros((0, *size), np.bool_)
     dense: NDArray[np.bool_] = coco_mask.decode(rles).transpose(2, 0, 1).astype(np.bool_)
     return dense
-
-
-def _rles(counts: Sequence[bytes], size: tuple[int, int]) -> list[Rle]:
-    return [{"size": list(size), "counts": code.decode("ascii")} for code in counts]
