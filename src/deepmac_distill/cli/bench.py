@@ -10,6 +10,7 @@ import typer
 from deepmac_distill.cli.app import app
 from deepmac_distill.cli.jobs import named_paths
 from deepmac_distill.cli.options import Device, command
+from deepmac_distill.cli.results import print_table
 from deepmac_distill.files import write_json
 
 
@@ -46,6 +47,9 @@ def bench(
         max_detections=max_detections,
         device=device,
     )
-    print(latency.page(found))
+    print_table(latency.measured_table(found))
+    print(latency.conditions(found))
+    print(latency.OF_THE_PAPER)
+    print_table(latency.paper_table())
     if as_json:
         write_json(as_json, found)

@@ -126,24 +126,27 @@ def measure(
     }
 
 
+OF_THE_PAPER = (
+    "From another machine, a V100, as the paper has it (arXiv:2104.00613, table 8 and appendix B.2); "
+    "to be compared with each other, not with the figures above:"
+)
+
+
 def page(result: Mapping[str, Any]) -> str:
     """Markdown: the models of this run, then the paper's, which another machine timed."""
+    ours, theirs = markdown_table(measured_table(result)), markdown_table(paper_table())
+    return "\n\n".join([ours, conditions(result), OF_THE_PAPER, theirs])
+
+
+def conditions(result: Mapping[str, Any]) -> str:
+    """What the figures of this run hold for, as one sentence."""
     hardware = result["environment"]
     device = hardware["gpus"][0] if result["device"].startswith("cuda") else hardware["processor"]
-    return "\n".join(
-        [
-            markdown_table(measured_table(result)),
-            "",
-            f"{device}, {result['threads']} threads, torch {hardware['packages']['torch']}, "
-            f"{'bfloat16' if result['autocast'] else 'float32'}: batch size 1, {result['images']} images, "
-            f"{result['boxes_per_image']:.1f} given boxes an image, at most {result['max_detections']} "
-            f"detections; median of {result['rounds']} rounds (least to most).",
-            "",
-            "From another machine, a V100, as the paper has it (arXiv:2104.00613, table 8 and appendix B.2); "
-            "to be compared with each other, not with the figures above:",
-            "",
-            markdown_table(paper_table()),
-        ]
+    return (
+        f"{device}, {result['threads']} threads, torch {hardware['packages']['torch']}, "
+        f"{'bfloat16' if result['autocast'] else 'float32'}: batch size 1, {result['images']} images, "
+        f"{result['boxes_per_image']:.1f} given boxes an image, at most {result['max_detections']} "
+        f"detections; median of {result['rounds']} rounds (least to most)."
     )
 
 
