@@ -146,3 +146,17 @@ def test_a_stage_reads_only_what_stands_before_it() -> None:
         assert set(stage.reads) <= before, stage.name
         before.add(stage.name)
     assert set(TRAININGS) == {stage.name for stage in STAGES.values() if stage.kind == "train"}
+
+
+def test_rows_travel_and_one_place_looks_annotations_up_by_id() -> None:
+    """Matching a label file with its data set is the one look-up; reading numbers the rows of a file."""
+    looked_up = {
+        f"{path.relative_to(PACKAGE)}:{node.name}"
+        for path in sources()
+        if room_of(path) != "dataset"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+        and "annotation_id" in (text := ast.unparse(node))
+        and any(search in text for search in ("searchsorted", "index_in", "isin(", "argsort", "intersect1d"))
+    }
+    assert looked_up == {"labels/alignment.py:rows_of"}
