@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ RENAMED = {  # flags of earlier versions, refused with the name they have now
     "--weights": "--model",
     "--pipeline": "--config",
 }
+# What of the system's refusals has no exception of its own and is the user's to mend.
+OF_THE_PATH = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP)
 # Typer carries a copy of click or imports it, by its version; this is the class of either.
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
@@ -65,6 +68,10 @@ def _run(arguments: list[str]) -> int:
     except USAGE_ERROR as error:
         return _refused(_in_one_line(cast(_Usage, error)), 2)
     except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+        return _refused(f"{error.filename}: {error.strerror}; expected a path that can be used", 2)
+    except OSError as error:
+        if error.errno not in OF_THE_PATH:
+            raise
         return _refused(f"{error.filename}: {error.strerror}; expected a path that can be used", 2)
     return 0
 
