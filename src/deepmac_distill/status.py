@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from deepmac_distill.chain import STAGES, Stage, command_line
 from deepmac_distill.errors import RunError
-from deepmac_distill.rundir import DONE, TIME, RunDir, outputs_digest, read_record
+from deepmac_distill.rundir import DONE, TIME, outputs_digest, read_record
 from deepmac_distill.runlock import is_held
 
 State = Literal["done", "at work", "stopped", "stale", "broken", "not begun"]
@@ -34,8 +34,7 @@ def status_of(run: Path, planned: Iterable[Stage]) -> list[StageStatus]:
     Raises:
         RunError: there is no run.
     """
-    RunDir(run)
-    if not (run / "environment.json").exists():
+    if not (run / "environment.json").is_file():
         raise RunError(f"{run}: no run there; expected a run directory, such as runs/demo")
     names = {stage.name for stage in planned}
     begun = {path.name.removesuffix(".part") for path in run.iterdir() if _is_stage(path)}

@@ -30,6 +30,11 @@ from deepmac_distill.cli import app
             ["evaluate", "teacher", "--model", "w"],
             "evaluate: got teacher and --model w, expected one of them",
         ),
+        (["status", "nothing"], "nothing: no run there; expected a run directory"),
+        (["show", "nothing"], "nothing: nothing there; expected a run directory or a masks.parquet"),
+        (["status", "x" * 300], f"{'x' * 300}/config.json: File name too long; expected a path"),
+        (["check", "x" * 300], f"{'x' * 300}/annotations.parquet: File name too long; expected a path"),
+        (["init", "x" * 300 + ".toml"], f"{'x' * 300}.toml: File name too long; expected a path"),
         (["teach"], "no run and no data named; expected --config, --annotations, or --out of a run"),
     ],
 )

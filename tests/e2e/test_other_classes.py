@@ -109,6 +109,17 @@ def test_boxes_of_any_classes_are_labeled(change, chain, boxes, deepmac, tmp_pat
         assert row["teacher_saw_class"] is saw
 
 
+def test_a_run_stands_for_its_teacher(chain, boxes, deepmac, tmp_path: Path) -> None:
+    given = boxes(other_classes)
+    runs = {"file": chain[0] / "teacher" / "weights.safetensors", "run": chain[0]}
+    for name, model in runs.items():
+        ended = deepmac("pseudolabel", "--model", model, *given, "--out", tmp_path / name)
+        assert ended.code == 0, ended.err
+    assert masks_by_annotation(tmp_path / "file") == masks_by_annotation(tmp_path / "run")
+    ended = deepmac("pseudolabel", "--model", tmp_path, *given, "--out", tmp_path / "none")
+    assert ended.code == 2 and "no weights of a teacher there" in ended.err.splitlines()[-1]
+
+
 def test_other_names_change_no_mask(chain, boxes, deepmac, tmp_path: Path) -> None:
     weights = chain[0] / "teacher" / "weights.safetensors"
     found = []

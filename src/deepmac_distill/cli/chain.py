@@ -72,7 +72,8 @@ def pseudolabel(
     redo: Redo,
     code: Code,
     model: Annotated[
-        Path | None, typer.Option("--model", help="Weights of the teacher; default: the run's.")
+        Path | None,
+        typer.Option("--model", help="Weights, or a run directory (its teacher); default: this run's."),
     ] = None,
 ) -> None:
     """Write a mask for every box that has none: masks.parquet (facts) and instances.json (COCO)."""

@@ -28,7 +28,8 @@ def evaluate(
         str | None, typer.Argument(help="teacher (default), student, student-seen or student-human.")
     ] = None,
     model: Annotated[
-        Path | None, typer.Option("--model", help="Weights to evaluate instead of the run's.")
+        Path | None,
+        typer.Option("--model", help="Weights, or a run directory (its teacher), to evaluate instead."),
     ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Print a row for each class too.")] = False,
     reference: Annotated[bool, typer.Option("--reference", help="Average precision by pycocotools.")] = False,

@@ -31,7 +31,7 @@ def extents_of(codes: Sequence[bytes], heights: ArrayLike) -> Extents:
         heights: (N,) or one for all, of the image in pixels.
 
     >>> extents_of([b"52203"], 4).boxes_xywh.tolist()
-    [[1.0, 1.0, 2.0, 3.0]]
+    [[1.0, 1.0, 2.0, 2.0]]
     """
     heights = np.broadcast_to(np.asarray(heights, dtype=np.int64), len(codes))
     parts = [_extents(codes[a:b], heights[a:b]) for a, b in pairwise(_cuts(len(codes)))]

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from deepmac_distill.config import load_pipeline
 from deepmac_distill.data.image_store import ImageFolder, ImageStore
-from deepmac_distill.errors import ConfigError, DataError
+from deepmac_distill.errors import ConfigError, DataError, RunError
 from deepmac_distill.geometry.boxes import xywh_to_xyxy
 from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.report.contact_sheet import Panel, SheetRow, around, contact_sheet
@@ -53,6 +53,8 @@ def show(
         ConfigError: a class has none, or the folder of the images is unknown.
         RunError: `out` is a file of somebody else, or the run has no labels.
     """
+    if not labels.exists():
+        raise RunError(f"{labels}: nothing there; expected a run directory or a masks.parquet")
     path = RunDir(labels).output("pseudolabel", "masks.parquet") if labels.is_dir() else labels
     table = Labels.open(path).table
     drawn = table.filter(pc.and_(pc.equal(table["source"], "teacher"), pc.equal(table["status"], "labeled")))

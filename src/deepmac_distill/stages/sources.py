@@ -20,7 +20,7 @@ def source_of(job: Job, model: Trained | Path) -> Source:
         ConfigError, ContractError: the segmenter of the pipeline cannot be used.
     """
     if isinstance(model, Path):
-        return Weights.read(model)
+        return source_at(model, allow_code=job.allow_code)
     teacher = job.pipeline.teacher
     if model == "teacher" and teacher.segmenter:
         return Segmenter.named(teacher.segmenter, teacher.arguments, job.allow_code)
