@@ -11,6 +11,9 @@ black, not the mean color, since a segmenter is not told where the image ends on
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
@@ -33,7 +36,7 @@ class Sam(nn.Module):
     def __init__(self, weights: str = "facebook/sam-vit-base", mask_size: int = 64) -> None:
         super().__init__()
         self.sam = SamModel.from_pretrained(weights)
-        revision = getattr(self.sam.config, "_commit_hash", None) or "local"
+        revision = _sha256_of(Path(weights)) if Path(weights).is_dir() else self.sam.config._commit_hash
         self.spec = ModelSpec(
             mask_size=mask_size,
             input_size_px=self.sam.config.vision_config.image_size,
@@ -63,3 +66,11 @@ class Sam(nn.Module):
             grids[mine] = over_boxes[:, 0].sigmoid()
             iou[mine] = found.iou_scores[0, :, 0].float().clamp(0, 1)
         return SegmentedMasks(grids, torch.ones_like(iou, dtype=torch.bool), iou)
+
+
+def _sha256_of(folder: Path) -> str:
+    """Of the weights in a folder: what a label file says of a model must change with its masks."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
