@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.console import Console
 
 from deepmac_distill.experiments.appendix_b import FOLDERS, RUNS, Runs, Step, plan
-from deepmac_distill.experiments.appendix_b_table import cuts, run_line, runs_of, table, write
+from deepmac_distill.experiments.appendix_b_table import cuts, run_line, table, write
 from deepmac_distill.report.terminal import rich_tables
 
 
@@ -66,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return failed
     found = write(given.runs, given.protocol)
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    for shown in rich_tables(table(found), console.width):
+    for shown in rich_tables(table(found.rows), console.width):
         console.print(shown)
-    for made in runs_of(given.runs, given.protocol):
+    for made in found.runs:
         print(run_line(made))
     folder = given.runs / FOLDERS[given.protocol]
     print(f"{folder / 'appendix_b.json'} {folder / 'appendix_b.md'}")

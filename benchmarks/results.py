@@ -14,16 +14,14 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deepmac_distill.chain import CHAIN
-from deepmac_distill.config import load_pipeline
-from deepmac_distill.evaluation.results import Evaluation, Retention, from_json
+from deepmac_distill.evaluation.results import Evaluation, Retention, from_json, to_json
 from deepmac_distill.evaluation.retention import ARMS
 from deepmac_distill.evaluation.splits import Split
 from deepmac_distill.experiments import appendix_b_table, latency, mask_head_table
+from deepmac_distill.experiments.run_record import RunRecord, record_of
 from deepmac_distill.files import write_json
 from deepmac_distill.report.markdown import markdown_table
 from deepmac_distill.report.table import Cell, Column, Table, columns, names, percent
@@ -35,34 +33,12 @@ CHAIN_SPLITS: tuple[Split, ...] = ("seen", "unseen", "all")
 
 def record(run: Path, out: Path, command: str) -> None:
     """Keep a run's figures, its environment and the seconds of each stage."""
-    seconds = {
-        stage.name: _read(run / stage.name / "done.json")["seconds_since_last_start"]
-        for stage in CHAIN
-        if (run / stage.name / "done.json").exists()
-    }
-    roles = [role for role in ("teacher", "student") if (run / f"evaluate-{role}").exists()]
-    config = _read(run / "config.json")
-    report, labels = run / "report" / "summary.json", run / "select" / "counts.json"
-    retention = run / "retention" / "summary.json"
-    write_json(
-        out,
-        {
-            "command": command,
-            "environment": _read(run / "environment.json"),
-            "run": f"runs/{run.name}",
-            "seed": config["seed"],
-            "student_model": appendix_b_table.described(load_pipeline(run / "config.json").student),
-            "seconds": seconds,
-            "labels": _read(labels) if labels.exists() else None,
-            **{role: _read(run / f"evaluate-{role}" / "summary.json") for role in roles},
-            "student_minus_teacher": _read(report)["student_minus_teacher"] if report.exists() else None,
-            "retention": _read(retention) if retention.exists() else None,
-        },
-    )
+    write_json(out, to_json(record_of(run, command)))
 
 
-def chain_table(result: dict[str, Any]) -> str:
+def chain_table(recorded: Any) -> str:
     """Markdown: given-box IoU and detection AP of teacher and student for each split."""
+    result = from_json(recorded, RunRecord, "chain")
     table = Table(
         "",
         (
@@ -73,20 +49,18 @@ def chain_table(result: dict[str, Any]) -> str:
             *columns("percent", ("mask AP", "box AP")),
         ),
         tuple(
-            (role, *_chain_cells(from_json(result[role], Evaluation, role), split))
-            for role in ("teacher", "student")
-            if role in result
+            (role, *_chain_cells(found, split))
+            for role, found in (("teacher", result.teacher), ("student", result.student))
+            if found
             for split in CHAIN_SPLITS
         ),
     )
-    environment, seconds = result["environment"], result["seconds"]
-    torch_version = environment["packages"]["torch"]
-    minutes = ", ".join(f"{stage} {value / 60:.1f}" for stage, value in seconds.items() if value >= 1)
-    hardware = ", ".join(environment["gpus"]) or f"{environment['cores']} cores of {environment['processor']}"
+    minutes = ", ".join(f"{stage} {value / 60:.1f}" for stage, value in result.seconds.items() if value >= 1)
     return (
         f"{markdown_table(table)}\n\n"
-        f"`{result['command']}`, seed {result['seed']}, {hardware}, torch {torch_version}; "
-        f"minutes: {minutes}. IoU is the mean over classes of the mean over instances, in percent; "
+        f"`{result.command}`, seed {result.seed}, {result.environment.hardware}, "
+        f"torch {result.environment.torch}; minutes: {minutes}. "
+        "IoU is the mean over classes of the mean over instances, in percent; "
         "brackets are 95 % intervals from resampled images."
     )
 
@@ -125,8 +99,9 @@ def codec_table(result: dict[str, Any]) -> str:
     )
 
 
-def retention_table(results: Sequence[dict[str, Any]]) -> str:
+def retention_table(*recorded: Any) -> str:
     """Markdown: what the teacher's masks are worth to several students, on unseen classes."""
+    results = [from_json(value, RunRecord, "retention") for value in recorded]
     headings = ("human masks of seen classes", "and the teacher's", "all human masks")
     table = Table(
         "",
@@ -136,16 +111,20 @@ def retention_table(results: Sequence[dict[str, Any]]) -> str:
             *columns("points", ("pseudo − human_seen", "human_all − pseudo")),
             Column("retention, %", "share"),
         ),
-        tuple((result["student_model"], *_retention_cells(result)) for result in results),
+        tuple(
+            (result.student_model, *_retention_cells(result.retention))
+            for result in results
+            if result.retention
+        ),
     )
     lines = [markdown_table(table)]
     lines += ["", "Mask IoU in given boxes, mean over unseen classes, in percent; one seed. By:", ""]
-    lines += [f"- `deepmac retention --out {result['run']}`" for result in results]
+    lines += [f"- `deepmac retention --out {result.run}`" for result in results]
     return "\n".join(lines)
 
 
-def _retention_cells(result: dict[str, Any]) -> tuple[Cell, ...]:
-    row = from_json(result["retention"], Retention, result["run"]).given_boxes.unseen.class_mean_iou
+def _retention_cells(found: Retention) -> tuple[Cell, ...]:
+    row = found.given_boxes.unseen.class_mean_iou
     arms = (row.human_seen, row.pseudo, row.human_all)
     return (*arms, row.pseudo_minus_human_seen, row.human_all_minus_pseudo, row.retention)
 
@@ -167,11 +146,9 @@ def heads_table(result: dict[str, Any]) -> str:
     )
 
 
-def appendix_table(result: dict[str, Any]) -> str:
+def appendix_table(recorded: Any) -> str:
     """Markdown: appendix B beside the paper."""
-    return appendix_b_table.markdown(
-        [appendix_b_table.Row(**row) for row in result["rows"]], result["runs"], result["cut"]
-    )
+    return appendix_b_table.markdown(from_json(recorded, appendix_b_table.AppendixB, "appendix_b"))
 
 
 # Between which markers of the pages, what of which recorded results.
@@ -179,7 +156,7 @@ PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 TABLES = {
     "demo": (chain_table, "demo"),
     "coco_sample": (chain_table, "coco_sample"),
-    "retention": (lambda *results: retention_table(results), "coco_sample", "coco_sample_mask_rcnn"),
+    "retention": (retention_table, "coco_sample", "coco_sample_mask_rcnn"),
     "mask_heads": (heads_table, "mask_heads"),
     "appendix_b": (appendix_table, "appendix_b_small"),
     "latency": (latency.page, "latency"),

@@ -28,6 +28,7 @@ from deepmac_distill.evaluation.results import (
 from deepmac_distill.evaluation.splits import BySplit
 from deepmac_distill.experiments import appendix_b_table
 from deepmac_distill.experiments.appendix_b import RUNS, Runs, Step, plan
+from deepmac_distill.experiments.appendix_b_table import Figures
 from deepmac_distill.paper import claims, speeds
 
 ROOT = Path(__file__).parents[2]
@@ -227,7 +228,8 @@ def fabricate(runs: Path, name: str, role: str, figures: dict[str, Any], seen: s
         "teacher": {"train": {"steps": 1234, "gradient_accumulation_steps": 2}},
     }
     (runs / name / "config.json").write_text(json.dumps(config))
-    environment = {"gpus": ["Z100"], "cores": 3, "processor": "x", "packages": {"torch": "9.9"}}
+    environment = {"python": "3", "platform": "y", "processor": "x", "cores": 3, "gpus": ["Z100"]}
+    environment["packages"] = {"torch": "9.9"}
     (runs / name / "environment.json").write_text(json.dumps(environment))
 
 
@@ -238,11 +240,11 @@ def by_model(found: list[Any]) -> dict[str, Any]:
 def test_figures_stand_beside_those_of_the_paper(tmp_path: Path) -> None:
     fabricate(tmp_path, "teacher_hg100", "teacher", summary(0.5, 0.2))
     fabricate(tmp_path, "teacher_hg100", "student", summary(0.4, 0.3))
-    found = appendix_b_table.write(tmp_path, "paper")
+    found = appendix_b_table.write(tmp_path, "paper").rows
     iou, ap, student = found[0], found[1], found[2]
-    assert (iou.paper, iou.ours) == ({"all": 81.4}, {"all": 50.0, "seen": 75.0, "unseen": 25.0})
-    assert ap.paper == {"unseen": 35.5} and ap.ours["unseen"] == pytest.approx(10.0)
-    assert student.paper["all"] == 37.8 and student.ours["all"] == pytest.approx(30.0)
+    assert (iou.paper, iou.ours) == (Figures(81.4), Figures(50.0, 75.0, 25.0))
+    assert ap.paper == Figures(unseen=35.5) and ap.ours.unseen == pytest.approx(10.0)
+    assert student.paper.all == 37.8 and student.ours.all == pytest.approx(30.0)
     assert "1,234 steps of 16 images" in iou.ran
     assert all(row.ours is None for row in found[3:])
     assert found[3].ran == "not run: no evaluate-student in student_mask_rcnn_r50"
@@ -254,8 +256,8 @@ def test_figures_stand_beside_those_of_the_paper(tmp_path: Path) -> None:
 
 def test_other_classes_do_not_stand_under_the_names_of_voc(tmp_path: Path) -> None:
     fabricate(tmp_path, "lvis_hg100", "teacher", summary(0.6, None), seen="all")
-    row = next(row for row in appendix_b_table.rows(tmp_path, "paper") if row.paper == {"all": 79.9})
-    assert row.ours == {"all": 60.0}
+    row = next(row for row in appendix_b_table.rows(tmp_path, "paper") if row.paper == Figures(79.9))
+    assert row.ours == Figures(60.0)
 
 
 def test_an_evaluation_without_detection_has_no_average_precision(tmp_path: Path) -> None:

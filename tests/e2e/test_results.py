@@ -10,7 +10,12 @@ from typing import Any
 
 import pytest
 
+import results
 from deepmac_distill.data.synthetic import SEEN_SHAPES
+from deepmac_distill.errors import RunError
+from deepmac_distill.evaluation.results import from_json, read_result, to_json
+from deepmac_distill.experiments.appendix_b_table import AppendixB
+from deepmac_distill.experiments.run_record import RunRecord
 
 NUMBER = re.compile(r"[+-]?\d+\.\d")
 
@@ -118,3 +123,38 @@ def test_check_ends_with_a_row_for_each_class_whole_on_a_narrow_terminal(chain, 
         kind = "seen" if category["name"] in SEEN_SHAPES else "unseen"
         assert re.search(rf"{category['name']} +{kind} +{boxes}\b", table)
     assert max(map(len, table.splitlines())) <= 30 and "median" in table
+
+
+def test_what_is_kept_of_a_run_is_what_its_files_say(chain, tmp_path: Path) -> None:
+    run, out = chain[0], tmp_path / "kept.json"
+    results.record(run, out, "make demo")
+    kept, stated = read(out), read_result(out, RunRecord)
+    assert (stated.command, stated.run) == ("make demo", f"runs/{run.name}")
+    assert stated.seed == read(run / "config.json")["seed"]
+    assert stated.seconds["teacher"] == read(run / "teacher" / "done.json")["seconds_since_last_start"]
+    for name, file in (
+        ("environment", "environment.json"),
+        ("labels", "select/counts.json"),
+        ("teacher", "evaluate-teacher/summary.json"),
+        ("student", "evaluate-student/summary.json"),
+    ):
+        assert kept[name] == read(run / file)
+    page = results.chain_table(kept)
+    assert "`make demo`, seed " in page and page.count("| teacher |") == page.count("| student |") == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("demo", RunRecord),
+        ("coco_sample", RunRecord),
+        ("coco_sample_mask_rcnn", RunRecord),
+        ("appendix_b_small", AppendixB),
+    ],
+)
+def test_recorded_figures_have_the_form_in_which_they_are_written(name: str, kind: type) -> None:
+    recorded = read(results.RESULTS / f"{name}.json")
+    assert json.loads(json.dumps(to_json(from_json(recorded, kind, name)))) == recorded
+    del recorded["runs" if kind is AppendixB else "seed"]
+    with pytest.raises(RunError, match=f"{name}: Object missing required field"):
+        from_json(recorded, kind, name)

@@ -5,24 +5,32 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
 
 from deepmac_distill.chain import Role
-from deepmac_distill.config import FOLDER, DeepMacConfig, RoleConfig, load_pipeline
-from deepmac_distill.evaluation.results import Evaluation, read_result
+from deepmac_distill.config import FOLDER, load_pipeline
+from deepmac_distill.evaluation.results import Evaluation, read_result, to_json
 from deepmac_distill.experiments.appendix_b import FOLDERS, MAIN, RUNS, Protocol
+from deepmac_distill.experiments.run_record import Environment, described, seconds_of
 from deepmac_distill.files import write_json
 from deepmac_distill.paper import claims
 from deepmac_distill.report.markdown import markdown_table
 from deepmac_distill.report.table import MISSING, Column, Table, names
-from deepmac_distill.rundir import DONE, read_record
+from deepmac_distill.rundir import DONE
 
-SPLITS = {"all": "all", "seen": "VOC", "unseen": "non-VOC"}  # ours: the paper's name
 # Rows whose figure is measured by `experiments.latency`, and the role of the run that it is of.
 TIMED: dict[str, Role] = {"speed hg100": "teacher", "speed resnet4": "student"}
 LEFT_OUT = "left out of the sample"
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One figure for each split, which the paper calls all, VOC and non-VOC; None: no figure."""
+
+    all: int | float | None = None
+    seen: int | float | None = None
+    unseen: int | float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +40,53 @@ class Row:
     where: str
     model: str
     kind: str
-    paper: dict[str, float]  # split -> figure, as published
-    ours: dict[str, float | None] | None  # split -> figure; None: not run
+    paper: Figures  # as published
+    ours: Figures | None  # None: not run
     ran: str  # the model that was run, or why none was
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTimes:
+    """What the table takes of one model of a `latency.json`."""
+
+    detect: tuple[float, ...] | None  # milliseconds an image of each round
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the table takes of a `latency.json`."""
+
+    environment: Environment
+    device: str
+    threads: int
+    models: Mapping[str, ModelTimes]
+
+    @property
+    def machine(self) -> str:
+        """The GPU, or the threads of a processor, that the models ran on."""
+        if self.device.startswith("cuda"):
+            return self.environment.gpus[0]
+        return f"{self.threads} threads of {self.environment.processor}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What made the figures of one run, and how long each stage took."""
+
+    run: str
+    environment: Environment
+    seed: int
+    minutes: Mapping[str, float]  # stage: since its last start, in the order in which they ended
+
+
+@dataclass(frozen=True, slots=True)
+class AppendixB:
+    """The whole table: `appendix_b.json`."""
+
+    protocol: Protocol
+    rows: tuple[Row, ...]
+    runs: tuple[RunFacts, ...]
+    cut: tuple[str, ...]  # lines: what the small protocol changes and leaves out
 
 
 def rows(runs: Path, protocol: Protocol) -> list[Row]:
@@ -42,47 +94,36 @@ def rows(runs: Path, protocol: Protocol) -> list[Row]:
     found = []
     for claim in claims():
         ours, ran = _ours(runs, protocol, claim.id, claim.kind)
-        found.append(Row(claim.where, claim.model, claim.kind, dict(claim.figures), ours, ran))
+        found.append(Row(claim.where, claim.model, claim.kind, Figures(**claim.figures), ours, ran))
     return found
 
 
-def figures_of(found: Evaluation, kind: str) -> dict[str, float | None] | None:
-    """The figures of an evaluation in percent: {split: value}; None where it has none of that kind."""
+def figures_of(found: Evaluation, kind: str) -> Figures | None:
+    """The figures of an evaluation in percent; None where it has none of that kind."""
     if kind == "mask IoU in given boxes":
         values = found.given_boxes.map(lambda row: row.class_mean_iou.model)
     elif found.detected.segm is None:
         return None
     else:
         values = found.detected.segm.map(lambda row: row.AP)
-    return {
-        split: None if value is None else 100 * value for split, value in values.items() if split in SPLITS
-    }
+    percent = values.map(lambda value: None if value is None else 100 * value)
+    return Figures(percent.all, percent.seen, percent.unseen)
 
 
-def described(recipe: RoleConfig) -> str:
-    """A model and its training in a few words."""
-    model, train = recipe.model, recipe.train
-    kind = f"deepmac with {model.mask_head}" if isinstance(model, DeepMacConfig) else "mask_rcnn"
-    images = train.batch_size * train.gradient_accumulation_steps
-    return f"{kind} on {model.backbone}, {train.image_size_px} px, {train.steps:,} steps of {images} images"
-
-
-def runs_of(runs: Path, protocol: Protocol) -> list[dict[str, Any]]:
-    """Hardware and minutes of each stage of the runs that are there."""
+def runs_of(runs: Path, protocol: Protocol) -> list[RunFacts]:
+    """Hardware, seed and minutes of the runs that are there."""
     names = dict.fromkeys(name for name, _ in RUNS[protocol].values())
-    return [
-        {
-            "run": name,
-            "environment": _read(runs / name / "environment.json"),
-            "seed": _read(runs / name / "config.json")["seed"],
-            "minutes": {
-                path.parent.name: round(read_record(path)["seconds_since_last_start"] / 60, 1)
-                for path in sorted((runs / name).glob(f"*/{DONE}"), key=lambda path: path.stat().st_mtime)
-            },
-        }
-        for name in names
-        if (runs / name / "environment.json").exists()
-    ]
+    return [_facts(runs / name) for name in names if (runs / name / "environment.json").exists()]
+
+
+def _facts(run: Path) -> RunFacts:
+    ended = sorted(run.glob(f"*/{DONE}"), key=lambda path: path.stat().st_mtime)
+    return RunFacts(
+        run=run.name,
+        environment=read_result(run / "environment.json", Environment),
+        seed=load_pipeline(run / "config.json").seed,
+        minutes={path.parent.name: round(seconds_of(path.parent) / 60, 1) for path in ended},
+    )
 
 
 def cuts(data: Path, recipes: Path = FOLDER) -> list[str]:
@@ -96,7 +137,7 @@ def cuts(data: Path, recipes: Path = FOLDER) -> list[str]:
     for split in ("train", "val"):
         ours, theirs = (getattr(data_config, f"{split}_annotations") for data_config in (small, paper))
         path = data / ours
-        images = f", {len(_read(path)['images'])} images" if path.is_file() else ""
+        images = f", {_images_in(path)} images" if path.is_file() else ""
         lines.append(f"  {split} data: {ours}{images}; the paper's: {theirs}")
     for name in ("teacher given boxes", "student deepmac", "student mask rcnn r50"):
         role = RUNS["small"][name][1]
@@ -107,10 +148,14 @@ def cuts(data: Path, recipes: Path = FOLDER) -> list[str]:
     return [*lines, *(f"  row left out: {model}" for model in missing)]
 
 
-def markdown(found: Sequence[Row], runs: Sequence[Mapping[str, Any]], cut: Sequence[str]) -> str:
+def _images_in(annotations: Path) -> int:
+    return len(json.loads(annotations.read_text(encoding="utf-8"))["images"])
+
+
+def markdown(found: AppendixB) -> str:
     """The table, a line for each run with its hardware and minutes, and what was cut."""
-    lines = [markdown_table(table(found)), "", *(f"- {run_line(run)}" for run in runs)]
-    lines += ["", "```", *cut, "```"] if cut else []
+    lines = [markdown_table(table(found.rows)), "", *(f"- {run_line(run)}" for run in found.runs)]
+    lines += ["", "```", *found.cut, "```"] if found.cut else []
     return "\n".join(lines) + "\n"
 
 
@@ -125,21 +170,20 @@ def table(found: Sequence[Row]) -> Table:
     return Table("Appendix B", columns, tuple(tuple(_cells(row)) for row in found))
 
 
-def write(runs: Path, protocol: Protocol, recipes: Path = FOLDER) -> list[Row]:
-    """`appendix_b.json` and `appendix_b.md` into the table's folder among the runs; returns the rows."""
-    found, made = rows(runs, protocol), runs_of(runs, protocol)
+def write(runs: Path, protocol: Protocol, recipes: Path = FOLDER) -> AppendixB:
+    """Write `appendix_b.json` and `appendix_b.md` into a folder among the runs; return the table."""
     config = runs / RUNS["small"][MAIN][0] / "config.json"
     data = Path(load_pipeline(config).data.root) if config.is_file() else Path()
     cut = cuts(data, recipes) if protocol == "small" else []
-    document = {"protocol": protocol, "rows": [asdict(row) for row in found], "runs": made, "cut": cut}
+    found = AppendixB(protocol, tuple(rows(runs, protocol)), tuple(runs_of(runs, protocol)), tuple(cut))
     folder = runs / FOLDERS[protocol]
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "appendix_b.json", document)
-    (folder / "appendix_b.md").write_text(markdown(found, made, cut), encoding="utf-8")
+    write_json(folder / "appendix_b.json", to_json(found))
+    (folder / "appendix_b.md").write_text(markdown(found), encoding="utf-8")
     return found
 
 
-def _ours(runs: Path, protocol: Protocol, row: str, kind: str) -> tuple[dict[str, float | None] | None, str]:
+def _ours(runs: Path, protocol: Protocol, row: str, kind: str) -> tuple[Figures | None, str]:
     if row in TIMED:
         return _timed(runs, protocol, TIMED[row])
     if row not in RUNS[protocol]:
@@ -148,33 +192,27 @@ def _ours(runs: Path, protocol: Protocol, row: str, kind: str) -> tuple[dict[str
     evaluation = runs / name / f"evaluate-{role}" / "summary.json"
     if not evaluation.is_file():
         return None, f"not run: no evaluate-{role} in {name}"
-    figures, pipeline = (
-        figures_of(read_result(evaluation, Evaluation), kind),
-        load_pipeline(runs / name / "config.json"),
-    )
+    figures = figures_of(read_result(evaluation, Evaluation), kind)
     if figures is None:
         return None, "not run: evaluated in given boxes only"
+    pipeline = load_pipeline(runs / name / "config.json")
     if pipeline.data.seen != ("voc",):  # other classes than those that the columns are named after
-        figures = {"all": figures["all"]}
+        figures = Figures(all=figures.all)
     return figures, described(getattr(pipeline, role))
 
 
-def _timed(runs: Path, protocol: Protocol, role: Role) -> tuple[dict[str, float | None] | None, str]:
+def _timed(runs: Path, protocol: Protocol, role: Role) -> tuple[Figures | None, str]:
     """Median milliseconds of detection with masks, where they were measured, of what and on what."""
     path = runs / FOLDERS[protocol] / "latency.json"
     if not path.is_file():
         return None, f"not run: no {path.name}"
-    measured = _read(path)
-    milliseconds, environment = measured["models"][role]["detect"], measured["environment"]
+    measured = read_result(path, Measured)
+    milliseconds = measured.models[role].detect
     if not milliseconds:
         return None, "not run: the model does not detect"
     main = RUNS[protocol][MAIN][0]
     model = described(getattr(load_pipeline(runs / main / "config.json"), role))
-    on_gpu = measured["device"].startswith("cuda")
-    machine = (
-        environment["gpus"][0] if on_gpu else f"{measured['threads']} threads of {environment['processor']}"
-    )
-    return {"all": statistics.median(milliseconds)}, f"{model}; {machine}"
+    return Figures(all=statistics.median(milliseconds)), f"{model}; {measured.machine}"
 
 
 def _cells(row: Row) -> list[str]:
@@ -183,22 +221,15 @@ def _cells(row: Row) -> list[str]:
     return [row.where, row.model, row.kind, _figures(row.paper), ours, ran]
 
 
-def _figures(figures: Mapping[str, float | None]) -> str:
-    values = [figures.get(split) for split in SPLITS]
+def _figures(figures: Figures) -> str:
     words = {int: "{}", float: "{:.1f}", type(None): MISSING}
-    return " / ".join(words[type(value)].format(value) for value in values)
+    return " / ".join(words[type(value)].format(value) for value in astuple(figures))
 
 
-def run_line(run: Mapping[str, Any]) -> str:
+def run_line(run: RunFacts) -> str:
     """A run's seed, hardware and minutes in one line."""
-    environment = run["environment"]
-    cores = f"{environment['cores']} cores of {environment['processor']}"
-    minutes = ", ".join(f"{stage} {value}" for stage, value in run["minutes"].items())
+    minutes = ", ".join(f"{stage} {value}" for stage, value in run.minutes.items())
     return (
-        f"`{run['run']}`: seed {run['seed']}, {', '.join(environment['gpus']) or cores}, "
-        f"torch {environment['packages']['torch']}; minutes since each stage's last start: {minutes}"
+        f"`{run.run}`: seed {run.seed}, {run.environment.hardware}, "
+        f"torch {run.environment.torch}; minutes since each stage's last start: {minutes}"
     )
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
