@@ -22,10 +22,12 @@ from deepmac_distill.config import load_pipeline
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.devices import environment, use_threads
 from deepmac_distill.errors import DistillError
+from deepmac_distill.evaluation.results import from_json, to_json
 from deepmac_distill.experiments.mask_head_costs import costs
 from deepmac_distill.experiments.mask_head_rows import GRABCUT, ROWS
-from deepmac_distill.experiments.mask_head_table import compare_rows, made, table
+from deepmac_distill.experiments.mask_head_table import MaskHeadFigures, compare_rows, made, table
 from deepmac_distill.experiments.mask_heads import Comparison, HeadRecipe, compare_heads
+from deepmac_distill.experiments.run_record import Environment
 from deepmac_distill.files import write_json
 from deepmac_distill.report.markdown import markdown_table
 
@@ -74,15 +76,15 @@ def show(given: argparse.Namespace) -> None:
     facts = json.loads((given.out / "evaluation.json").read_text(encoding="utf-8"))
     truth = Dataset.open(Path(facts["annotations"]), seen=tuple(facts["seen"])).for_evaluation()
     rows = compare_rows(given.out, truth, given.resamples)
-    document = {
-        "environment": environment(),  # where the costs were measured
-        "rows": rows,
-        "made": made(given.out),
-        "costs": costs(facts["base_models"], rows.keys() & ROWS.keys()),
-    }
+    found = MaskHeadFigures(
+        environment=from_json(environment(), Environment, "environment"),
+        rows=rows,
+        made=made(given.out),
+        costs=costs(facts["base_models"], rows.keys() & ROWS.keys()),
+    )
     if given.json:
-        write_json(given.json, document)
-    print(markdown_table(table(document)))
+        write_json(given.json, to_json(found))
+    print(markdown_table(table(found)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -129,21 +129,27 @@ def _retention_cells(found: Retention) -> tuple[Cell, ...]:
     return (*arms, row.pseudo_minus_human_seen, row.human_all_minus_pseudo, row.retention)
 
 
-def heads_table(result: dict[str, Any]) -> str:
+def heads_table(recorded: Any) -> str:
     """Markdown: mask heads on a frozen model."""
-    again = [name for name, row in result["rows"].items() if len(row["unseen_of_each_seed"]) > 1]
+    found = from_json(recorded, mask_head_table.MaskHeadFigures, "mask_heads")
+    again = [name for name, row in found.rows.items() if len(row.unseen_of_each_seed) > 1]
     seeds = f"one seed, of {' and '.join(again)} the mean of two" if again else "one seed"
-    made = next(row["inputs"] for row in result["made"].values() if "steps" in row["inputs"])
+    made = next(row.inputs for row in found.made.values() if "steps" in row.inputs)
     return "\n".join(
         [
-            markdown_table(mask_head_table.table(result)),
+            markdown_table(mask_head_table.table(found)),
             "",
             f"`make mask-heads DATA=FOLDER`: {seeds}; {made['steps']} steps "
-            f"of {made['batch_size']} images, {result['environment']['cores']} cores of "
-            f"{result['environment']['processor']}. Costs are of one instance at the widths trained, forward "
+            f"of {made['batch_size']} images, {found.environment.cores} cores of "
+            f"{found.environment.processor}. Costs are of one instance at the widths trained, forward "
             "and training on the CPU, measured in one run.",
         ]
     )
+
+
+def latency_page(recorded: Any) -> str:
+    """Markdown: what models cost in time."""
+    return latency.page(from_json(recorded, latency.Latency, "latency"))
 
 
 def appendix_table(recorded: Any) -> str:
@@ -159,7 +165,7 @@ TABLES = {
     "retention": (retention_table, "coco_sample", "coco_sample_mask_rcnn"),
     "mask_heads": (heads_table, "mask_heads"),
     "appendix_b": (appendix_table, "appendix_b_small"),
-    "latency": (latency.page, "latency"),
+    "latency": (latency_page, "latency"),
     "codec": (codec_table, "codec"),
 }
 

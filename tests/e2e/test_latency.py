@@ -6,7 +6,6 @@ import dataclasses
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,7 +13,10 @@ import torch
 from deepmac_distill.config import DeepMacConfig, MaskRcnnConfig, ModelConfig
 from deepmac_distill.data.synthetic import SCENE_CLASSES, write_scenes
 from deepmac_distill.dataset.dataset import Dataset
+from deepmac_distill.errors import RunError
+from deepmac_distill.evaluation.results import from_json, read_result, to_json
 from deepmac_distill.experiments import latency
+from deepmac_distill.experiments.run_record import Environment
 from deepmac_distill.models.build import build_model
 from deepmac_distill.weights.card import ModelCard, save_weights
 
@@ -74,50 +76,59 @@ def test_every_turn_is_timed_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> No
     assert latency.time_in_turn(works, 2) == {"A": [1.0, 1.0], "B": [0.25, 0.25]}
 
 
+RESULT = latency.Latency(
+    environment=Environment("3.11", "Linux", "Some CPU", 2, ("Some GPU",), {"torch": "2.0"}),
+    device="cpu",
+    threads=2,
+    autocast=False,
+    images=4,
+    boxes_per_image=2.5,
+    max_detections=100,
+    rounds=3,
+    models={
+        "deep": latency.ModelLatency(2_345_678, 128, (10.0, 30.0, 20.0), (50.0, 40.0, 60.0)),
+        "shallow": latency.ModelLatency(1_000_000, 64, (4.0, 5.0, 99.0), None),
+    },
+)
+
+
+def test_a_result_comes_back_from_its_json() -> None:
+    assert from_json(to_json(RESULT), latency.Latency, "x.json") == RESULT
+    broken = to_json(RESULT)
+    del broken["models"]["deep"]["detect"]
+    with pytest.raises(RunError, match=r"x.json: .*`detect`.*expected Latency figures of deepmac"):
+        from_json(broken, latency.Latency, "x.json")
+
+
 def test_the_table_has_medians_spreads_and_ratios_to_the_first() -> None:
-    result: dict[str, Any] = {
-        "environment": {"gpus": ["Some GPU"], "processor": "Some CPU", "packages": {"torch": "2.0"}},
-        **{"device": "cpu", "threads": 2, "autocast": False, "images": 4, "boxes_per_image": 2.5},
-        **{"max_detections": 100, "rounds": 3},
-        "models": {
-            "deep": {
-                **{"parameters": 2_345_678, "canvas_px": 128},
-                **{"segment": [10.0, 30.0, 20.0], "detect": [50.0, 40.0, 60.0]},
-            },
-            "shallow": {
-                **{"parameters": 1_000_000, "canvas_px": 64},
-                **{"segment": [4.0, 5.0, 99.0], "detect": None},
-            },
-        },
-    }
-    lines = latency.page(result).splitlines()
+    lines = latency.page(RESULT).splitlines()
     assert lines[2] == "| deep | 2.35 M | 128 | 20.0 (10.0 to 30.0) | 1.00 | 50.0 (40.0 to 60.0) | 1.00 |"
     assert lines[3] == "| shallow | 1.00 M | 64 | 5.0 (4.0 to 99.0) | 0.25 | – | – |"
     assert "Some CPU" in lines[5] and "Some GPU" not in lines[5] and "float32" in lines[5]
     rules = [line for line in lines if line.startswith("|---")]
     assert [line.count("|") for line in lines[:4]] == [8] * 4 and len(rules) == 2
-    ours, theirs = latency.page(result).split("From another machine, a V100")
+    ours, theirs = latency.page(RESULT).split("From another machine, a V100")
     assert "Mask R-CNN" not in ours and "| 232 |" in theirs and "deep" not in theirs
-    result |= {"device": "cuda", "autocast": True}
-    assert "Some GPU" in latency.page(result) and "bfloat16" in latency.page(result)
+    on_gpu = latency.page(dataclasses.replace(RESULT, device="cuda", autocast=True))
+    assert "Some GPU" in on_gpu and "bfloat16" in on_gpu
 
 
 def test_four_models_in_one_run(given: dict[str, Path], tmp_path: Path, deepmac) -> None:
     named = [f"{name}={given[name]}" for name in ("teacher", "student", "rcnn", "blind")]
     ended = deepmac("bench", *named, *flags(given), "--json", tmp_path / "out.json")
     assert ended.code == 0, ended.err
-    found = json.loads((tmp_path / "out.json").read_text())
-    assert list(found["models"]) == ["teacher", "student", "rcnn", "blind"]
-    assert found["images"] == IMAGES and found["rounds"] == 2  # no more images than the file has
+    found = read_result(tmp_path / "out.json", latency.Latency)
+    assert list(found.models) == ["teacher", "student", "rcnn", "blind"]
+    assert found.images == IMAGES and found.rounds == 2  # no more images than the file has
     boxes = len(json.loads((given["folder"] / "instances.json").read_text())["annotations"])
-    assert found["boxes_per_image"] == pytest.approx(boxes / IMAGES)
-    assert found["environment"]["packages"]["torch"] == torch.__version__.split("+")[0]
-    assert [row["canvas_px"] for row in found["models"].values()] == [96, 64, 64, 64]
-    sizes = {name: row["parameters"] for name, row in found["models"].items()}
+    assert found.boxes_per_image == pytest.approx(boxes / IMAGES)
+    assert found.environment.packages["torch"] == torch.__version__.split("+")[0]
+    assert [row.canvas_px for row in found.models.values()] == [96, 64, 64, 64]
+    sizes = {name: row.parameters for name, row in found.models.items()}
     assert sizes["teacher"] > sizes["student"] > sizes["blind"] > 0
-    for name, row in found["models"].items():
-        assert len(row["segment"]) == 2 and min(row["segment"]) > 0
-        assert row["detect"] is None if name == "blind" else min(row["detect"]) > 0
+    for name, row in found.models.items():
+        assert len(row.segment) == 2 and min(row.segment) > 0
+        assert row.detect is None if name == "blind" else min(row.detect) > 0
     assert latency.conditions(found) in ended.out and latency.OF_THE_PAPER in ended.out
     assert re.search(r"^ *blind .* – +– *$", ended.out, re.MULTILINE) and "…" not in ended.out
     assert re.search(r"^\| blind .*\| – \| – \|$", latency.page(found), re.MULTILINE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from itertools import islice
 from pathlib import Path
 
@@ -17,8 +16,10 @@ from deepmac_distill.config import MaskRcnnConfig, load_pipeline
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.data.synthetic import SEEN_SHAPES
 from deepmac_distill.dataset.dataset import Dataset
+from deepmac_distill.evaluation.results import read_result
 from deepmac_distill.experiments.frozen_features import Frozen, Shown, images_of
 from deepmac_distill.experiments.mask_head_rows import ROWS
+from deepmac_distill.experiments.mask_head_table import MaskHeadFigures
 from deepmac_distill.experiments.mask_heads import HeadRecipe, evaluate_heads, head_config, train_row
 from deepmac_distill.inference import boxes_for
 from deepmac_distill.models.build import build_model
@@ -146,26 +147,26 @@ def test_rows_become_a_table(
     assert (out / "resnet-4" / "seed-1" / "ious.parquet").stat().st_mtime_ns == before
     assert "seed-1: done before, skipped" in capsys.readouterr().err
     assert mask_heads.main(["table", str(out), "--json", str(kept), "--resamples", "20"]) == 0
-    told, document = capsys.readouterr().out, json.loads(kept.read_text())
-    assert document["rows"].keys() == {*rows, "deep-marc-proposals", "box"}
-    assert document["costs"].keys() == document["rows"].keys() - {"grabcut", "box"}
-    assert len(document["rows"]["resnet-4"]["unseen_of_each_seed"]) == 2
-    assert len(document["rows"]["grabcut"]["unseen_of_each_seed"]) == 1
-    one, other = (document["rows"][name] for name in ("deep-marc-gt", "deep-marc-proposals"))
-    assert one["against"] == "deep-marc-proposals" and "| +7.7 (table 1) |" in told
-    assert one["difference"]["unseen"]["value"] == pytest.approx(
-        one["iou"]["unseen"] - other["iou"]["unseen"], abs=1e-9
-    )
-    assert one["difference"]["unseen"]["value"] == -other["difference"]["unseen"]["value"]
-    assert document["rows"]["resnet-4"]["training_loss"] > 0
-    assert document["rows"]["grabcut"]["training_loss"] is None and 0 <= one["misses"] <= 1
-    assert document["made"]["hourglass-10"]["inputs"]["steps"] == BRIEF.steps
+    told, found = capsys.readouterr().out, read_result(kept, MaskHeadFigures)
+    figures, costs = found.rows, found.costs
+    assert figures.keys() == {*rows, "deep-marc-proposals", "box"}
+    assert costs.keys() == figures.keys() - {"grabcut", "box"}
+    assert len(figures["resnet-4"].unseen_of_each_seed) == 2
+    assert len(figures["grabcut"].unseen_of_each_seed) == 1
+    one, other = figures["deep-marc-gt"], figures["deep-marc-proposals"]
+    assert one.against and other.against and figures["box"].against is figures["grabcut"].against is None
+    assert one.against.rival == "deep-marc-proposals" and "| +7.7 (table 1) |" in told
+    difference = one.against.difference.unseen.value
+    assert difference == pytest.approx(one.iou.unseen - other.iou.unseen, abs=1e-9)
+    assert difference == -other.against.difference.unseen.value
+    assert figures["resnet-4"].training_loss > 0
+    assert figures["grabcut"].training_loss is None and 0 <= one.misses <= 1
+    assert found.made["hourglass-10"].inputs["steps"] == BRIEF.steps
     boxes = pq.read_table(out / "grabcut" / "seed-0" / "ious.parquet")
-    assert document["rows"]["box"]["iou"]["seen"] > 0 and boxes["box_baseline_iou"].null_count == 0
-    costs = document["costs"]
-    assert costs["hourglass-20-no-encoder-decoder"]["gmacs"] > 3 * costs["hourglass-10"]["gmacs"]
-    assert all(min(cost["forward_ms"], cost["training_ms"]) > 0 for cost in costs.values())
-    assert all(f"| {name} |" in told for name in document["rows"])
+    assert figures["box"].iou.seen > 0 and boxes["box_baseline_iou"].null_count == 0
+    assert costs["hourglass-20-no-encoder-decoder"].gmacs > 3 * costs["hourglass-10"].gmacs
+    assert all(min(cost.forward_ms, cost.training_ms) > 0 for cost in costs.values())
+    assert all(f"| {name} |" in told for name in figures)
 
 
 def test_a_row_made_otherwise_is_refused_in_one_line(

@@ -34,6 +34,7 @@ def bench(
     """Time models side by side, in ms per image: masks in given boxes, and detection with masks."""
     weights = named_paths(models, "NAME=WEIGHTS")
     from deepmac_distill.devices import pick_device, use_threads
+    from deepmac_distill.evaluation.results import to_json
     from deepmac_distill.experiments import latency
 
     device = pick_device(on.device or "auto")
@@ -52,4 +53,4 @@ def bench(
     print(latency.OF_THE_PAPER)
     print_table(latency.paper_table())
     if as_json:
-        write_json(as_json, found)
+        write_json(as_json, to_json(found))

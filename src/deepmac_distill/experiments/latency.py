@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 
@@ -25,6 +25,8 @@ from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.devices import autocast_allowed, environment, wait_for
 from deepmac_distill.errors import CheckpointError, DataError
+from deepmac_distill.evaluation.results import from_json
+from deepmac_distill.experiments.run_record import Environment
 from deepmac_distill.inference import boxes_for, detect_objects, segment_boxes
 from deepmac_distill.models.deepmac import DeepMac
 from deepmac_distill.models.load import Weights
@@ -36,6 +38,32 @@ from deepmac_distill.structures import Batch
 
 TASKS = {"segment": "masks in given boxes", "detect": "detection with masks"}
 WARM_UP_IMAGES = 3
+K = TypeVar("K")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLatency:
+    """One model: its size, and the ms an image of every round."""
+
+    parameters: int
+    canvas_px: int
+    segment: tuple[float, ...]
+    detect: tuple[float, ...] | None  # None: the model does not detect
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Everything that is measured in one run, and on what."""
+
+    environment: Environment
+    device: str
+    threads: int
+    autocast: bool
+    images: int
+    boxes_per_image: float
+    max_detections: int  # per image
+    rounds: int
+    models: Mapping[str, ModelLatency]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +114,9 @@ def work_of(
     return work
 
 
-def time_in_turn(works: Mapping[Any, Callable[[], None]], rounds: int) -> dict[Any, list[float]]:
+def time_in_turn(works: Mapping[K, Callable[[], None]], rounds: int) -> dict[K, list[float]]:
     """Seconds of each work in each round; in every round each is done once, in their order."""
-    seconds: dict[Any, list[float]] = {name: [] for name in works}
+    seconds: dict[K, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
         for name, work in works.items():
             start = time.perf_counter()
@@ -99,8 +127,8 @@ def time_in_turn(works: Mapping[Any, Callable[[], None]], rounds: int) -> dict[A
 
 def measure(
     contestants: Mapping[str, Contestant], device: torch.device, rounds: int, max_detections: int
-) -> dict[str, dict[str, Any]]:
-    """Of each model its size and the ms an image of every round, for each task; None where it lacks one."""
+) -> dict[str, ModelLatency]:
+    """The size and the latencies of each model."""
     works = {
         (name, task): (work_of(contestant, task, device, max_detections), contestant.batches)
         for name, contestant in contestants.items()
@@ -112,18 +140,19 @@ def measure(
     turns = {key: partial(work, batches) for key, (work, batches) in works.items()}
     seconds = time_in_turn(turns, rounds)
     return {
-        name: {
-            "parameters": sum(parameter.numel() for parameter in contestant.model.parameters()),
-            "canvas_px": contestant.canvas_px,
-            **{
-                task: [1000 * value / len(contestant.batches) for value in seconds[name, task]]
-                if (name, task) in seconds
-                else None
-                for task in TASKS
-            },
-        }
+        name: ModelLatency(
+            parameters=sum(parameter.numel() for parameter in contestant.model.parameters()),
+            canvas_px=contestant.canvas_px,
+            segment=_per_image(seconds[name, "segment"], contestant),
+            detect=_per_image(seconds[name, "detect"], contestant) if (name, "detect") in seconds else None,
+        )
         for name, contestant in contestants.items()
     }
+
+
+def _per_image(seconds: Sequence[float], contestant: Contestant) -> tuple[float, ...]:
+    """Milliseconds an image of each round."""
+    return tuple(1000 * value / len(contestant.batches) for value in seconds)
 
 
 OF_THE_PAPER = (
@@ -132,37 +161,38 @@ OF_THE_PAPER = (
 )
 
 
-def page(result: Mapping[str, Any]) -> str:
+def page(result: Latency) -> str:
     """Markdown: the models of this run, then the paper's, which another machine timed."""
     ours, theirs = markdown_table(measured_table(result)), markdown_table(paper_table())
     return "\n\n".join([ours, conditions(result), OF_THE_PAPER, theirs])
 
 
-def conditions(result: Mapping[str, Any]) -> str:
+def conditions(result: Latency) -> str:
     """What the figures of this run hold for, as one sentence."""
-    hardware = result["environment"]
-    device = hardware["gpus"][0] if result["device"].startswith("cuda") else hardware["processor"]
+    hardware = result.environment
+    device = hardware.gpus[0] if result.device.startswith("cuda") else hardware.processor
     return (
-        f"{device}, {result['threads']} threads, torch {hardware['packages']['torch']}, "
-        f"{'bfloat16' if result['autocast'] else 'float32'}: batch size 1, {result['images']} images, "
-        f"{result['boxes_per_image']:.1f} given boxes an image, at most {result['max_detections']} "
-        f"detections; median of {result['rounds']} rounds (least to most)."
+        f"{device}, {result.threads} threads, torch {hardware.packages['torch']}, "
+        f"{'bfloat16' if result.autocast else 'float32'}: batch size 1, {result.images} images, "
+        f"{result.boxes_per_image:.1f} given boxes an image, at most {result.max_detections} "
+        f"detections; median of {result.rounds} rounds (least to most)."
     )
 
 
-def measured_table(result: Mapping[str, Any]) -> Table:
+def measured_table(result: Latency) -> Table:
     """The models of this run."""
-    first = next(iter(result["models"].values()))
+    first = next(iter(result.models.values()))
     headings = [heading for title in TASKS.values() for heading in (f"{title}, ms/image", "to the first")]
     return Table(
         "Latency",
         (*names("model"), *columns("figure", ("parameters", "canvas px", *headings))),
         tuple(
             (
-                *(name, f"{row['parameters'] / 1e6:.2f} M", row["canvas_px"]),
-                *(cell for task in TASKS for cell in (_spread(row[task]), _ratio(row[task], first[task]))),
+                *(name, f"{row.parameters / 1e6:.2f} M", row.canvas_px),
+                *(_spread(row.segment), _ratio(row.segment, first.segment)),
+                *(_spread(row.detect), _ratio(row.detect, first.detect)),
             )
-            for name, row in result["models"].items()
+            for name, row in result.models.items()
         ),
     )
 
@@ -197,7 +227,7 @@ def time_models(
     rounds: int,
     max_detections: int,
     device: torch.device,
-) -> dict[str, Any]:
+) -> Latency:
     """Everything that is measured, and on what.
 
     Args:
@@ -214,14 +244,14 @@ def time_models(
         raise DataError(f"{annotations}: no images; expected at least one")
     contestants = {name: load(path, boxes_given, images, count, device) for name, path in weights.items()}
     boxes = sum(len(batch.instances) for batch in next(iter(contestants.values())).batches)
-    return {
-        "environment": environment(),
-        "device": str(device),
-        "threads": torch.get_num_threads(),
-        "autocast": autocast_allowed(device, "auto"),
-        "images": count,
-        "boxes_per_image": boxes / count,
-        "max_detections": max_detections,
-        "rounds": rounds,
-        "models": measure(contestants, device, rounds, max_detections),
-    }
+    return Latency(
+        environment=from_json(environment(), Environment, "environment"),
+        device=str(device),
+        threads=torch.get_num_threads(),
+        autocast=autocast_allowed(device, "auto"),
+        images=count,
+        boxes_per_image=boxes / count,
+        max_detections=max_detections,
+        rounds=rounds,
+        models=measure(contestants, device, rounds, max_detections),
+    )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -21,7 +21,18 @@ from deepmac_distill.models.deepmac import mask_input_channels
 COST_CROPS, COST_ROUNDS = 32, 5
 
 
-def costs(base_models: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> dict[str, dict[str, float]]:
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one mask head costs for one instance."""
+
+    parameters: int
+    gmacs: float  # multiply-adds in 10**9
+    saved_mib: float  # float32 activations that training saves
+    forward_ms: float
+    training_ms: float  # of a forward and backward pass
+
+
+def costs(base_models: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> dict[str, Cost]:
     """Of each row's mask head, for one instance: its size, and the ms of a forward and of a training pass."""
     found = {}
     for name in names:
@@ -32,7 +43,8 @@ def costs(base_models: Mapping[str, Mapping[str, Any]], names: Iterable[str]) ->
             shapes = build_model(recipe, 1, load_weights=False).get_submodule("mask_head")
             size = size_of(shapes, torch.empty(shape))
         head = build_model(recipe, 1, load_weights=False).get_submodule("mask_head")
-        found[name] = {**asdict(size), **_milliseconds(head, torch.randn(shape))}
+        forward_ms, training_ms = _milliseconds(head, torch.randn(shape))
+        found[name] = Cost(**asdict(size), forward_ms=forward_ms, training_ms=training_ms)
     return found
 
 
@@ -49,7 +61,7 @@ def _crop_shape(recipe: ModelConfig) -> tuple[int, int, int]:
     raise ValueError(f"{recipe}: has no mask head")
 
 
-def _milliseconds(head: nn.Module, crops: Tensor) -> dict[str, float]:
+def _milliseconds(head: nn.Module, crops: Tensor) -> tuple[float, float]:
     """Of a forward pass and of a forward and backward pass, for one crop; medians."""
 
     def forward() -> None:
@@ -59,13 +71,15 @@ def _milliseconds(head: nn.Module, crops: Tensor) -> dict[str, float]:
     def training() -> None:
         head.train()(crops).mean().backward()
 
-    found = {}
-    for name, work in (("forward_ms", forward), ("training_ms", training)):
+    return 1000 * _median_seconds(forward) / len(crops), 1000 * _median_seconds(training) / len(crops)
+
+
+def _median_seconds(work: Callable[[], None]) -> float:
+    """Of `COST_ROUNDS` rounds after one that is not timed."""
+    work()
+    rounds = []
+    for _ in range(COST_ROUNDS):
+        started = time.perf_counter()
         work()
-        rounds = []
-        for _ in range(COST_ROUNDS):
-            started = time.perf_counter()
-            work()
-            rounds.append(time.perf_counter() - started)
-        found[name] = 1000 * statistics.median(rounds) / len(crops)
-    return found
+        rounds.append(time.perf_counter() - started)
+    return statistics.median(rounds)
