@@ -282,7 +282,7 @@ def read_result(path: Path, kind: type[R]) -> R:
     try:
         value = msgspec.json.decode(path.read_bytes())
     except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror}; expected a summary.json") from None
+        raise RunError(f"{path}: cannot be read: {error.strerror}; expected a readable file") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RunError(f"{path}: not JSON: {error}; expected {kind.__name__} figures of deepmac") from None
     return from_json(value, kind, path)
