@@ -85,4 +85,4 @@ def test_a_run_without_labels_and_no_run_at_all_are_refused(run_copy, deepmac, t
     ended = deepmac("show", run_copy("pseudolabel"))
     assert ended.code == 2 and "no pseudolabel/masks.parquet; expected `deepmac pseudolabel" in ended.err
     ended = deepmac("show", tmp_path / "gone.parquet")
-    assert ended.code == 2 and "gone.parquet: nothing there; expected a run directory or a masks.parquet" in ended.err
+    assert ended.code == 2 and "gone.parquet: nothing there; expected a run" in ended.err
