@@ -38,7 +38,7 @@ class Half:
 
 
 @pytest.fixture
-def workplace(chain: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def page_folder(chain: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with what the page names: a run, a picture, an annotation file."""
     for name in ("mine", "demo"):
         shutil.copytree(chain[0], tmp_path / "runs" / name)
@@ -56,7 +56,7 @@ def run_in_order(blocks: list[str]) -> dict[str, object]:
     return names
 
 
-def test_every_block_of_the_page_runs(workplace: Path) -> None:
+def test_every_block_of_the_page_runs(page_folder: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
     names = run_in_order(blocks)
     masks = names["masks"]
@@ -64,7 +64,7 @@ def test_every_block_of_the_page_runs(workplace: Path) -> None:
     assert [coco_mask.area(rle) for rle in masks.rle] == masks.dense().sum((1, 2)).tolist()
 
 
-def test_every_cell_of_the_notebook_runs(workplace: Path) -> None:
+def test_every_cell_of_the_notebook_runs(page_folder: Path) -> None:
     notebook = json.loads((ROOT / "examples" / "masks.ipynb").read_text(encoding="utf-8"))
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     names = run_in_order(cells)
