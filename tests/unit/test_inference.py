@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -115,6 +116,13 @@ def test_a_model_that_breaks_the_contract_is_named_with_what_it_returned(returne
     with pytest.raises(ContractError) as caught:
         list(segment_boxes(Broken(), [batch([1])], CPU, autocast=False))
     assert str(caught.value).startswith("a model of tests: segment: ") and says in str(caught.value)
+
+
+def test_grids_on_another_lattice_are_refused_rather_than_cut_askew() -> None:
+    model = Model()
+    model.spec = replace(model.spec, lattice="reference")
+    with pytest.raises(ContractError, match="a model of tests: lattice: got 'reference', expected 'centers'"):
+        list(segment_boxes(model, [batch([1])], CPU, autocast=False))
 
 
 def test_one_batch_is_held_at_a_time() -> None:

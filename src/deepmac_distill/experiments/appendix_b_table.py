@@ -12,6 +12,7 @@ from deepmac_distill.chain import Role
 from deepmac_distill.config import FOLDER, load_pipeline
 from deepmac_distill.evaluation.results import Evaluation, read_result, to_json
 from deepmac_distill.experiments.appendix_b import FOLDERS, MAIN, RUNS, Protocol
+from deepmac_distill.experiments.latency import Latency
 from deepmac_distill.experiments.run_record import Environment, described, seconds_of
 from deepmac_distill.files import write_json
 from deepmac_distill.paper import claims
@@ -43,30 +44,6 @@ class Row:
     paper: Figures  # as published
     ours: Figures | None  # None: not run
     ran: str  # the model that was run, or why none was
-
-
-@dataclass(frozen=True, slots=True)
-class ModelTimes:
-    """What the table takes of one model of a `latency.json`."""
-
-    detect: tuple[float, ...] | None  # milliseconds an image of each round
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What the table takes of a `latency.json`."""
-
-    environment: Environment
-    device: str
-    threads: int
-    models: Mapping[str, ModelTimes]
-
-    @property
-    def machine(self) -> str:
-        """The GPU, or the threads of a processor, that the models ran on."""
-        if self.device.startswith("cuda"):
-            return self.environment.gpus[0]
-        return f"{self.threads} threads of {self.environment.processor}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +183,7 @@ def _timed(runs: Path, protocol: Protocol, role: Role) -> tuple[Figures | None, 
     path = runs / FOLDERS[protocol] / "latency.json"
     if not path.is_file():
         return None, f"not run: no {path.name}"
-    measured = read_result(path, Measured)
+    measured = read_result(path, Latency)
     milliseconds = measured.models[role].detect
     if not milliseconds:
         return None, "not run: the model does not detect"

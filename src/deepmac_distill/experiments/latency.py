@@ -65,6 +65,13 @@ class Latency:
     rounds: int
     models: Mapping[str, ModelLatency]
 
+    @property
+    def machine(self) -> str:
+        """The GPU, or the threads of a processor, that the models ran on."""
+        if self.device.startswith("cuda"):
+            return self.environment.gpus[0]
+        return f"{self.threads} threads of {self.environment.processor}"
+
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
