@@ -83,6 +83,16 @@ def test_hidden_classes_are_unseen_in_training_and_counted_so_in_evaluation(tmp_
     assert training.fingerprint != dataset.for_training().fingerprint
 
 
+def test_choices_are_made_by_masks_of_hidden_classes_and_no_others(tmp_path: Path) -> None:
+    dataset = Dataset.open(write(tmp_path / "a.json", {"ant": 5, "bee": 4, "cow": 3}), seen="ant,bee")
+    truth = dataset.of_hidden(["bee"])
+    ids = truth.annotations["category_id"].to_numpy()[truth.has_human_mask()]
+    assert set(ids.tolist()) == {dataset.classes.category_ids[1]} and len(ids) == 4
+    assert truth.classes.seen_names == ("ant",) and len(truth.annotations) == len(dataset.tables.annotations)
+    others = {dataset.for_training(["bee"]).fingerprint, dataset.for_evaluation(["bee"]).fingerprint}
+    assert truth.fingerprint not in others
+
+
 @pytest.mark.parametrize(
     ("hide", "message"),
     [

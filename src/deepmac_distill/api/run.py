@@ -77,6 +77,10 @@ class Run:
         """Train the student on human masks and the teacher's; its weights."""
         return train_student(self.job)
 
-    def evaluate(self, model: Role | Path = "teacher") -> Evaluation:
-        """Evaluate a model of the run, or any weights file, on the validation set."""
-        return read_evaluation(evaluate_model(self.job, model))
+    def evaluate(self, model: Role | Path = "teacher", *, hidden: bool = False) -> Evaluation:
+        """Evaluate a model of the run, or any weights file, on the validation set.
+
+        Args:
+            hidden: on the classes that `data.hide` hides in the training file instead, in given boxes alone.
+        """
+        return read_evaluation(evaluate_model(self.job, model, hidden=hidden))

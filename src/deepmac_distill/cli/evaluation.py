@@ -11,7 +11,7 @@ import typer
 from deepmac_distill.chain import TRAININGS, Trained
 from deepmac_distill.cli.app import app
 from deepmac_distill.cli.jobs import job_of, named_paths
-from deepmac_distill.cli.options import Code, Config, Data, Redo, Run, ValData, command
+from deepmac_distill.cli.options import Code, Config, Data, Redo, Run, TrainData, ValData, command
 from deepmac_distill.cli.results import print_comparison, print_evaluation
 from deepmac_distill.errors import ConfigError
 
@@ -21,6 +21,7 @@ def evaluate(
     config: Config,
     at: Run,
     data: Data,
+    train: TrainData,
     val: ValData,
     redo: Redo,
     code: Code,
@@ -33,15 +34,23 @@ def evaluate(
     ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Print a row for each class too.")] = False,
     reference: Annotated[bool, typer.Option("--reference", help="Average precision by pycocotools.")] = False,
+    hidden: Annotated[
+        bool,
+        typer.Option(
+            "--hidden",
+            help="Evaluate on the classes that --hide hides in the training file, in given boxes: to choose "
+            "by, without the validation set.",
+        ),
+    ] = False,
 ) -> None:
     """Measure mask IoU in given boxes and COCO AP of detections, for all, seen and unseen classes."""
     evaluated = _role_or_weights(role, model)
     by_reference = {"evaluation.reference": True} if reference else {}
-    job = job_of(config.config, at, data, val, redo, code, values=by_reference)
+    job = job_of(config.config, at, data, train, val, redo, code, values=by_reference)
     from deepmac_distill.stages.evaluate import evaluate as evaluate_model
     from deepmac_distill.stages.evaluate import read_evaluation
 
-    folder = evaluate_model(job, evaluated)
+    folder = evaluate_model(job, evaluated, hidden=hidden)
     print_evaluation(read_evaluation(folder), per_class)
     print(f"figures: {folder}")
 

@@ -108,6 +108,24 @@ class Dataset:
         classes = self.classes.hiding(hide, str(self.path))
         return Truth(**self._parts(self.tables.annotations, classes, counts, "evaluation"))
 
+    def of_hidden(self, hide: Collection[str]) -> Truth:
+        """All boxes, and the masks of the classes that `hide` names: what choices may be made by.
+
+        Masks of classes that are unseen anyway are not in it, nor are those that training sees.
+
+        Raises:
+            DataError: a mask of a hidden class has an error, or `Classes.hiding` refuses the names.
+        """
+        classes = self.classes.hiding(hide, str(self.path))
+        ids = [
+            number for number, name in zip(classes.category_ids, classes.names, strict=True) if name in hide
+        ]
+        others = ~np.isin(self.tables.annotations["category_id"].to_numpy(), ids)
+        self._refuse(~others, {"mask"})
+        annotations = views.hide_masks(self.tables.annotations, others)
+        counts = views.count(self.tables.images, annotations) | {"hidden_masks": 0}
+        return Truth(**self._parts(annotations, classes, counts, "hidden"))
+
     def seeing(self, names: Collection[str]) -> Dataset:
         """The same file with other seen classes: those of `names` that it has, be it none."""
         seen = tuple(name in names for name in self.classes.names)

@@ -115,7 +115,7 @@ class TrainingView(Annotations):
 
 
 class Truth(Annotations):
-    """What is measured on: masks of all classes."""
+    """What is measured on: masks of all classes, or of the seen classes that are hidden from training."""
 
 
 def equals(table: pa.Table, column: str, value: str) -> NDArray[np.bool_]:

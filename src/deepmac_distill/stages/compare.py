@@ -42,6 +42,7 @@ class EvaluationRecord:
     images: str | None = None  # older evaluations do not name it
     exif: Exif = "as-stored"  # how its images were read
     shown_elsewhere: tuple[str, ...] = ()  # unseen classes whose masks the model saw elsewhere
+    hidden: tuple[str, ...] = ()  # of the training file; empty: it is of a validation set
 
 
 def compare(a: Path, b: Path, resamples: int, seed: int) -> Comparison:
@@ -188,7 +189,8 @@ def _truth_of(folders: Sequence[Path]) -> Truth:
     first = read_record(folders[0])
     sizes = _images_of(folders[0])  # for a file that does not say them
     dataset = Dataset.open(Path(first.annotations), seen="all", sizes=sizes)
-    truth = dataset.seeing(first.seen).for_evaluation()
+    dataset = dataset.seeing(first.seen + first.hidden)
+    truth = dataset.of_hidden(first.hidden) if first.hidden else dataset.for_evaluation()
     _require_evaluated_on(truth, folders)
     return truth
 

@@ -13,10 +13,9 @@ from deepmac_distill.chain import Role, Trained
 from deepmac_distill.config import MaskRcnnConfig
 from deepmac_distill.contract import BoxSegmenter, Detector
 from deepmac_distill.data.image_check import images_sha256
-from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.dataset.views import Truth
-from deepmac_distill.errors import ConfigError, DataError, GateError
+from deepmac_distill.errors import DataError, GateError
 from deepmac_distill.evaluation.average_precision import (
     KINDS,
     Detection,
@@ -32,7 +31,8 @@ from deepmac_distill.labels.describe import coco_results, given_box_masks
 from deepmac_distill.models.load import Source, detector_for, segmenter_for
 from deepmac_distill.report.contact_sheet import contact_sheet
 from deepmac_distill.stages.compare import EvaluationRecord, compare_on, evaluated_masks
-from deepmac_distill.stages.job import Job, Split, training_split, validation_split
+from deepmac_distill.stages.evaluated_set import EvaluatedSet, hidden_set, require_split, validation_set
+from deepmac_distill.stages.job import Job, training_split, validation_split
 from deepmac_distill.stages.sheet import draw_sheet
 from deepmac_distill.stages.sources import source_of
 from deepmac_distill.structures import Batch
@@ -41,26 +41,28 @@ from deepmac_distill.weights.card import other_classes
 ROLES: tuple[Role, ...] = ("teacher", "student")
 
 
-def evaluate(job: Job, model: Trained | Path) -> Path:
+def evaluate(job: Job, model: Trained | Path, *, hidden: bool = False) -> Path:
     """Evaluate the model of a stage, or any weights file, on the validation set; returns the results' folder.
 
     ``summary.json`` holds every figure, ``ious.parquet`` each instance's, ``detections.json`` COCO results.
+
+    Args:
+        hidden: evaluate in the training file instead, on the classes that `data.hide` hides there, in given
+            boxes alone. This is what choices are made by: no validation set is read.
     """
-    data = _require_split(job)
+    on = hidden_set(job) if hidden else validation_set(job)
     source = source_of(job, model)
-    truth = job.read(data.annotations, hide_unseen=False)
     upper_bound = model == "student-human"  # the one model that saw every mask, on purpose
-    stage = f"evaluate-{model if isinstance(model, str) else source.identity[:8]}"
+    stage = on.stage(f"evaluate-{model if isinstance(model, str) else source.identity[:8]}")
 
     def work(folder: Path) -> None:
-        job.run.log_validation_reading(stage, data.annotations)
-        _evaluate(job, truth, data.images, source, folder, upper_bound=upper_bound)
+        on.log_reading(job, stage)
+        _evaluate(job, on, source, folder, upper_bound=upper_bound)
 
     settings = job.pipeline.evaluation
     inputs: dict[str, Any] = {
         **source.inputs("weights"),
-        "data.val_annotations": truth.fingerprint,
-        "data.val_images": images_sha256(truth, data.images),
+        **on.inputs(),
         "evaluation.max_detections": settings.max_detections,
         "evaluation.bootstrap": settings.bootstrap,
         "evaluation.reference": settings.reference,
@@ -133,7 +135,7 @@ def report(job: Job) -> Report:
     Raises:
         ConfigError: there is no validation set.
     """
-    data = _require_split(job)
+    data = require_split(job)
     teacher, student = (job.run.path / f"evaluate-{role}" for role in ("teacher", "student"))
     settings = job.pipeline.evaluation
 
@@ -172,33 +174,16 @@ def read_evaluation(folder: Path) -> Evaluation:
     return read_result(folder / "summary.json", Evaluation)
 
 
-def _require_split(job: Job) -> Split:
-    data = validation_split(job)
-    if data is None:
-        raise ConfigError(
-            "data.val_annotations: got nothing, expected a COCO file to evaluate on (--val-annotations)"
-        )
-    return data
-
-
-def _evaluate(
-    job: Job,
-    truth: Truth,
-    images: ImageFolder,
-    source: Source,
-    folder: Path,
-    *,
-    upper_bound: bool,
-) -> None:
+def _evaluate(job: Job, on: EvaluatedSet, source: Source, folder: Path, *, upper_bound: bool) -> None:
     """Masks in given boxes, then detections, then every figure of both.
 
     Args:
         upper_bound: the weights saw the unseen masks of this very data, and are read beside others that did
             not: their classes stay in the splits of the data.
     """
-    settings = job.pipeline.evaluation
+    settings, truth = job.pipeline.evaluation, on.truth
     model = segmenter_for(source, job.device, truth.classes.names)
-    dataset = boxes_for(model.spec, truth, images)
+    dataset = boxes_for(model.spec, truth, on.images, on.wanted)
     batch_size = images_at_once(model.spec, settings.batch_size)
     elsewhere = _shown_elsewhere(job, truth, source, upper_bound)
 
@@ -214,7 +199,7 @@ def _evaluate(
     pq.write_table(masks, folder / "masks.parquet")
     pq.write_table(ious, folder / "ious.parquet")
     segm = bbox = None
-    detector = _detector(job, source, model, truth)
+    detector = None if on.hidden else _detector(job, source, model, truth)
     if detector is not None:
         detected = detect_objects(
             detector, batches("detection"), job.device, job.autocast, settings.max_detections
@@ -223,9 +208,10 @@ def _evaluate(
     record = EvaluationRecord(
         annotations=str(truth.path.resolve()),
         annotations_sha256=truth.fingerprint,
-        images=str(images.folder.resolve()),
-        exif=images.exif,
+        images=str(on.images.folder.resolve()),
+        exif=on.images.exif,
         seen=truth.classes.seen_names,
+        hidden=on.hidden,
         weights=source.name,
         shown_elsewhere=tuple(sorted(elsewhere)),
     )

@@ -17,6 +17,7 @@ from deepmac_distill.data.synthetic import write_scenes
 from deepmac_distill.dataset.choice import fits, is_by_masks
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.views import Annotations, TrainingView, Truth
+from deepmac_distill.errors import ConfigError
 from deepmac_distill.progress import Progress
 from deepmac_distill.rundir import RunDir
 
@@ -90,6 +91,21 @@ class Job:
         annotations = dataset.for_training(hide) if hide_unseen else dataset.for_evaluation(hide)
         self._facts[annotations.fingerprint] = _facts_of(annotations)
         return annotations
+
+    def read_hidden(self, path: Path) -> Truth:
+        """What choices may be made by: of an annotation file, the masks of the classes that are hidden.
+
+        Raises:
+            ConfigError: none is.
+        """
+        hide = self.hidden(path)
+        if not hide:
+            raise ConfigError(
+                f"{path}: hidden classes: got none, expected data.hide to name some (--hide fold:0/2)"
+            )
+        truth = self.open(path).of_hidden(hide)
+        self._facts[truth.fingerprint] = _facts_of(truth)
+        return truth
 
     def _images_of(self, path: Path) -> ImageFolder:
         """The images of an annotation file; they provide sizes that the file lacks."""

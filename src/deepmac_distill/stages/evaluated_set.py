@@ -1,0 +1,81 @@
+"""Which data a model is evaluated on: the validation set, or classes hidden from training in its own file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepmac_distill.data.image_check import images_sha256
+from deepmac_distill.data.image_store import ImageFolder
+from deepmac_distill.dataset.views import Truth
+from deepmac_distill.errors import ConfigError
+from deepmac_distill.stages.job import Job, Split, training_split, validation_split
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatedSet:
+    """The truth, its images, and whether it is about hidden classes alone."""
+
+    truth: Truth
+    images: ImageFolder
+    hidden: tuple[str, ...] = ()  # classes of the training file; empty: this is the validation set
+
+    @property
+    def wanted(self) -> NDArray[np.bool_] | None:
+        """(N,) annotations that are evaluated; None: all of them."""
+        return self.truth.has_human_mask() if self.hidden else None
+
+    def stage(self, name: str) -> str:
+        """The folder of an evaluation on this set."""
+        return f"{name}-hidden" if self.hidden else name
+
+    def inputs(self) -> dict[str, Any]:
+        """What an evaluation depends on."""
+        part = "train" if self.hidden else "val"
+        return {
+            f"data.{part}_annotations": self.truth.fingerprint,
+            f"data.{part}_images": images_sha256(self.truth, self.images),
+        }
+
+    def log_reading(self, job: Job, stage: str) -> None:
+        """Note that a validation set was read; nothing is to be noted of the training file."""
+        if not self.hidden:
+            job.run.log_validation_reading(stage, self.truth.path)
+
+
+def validation_set(job: Job) -> EvaluatedSet:
+    """The validation set with all its masks.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    data = require_split(job)
+    return EvaluatedSet(job.read(data.annotations, hide_unseen=False), data.images)
+
+
+def hidden_set(job: Job) -> EvaluatedSet:
+    """The classes that `data.hide` hides from training, in the training file.
+
+    Raises:
+        ConfigError: it hides none.
+    """
+    data = training_split(job)
+    truth = job.read_hidden(data.annotations)
+    return EvaluatedSet(truth, data.images, job.hidden(data.annotations))
+
+
+def require_split(job: Job) -> Split:
+    """Where the validation set is.
+
+    Raises:
+        ConfigError: nowhere.
+    """
+    data = validation_split(job)
+    if data is None:
+        raise ConfigError(
+            "data.val_annotations: got nothing, expected a COCO file to evaluate on (--val-annotations)"
+        )
+    return data
