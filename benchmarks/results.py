@@ -17,8 +17,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from deepmac_distill.evaluation.results import Evaluation, Retention, from_json, to_json
+from deepmac_distill.evaluation.results import Evaluation, from_json, to_json
 from deepmac_distill.evaluation.retention import ARMS
+from deepmac_distill.evaluation.retention_results import Retention
 from deepmac_distill.evaluation.splits import Split
 from deepmac_distill.experiments import appendix_b_table, latency, mask_head_table
 from deepmac_distill.experiments.run_record import RunRecord, record_of

@@ -13,11 +13,11 @@ from deepmac_distill.evaluation.results import (
     AveragePrecision,
     CocoStats,
     Evaluation,
-    Retention,
     from_json,
     read_result,
     to_json,
 )
+from deepmac_distill.evaluation.retention_results import Retention
 from deepmac_distill.evaluation.splits import BySplit
 from deepmac_distill.evaluation.summary import summarize
 

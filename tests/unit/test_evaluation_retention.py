@@ -14,15 +14,9 @@ from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
 from deepmac_distill.evaluation.average_precision import CocoTruth
 from deepmac_distill.evaluation.mask_iou import IOU_SCHEMA
-from deepmac_distill.evaluation.results import (
-    Interval,
-    Ratio,
-    RetentionFigures,
-    RetentionIoU,
-    from_json,
-    to_json,
-)
+from deepmac_distill.evaluation.results import Interval, Ratio, from_json, to_json
 from deepmac_distill.evaluation.retention import ARMS, retention_in_detections, retention_in_given_boxes
+from deepmac_distill.evaluation.retention_results import RetentionFigures, RetentionIoU
 from deepmac_distill.evaluation.splits import BySplit
 
 CLASSES = Classes(("cat", "dog", "fox"), (3, 5, 8), (True, False, False))

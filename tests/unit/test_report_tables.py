@@ -16,10 +16,9 @@ from deepmac_distill.evaluation.results import (
     PairedStat,
     PairedStats,
     Ratio,
-    Retention,
-    RetentionDetected,
 )
 from deepmac_distill.evaluation.retention import retention_in_given_boxes
+from deepmac_distill.evaluation.retention_results import Retention, RetentionDetected
 from deepmac_distill.evaluation.splits import BySplit
 from deepmac_distill.evaluation.summary import compare_given_boxes, summarize
 from deepmac_distill.report import tables

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 if TYPE_CHECKING:  # importing results costs start-up time that --help should not pay
-    from deepmac_distill.evaluation.results import Comparison, Evaluation, Report, Retention
+    from deepmac_distill.evaluation.results import Comparison, Evaluation, Report
+    from deepmac_distill.evaluation.retention_results import Retention
     from deepmac_distill.report.table import Table
 
 WIDTH_OF_FILES = 120  # where stdout is no terminal and COLUMNS is not set

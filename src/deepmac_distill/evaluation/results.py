@@ -1,4 +1,4 @@
-"""What an evaluation finds, as types: everything that a `summary.json` holds.
+"""What an evaluation finds, as types: everything that its `summary.json` holds.
 
 IoU and AP are fractions; None stands where there is nothing to average. The JSON of a result has the names
 of its fields as keys.
@@ -6,14 +6,12 @@ of its fields as keys.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from deepmac_distill.chain import Arm
 from deepmac_distill.errors import RunError
 from deepmac_distill.evaluation.splits import BySplit
 
@@ -213,47 +211,6 @@ class Ratio:
     low: float | None = None
     high: float | None = None
     undefined: str | None = None  # why there is no value
-
-
-@dataclass(frozen=True, slots=True)
-class RetentionFigures:
-    """One figure of three students: what their masks are worth."""
-
-    human_seen: float | None
-    pseudo: float | None
-    human_all: float | None
-    pseudo_minus_human_seen: Interval
-    human_all_minus_pseudo: Interval
-    human_all_minus_human_seen: Interval
-    retention: Ratio  # (pseudo - human_seen) / (human_all - human_seen)
-    pseudo_over_human_all: Ratio
-
-
-@dataclass(frozen=True, slots=True)
-class RetentionIoU:
-    """Masks in given boxes of the three students in one split."""
-
-    instances: int
-    classes: int
-    class_mean_iou: RetentionFigures
-    instance_mean_iou: RetentionFigures
-
-
-@dataclass(frozen=True, slots=True)
-class RetentionDetected:
-    """Mask AP of the three students; None where they do not detect, and for a split without classes."""
-
-    segm: BySplit[RetentionFigures | None] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """What the teacher's masks are worth to the student: `retention/summary.json`."""
-
-    arms: Mapping[Arm, str]  # the stage that trains each student
-    unseen_without_human_masks: tuple[str, ...]  # classes of which human_all is no upper bound
-    given_boxes: BySplit[RetentionIoU]
-    detected: RetentionDetected
 
 
 def to_json(result: object) -> Any:

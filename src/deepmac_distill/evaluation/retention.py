@@ -16,7 +16,8 @@ from deepmac_distill.chain import Arm
 from deepmac_distill.dataset.classes import Classes
 from deepmac_distill.evaluation.average_precision import CocoTruth, Detection, compare_average_precision
 from deepmac_distill.evaluation.means import Floats, Means, interval, known
-from deepmac_distill.evaluation.results import Interval, PairedStats, Ratio, RetentionFigures, RetentionIoU
+from deepmac_distill.evaluation.results import Interval, PairedStats, Ratio
+from deepmac_distill.evaluation.retention_results import RetentionFigures, RetentionIoU
 from deepmac_distill.evaluation.splits import BySplit, Split, split_classes
 from deepmac_distill.evaluation.summary import paired_ious
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from deepmac_distill.chain import CHAIN
 from deepmac_distill.config import DeepMacConfig, RoleConfig, load_pipeline
-from deepmac_distill.evaluation.results import Comparison, Evaluation, R, Report, Retention, read_result
+from deepmac_distill.evaluation.results import Comparison, Evaluation, R, Report, read_result
+from deepmac_distill.evaluation.retention_results import Retention
 from deepmac_distill.rundir import DONE
 
 

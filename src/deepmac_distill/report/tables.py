@@ -11,10 +11,9 @@ from deepmac_distill.evaluation.results import (
     MeanIoU,
     PairedDetections,
     PairedIoU,
-    Retention,
-    RetentionFigures,
     SplitIoU,
 )
+from deepmac_distill.evaluation.retention_results import Retention, RetentionFigures
 from deepmac_distill.evaluation.splits import BySplit
 from deepmac_distill.report.table import Cell, Column, Table, columns, names
 

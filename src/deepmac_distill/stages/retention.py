@@ -18,8 +18,9 @@ from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.dataset.views import Annotations, Truth, require_seen_masks
 from deepmac_distill.errors import ConfigError, DataError, RunError
 from deepmac_distill.evaluation.average_precision import CocoTruth
-from deepmac_distill.evaluation.results import Retention, RetentionDetected, read_result, to_json
+from deepmac_distill.evaluation.results import read_result, to_json
 from deepmac_distill.evaluation.retention import retention_in_detections, retention_in_given_boxes
+from deepmac_distill.evaluation.retention_results import Retention, RetentionDetected
 from deepmac_distill.files import sha256_of_file, write_json
 from deepmac_distill.stages.compare import MAX_AP_RESAMPLES, read_detections, read_ious
 from deepmac_distill.stages.evaluate import evaluate, require_validation
