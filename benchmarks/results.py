@@ -45,8 +45,8 @@ def chain_table(recorded: Any) -> str:
         (
             *names("model", "classes"),
             Column("instances", "count"),
-            *columns("percent", ("mask IoU in given boxes", "box as mask")),
-            *columns("points", ("model − box", "model − ellipse")),
+            *columns("percent", ("mask IoU in given boxes", "ellipse", "box as mask")),
+            *columns("points", ("model − ellipse", "model − box")),
             *columns("percent", ("mask AP", "box AP")),
         ),
         tuple(
@@ -70,8 +70,8 @@ def _chain_cells(found: Evaluation, split: Split) -> tuple[Cell, ...]:
     given, kinds = found.given_boxes[split], (found.detected.segm, found.detected.bbox)
     return (
         *(f"{split} ({given.classes})", given.instances),
-        *(given.class_mean_iou.model, given.class_mean_iou.box),
-        *(given.model_minus_box, given.model_minus_ellipse),
+        *(given.class_mean_iou.model, given.class_mean_iou.ellipse, given.class_mean_iou.box),
+        *(given.model_minus_ellipse, given.model_minus_box),
         *(kind and kind[split].AP for kind in kinds),  # of masks, of boxes
     )
 

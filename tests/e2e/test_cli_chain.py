@@ -481,10 +481,10 @@ def test_a_gate_that_fails_stops_the_chain_before_labeling_with_code_three(
     run_copy, deepmac, scenes_toml
 ) -> None:
     run = run_copy("pseudolabel", "select", "student", "evaluate-student", "report")
-    ended = deepmac("run", scenes_toml, "--out", run, "--set", "evaluation.min_lead_over_box=0.9")
+    ended = deepmac("run", scenes_toml, "--out", run, "--set", "evaluation.min_lead_over_ellipse=0.9")
     assert ended.code == 3
     last = ended.err.splitlines()[-1]
-    assert last.startswith("deepmac: ") and "points over the box on unseen classes" in last
+    assert last.startswith("deepmac: ") and "points over the ellipse on unseen classes" in last
     assert not (run / "pseudolabel").exists()
 
 

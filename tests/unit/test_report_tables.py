@@ -53,9 +53,16 @@ def headings(table: Table) -> list[str]:
 def test_given_boxes_are_shown_in_percent_with_the_lead_in_points() -> None:
     rows = tables.given_boxes_table(FOUND.given_boxes).texts()
     assert [row[0] for row in rows] == ["all", "seen", "unseen"]
-    assert rows[1][1:6] == ["1", "1", "90.0", "50.0", "60.0"]
-    assert rows[2][1:6] == ["1", "2", "75.0", "50.0", "60.0"]
-    assert rows[2][6].startswith("+25.0 [+") and rows[2][7].startswith("+15.0 [+")
+    assert rows[1][1:6] == ["1", "1", "90.0", "60.0", "50.0"]
+    assert rows[2][1:6] == ["1", "2", "75.0", "60.0", "50.0"]
+    assert rows[2][6].startswith("+15.0 [+") and rows[2][7].startswith("+25.0 [+")
+
+
+def test_the_headline_is_the_lead_over_the_ellipse_on_unseen_classes() -> None:
+    line = tables.headline(FOUND)
+    assert line is not None and line.startswith("unseen classes: mask IoU 75.0 % in given boxes, +15.0 [+")
+    assert "over the ellipse" in line and "\n" not in line
+    assert tables.headline(summarize(CLASSES, IOUS.slice(0, 1))) is None
 
 
 def test_classes_shown_elsewhere_have_a_row_where_there_are_any() -> None:
@@ -87,7 +94,7 @@ def test_what_was_not_measured_is_a_dash_or_absent() -> None:
     assert [row[:2] for row in rows] == [["masks", "all"], ["masks", "seen"], ["masks", "unseen"]]
     assert rows[0][2] == "25.0" and rows[0][7] == "–"
     assert tables.per_class_table(FOUND.per_class).texts()[1] == [
-        *("dog", "unseen", "2", "75.0", "50.0", "60.0", "–", "–"),
+        *("dog", "unseen", "2", "75.0", "60.0", "50.0", "–", "–"),
     ]
 
 
@@ -98,7 +105,7 @@ def test_sizes_have_a_row_each_in_each_split() -> None:
         ["all", "medium", "1"],
         ["all", "large", "1"],
     ]
-    assert rows[3] == ["seen", "small", "1", "90.0", "50.0", "60.0"]
+    assert rows[3] == ["seen", "small", "1", "90.0", "60.0", "50.0"]
     assert rows[4] == ["seen", "medium", "0", "–", "–", "–"]
 
 

@@ -17,6 +17,7 @@ from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.stages.sheet import EvaluatedMasks, Sheet, draw_sheet, worst_median_best
 
 SIDE = 300
+FLOOR = "ellipse in it: IoU 0.60"
 LARGE, SMALL = 40, 31  # sides of boxes on either side of the limit of 32 x 32 px
 
 
@@ -107,9 +108,8 @@ def evaluated(truth: Annotations, ious: dict[int, float]) -> EvaluatedMasks:
     row_of = {id: row for row, id in enumerate(truth.annotations["annotation_id"].to_pylist())}
     rows = pa.array([row_of[id] for id in ious], pa.int64())
     masks = pa.table({"row": rows, "rle_counts": pa.array([counts] * len(rows), pa.binary())})
-    return EvaluatedMasks.of(
-        truth, masks, pa.table({"row": rows, "iou": pa.array(ious.values(), pa.float64())})
-    )
+    measured = {"iou": pa.array(ious.values(), pa.float64()), "ellipse_iou": pa.array([0.6] * len(rows))}
+    return EvaluatedMasks.of(truth, masks, pa.table({"row": rows, **measured}))
 
 
 def captions(sheet: Sheet) -> list[str]:
@@ -139,9 +139,9 @@ def test_each_model_has_its_worst_median_and_best_unseen_mask_and_small_boxes_ar
     ]
     notes = [[panel.note for panel in row.columns.values()] for row in sheet.rows]
     assert notes[:3] == [
-        ["", "", "IoU 0.25", "IoU 0.70"],
-        ["", "", "IoU 0.50", "IoU 0.90"],
-        ["", "", "IoU 0.75", "IoU 0.80"],
+        [FLOOR, "", "IoU 0.25", "IoU 0.70"],
+        [FLOOR, "", "IoU 0.50", "IoU 0.90"],
+        [FLOOR, "", "IoU 0.75", "IoU 0.80"],
     ]
     assert notes[3:] == [notes[0], notes[2], notes[1]]
     assert sheet.note.endswith("unseen classes, boxes of 1024 px and more")
@@ -155,6 +155,7 @@ def test_a_row_shows_one_object_with_its_box_and_truth_on_its_image(tmp_path: Pa
     for row, id in zip(sheet.rows, (3, 2, 1), strict=True):
         assert list(row.columns) == ["given box", "truth", "teacher"]
         image = 2 if id == 3 else 1
+        assert row.columns["given box"].note == FLOOR
         assert row.image.shape == (SIDE, SIDE, 3) and (row.image[..., 2] == 60 * image).all()
         (given,), (true,), (found,) = (panel.overlays for panel in row.columns.values())
         x = 45 * (id - 1)

@@ -28,6 +28,8 @@ def print_evaluation(evaluation: Evaluation, per_class: bool = False) -> None:
     """What one evaluation found."""
     from deepmac_distill.report import tables
 
+    if line := tables.headline(evaluation):
+        _console().print(line, markup=False)
     print_table(tables.given_boxes_table(evaluation.given_boxes))
     if why := tables.why_nothing_is_unseen(evaluation):
         print(why)

@@ -73,6 +73,7 @@ RENAMED = {  # keys of earlier versions, refused with the name they have now
     "given_boxes_only": "gt_boxes_only",
     "initial_weights": "init_from",
     "min_box_fill_iou": "min_mask_bbox_iou",
+    "min_lead_over_box": "min_lead_over_ellipse",
 }
 
 

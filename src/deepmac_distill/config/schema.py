@@ -245,7 +245,7 @@ class EvaluationConfig:
     bootstrap: int = 1000  # resamples of the images behind each 95 % interval
     reference: bool = False  # average precision by pycocotools instead of hotcoco
     gt_boxes_only: bool = False  # masks in given boxes alone: no detection
-    min_lead_over_box: float = 0.0  # gate on the teacher's lead on unseen classes, a fraction; 0 = none
+    min_lead_over_ellipse: float = 0.0  # gate on the teacher's lead on unseen classes, a fraction; 0 = none
     sheet_of_each: int = 1  # how many worst, median and best masks of each model the contact sheet shows
 
     def __post_init__(self) -> None:

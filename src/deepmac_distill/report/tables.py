@@ -15,7 +15,7 @@ from deepmac_distill.evaluation.results import (
 )
 from deepmac_distill.evaluation.retention_results import Retention, RetentionFigures
 from deepmac_distill.evaluation.splits import BySplit
-from deepmac_distill.report.table import Cell, Column, Table, columns, names
+from deepmac_distill.report.table import Cell, Column, Table, columns, names, percent, points
 
 GIVEN_BOXES = "Mask IoU in given boxes, mean over classes (%)"
 DETECTED = "COCO average precision (%)"
@@ -29,13 +29,13 @@ def given_boxes_table(given_boxes: BySplit[SplitIoU]) -> Table:
         (
             *names("split"),
             *columns("count", ("classes", "instances")),
-            *columns("percent", ("model", "box", "ellipse")),
-            *columns("points", ("model − box", "model − ellipse")),
+            *columns("percent", ("model", "ellipse", "box")),
+            *columns("points", ("model − ellipse", "model − box")),
         ),
         tuple(
             (
                 *(split, row.classes, row.instances, *_means(row.class_mean_iou)),
-                *(row.model_minus_box, row.model_minus_ellipse),
+                *(row.model_minus_ellipse, row.model_minus_box),
             )
             for split, row in given_boxes.items()
         ),
@@ -49,7 +49,7 @@ def sizes_table(given_boxes: BySplit[SplitIoU]) -> Table:
         (
             *names("split", "size"),
             Column("instances", "count"),
-            *columns("percent", ("model", "box", "ellipse")),
+            *columns("percent", ("model", "ellipse", "box")),
         ),
         tuple(
             (split, size, row.instances, *_means(row.class_mean_iou))
@@ -89,7 +89,7 @@ def per_class_table(per_class: Sequence[ClassRow]) -> Table:
         (
             *names("class", "masks in training"),
             Column("instances", "count"),
-            *columns("percent", ("model IoU", "box IoU", "ellipse IoU", "mask AP", "box AP")),
+            *columns("percent", ("model IoU", "ellipse IoU", "box IoU", "mask AP", "box AP")),
         ),
         tuple(
             (
@@ -97,8 +97,8 @@ def per_class_table(per_class: Sequence[ClassRow]) -> Table:
                 _split_of(row),
                 row.instances,
                 row.model,
-                row.box,
                 row.ellipse,
+                row.box,
                 row.segm_AP,
                 row.bbox_AP,
             )
@@ -171,6 +171,18 @@ def retention_cells(row: RetentionFigures) -> tuple[Cell, ...]:
     return (*arms, *differences, row.retention, row.pseudo_over_human_all)
 
 
+def headline(evaluation: Evaluation) -> str | None:
+    """The figure to read first, in one line: masks of unseen classes over the ellipse; None without any."""
+    unseen = evaluation.given_boxes.unseen
+    if unseen.class_mean_iou.model is None:
+        return None
+    lead = points(unseen.model_minus_ellipse)
+    return (
+        f"unseen classes: mask IoU {percent(unseen.class_mean_iou.model)} % in given boxes, {lead} points "
+        "over the ellipse inscribed in the box"
+    )
+
+
 def why_nothing_is_unseen(evaluation: Evaluation) -> str | None:
     """One line that explains rows without figures for unseen classes; None where there are figures."""
     if evaluation.given_boxes.unseen.instances:
@@ -188,7 +200,7 @@ def why_nothing_is_unseen(evaluation: Evaluation) -> str | None:
 
 
 def _means(means: MeanIoU) -> tuple[float | None, float | None, float | None]:
-    return means.model, means.box, means.ellipse
+    return means.model, means.ellipse, means.box
 
 
 def _split_of(row: ClassRow) -> str:

@@ -117,15 +117,17 @@ def cut_for(job: Job, source: Source) -> float:
 
 
 def require_lead(job: Job, evaluation: Path) -> None:
-    """Stop before labeling when the teacher is not worth it: the gate of `evaluation.min_lead_over_box`.
+    """Stop before labeling when the teacher is not worth it: the gate of `evaluation.min_lead_over_ellipse`.
 
     Raises:
         GateError: the lead on unseen classes is below the gate.
     """
-    gate = job.pipeline.evaluation.min_lead_over_box
-    lead = read_evaluation(evaluation).given_boxes.unseen.model_minus_box.value
+    gate = job.pipeline.evaluation.min_lead_over_ellipse
+    lead = read_evaluation(evaluation).given_boxes.unseen.model_minus_ellipse.value
     if gate and (lead is None or lead < gate):
-        got = "no unseen masks to evaluate on" if lead is None else f"{100 * lead:.1f} points over the box"
+        got = (
+            "no unseen masks to evaluate on" if lead is None else f"{100 * lead:.1f} points over the ellipse"
+        )
         raise GateError(f"{evaluation}: teacher: {got} on unseen classes, expected at least {100 * gate:.1f}")
 
 

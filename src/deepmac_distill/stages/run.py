@@ -18,7 +18,7 @@ def run(job: Job) -> Report | None:
     stopped one goes on.
 
     Raises:
-        GateError: the teacher's lead over the box is below `evaluation.min_lead_over_box`.
+        GateError: the teacher's lead over the ellipse is below `evaluation.min_lead_over_ellipse`.
     """
     require_buildable(job, "teacher")
     require_buildable(job, "student")

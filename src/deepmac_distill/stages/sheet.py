@@ -28,13 +28,16 @@ class EvaluatedMasks:
 
     counts: pa.ChunkedArray  # (N,) compressed RLE, null where there is none
     iou: NDArray[np.float64]  # (N,) with the truth, NaN where the object was not evaluated
+    ellipse_iou: NDArray[np.float64]  # (N,) of the ellipse inscribed in the box, the floor; NaN likewise
 
     @classmethod
     def of(cls, truth: Truth, masks: pa.Table, ious: pa.Table) -> EvaluatedMasks:
-        """From tables with `row` of the truth: masks with `rle_counts`, IoUs with `iou`."""
-        dense = np.full(len(truth.annotations), np.nan)
-        dense[ious["row"].to_numpy()] = ious["iou"].to_numpy()
-        return cls(masks_by_row(truth, masks), dense)
+        """From tables with `row` of the truth: masks with `rle_counts`, IoUs with
+        `iou` and `ellipse_iou`.
+        """
+        dense = np.full((2, len(truth.annotations)), np.nan)
+        dense[:, ious["row"].to_numpy()] = [ious[name].to_numpy() for name in ("iou", "ellipse_iou")]
+        return cls(masks_by_row(truth, masks), *dense)
 
     def evaluated(self) -> NDArray[np.bool_]:
         """Objects with a mask and an IoU: (N,) bool."""
@@ -106,7 +109,8 @@ def draw_sheet(
             row = int(rows[pick.index])
             caption = f"{heading}: {pick.place}, rank {pick.rank} of {len(rows)} {kind} by IoU"
             panels = {other: _panel(theirs, row) for other, theirs in found.items()}
-            sheet.append(_row(truth, images, row, panels, f"{caption}: {names[pick.index]}"))
+            floor = f"ellipse in it: IoU {masks.ellipse_iou[row]:.2f}"
+            sheet.append(_row(truth, images, row, panels, f"{caption}: {names[pick.index]}", floor))
     return Sheet(sheet, note)
 
 
@@ -125,7 +129,9 @@ def _ranked(
     return np.flatnonzero(large if large.any() else shown), kind, note
 
 
-def _row(truth: Truth, images: ImageStore, row: int, panels: Mapping[str, Panel], caption: str) -> SheetRow:
+def _row(
+    truth: Truth, images: ImageStore, row: int, panels: Mapping[str, Panel], caption: str, floor: str
+) -> SheetRow:
     entry = truth.annotations.slice(row, 1).to_pylist()[0]
     (height, width), box = truth.image_sizes()[row].tolist(), tuple(truth.boxes_xyxy()[row].tolist())
     true_mask = mask_rle(entry["polygons"], entry["rle_counts"], height, width)["counts"]
@@ -134,7 +140,7 @@ def _row(truth: Truth, images: ImageStore, row: int, panels: Mapping[str, Panel]
     return SheetRow(
         image=images.read(name).permute(1, 2, 0).numpy(),
         columns={
-            "given box": Panel([Overlay(color_of(0), box=box)]),
+            "given box": Panel([Overlay(color_of(0), box=box)], floor),
             "truth": Panel([Overlay(color_of(0), true_mask)]),
             **panels,
         },
