@@ -6,12 +6,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from deepmac_distill.config import DeepMacConfig
+from deepmac_distill.models.backbones import STRIDE_PX
 from deepmac_distill.models.blocks import BatchNorm
 from deepmac_distill.models.build import build_model
+from deepmac_distill.models.centernet import CenterHeads, Peaks, find_peaks
 from deepmac_distill.models.deepmac import DeepMac, mask_loss, masked_instances
-from deepmac_distill.structures import Batch, Instances
+from deepmac_distill.structures import Batch, Detections, Instances
 
 NARROW = {
     "backbone": "tiny",
@@ -196,6 +200,52 @@ def test_losses_stay_in_float32_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         losses = narrow()(make_batch([[True, False], [True]]))
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
+
+
+def equal_neighbors(found: Detections) -> int:
+    """Pairs of detections of one class and one score whose centers are in neighboring cells."""
+    centers = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
+    near = torch.cdist(centers, centers, p=torch.inf) < 2 * STRIDE_PX
+    for facts in (found.image_index, found.class_index, found.scores):
+        near &= facts[:, None] == facts
+    return int(near.triu(1).sum())
+
+
+def test_bfloat16_makes_no_second_peak_beside_a_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a smooth image, whose neighboring cells are alike. Autocast on a CPU rounds as it does on a GPU."""
+    model = narrow().eval()
+    blurred = F.interpolate(
+        torch.rand(2, 3, 8, 8, generator=torch.manual_seed(0)), (128, 128), mode="bicubic"
+    )
+    images, sizes = (blurred.clamp(0, 1) * 255).to(torch.uint8), torch.full((2, 2), 128)
+
+    def found() -> int:
+        with torch.autocast("cpu", torch.bfloat16):
+            return equal_neighbors(model.detect(images, sizes, 1000))
+
+    assert equal_neighbors(model.detect(images, sizes, 1000)) == found() == 0
+
+    def rounded(self: CenterHeads, features: Tensor, inside: Tensor, number: int) -> Peaks:
+        return find_peaks(self.heatmap(features).float().sigmoid() * inside, number)
+
+    monkeypatch.setattr(CenterHeads, "peaks", rounded)
+    assert found() > 5  # what is mended
+
+
+def test_boxes_keep_their_precision_under_autocast() -> None:
+    """A box of some 200 cells: bfloat16 would round its sides to whole cells."""
+    heads = CenterHeads(8, 8, 3)
+    torch.nn.init.constant_(heads.size.output.bias, 200.3)
+    features, image_index, cells = (
+        torch.randn(1, 8, 9, 9),
+        torch.zeros(4, dtype=int),
+        torch.tensor([[4, 4]] * 4),
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        found = heads.boxes_at(features.bfloat16(), image_index, cells)
+    exact = heads.boxes_at(features.bfloat16().float(), image_index, cells)
+    assert all(torch.equal(a, b) for a, b in zip(found, exact, strict=True))
+    assert not torch.equal(exact[0], exact[0].bfloat16().float())
 
 
 def test_one_value_per_channel_is_normalized_by_running_statistics() -> None:

@@ -118,7 +118,7 @@ def test_steps_are_logged_with_every_loss_and_the_rate_they_were_made_with(tmp_p
     fit(tmp_path)
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == [0, 10, 11]
-    assert all(record.keys() == {"step", "lr", "mask", "center"} for record in records)
+    assert all(record.keys() == {"step", "lr", "grad_norm", "mask", "center"} for record in records)
     assert records[0]["lr"] == pytest.approx(0.05 / 2)  # step 0 of a warm-up of two
 
 
@@ -174,6 +174,72 @@ def test_two_batches_of_four_have_the_gradient_of_the_mean_over_eight(tmp_path: 
 
 def test_a_gradient_is_clipped_to_the_norm_that_was_asked_for(tmp_path: Path) -> None:
     assert one_step(tmp_path, max_grad_norm=0.125) == pytest.approx(0.125, rel=1e-5)
+
+
+class Steep(nn.Module):
+    """One weight whose gradient is what the pass says."""
+
+    def __init__(self, gradients: list[float]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.gradients = iter(gradients)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        return {"mask": self.weight * next(self.gradients)}
+
+
+class Notes(Silent):
+    """Keeps what a user would read."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def train_steep(folder: Path, gradients: list[float], **changed: Any) -> list[str]:
+    model, notes = Steep(gradients), Notes()
+    optimizer = torch.optim.SGD([{"params": model.parameters(), "lr": 1e-9, "initial_lr": 1e-9}])
+    steps = len(gradients)
+    schedule, plain = make_schedule("constant", steps, 0), settings(steps=steps, **changed)
+    train(model, batches_from, optimizer, schedule, plain, CPU, folder, notes)
+    return notes.texts
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.5])
+def test_the_largest_gradient_since_the_last_line_is_logged_as_it_was_before_clipping(
+    tmp_path: Path, limit: float
+) -> None:
+    assert train_steep(tmp_path, [3.0, -7.0, 2.0, *[1.0] * 9, 4.0], max_grad_norm=limit) == []
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(r["step"], r["grad_norm"]) for r in records] == [(0, 3.0), (10, 7.0), (12, 4.0)]
+
+
+def test_a_gradient_that_jumps_is_noted_and_one_that_falls_is_not(tmp_path: Path) -> None:
+    falling = [1000.0 / (1 + step) for step in range(60)]
+    assert train_steep(_folder(tmp_path / "falls"), falling) == []
+    (note,) = train_steep(_folder(tmp_path / "jumps"), [*[1.0] * 40, 5e6, *[1.0] * 20, 5e6])
+    assert note.startswith("step 40: gradient norm 5e+06, where the median of 41 steps is 1;")
+    (note,) = train_steep(_folder(tmp_path / "at once"), [5e6, *[2.0] * 40])
+    assert note.startswith("step 0: gradient norm 5e+06, where the median of 20 steps is 2;")
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_a_weight(tmp_path: Path) -> None:
+    class Root(nn.Module):
+        """At zero the square root is zero and its slope is not finite."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(()))
+
+        def forward(self, batch: Batch) -> dict[str, Tensor]:
+            return {"mask": self.weight.sqrt()}
+
+    model = Root()
+    with pytest.raises(DivergedError, match="step 0: gradient norm inf; expected finite"):
+        fit(tmp_path, model, max_grad_norm=1.0)
+    assert model.weight.item() == 0
 
 
 def test_the_average_is_what_is_reported_where_there_is_one(tmp_path: Path) -> None:

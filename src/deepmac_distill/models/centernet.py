@@ -58,13 +58,31 @@ class CenterHeads(nn.Module):
 
         Sizes and offsets are read and computed at the center cells only, so only there is work done.
         """
-        patches = patches_at(features, targets.image_index, targets.cells)
         boxes = max(len(targets.cells), 1)
+        sizes, offsets = self.boxes_at(features, targets.image_index, targets.cells)
         return {
             "center": focal_loss(self.heatmap(features), targets.heatmap, targets.inside) / boxes,
-            "size": (self.size.at(patches).float() - targets.sizes).abs().sum() / boxes,
-            "offset": (self.offset.at(patches).float() - targets.offsets).abs().sum() / boxes,
+            "size": (sizes - targets.sizes).abs().sum() / boxes,
+            "offset": (offsets - targets.offsets).abs().sum() / boxes,
         }
+
+    def peaks(self, features: Tensor, inside: Tensor, max_detections: int) -> Peaks:
+        """The best peaks of each image among the cells `inside`, (B, 1, H, W) bool.
+
+        In float32 under autocast too: in bfloat16 neighbors round to the same score, and both are peaks.
+        """
+        with _float32(features):
+            probs = self.heatmap(features.float()).sigmoid()
+        return find_peaks(probs * inside, max_detections)
+
+    def boxes_at(self, features: Tensor, image_index: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 2) heights and widths, and (N, 2) offsets (y, x), of the boxes centered in N cells.
+
+        In float32 under autocast too: above 128 cells the numbers of bfloat16 are a whole cell apart.
+        """
+        with _float32(features):
+            patches = patches_at(features, image_index, cells).float()
+            return self.size.at(patches), self.offset.at(patches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +105,10 @@ class Peaks:
     class_index: Tensor  # (D,) int64
     cells: Tensor  # (D, 2) int64, y x
     scores: Tensor  # (D,) float32
+
+
+def _float32(features: Tensor) -> torch.autocast:
+    return torch.autocast(features.device.type, enabled=False)
 
 
 def center_targets(batch: Batch, num_classes: int) -> CenterTargets:

@@ -24,7 +24,6 @@ from deepmac_distill.models.centernet import (
     boxes_of,
     cells_inside,
     center_targets,
-    find_peaks,
     patches_at,
 )
 from deepmac_distill.models.mask_heads import FullyConnectedMaskHead, MaskHead
@@ -165,9 +164,8 @@ class DeepMac(nn.Module):
             raise ValueError("DeepMac.detect: this model has no detection heads")
         features = self.backbone(images)[-1]
         inside = cells_inside(image_sizes, *features.shape[-2:])
-        peaks = find_peaks(center.heatmap(features).float().sigmoid() * inside, max_detections)
-        patches = patches_at(features, peaks.image_index, peaks.cells)
-        sizes, offsets = center.size.at(patches).float(), center.offset.at(patches).float()
+        peaks = center.peaks(features, inside, max_detections)
+        sizes, offsets = center.boxes_at(features, peaks.image_index, peaks.cells)
         boxes = boxes_of(peaks.cells, sizes, offsets, image_sizes[peaks.image_index])
         masks = self._mask_probs(features, boxes, peaks.image_index)
         return Detections(peaks.image_index, boxes, peaks.class_index, peaks.scores, masks)

@@ -15,6 +15,7 @@ from deepmac_distill.progress import Progress
 from deepmac_distill.structures import Batch
 from deepmac_distill.training.checkpoint import Stateful, TrainingState
 from deepmac_distill.training.ema import averaged
+from deepmac_distill.training.gradient_norms import GradientNorms
 from deepmac_distill.training.metrics_log import MetricsLog
 from deepmac_distill.training.schedule import Schedule
 
@@ -50,11 +51,11 @@ def train(
     from there, with the bits of a training that was not stopped (CPU, same threads).
 
     Raises:
-        DivergedError: a loss is not finite; names each term and the step.
+        DivergedError: a loss or the gradient is not finite; names each term and the step.
     """
     model.to(device).train()
-    average = averaged(model, settings.ema_decay) if settings.ema_decay else None
-    parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer}
+    average, norms = averaged(model, settings.ema_decay) if settings.ema_decay else None, GradientNorms()
+    parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "gradient_norms": norms}
     if average:
         parts["average"] = average
     state = TrainingState(folder / "state.pt", parts)
@@ -70,14 +71,15 @@ def train(
                 group["lr"] = base_lr * schedule(step)
             optimizer.zero_grad(set_to_none=True)
             losses = _accumulate_gradients(model, batches, settings, device, step)
-            if settings.max_grad_norm:
-                nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+            if jump := norms.add(step, _limit_gradient(model, settings.max_grad_norm, step)):
+                progress.note(jump)
             optimizer.step()
             if average:
                 average.update_parameters(model)
             figures = {name: value / settings.gradient_accumulation_steps for name, value in losses.items()}
             if step % LOG_EVERY_STEPS == 0 or step == settings.steps - 1:
-                log.write(step, lr=max(group["lr"] for group in optimizer.param_groups), **figures)
+                lr = max(group["lr"] for group in optimizer.param_groups)
+                log.write(step, lr=lr, grad_norm=norms.take_largest(), **figures)
             bar.advance(1, loss=sum(figures.values()))
             if (step + 1) % settings.checkpoint_every == 0:
                 state.save(step + 1)
@@ -133,3 +135,18 @@ def _accumulate_gradients(
         torch.autograd.backward(total / settings.gradient_accumulation_steps)
         sums = {name: sums.get(name, 0.0) + value for name, value in values.items()}
     return sums
+
+
+def _limit_gradient(model: nn.Module, max_norm: float, step: int) -> float:
+    """Clip the gradient to `max_norm`, if that is above 0; returns the norm that it had.
+
+    Raises:
+        DivergedError: it is not finite, so that the step would destroy the weights.
+    """
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    if not norm.isfinite():
+        raise DivergedError(f"step {step}: gradient norm {float(norm):g}; expected finite; try a lower lr")
+    if max_norm:
+        nn.utils.clip_grads_with_norm_(model.parameters(), max_norm, norm)
+    return float(norm)
