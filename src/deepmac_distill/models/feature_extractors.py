@@ -20,6 +20,7 @@ from deepmac_distill.models.backbones import (
     HourglassBackbone,
 )
 from deepmac_distill.models.blocks import ConvBlock, ResidualBlock, init_glorot
+from deepmac_distill.models.efficientnet_lite import EfficientNetLite0
 
 _STRIDES = (4, 8, 16, 32)
 
@@ -105,14 +106,21 @@ def resnet_extractor(name: str) -> Extractor:
     return Extractor(features, features.channels)
 
 
-def timm_extractor(
-    name: str, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
-) -> Extractor:
+def lite_extractor(mean: Sequence[float], std: Sequence[float]) -> Extractor:
+    """EfficientNet-Lite0, without weights and without timm.
+
+    Args:
+        mean, std: of RGB pixels on the scale 0 to 255, of the weights that follow.
+    """
+    features = EfficientNetLite0()
+    return Extractor(features, features.channels, mean, std)
+
+
+def timm_extractor(name: str) -> Extractor:
     """Any timm model with maps at strides 4, 8, 16 and 32, without weights.
 
     Args:
         name: as timm knows it.
-        mean, std: of RGB pixels on the scale 0 to 255; timm's for that model where not given.
 
     Raises:
         ConfigError: timm is not installed, does not know the name, or the model has other strides.
@@ -130,9 +138,7 @@ def timm_extractor(
         )
     indices = [strides.index(stride) for stride in _STRIDES]
     features = timm.create_model(name, features_only=True, out_indices=indices)
-    own = features.pretrained_cfg
-    mean = [255 * value for value in own["mean"]] if mean is None else mean
-    std = [255 * value for value in own["std"]] if std is None else std
+    mean, std = ([255 * value for value in features.pretrained_cfg[key]] for key in ("mean", "std"))
     return Extractor(features, tuple(features.feature_info.channels()), mean, std)
 
 
