@@ -21,10 +21,10 @@ from deepmac_distill.evaluation.results import (
     Interval,
     MeanIoU,
     SizeIoU,
-    Sizes,
     SplitIoU,
     to_json,
 )
+from deepmac_distill.evaluation.sizes import BySize
 from deepmac_distill.evaluation.splits import BySplit
 from deepmac_distill.experiments import appendix_b_table
 from deepmac_distill.experiments.appendix_b import RUNS, Runs, Step, plan
@@ -206,7 +206,7 @@ def summary(iou: float, ap: float | None) -> dict[str, Any]:
     def given_boxes(share: float) -> SplitIoU:
         means = MeanIoU(iou * share, 0.5, 0.5)
         size, nothing = SizeIoU(means, means, 1, 1), Interval(None)
-        return SplitIoU(means, means, 1, 1, 0.0, nothing, nothing, nothing, Sizes(size, size, size))
+        return SplitIoU(means, means, 1, 1, 0.0, nothing, nothing, nothing, BySize(size, size, size))
 
     def detected(share: float) -> CocoStats:
         return CocoStats(*[(ap or 0) * share] * 12, instances=1, ignored=0)

@@ -3,9 +3,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -257,6 +259,14 @@ def naive_iou(a: np.ndarray, b: np.ndarray) -> float:
     return float((a & b).sum() / (a | b).sum())
 
 
+def naive_boundary(mask: np.ndarray) -> np.ndarray:
+    """Pixels of a mask that a square of rings around reaches outside it, or outside the image."""
+    distance = max(round(0.02 * math.hypot(*mask.shape)), 1)
+    square = np.ones((2 * distance + 1,) * 2, np.uint8)
+    padded = np.pad(mask.astype(np.uint8), distance)
+    return mask & (cv2.erode(padded, square)[distance:-distance, distance:-distance] == 0)
+
+
 def check_ious(path: Path) -> None:
     """Every IoU of `given_box_ious` against full-size arrays decoded by pycocotools."""
     truth = Dataset.open(path, seen="all").for_evaluation()
@@ -285,6 +295,9 @@ def check_ious(path: Path) -> None:
         ellipse = ((2 * x - x1 - x2) / (x2 - x1)) ** 2 + ((2 * y - y1 - y2) / (y2 - y1)) ** 2 < 1
         found = [row[key] for key in ("iou", "box_baseline_iou", "ellipse_iou")]
         assert found == [naive_iou(m, expected) for m in (mask, box, ellipse)]
+        edges = [row[key] for key in ("boundary_iou", "box_boundary_iou", "ellipse_boundary_iou")]
+        edge = naive_boundary(expected)
+        assert edges == [naive_iou(naive_boundary(m), edge) for m in (mask, box, ellipse)]
         assert row["area"] == expected.sum()
 
 

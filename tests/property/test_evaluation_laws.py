@@ -12,7 +12,7 @@ from deepmac_distill.evaluation.summary import compare_given_boxes, summarize_gi
 
 CLASSES = Classes(("a", "b", "c"), (1, 2, 3), (True, False, False))
 fractions = st.floats(0, 1)
-row = st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 20000), fractions, fractions, fractions)
+row = st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 20000), *[fractions] * 6)
 rows = st.lists(row, min_size=1, max_size=25)
 few = settings(max_examples=40, deadline=None)
 

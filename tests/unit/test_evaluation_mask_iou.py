@@ -76,11 +76,14 @@ def test_iou_is_intersection_over_union_in_image_pixels(truth: Annotations) -> N
     assert ious["outside_box"].to_pylist() == [0, 0, 0]
     assert ious["iou"].to_pylist() == [50 / 100, 25 / 50, 50 / 100]
     assert ious["box_baseline_iou"].to_pylist() == [1.0, 0.25, 1.0]
+    # Boundaries are a pixel wide here: 26 pixels of the half, 36 of the whole square, 18 of both.
+    assert ious["boundary_iou"].to_pylist()[::2] == [18 / (26 + 36 - 18)] * 2
+    assert ious["box_boundary_iou"].to_pylist()[::2] == [1.0, 1.0]
 
 
 def test_missing_prediction_counts_zero_and_keeps_its_baselines(truth: Annotations) -> None:
     ious = given_box_ious(truth, predictions({2: None}))
-    assert ious["iou"].to_pylist() == [0.0, 0.0, 0.0]
+    assert ious["iou"].to_pylist() == ious["boundary_iou"].to_pylist() == [0.0, 0.0, 0.0]
     assert ious["box_baseline_iou"].to_pylist() == [1.0, 0.25, 1.0]
     assert 0.74 < ious["ellipse_iou"][0].as_py() < 0.82  # a disk fills pi / 4 of its square
 

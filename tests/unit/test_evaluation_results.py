@@ -22,7 +22,7 @@ from deepmac_distill.evaluation.splits import BySplit
 from deepmac_distill.evaluation.summary import summarize
 
 CLASSES = Classes(("cat", "dog"), (1, 2), (True, False))
-ROW = [[0], [1], [1], [2], [100], [0.1 + 0.2], [0.5], [0.6], [0]]
+ROW = [[0], [1], [1], [2], [100], [0.1 + 0.2], [0.5], [0.6], [0.3], [0.2], [0.25], [0]]
 IOUS = pa.table([pa.array(c, f.type) for c, f in zip(ROW, IOU_SCHEMA, strict=True)], IOU_SCHEMA)
 STATS = CocoStats(*[1 / 3] * 11, None, instances=2, ignored=0)
 FOUND = summarize(CLASSES, IOUS, segm=AveragePrecision(BySplit(STATS, STATS, STATS), (None, 1 / 3)))
@@ -39,6 +39,19 @@ def test_an_evaluation_of_before_there_was_a_split_shown_elsewhere_is_read() -> 
     for row in plain["per_class"]:
         del row["shown_elsewhere"]
     assert from_json(plain, Evaluation, "here") == FOUND
+
+
+def test_an_evaluation_of_before_boundaries_were_measured_is_read() -> None:
+    plain = to_json(FOUND)
+    for split in ("all", "seen", "unseen"):
+        del plain["given_boxes"][split]["boundary"]
+        for size in plain["given_boxes"][split]["by_size"].values():
+            del size["boundary"], size["model_minus_ellipse"]
+    for row in plain["per_class"]:
+        del row["boundary"]
+    found = from_json(plain, Evaluation, "here")
+    assert found.given_boxes.all.boundary is None and found.given_boxes.all.by_size.small.boundary is None
+    assert found.given_boxes.all.model == FOUND.given_boxes.all.model
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,8 @@ def table(rows: list[tuple[int, int, float]]) -> pa.Table:
     """Rows of (image, category, IoU)."""
     images, categories, ious = zip(*rows, strict=True) if rows else ((), (), ())
     n = len(rows)
-    columns = [range(n), range(n), images, categories, [100] * n, ious, [0.5] * n, [0.6] * n, [0] * n]
+    masks, boundaries = [ious, [0.5] * n, [0.6] * n], [[0.4] * n, [0.2] * n, [0.3] * n]
+    columns = [range(n), range(n), images, categories, [100] * n, *masks, *boundaries, [0] * n]
     return pa.table([pa.array(list(c), f.type) for c, f in zip(columns, IOU_SCHEMA, strict=True)], IOU_SCHEMA)
 
 

@@ -27,7 +27,8 @@ def table(rows: list[tuple[int, int, float]]) -> pa.Table:
     """Rows of (image, category, IoU); the box scores 0.5 and the ellipse 0.6 throughout."""
     images, categories, ious = zip(*rows, strict=True) if rows else ((), (), ())
     n = len(rows)
-    columns = [range(n), range(n), images, categories, [100] * n, ious, [0.5] * n, [0.6] * n, [0] * n]
+    masks, boundaries = [ious, [0.5] * n, [0.6] * n], [[0.4] * n, [0.2] * n, [0.3] * n]
+    columns = [range(n), range(n), images, categories, [100] * n, *masks, *boundaries, [0] * n]
     return pa.table([pa.array(list(c), f.type) for c, f in zip(columns, IOU_SCHEMA, strict=True)], IOU_SCHEMA)
 
 
@@ -56,6 +57,38 @@ def test_sizes_are_those_of_coco() -> None:
     sizes = summarize_given_boxes(ious, CLASSES).all.by_size
     assert [sizes.small.instances, sizes.medium.instances, sizes.large.instances] == [1, 2, 1]
     assert sizes.medium.class_mean_iou.model == pytest.approx(0.25)
+
+
+def with_boundaries(ious: pa.Table, values: list[float], areas: list[int]) -> pa.Table:
+    for name, column in (("boundary_iou", values), ("area", areas)):
+        ious = ious.set_column(ious.schema.get_field_index(name), name, pa.array(column))
+    return ious
+
+
+def test_boundaries_are_averaged_as_masks_are() -> None:
+    ious = with_boundaries(table([(1, 3, 0.9), (1, 5, 0.2), (2, 5, 0.4)]), [0.5, 0.1, 0.3], [9, 9, 5000])
+    found = summarize_given_boxes(ious, CLASSES, 50)
+    assert found.all.boundary.class_mean_iou == MeanIoU(*map(pytest.approx, (0.35, 0.2, 0.3)))
+    assert found.all.boundary.instance_mean_iou.model == pytest.approx(0.3)
+    assert found.unseen.boundary.model_minus_ellipse.value == pytest.approx(-0.1)
+    assert found.unseen.boundary.model.low <= 0.2 <= found.unseen.boundary.model.high
+    assert found.all.by_size.small.boundary.class_mean_iou.model == pytest.approx(0.3)
+    assert found.all.by_size.small.model_minus_ellipse.value == pytest.approx((0.9 + 0.2) / 2 - 0.6)
+    rows = summarize(CLASSES, ious, resamples=0).per_class
+    assert [row.boundary for row in rows] == [0.5, pytest.approx(0.2), None, None]
+
+
+def test_boundary_and_size_of_two_models_are_paired_too() -> None:
+    one = with_boundaries(table([(1, 3, 0.9), (1, 3, 0.2), (2, 5, 0.4)]), [0.5, 0.1, 0.3], [9, 5000, 9])
+    two = with_boundaries(table([(1, 3, 0.6), (1, 3, 0.2), (2, 5, 0.4)]), [0.4, 0.2, 0.3], [9, 5000, 9])
+    found = compare_given_boxes(one, two, CLASSES, 50)
+    assert found.seen.a_minus_b.value == pytest.approx(0.15)
+    assert found.seen.boundary.class_mean_iou == Pair(pytest.approx(0.3), pytest.approx(0.3))
+    sizes = found.seen.by_size
+    assert (sizes.small.instances, sizes.medium.instances, sizes.large.instances) == (1, 1, 0)
+    assert sizes.small.mask.a_minus_b.value == pytest.approx(0.3)
+    assert sizes.medium.boundary.a_minus_b.value == pytest.approx(-0.1)
+    assert sizes.large.mask.a_minus_b == Interval(None)
 
 
 def test_interval_is_that_of_a_naive_bootstrap_over_images() -> None:
@@ -140,7 +173,7 @@ def test_a_summary_has_a_row_for_every_class() -> None:
     result = summarize(CLASSES, table([(1, 3, 0.9)]), segm=SEGM)
     assert result.detected == Detected(segm=SEGM.splits, bbox=None)
     assert [row.name for row in result.per_class] == list(CLASSES.names)
-    assert result.per_class[0] == ClassRow("cat", 3, True, 1, 0.9, 0.5, 0.6, segm_AP=0.1, bbox_AP=None)
+    assert result.per_class[0] == ClassRow("cat", 3, True, 1, 0.9, 0.5, 0.6, 0.1, None, boundary=0.4)
     assert result.per_class[1].model is None and result.per_class[1].segm_AP == 0.2
 
 

@@ -34,6 +34,9 @@ ROWS = [
     [0.9, 0.8, 0.7],
     [0.5, 0.4, 0.6],
     [0.6, 0.6, 0.6],
+    [0.8, 0.5, 0.3],
+    [0.3, 0.1, 0.2],
+    [0.4, 0.3, 0.1],
     [0, 50, 0],
 ]
 IOUS = pa.table([pa.array(c, f.type) for c, f in zip(ROWS, IOU_SCHEMA, strict=True)], IOU_SCHEMA)
@@ -94,7 +97,7 @@ def test_what_was_not_measured_is_a_dash_or_absent() -> None:
     assert [row[:2] for row in rows] == [["masks", "all"], ["masks", "seen"], ["masks", "unseen"]]
     assert rows[0][2] == "25.0" and rows[0][7] == "–"
     assert tables.per_class_table(FOUND.per_class).texts()[1] == [
-        *("dog", "unseen", "2", "75.0", "60.0", "50.0", "–", "–"),
+        *("dog", "unseen", "2", "75.0", "60.0", "50.0", "40.0", "–", "–"),
     ]
 
 
@@ -105,8 +108,17 @@ def test_sizes_have_a_row_each_in_each_split() -> None:
         ["all", "medium", "1"],
         ["all", "large", "1"],
     ]
-    assert rows[3] == ["seen", "small", "1", "90.0", "60.0", "50.0"]
-    assert rows[4] == ["seen", "medium", "0", "–", "–", "–"]
+    lead = "+30.0 [+30.0, +30.0]"
+    assert rows[3] == ["seen", "small", "1", "90.0", "60.0", "50.0", lead, "80.0", "40.0"]
+    assert rows[4] == ["seen", "medium", "0", *["–"] * 6]
+
+
+def test_boundaries_have_a_row_a_split_and_none_where_they_were_not_measured() -> None:
+    rows = tables.boundary_table(FOUND.given_boxes).texts()
+    assert [row[0] for row in rows] == ["all", "seen", "unseen"]
+    assert rows[1][1:] == ["80.0", "40.0", "30.0", "+40.0 [+40.0, +40.0]"]
+    before = FOUND.given_boxes.map(lambda split: replace(split, boundary=None))
+    assert tables.boundary_table(before).rows == ()
 
 
 def test_two_models_stand_side_by_side_under_their_names() -> None:
@@ -114,6 +126,19 @@ def test_two_models_stand_side_by_side_under_their_names() -> None:
     table = tables.comparison_table(compare_given_boxes(IOUS, other, CLASSES), "student", "teacher")
     assert headings(table)[3:] == ["student", "teacher", "student − teacher"]
     assert table.texts()[1][3:5] == ["90.0", "50.0"] and table.texts()[1][5].startswith("+40.0 [")
+
+
+def test_boundaries_and_sizes_of_two_models_stand_side_by_side() -> None:
+    other = with_ious(IOUS["box_baseline_iou"].to_pylist())
+    found = compare_given_boxes(IOUS, other, CLASSES)
+    assert tables.boundary_comparison_table(found, "a", "b").texts()[1][:3] == ["seen", "80.0", "80.0"]
+    rows = tables.size_comparison_table(found, "a", "b").texts()
+    assert rows[3] == ["mask", "seen", "small", "1", "90.0", "50.0", "+40.0 [+40.0, +40.0]"]
+    assert rows[4] == ["mask", "seen", "medium", "0", "–", "–", "–"]
+    assert [row[0] for row in rows] == ["mask"] * 9 + ["boundary"] * 9
+    before = found.map(lambda split: replace(split, boundary=None, by_size=None))
+    for table in (tables.boundary_comparison_table, tables.size_comparison_table):
+        assert table(before, "a", "b").rows == ()
 
 
 def test_a_comparison_of_detections_names_both_models_and_their_difference() -> None:

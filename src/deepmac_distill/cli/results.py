@@ -33,6 +33,7 @@ def print_evaluation(evaluation: Evaluation, per_class: bool = False) -> None:
     print_table(tables.given_boxes_table(evaluation.given_boxes))
     if why := tables.why_nothing_is_unseen(evaluation):
         print(why)
+    _print_unless_empty(tables.boundary_table(evaluation.given_boxes))
     print_table(tables.sizes_table(evaluation.given_boxes))
     if evaluation.detected.segm:
         print_table(tables.detected_table(evaluation.detected))
@@ -52,6 +53,8 @@ def print_comparison(comparison: Comparison, a: str, b: str) -> None:
     from deepmac_distill.report import tables
 
     print_table(tables.comparison_table(comparison.given_boxes, a, b))
+    _print_unless_empty(tables.boundary_comparison_table(comparison.given_boxes, a, b))
+    _print_unless_empty(tables.size_comparison_table(comparison.given_boxes, a, b))
     if comparison.detected:
         print_table(tables.detection_comparison_table(comparison.detected, a, b))
 
@@ -63,6 +66,12 @@ def print_table(table: Table) -> None:
     width = _console().width
     for part in rich_tables(table, width):
         _console(max(width, table_width(part))).print(part)
+
+
+def _print_unless_empty(table: Table) -> None:
+    """What an earlier version did not measure has no table."""
+    if table.rows:
+        print_table(table)
 
 
 def _console(width: int | None = None) -> Console:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from deepmac_distill.dataset.masks import mask_rle
 from deepmac_distill.dataset.views import Truth
 from deepmac_distill.errors import DataError
+from deepmac_distill.geometry.boundary import mask_boundary, patch_iou
 from deepmac_distill.geometry.rle import encode_boxes, encode_ellipses
 
 IOU_SCHEMA = pa.schema(
@@ -25,6 +26,9 @@ IOU_SCHEMA = pa.schema(
         ("iou", pa.float64()),
         ("box_baseline_iou", pa.float64()),
         ("ellipse_iou", pa.float64()),
+        ("boundary_iou", pa.float64()),  # this and the next two as the three above, of the boundaries alone
+        ("box_boundary_iou", pa.float64()),
+        ("ellipse_boundary_iou", pa.float64()),
         ("outside_box", pa.int64()),  # pixels of the truth that no mask inside the given box can reach
     ]
 )
@@ -38,7 +42,9 @@ def given_box_ious(truth: Truth, predicted: pa.Table) -> pa.Table:
     the IoU of an empty prediction 0/0; a teacher's mask is no truth). A missing or null prediction counts 0.
     `box_baseline_iou` and `ellipse_iou` are the scores of the annotated box, and of the ellipse inscribed in
     it, as masks: the floor that a model has to leave. Deep-MAC (arXiv:2104.00613) gives the measure's name
-    and no evaluator; the reading is ours, as is the averaging (see `summary`).
+    and no evaluator; the reading is ours, as is the averaging (see `summary`). Boundary IoU is that of
+    arXiv:2103.16562, of each pair of masks by itself; for a mask so small that all of it is boundary it is
+    the mask IoU.
 
     Args:
         predicted: `row` int64 (of `truth`, unique) and `rle_counts` binary (compressed COCO, nullable).
@@ -97,12 +103,17 @@ def _evaluated(
     shapes = zip(polygons, counts, sizes.tolist(), strict=True)
     truths = [mask_rle(polygons, counts, *size) for polygons, counts, size in shapes]
     boxes_rle = encode_boxes(boxes, heights, widths)
-    candidates = zip(masks.to_pylist(), boxes_rle, encode_ellipses(boxes, heights, widths), strict=True)
-    ious = np.array([_ious(*pair) for pair in zip(candidates, truths, strict=True)]).reshape(-1, 3)
+    ellipses_rle = encode_ellipses(boxes, heights, widths)
+    candidates = list(zip(masks.to_pylist(), boxes_rle, ellipses_rle, strict=True))
+    ious, boundary_ious = (
+        np.array([measure(*pair) for pair in zip(candidates, truths, strict=True)]).reshape(-1, 3)
+        for measure in (_ious, _boundary_ious)
+    )
     areas = np.array([hotcoco.mask.area(rle) for rle in truths], dtype=np.int64)
     outside = [_pixels_outside(*pair) for pair in zip(truths, boxes_rle, strict=True)]
     columns = [annotations[name] for name in ("annotation_id", "image_id", "category_id")]
-    return pa.table([rows, *columns, areas, *ious.T, outside], schema=IOU_SCHEMA).filter(pa.array(areas > 0))
+    table = pa.table([rows, *columns, areas, *ious.T, *boundary_ious.T, outside], schema=IOU_SCHEMA)
+    return table.filter(pa.array(areas > 0))
 
 
 def _ious(candidates: Sequence[bytes | None], truth: dict[str, Any]) -> NDArray[np.float64]:
@@ -111,6 +122,17 @@ def _ious(candidates: Sequence[bytes | None], truth: dict[str, Any]) -> NDArray[
     rles = [{"size": truth["size"], "counts": candidates[i]} for i in given]
     ious[given] = hotcoco.mask.iou(rles, [truth], [False])[:, 0]
     return ious
+
+
+def _boundary_ious(candidates: Sequence[bytes | None], truth: dict[str, Any]) -> NDArray[np.float64]:
+    height, width = truth["size"]
+    of_truth = mask_boundary(truth["counts"], height, width)
+    return np.array(
+        [
+            0.0 if counts is None else patch_iou(mask_boundary(counts, height, width), of_truth)
+            for counts in candidates
+        ]
+    )
 
 
 def _pixels_outside(truth: dict[str, Any], box: bytes) -> int:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from deepmac_distill.errors import RunError
+from deepmac_distill.evaluation.sizes import BySize
 from deepmac_distill.evaluation.splits import BySplit
 
 R = TypeVar("R")
@@ -37,22 +38,25 @@ class MeanIoU:
 
 
 @dataclass(frozen=True, slots=True)
+class BoundaryIoU:
+    """Boundary IoU (arXiv:2103.16562) of the same masks."""
+
+    class_mean_iou: MeanIoU
+    instance_mean_iou: MeanIoU
+    model: Interval  # this and the next are means over classes
+    model_minus_ellipse: Interval
+
+
+@dataclass(frozen=True, slots=True)
 class SizeIoU:
-    """Masks in given boxes whose truth has one size."""
+    """Masks in given boxes whose truth has one size; None of what earlier versions did not measure."""
 
     class_mean_iou: MeanIoU
     instance_mean_iou: MeanIoU
     instances: int
     classes: int  # with at least one instance
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """Masks in given boxes by COCO's sizes of the truth."""
-
-    small: SizeIoU
-    medium: SizeIoU
-    large: SizeIoU
+    model_minus_ellipse: Interval | None = None
+    boundary: BoundaryIoU | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,8 @@ class SplitIoU:
     model: Interval  # this and the next two are means over classes
     model_minus_box: Interval
     model_minus_ellipse: Interval
-    by_size: Sizes
+    by_size: BySize[SizeIoU]
+    boundary: BoundaryIoU | None = None  # None: an earlier version did not measure it
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +125,7 @@ class ClassRow:
     segm_AP: float | None
     bbox_AP: float | None
     shown_elsewhere: bool = False
+    boundary: float | None = None  # mean boundary IoU of the model in given boxes
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +146,25 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class PairedMeans:
+    """One measure of two models on the same instances."""
+
+    class_mean_iou: Pair
+    instance_mean_iou: Pair
+    a_minus_b: Interval  # of class means
+
+
+@dataclass(frozen=True, slots=True)
+class PairedSize:
+    """Masks in given boxes of two models whose truth has one size."""
+
+    instances: int
+    classes: int
+    mask: PairedMeans
+    boundary: PairedMeans
+
+
+@dataclass(frozen=True, slots=True)
 class PairedIoU:
     """Masks in given boxes of two models on the same instances of one split."""
 
@@ -148,6 +173,8 @@ class PairedIoU:
     instances: int
     classes: int
     a_minus_b: Interval  # of class means
+    boundary: PairedMeans | None = None  # None, as the next: an earlier version did not measure it
+    by_size: BySize[PairedSize] | None = None
 
 
 @dataclass(frozen=True, slots=True)

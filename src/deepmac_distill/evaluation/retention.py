@@ -40,7 +40,8 @@ def retention_in_given_boxes(
         DataError: the three were not evaluated on the same instances.
     """
     paired, splits = paired_ious({arm: ious[arm] for arm in ARMS}), split_classes(classes)
-    means = Means.of(paired, ARMS, classes, resamples, seed, splits)
+    columns = [f"{arm} iou" for arm in ARMS]
+    means = Means.of(paired, columns, classes, resamples, seed, splits)
     return splits.map_named(
         lambda split, _: RetentionIoU(
             instances=means.instances[split],

@@ -7,7 +7,7 @@ both rows of table 7 is 20/80 of the VOC and 60/80 of the non-VOC figure, as no 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -19,20 +19,24 @@ from deepmac_distill.errors import DataError
 from deepmac_distill.evaluation.means import Means, class_sums, interval, known
 from deepmac_distill.evaluation.results import (
     AveragePrecision,
+    BoundaryIoU,
     ClassRow,
     Detected,
     Evaluation,
     MeanIoU,
     Pair,
     PairedIoU,
+    PairedMeans,
+    PairedSize,
     SizeIoU,
-    Sizes,
     SplitIoU,
 )
+from deepmac_distill.evaluation.sizes import BySize, of_size
 from deepmac_distill.evaluation.splits import BySplit, Split, split_classes
 
 MASKS = ("iou", "box_baseline_iou", "ellipse_iou")  # columns of the model, the box and the ellipse
-SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, None)}  # truth area in px, half-open
+BOUNDARIES = ("boundary_iou", "box_boundary_iou", "ellipse_boundary_iou")  # of the same
+MEASURES = ("iou", "boundary_iou")  # of the model alone
 
 
 def summarize(
@@ -70,18 +74,22 @@ def summarize_given_boxes(
 ) -> BySplit[SplitIoU]:
     """Mean IoU of the model, the box and the ellipse a split, and the model's paired lead with intervals."""
     splits = split_classes(classes, shown_elsewhere)
-    whole = Means.of(ious, MASKS, classes, resamples, seed, splits)
-    sizes = {name: Means.of(_sized(ious, name), MASKS, classes, 0, seed, splits) for name in SIZES}
+
+    def means_of(table: pa.Table) -> Means:
+        return Means.of(table, MASKS + BOUNDARIES, classes, resamples, seed, splits)
+
+    whole, sizes = means_of(ious), BySize.of(lambda size: means_of(of_size(ious, size)))
 
     def figures(split: Split, members: NDArray[np.int64]) -> SplitIoU:
-        model, box, ellipse = whole.class_means[split].T
+        model, box, ellipse = whole.class_means[split][:, :3].T
         return SplitIoU(
             *_means(whole, split),
             truth_outside_boxes=_outside_fraction(ious, classes, members),
             model=interval(model),
             model_minus_box=interval(model - box),
             model_minus_ellipse=interval(model - ellipse),
-            by_size=Sizes(**{name: SizeIoU(*_means(means, split)) for name, means in sizes.items()}),
+            by_size=sizes.map(lambda means: _size(means, split)),
+            boundary=_boundary(whole, split),
         )
 
     return splits.map_named(figures)
@@ -101,28 +109,39 @@ def compare_given_boxes(
     Raises:
         DataError: the two were not evaluated on the same instances.
     """
-    both = paired_ious({"a": ious_a, "b": ious_b})
+    both = paired_ious({"a": ious_a, "b": ious_b}, MEASURES)
     splits = split_classes(classes, shown_elsewhere)
-    means = Means.of(both, ("a", "b"), classes, resamples, seed, splits)
+
+    def means_of(table: pa.Table) -> Means:
+        names = [f"{model} {measure}" for measure in MEASURES for model in ("a", "b")]
+        return Means.of(table, names, classes, resamples, seed, splits)
+
+    whole, sizes = means_of(both), BySize.of(lambda size: means_of(of_size(both, size)))
 
     def figures(split: Split, _: NDArray[np.int64]) -> PairedIoU:
-        of_classes, of_instances = means.class_means[split], means.instance_means[split]
+        mask = _paired(whole, split, 0)
         return PairedIoU(
-            class_mean_iou=Pair(*map(known, of_classes[0])),
-            instance_mean_iou=Pair(*map(known, of_instances[0])),
-            instances=means.instances[split],
-            classes=means.classes[split],
-            a_minus_b=interval(of_classes @ np.array([1.0, -1.0])),
+            class_mean_iou=mask.class_mean_iou,
+            instance_mean_iou=mask.instance_mean_iou,
+            instances=whole.instances[split],
+            classes=whole.classes[split],
+            a_minus_b=mask.a_minus_b,
+            boundary=_paired(whole, split, 1),
+            by_size=sizes.map(lambda means: _paired_size(means, split)),
         )
 
     return splits.map_named(figures)
 
 
-def paired_ious(ious: Mapping[str, pa.Table]) -> pa.Table:
-    """Several models' IoUs of the same instances, side by side: `image_id`, `category_id`, a column a model.
+def paired_ious(ious: Mapping[str, pa.Table], measures: Sequence[str] = ("iou",)) -> pa.Table:
+    """Several models' IoUs of the same instances, side by side.
 
     Args:
         ious: name of the model -> its table of `mask_iou.IOU_SCHEMA` on one truth, in any order of rows.
+        measures: columns of these tables.
+
+    Returns:
+        `image_id`, `category_id`, `area`, and for each model and measure a column "MODEL MEASURE".
 
     Raises:
         DataError: they were not evaluated on the same instances.
@@ -133,20 +152,52 @@ def paired_ious(ious: Mapping[str, pa.Table]) -> pa.Table:
             raise DataError(
                 f"models evaluated on other instances: got {len(first)} and {len(other)}, expected the same"
             )
-    paired = first.select(["image_id", "category_id"])
+    paired = first.select(["image_id", "category_id", "area"])
     for name, table in zip(ious, (first, *others), strict=True):
-        paired = paired.append_column(name, table["iou"])
+        for measure in measures:
+            paired = paired.append_column(f"{name} {measure}", table[measure])
     return paired
 
 
 def _means(means: Means, split: Split) -> tuple[MeanIoU, MeanIoU, int, int]:
     """Means over classes and over instances of the data themselves, and over how many of each."""
     return (
-        MeanIoU(*map(known, means.class_means[split][0])),
-        MeanIoU(*map(known, means.instance_means[split][0])),
+        MeanIoU(*map(known, means.class_means[split][0, :3])),
+        MeanIoU(*map(known, means.instance_means[split][0, :3])),
         means.instances[split],
         means.classes[split],
     )
+
+
+def _size(means: Means, split: Split) -> SizeIoU:
+    model, _, ellipse = means.class_means[split][:, :3].T
+    return SizeIoU(*_means(means, split), interval(model - ellipse), _boundary(means, split))
+
+
+def _boundary(means: Means, split: Split) -> BoundaryIoU:
+    model, _, ellipse = means.class_means[split][:, 3:].T
+    return BoundaryIoU(
+        class_mean_iou=MeanIoU(*map(known, means.class_means[split][0, 3:])),
+        instance_mean_iou=MeanIoU(*map(known, means.instance_means[split][0, 3:])),
+        model=interval(model),
+        model_minus_ellipse=interval(model - ellipse),
+    )
+
+
+def _paired(means: Means, split: Split, measure: int) -> PairedMeans:
+    """Of one of `MEASURES`, by its position."""
+    pair = slice(2 * measure, 2 * measure + 2)
+    of_classes = means.class_means[split][:, pair]
+    return PairedMeans(
+        class_mean_iou=Pair(*map(known, of_classes[0])),
+        instance_mean_iou=Pair(*map(known, means.instance_means[split][0, pair])),
+        a_minus_b=interval(of_classes @ np.array([1.0, -1.0])),
+    )
+
+
+def _paired_size(means: Means, split: Split) -> PairedSize:
+    mask, boundary = (_paired(means, split, position) for position in range(len(MEASURES)))
+    return PairedSize(means.instances[split], means.classes[split], mask, boundary)
 
 
 def _outside_fraction(ious: pa.Table, classes: Classes, members: NDArray[np.int64]) -> float | None:
@@ -156,12 +207,6 @@ def _outside_fraction(ious: pa.Table, classes: Classes, members: NDArray[np.int6
     return float(pc.sum(inside["outside_box"]).as_py() / area) if area else None
 
 
-def _sized(ious: pa.Table, name: str) -> pa.Table:
-    low, high = SIZES[name]
-    inside = pc.greater_equal(ious["area"], low)
-    return ious.filter(inside if high is None else pc.and_(inside, pc.less(ious["area"], high)))
-
-
 def _per_class(
     classes: Classes,
     splits: BySplit[NDArray[np.int64]],
@@ -169,19 +214,20 @@ def _per_class(
     segm: AveragePrecision | None,
     bbox: AveragePrecision | None,
 ) -> tuple[ClassRow, ...]:
-    sums, counts = class_sums(ious, MASKS, classes, 0, 0)
+    sums, counts = class_sums(ious, (*MASKS, "boundary_iou"), classes, 0, 0)
     means = sums[0] / np.maximum(counts[0], 1)
     elsewhere = set() if splits.shown_elsewhere is None else set(splits.shown_elsewhere.tolist())
     rows = []
     for index, (name, category_id) in enumerate(zip(classes.names, classes.category_ids, strict=True)):
         instances = int(counts[0, index, 0])
-        model, box, ellipse = (known(mean) if instances else None for mean in means[index])
+        model, box, ellipse, boundary = (known(mean) if instances else None for mean in means[index])
         rows.append(
             ClassRow(
                 *(name, category_id, classes.seen[index], instances, model, box, ellipse),
                 segm_AP=segm.per_class[index] if segm else None,
                 bbox_AP=bbox.per_class[index] if bbox else None,
                 shown_elsewhere=index in elsewhere,
+                boundary=boundary,
             )
         )
     return tuple(rows)

@@ -92,9 +92,10 @@ def compare_rows(out: Path, annotations: Annotations, resamples: int = 1000) -> 
     }
     paired = paired_ious(ious)
     first = next(iter(ious.values()))
-    paired = paired.append_column("box", first["box_baseline_iou"])
+    paired = paired.append_column("box iou", first["box_baseline_iou"])
     models = [*ious, "box"]
-    means = Means.of(paired, models, annotations.classes, resamples, seed=0)
+    of_models = [f"{name} iou" for name in models]
+    means = Means.of(paired, of_models, annotations.classes, resamples, seed=0)
     column = {name: position for position, name in enumerate(models)}
 
     def mean(split: Split, name: str) -> float:
@@ -118,7 +119,7 @@ def compare_rows(out: Path, annotations: Annotations, resamples: int = 1000) -> 
             iou=SeenUnseen(mean("seen", name), mean("unseen", name)),
             minus_box=difference(name, "box"),
             unseen_of_each_seed=_of_each_seed(out / name, annotations.classes) if name != "box" else (),
-            misses=float(np.mean(paired[name].to_numpy() == 0)),
+            misses=float(np.mean(paired[f"{name} iou"].to_numpy() == 0)),
             training_loss=_training_loss(out / name),
             against=against(name),
         )

@@ -11,6 +11,8 @@ from deepmac_distill.evaluation.results import (
     MeanIoU,
     PairedDetections,
     PairedIoU,
+    PairedMeans,
+    SizeIoU,
     SplitIoU,
 )
 from deepmac_distill.evaluation.retention_results import Retention, RetentionFigures
@@ -18,6 +20,7 @@ from deepmac_distill.evaluation.splits import BySplit
 from deepmac_distill.report.table import Cell, Column, Table, columns, names, percent, points
 
 GIVEN_BOXES = "Mask IoU in given boxes, mean over classes (%)"
+BOUNDARIES = "Boundary IoU in given boxes, mean over classes (%)"
 DETECTED = "COCO average precision (%)"
 NAMES_SHOWN = 3  # of classes in one line
 
@@ -42,23 +45,38 @@ def given_boxes_table(given_boxes: BySplit[SplitIoU]) -> Table:
     )
 
 
+def boundary_table(given_boxes: BySplit[SplitIoU]) -> Table:
+    """Class-mean boundary IoU in given boxes; no rows where it was not measured."""
+    return Table(
+        BOUNDARIES,
+        (
+            *names("split"),
+            *columns("percent", ("model", "ellipse", "box")),
+            Column("model − ellipse", "points"),
+        ),
+        tuple(
+            (split, *_means(row.boundary.class_mean_iou), row.boundary.model_minus_ellipse)
+            for split, row in given_boxes.items()
+            if row.boundary is not None
+        ),
+    )
+
+
 def sizes_table(given_boxes: BySplit[SplitIoU]) -> Table:
-    """Class-mean mask IoU by the size of the truth."""
+    """Class-mean mask IoU and boundary IoU by the size of the truth."""
     return Table(
         "Mask IoU by size, mean over classes (%)",
         (
             *names("split", "size"),
             Column("instances", "count"),
             *columns("percent", ("model", "ellipse", "box")),
+            Column("model − ellipse", "points"),
+            *columns("percent", ("boundary IoU", "of the ellipse")),
         ),
         tuple(
-            (split, size, row.instances, *_means(row.class_mean_iou))
+            (split, size, row.instances, *_means(row.class_mean_iou), *_size_cells(row))
             for split, whole in given_boxes.items()
-            for size, row in (
-                ("small", whole.by_size.small),
-                ("medium", whole.by_size.medium),
-                ("large", whole.by_size.large),
-            )
+            for size, row in whole.by_size.items()
         ),
     )
 
@@ -89,7 +107,7 @@ def per_class_table(per_class: Sequence[ClassRow]) -> Table:
         (
             *names("class", "masks in training"),
             Column("instances", "count"),
-            *columns("percent", ("model IoU", "ellipse IoU", "box IoU", "mask AP", "box AP")),
+            *columns("percent", ("model IoU", "ellipse IoU", "box IoU", "boundary IoU", "mask AP", "box AP")),
         ),
         tuple(
             (
@@ -99,6 +117,7 @@ def per_class_table(per_class: Sequence[ClassRow]) -> Table:
                 row.model,
                 row.ellipse,
                 row.box,
+                row.boundary,
                 row.segm_AP,
                 row.bbox_AP,
             )
@@ -111,12 +130,7 @@ def comparison_table(given_boxes: BySplit[PairedIoU], a: str, b: str) -> Table:
     """Two models on the same instances; `a` and `b` name them."""
     return Table(
         GIVEN_BOXES,
-        (
-            *names("split"),
-            *columns("count", ("classes", "instances")),
-            *columns("percent", (a, b)),
-            Column(f"{a} − {b}", "points"),
-        ),
+        (*names("split"), *columns("count", ("classes", "instances")), *_pair_columns(a, b)),
         tuple(
             (split, row.classes, row.instances, row.class_mean_iou.a, row.class_mean_iou.b, row.a_minus_b)
             for split, row in given_boxes.items()
@@ -124,12 +138,49 @@ def comparison_table(given_boxes: BySplit[PairedIoU], a: str, b: str) -> Table:
     )
 
 
+def boundary_comparison_table(given_boxes: BySplit[PairedIoU], a: str, b: str) -> Table:
+    """Two models' boundary IoU on the same instances."""
+    return Table(
+        BOUNDARIES,
+        (*names("split"), *_pair_columns(a, b)),
+        tuple(
+            (split, *_pair_cells(row.boundary))
+            for split, row in given_boxes.items()
+            if row.boundary is not None
+        ),
+    )
+
+
+def size_comparison_table(given_boxes: BySplit[PairedIoU], a: str, b: str) -> Table:
+    """Two models on the same instances by the size of the truth, mask IoU and boundary IoU."""
+    return Table(
+        "In given boxes by size, mean over classes (%)",
+        (*names("of", "split", "size"), Column("instances", "count"), *_pair_columns(a, b)),
+        tuple(
+            (measure, split, size, row.instances, *_pair_cells(means))
+            for measure in ("mask", "boundary")
+            for split, whole in given_boxes.items()
+            if whole.by_size is not None
+            for size, row in whole.by_size.items()
+            for means in (row.mask if measure == "mask" else row.boundary,)
+        ),
+    )
+
+
+def _pair_columns(a: str, b: str) -> tuple[Column, ...]:
+    return (*columns("percent", (a, b)), Column(f"{a} − {b}", "points"))
+
+
+def _pair_cells(means: PairedMeans) -> tuple[Cell, ...]:
+    return means.class_mean_iou.a, means.class_mean_iou.b, means.a_minus_b
+
+
 def detection_comparison_table(detected: PairedDetections, a: str, b: str) -> Table:
     """Two models' COCO AP of masks and boxes."""
     kinds = (("masks", detected.segm), ("boxes", detected.bbox))
     return Table(
         DETECTED,
-        (*names("of", "split"), *columns("percent", (a, b)), Column(f"{a} − {b}", "points")),
+        (*names("of", "split"), *_pair_columns(a, b)),
         tuple(
             (kind, split, row.AP.a, row.AP.b, row.AP.a_minus_b)
             for kind, splits in kinds
@@ -201,6 +252,14 @@ def why_nothing_is_unseen(evaluation: Evaluation) -> str | None:
 
 def _means(means: MeanIoU) -> tuple[float | None, float | None, float | None]:
     return means.model, means.ellipse, means.box
+
+
+def _size_cells(row: SizeIoU) -> tuple[Cell, ...]:
+    """The lead over the ellipse, and the boundary IoU of model and ellipse."""
+    if row.boundary is None:
+        return row.model_minus_ellipse, None, None
+    means = row.boundary.class_mean_iou
+    return row.model_minus_ellipse, means.model, means.ellipse
 
 
 def _split_of(row: ClassRow) -> str:
