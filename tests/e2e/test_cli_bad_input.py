@@ -267,7 +267,7 @@ def test_a_mistake_in_a_pipeline_is_reported_before_torch_is_imported(tmp_path: 
         "--set: student.model.mask_size: got 0": ["student", *given, "student.model.mask_size=0"],
         "--set: seed: got -1, expected at least 0": ["retention", *given, "seed=-1"],
         "evaluation.bootstrap: got 0": ["evaluate", *given, "evaluation.bootstrap=0"],
-        "gone.safetensors: no such file; expected a weights file": [
+        "gone.safetensors: no such file; expected weights": [
             "evaluate",
             "--model",
             "gone.safetensors",

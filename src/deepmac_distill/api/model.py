@@ -199,7 +199,9 @@ def load(
     """A model that is ready to use.
 
     Args:
-        model: a weights file, a run directory, or an object that keeps the contract of a `BoxSegmenter`.
+        model: a weights file, a run directory, "starter" for the small teacher that comes with the package
+            (a file or folder of that name comes first), or an object that keeps the contract of a
+            `BoxSegmenter`.
         role: whose weights of a run directory.
         device: auto, cpu, cuda, cuda:N or mps.
         allow_code: import the code that the run's teacher names, if it is a third party's.

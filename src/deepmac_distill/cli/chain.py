@@ -73,7 +73,7 @@ def pseudolabel(
     code: Code,
     model: Annotated[
         Path | None,
-        typer.Option("--model", help="Weights, or a run directory (its teacher); default: this run's."),
+        typer.Option("--model", help="Weights, a run (its teacher), or starter; default: this run's."),
     ] = None,
 ) -> None:
     """Write a mask for every box that has none: masks.parquet (facts) and instances.json (COCO)."""

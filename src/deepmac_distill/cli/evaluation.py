@@ -14,6 +14,7 @@ from deepmac_distill.cli.jobs import job_of, named_paths
 from deepmac_distill.cli.options import Code, Config, Data, Redo, Run, TrainData, ValData, command
 from deepmac_distill.cli.results import print_comparison, print_evaluation
 from deepmac_distill.errors import ConfigError
+from deepmac_distill.weights import starter
 
 
 @command(app)
@@ -26,11 +27,11 @@ def evaluate(
     redo: Redo,
     code: Code,
     role: Annotated[
-        str | None, typer.Argument(help="teacher (default), student, student-seen or student-human.")
+        str | None, typer.Argument(help="teacher (default), student, student-seen, student-human or starter.")
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option("--model", help="Weights, or a run directory (its teacher), to evaluate instead."),
+        typer.Option("--model", help="Weights, a run (its teacher), or starter, to evaluate instead."),
     ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Print a row for each class too.")] = False,
     reference: Annotated[bool, typer.Option("--reference", help="Average precision by pycocotools.")] = False,
@@ -98,11 +99,13 @@ def sheet(
 def _role_or_weights(role: str | None, model: Path | None) -> Trained | Path:
     if role is not None and model is not None:
         raise ConfigError(f"evaluate: got {role} and --model {model}, expected one of them")
+    if role == starter.NAME:
+        return starter.WEIGHTS
     if model is not None:
-        if not model.is_file():
-            raise ConfigError(f"{model}: no such file; expected a weights file")
+        if not starter.located(model).exists():
+            raise ConfigError(f"{model}: no such file; expected weights, a run directory or starter")
         return model
     for stage in TRAININGS:
         if stage == (role or "teacher"):
             return stage
-    raise ConfigError(f"{role}: expected {', '.join(TRAININGS)}; --model names a weights file")
+    raise ConfigError(f"{role}: expected {', '.join(TRAININGS)} or starter; --model names a weights file")

@@ -19,9 +19,12 @@ from deepmac_distill.errors import ConfigError
 def predict(
     on: Device,
     code: Code,
-    model: Annotated[Path, typer.Option("--model", help="Weights, or a run directory (its teacher).")],
     images: Annotated[
         list[Path] | None, typer.Argument(help="JPEG or PNG files; with --boxes also their folders.")
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", help="Weights, or a run directory (its teacher); default: the starter."),
     ] = None,
     box: Annotated[
         list[str] | None,

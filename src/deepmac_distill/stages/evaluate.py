@@ -50,8 +50,8 @@ def evaluate(job: Job, model: Trained | Path, *, hidden: bool = False) -> Path:
         hidden: evaluate in the training file instead, on the classes that `data.hide` hides there, in given
             boxes alone. This is what choices are made by: no validation set is read.
     """
-    on = hidden_set(job) if hidden else validation_set(job)
     source = source_of(job, model)
+    on = hidden_set(job) if hidden else validation_set(job)
     upper_bound = model == "student-human"  # the one model that saw every mask, on purpose
     stage = on.stage(f"evaluate-{model if isinstance(model, str) else source.identity[:8]}")
 

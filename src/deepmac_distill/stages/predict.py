@@ -25,9 +25,13 @@ from deepmac_distill.report.drawing import Overlay, color_of
 from deepmac_distill.stages.given_boxes import BoxedImage, GivenBoxes
 from deepmac_distill.stages.pictures import document_of, picture_names, require_ours
 from deepmac_distill.stages.sources import source_at
+from deepmac_distill.weights import starter
 
 RESULTS = "masks.json"
 FOLDER = Path("masks")
+NO_MODEL = (
+    "no --model: the starter's masks, for a first look; a teacher of your own images comes from deepmac teach"
+)
 
 
 def outputs_of(files: Sequence[Path], out: Path | None) -> tuple[list[Path], Path]:
@@ -45,7 +49,7 @@ def outputs_of(files: Sequence[Path], out: Path | None) -> tuple[list[Path], Pat
 
 
 def predict(
-    model_at: Path,
+    model_at: Path | None,
     device: torch.device,
     given: GivenBoxes,
     out: Path | None,
@@ -57,6 +61,7 @@ def predict(
     All images and boxes are looked at before anything is written.
 
     Args:
+        model_at: weights, a run directory (its teacher), or None: the starter.
         out: see `outputs_of`.
 
     Raises:
@@ -69,7 +74,9 @@ def predict(
     require_ours([*pictures, results], given.files)
     for image in given.images:
         _note_clipped(image, _boxes_in(image, read_image(image.path)), progress)
-    source = source_at(model_at, allow_code=allow_code)
+    if model_at is None:
+        progress.note(NO_MODEL)
+    source = source_at(model_at or starter.WEIGHTS, allow_code=allow_code)
     model = _segmenter(source, device, given)
     results.parent.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []

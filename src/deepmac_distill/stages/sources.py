@@ -9,6 +9,7 @@ from deepmac_distill.config import load_pipeline
 from deepmac_distill.errors import RunError
 from deepmac_distill.models.load import Segmenter, Source, Weights
 from deepmac_distill.stages.job import Job
+from deepmac_distill.weights import starter
 
 
 def source_of(job: Job, model: Trained | Path) -> Source:
@@ -29,13 +30,14 @@ def source_of(job: Job, model: Trained | Path) -> Source:
 
 
 def source_at(path: Path, role: Role = "teacher", allow_code: bool = False) -> Source:
-    """The model in a weights file, or that of a role in a run directory.
+    """The model in a weights file, that of a role in a run directory, or the starter by its name.
 
     Raises:
         RunError: the directory is no run.
         CheckpointError: not weights of ours.
         ConfigError, ContractError: the run's segmenter cannot be used.
     """
+    path = starter.located(path)
     if not path.is_dir():
         return Weights.read(path)
     kept = path / "config.json"

@@ -34,6 +34,7 @@ class ModelCard:
     pretrained_mask_classes: tuple[str, ...] = ()
     # Other classes whose masks the teacher of its labels saw; None: unknown.
     teacher_mask_classes: tuple[str, ...] | None = ()
+    about: str = ""  # what its reader should know, where its maker has said something
 
     @property
     def seen_mask_classes(self) -> tuple[str, ...] | None:
@@ -54,8 +55,8 @@ class ModelCard:
     def as_dict(self) -> dict[str, Any]:
         """JSON values, without empty fields: cards of plain trainings stay as they were."""
         said = asdict(self)
-        optional = ("pretrained_mask_classes", "teacher_mask_classes")
-        return {key: value for key, value in said.items() if key not in optional or value != ()}
+        optional = {"pretrained_mask_classes": (), "teacher_mask_classes": (), "about": ""}
+        return {key: value for key, value in said.items() if key not in optional or value != optional[key]}
 
     @property
     def shown(self) -> frozenset[str]:
@@ -107,13 +108,12 @@ def read_card_if_any(path: Path) -> ModelCard | None:
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
-    """Load weights into `model`; every tensor must be there and fit.
+    """Load weights into `model`, whose precision holds; every tensor must be there and fit.
 
     Raises:
         CheckpointError: names the first tensor that is missing, unknown or of another shape.
     """
-    with _opened(path) as file:
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    state = read_state(path)
     expected = model.state_dict()
     for name in sorted(expected.keys() | state.keys()):
         got = tuple(state[name].shape) if name in state else "nothing"
@@ -121,6 +121,16 @@ def load_weights(path: Path, model: nn.Module) -> None:
         if got != need:
             raise CheckpointError(f"{path}: weight {name}: got {got}, expected {need}; another architecture?")
     model.load_state_dict(state)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file, by name, in the precision that they have there.
+
+    Raises:
+        CheckpointError: no such file, or no safetensors file.
+    """
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
 
 
 def require_classes(
