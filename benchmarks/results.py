@@ -119,7 +119,11 @@ def retention_table(*recorded: Any) -> str:
         ),
     )
     lines = [markdown_table(table)]
-    lines += ["", "Mask IoU in given boxes, mean over unseen classes, in percent; one seed. By:", ""]
+    lines += [
+        "",
+        "Mask IoU in given boxes, mean over unseen classes, in percent; one seed each, so the intervals",
+    ]
+    lines += ["hold image sampling only and retention has none. By:", ""]
     lines += [f"- `deepmac retention --out {result.run}`" for result in results]
     return "\n".join(lines)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from deepmac_distill.chain import Arm
 from deepmac_distill.dataset.classes import Classes
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.views import Annotations
@@ -15,8 +16,19 @@ from deepmac_distill.errors import DataError
 from deepmac_distill.evaluation.average_precision import CocoTruth
 from deepmac_distill.evaluation.mask_iou import IOU_SCHEMA
 from deepmac_distill.evaluation.results import Interval, Ratio, from_json, to_json
-from deepmac_distill.evaluation.retention import ARMS, retention_in_detections, retention_in_given_boxes
-from deepmac_distill.evaluation.retention_results import RetentionFigures, RetentionIoU
+from deepmac_distill.evaluation.retention import (
+    ARMS,
+    retention_in_detections,
+    retention_in_given_boxes,
+    retention_over_seeds,
+)
+from deepmac_distill.evaluation.retention_results import (
+    Retention,
+    RetentionDetected,
+    RetentionFigures,
+    RetentionIoU,
+)
+from deepmac_distill.evaluation.seed_noise import paired_noise
 from deepmac_distill.evaluation.splits import BySplit
 
 CLASSES = Classes(("cat", "dog", "fox"), (3, 5, 8), (True, False, False))
@@ -74,10 +86,12 @@ def test_figures_are_those_worked_out_by_hand() -> None:
         classes.pseudo_minus_human_seen: 0.15,
         classes.human_all_minus_pseudo: 0.1,
         classes.human_all_minus_human_seen: 0.25,
-        classes.retention: 0.6,
-        classes.pseudo_over_human_all: 0.8,
     }.items():
         assert triple(figure) == pytest.approx([value] * 3)
+    assert (classes.retention, classes.pseudo_over_human_all) == (
+        Ratio(pytest.approx(0.6)),  # one seed makes no interval of a ratio
+        Ratio(pytest.approx(0.8)),
+    )
     instances = unseen.instance_mean_iou  # sums 0.8, 1.3, 1.6 of three
     assert means_of(instances) == pytest.approx([0.8 / 3, 1.3 / 3, 1.6 / 3])
     assert instances.retention.value == pytest.approx(0.5 / 0.8)
@@ -117,7 +131,7 @@ def test_identical_students_differ_by_exactly_nothing() -> None:
         for figures in (split.class_mean_iou, split.instance_mean_iou):
             assert [getattr(figures, name) for name in DIFFERENCES] == [ZERO] * 3
             assert undefined(figures.retention)
-            assert figures.pseudo_over_human_all == Ratio(1.0, 1.0, 1.0)
+            assert figures.pseudo_over_human_all == Ratio(1.0)
 
 
 def test_intervals_are_those_of_one_naive_bootstrap_of_all_three_together() -> None:
@@ -127,15 +141,58 @@ def test_intervals_are_those_of_one_naive_bootstrap_of_all_three_together() -> N
     drawn = np.random.default_rng(seed).multinomial(
         len(images), [1 / len(images)] * len(images), 1 + resamples
     )
-    ratios = []
+    gains = []
     for times in drawn[1:]:
         again = [row for i, n in zip(images, times, strict=True) for row in rows * n if row[0] == i]
         per_class = [[row[2:] for row in again if row[1] == category] for category in (5, 8)]
         a, b, c = np.mean([np.mean(ious, axis=0) for ious in per_class if ious], axis=0)
-        ratios.append((b - a) / (c - a))
-    retention = found.class_mean_iou.retention
-    assert [retention.low, retention.high] == pytest.approx(np.quantile(ratios, [0.025, 0.975]))
-    assert retention.low < retention.value < retention.high
+        gains.append([b - a, c - b, c - a])
+    for name, values in zip(DIFFERENCES, np.transpose(gains), strict=True):
+        difference = getattr(found.class_mean_iou, name)
+        assert [difference.low, difference.high] == pytest.approx(np.quantile(values, [0.025, 0.975]))
+        assert difference.low < difference.value < difference.high
+
+
+def seeded(seeds: int) -> tuple[dict[Arm, dict[int, pa.Table]], dict[int, Retention]]:
+    """The same instances by students of several seeds, and the retention of each seed."""
+    rng, rows = np.random.default_rng(8), random_rows(1)
+    tables = {
+        seed: arms([(i, c, *(np.array(ious) + rng.normal(0, 0.02, 3))) for i, c, *ious in rows])
+        for seed in range(seeds)
+    }
+    each = {
+        seed: Retention({}, (), retention_in_given_boxes(ious, CLASSES, 60), RetentionDetected(), (seed,))
+        for seed, ious in tables.items()
+    }
+    return {arm: {seed: ious[arm] for seed, ious in tables.items()} for arm in ARMS}, each
+
+
+def test_over_seeds_figures_are_means_and_retention_has_an_interval() -> None:
+    ious, each = seeded(3)
+    found = retention_over_seeds(ious, each, CLASSES, 60)
+    assert found.seeds == (0, 1, 2)
+    for split, row in found.given_boxes.items():
+        figures = row.class_mean_iou
+        theirs = [one.given_boxes[split].class_mean_iou for one in each.values()]
+        for name in ARMS:
+            assert getattr(figures, name) == pytest.approx(np.mean([getattr(one, name) for one in theirs]))
+        a, b, c = means_of(figures)
+        ratio = figures.retention
+        assert ratio.value == pytest.approx((b - a) / (c - a)) and ratio.low < ratio.value < ratio.high
+        assert figures.pseudo_over_human_all == Ratio(pytest.approx(b / c))
+        # Differences of one seed vary by s; over three seeds t(4) s / sqrt(3) is in the half-width.
+        levels = [{s: getattr(one, arm) for s, one in enumerate(theirs)} for arm in ARMS]
+        seeds_alone = paired_noise(levels).half_width / 3**0.5
+        for name in DIFFERENCES:
+            difference = getattr(figures, name)
+            assert difference.high - difference.value == pytest.approx(difference.value - difference.low)
+            assert difference.high - difference.value >= seeds_alone
+
+
+def test_over_one_seed_nothing_is_widened() -> None:
+    ious, each = seeded(1)
+    found = retention_over_seeds(ious, each, CLASSES, 60)
+    assert found == each[0] and found.given_boxes.unseen.class_mean_iou.retention.low is None
 
 
 def test_students_are_matched_by_row_and_must_be_evaluated_on_the_same() -> None:
@@ -177,6 +234,24 @@ def found_in(images: range) -> list[dict[str, Any]]:
     shape = {"bbox": [5, 5, 20, 20], "segmentation": [[5, 5, 25, 5, 25, 25, 5, 25]]}
     rows = [{"image_id": i, "category_id": 2, "score": 0.9, **shape} for i in images]
     return json.loads(json.dumps(rows))
+
+
+def test_average_precision_over_seeds_is_its_mean(truth: Annotations) -> None:
+    masks, each = CocoTruth.of(truth, "segm"), {}
+    ious = arms([(1, 1, 0.1, 0.2, 0.3), (1, 2, 0.1, 0.2, 0.3)])
+    given = retention_in_given_boxes(ious, truth.classes, 5)
+    for seed, found in enumerate((range(1, 4), range(1, 6))):
+        by_arm = dict(zip(ARMS, (found_in(range(1, 2)), found_in(found), found_in(IMAGES)), strict=True))
+        segm = retention_in_detections(masks, by_arm, resamples=50)
+        each[seed] = Retention({}, (), given, RetentionDetected(segm), (seed,))
+    by_seed = {arm: dict.fromkeys(each, table) for arm, table in ious.items()}
+    figures = retention_over_seeds(by_seed, each, truth.classes, 5).detected.segm.unseen
+    theirs = [one.detected.segm.unseen for one in each.values()]
+    assert figures.pseudo == pytest.approx(np.mean([one.pseudo for one in theirs]))
+    added = figures.pseudo_minus_human_seen
+    assert added.high - added.low > max(
+        one.pseudo_minus_human_seen.high - one.pseudo_minus_human_seen.low for one in theirs
+    )
 
 
 def test_average_precision_of_perfect_detections_is_worked_out_by_hand(truth: Annotations) -> None:

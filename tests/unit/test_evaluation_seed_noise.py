@@ -12,8 +12,8 @@ from deepmac_distill.evaluation.seed_noise import (
     fieller,
     mean_over_seeds,
     over_seeds,
-    paired,
-    pooled,
+    paired_noise,
+    pooled_noise,
     t_quantile,
     widened,
 )
@@ -67,7 +67,7 @@ def test_differences_paired_by_seed_cover_too_whatever_a_seed_does_to_all_rows(s
     common = np.random.default_rng(2).normal(0, 2.0, (REPEATS, 1, 3, 1))
     for rows in experiments(spread, 3, 3) + common:
         differences = rows[1] - rows[0]
-        noise = paired([dict(enumerate(row.mean(axis=1))) for row in rows])
+        noise = paired_noise([dict(enumerate(row.mean(axis=1))) for row in rows])
         each = [interval(weights @ one) for one in differences]
         covered += holds(widened(interval(weights @ differences.mean(axis=0)), each, noise))
     assert noise.df == 4 and covered / REPEATS == COVERAGE
@@ -78,7 +78,7 @@ def test_an_interval_of_a_ratio_covers_as_often_as_it_promises(weights) -> None:
     covered, made = 0, 0
     for rows in experiments((0.2, 0.4, 0.2), 3, 3):
         rows = rows + np.array([0.0, 1.8, 3.0])[:, None, None]
-        noise = paired([dict(enumerate(row.mean(axis=1))) for row in rows])
+        noise = paired_noise([dict(enumerate(row.mean(axis=1))) for row in rows])
         found = [
             widened(
                 interval(weights @ (a - b).mean(axis=0)), [interval(weights @ one) for one in a - b], noise
@@ -100,22 +100,22 @@ def test_t_quantiles_are_those_of_the_tables() -> None:
 
 def test_paired_noise_is_the_variance_of_the_differences() -> None:
     a, b = [0.61, 0.64, 0.60], [0.55, 0.59, 0.56]
-    noise = paired([dict(enumerate(a)), dict(enumerate(b))])
+    noise = paired_noise([dict(enumerate(a)), dict(enumerate(b))])
     assert noise.variance == pytest.approx(np.var(np.subtract(a, b), ddof=1)) and noise.df == 2
     three = [dict(enumerate(row)) for row in (a, b, [0.5, 0.5, 0.4])]
     pairs = [(0, 1), (0, 2), (1, 2)]
     every = [np.var([three[i][s] - three[j][s] for s in range(3)], ddof=1) for i, j in pairs]
-    assert paired(three).variance == pytest.approx(np.mean(every)) and paired(three).df == 4
+    assert paired_noise(three).variance == pytest.approx(np.mean(every)) and paired_noise(three).df == 4
 
 
 def test_rows_may_lack_seeds_and_a_single_seed_knows_no_noise() -> None:
-    assert pooled([{0: 0.1}, {0: 0.4}]).df == 0 == paired([{0: 0.1}, {1: 0.4}]).df
-    assert pooled([{0: 0.1, 3: 0.3}, {0: 0.4}]).df == 1
-    assert paired([{0: 0.1, 1: 0.3, 2: 0.2}, {0: 0.4, 1: 0.5}, {0: 0.3}]).df == 1
+    assert pooled_noise([{0: 0.1}, {0: 0.4}]).df == 0 == paired_noise([{0: 0.1}, {1: 0.4}]).df
+    assert pooled_noise([{0: 0.1, 3: 0.3}, {0: 0.4}]).df == 1
+    assert paired_noise([{0: 0.1, 1: 0.3, 2: 0.2}, {0: 0.4, 1: 0.5}, {0: 0.3}]).df == 1
     whole = Interval(0.2, 0.1, 0.35)
-    assert widened(whole, [whole], pooled([{0: 0.2}])) is whole
+    assert widened(whole, [whole], pooled_noise([{0: 0.2}])) is whole
     # A row of one seed in a table whose other rows have several: their noise is its noise.
-    wide = widened(whole, [whole], pooled([{0: 0.1, 1: 0.3}]))
+    wide = widened(whole, [whole], pooled_noise([{0: 0.1, 1: 0.3}]))
     assert wide.high - wide.low > whole.high - whole.low
 
 

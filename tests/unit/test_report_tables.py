@@ -124,7 +124,7 @@ def test_boundaries_have_a_row_a_split_and_none_where_they_were_not_measured() -
 def test_two_models_stand_side_by_side_under_their_names() -> None:
     other = with_ious(IOUS["box_baseline_iou"].to_pylist())
     table = tables.comparison_table(compare_given_boxes(IOUS, other, CLASSES), "student", "teacher")
-    assert headings(table)[3:] == ["student", "teacher", "student − teacher"]
+    assert headings(table)[3:] == ["student", "teacher", "student − teacher", "least difference"]
     assert table.texts()[1][3:5] == ["90.0", "50.0"] and table.texts()[1][5].startswith("+40.0 [")
 
 
@@ -133,12 +133,17 @@ def test_boundaries_and_sizes_of_two_models_stand_side_by_side() -> None:
     found = compare_given_boxes(IOUS, other, CLASSES)
     assert tables.boundary_comparison_table(found, "a", "b").texts()[1][:3] == ["seen", "80.0", "80.0"]
     rows = tables.size_comparison_table(found, "a", "b").texts()
-    assert rows[3] == ["mask", "seen", "small", "1", "90.0", "50.0", "+40.0 [+40.0, +40.0]"]
-    assert rows[4] == ["mask", "seen", "medium", "0", "–", "–", "–"]
+    assert rows[3] == ["mask", "seen", "small", "1", "90.0", "50.0", "+40.0 [+40.0, +40.0]", "0.0"]
+    assert rows[4] == ["mask", "seen", "medium", "0", "–", "–", "–", "–"]
     assert [row[0] for row in rows] == ["mask"] * 9 + ["boundary"] * 9
     before = found.map(lambda split: replace(split, boundary=None, by_size=None))
     for table in (tables.boundary_comparison_table, tables.size_comparison_table):
         assert table(before, "a", "b").rows == ()
+
+
+def test_intervals_say_whether_they_hold_training_noise() -> None:
+    assert "image sampling only" in tables.interval_note(()) == tables.interval_note((3,))
+    assert tables.interval_note((0, 1, 2)).endswith("image sampling and training noise, 3 seeds")
 
 
 def test_a_comparison_of_detections_names_both_models_and_their_difference() -> None:
@@ -146,9 +151,9 @@ def test_a_comparison_of_detections_names_both_models_and_their_difference() -> 
     stats = PairedStats(**dict.fromkeys(STATS, stat))
     splits = BySplit(stats, stats, None)
     table = tables.detection_comparison_table(PairedDetections(splits, splits), "student", "teacher")
-    assert headings(table)[2:] == ["student", "teacher", "student − teacher"]
+    assert headings(table)[2:] == ["student", "teacher", "student − teacher", "least difference"]
     assert table.texts() == [
-        [of, split, "25.0", "20.0", "+5.0 [+1.0, +9.0]"]
+        [of, split, "25.0", "20.0", "+5.0 [+1.0, +9.0]", "5.7"]
         for of in ("masks", "boxes")
         for split in ("all", "seen")
     ]
@@ -162,8 +167,8 @@ def test_retention_has_a_row_a_split_and_a_dash_where_a_ratio_is_undefined() -> 
     rows = tables.retention_table(found).texts()
     assert [row[:2] for row in rows] == [*(["IoU", s] for s in ("all", "seen", "unseen")), ["AP", "all"]]
     zero = "+0.0 [+0.0, +0.0]"
-    assert rows[1][2:] == ["90.0", "90.0", "90.0", zero, zero, zero, "–", "100.0 [100.0, 100.0]"]
+    assert rows[1][2:] == ["90.0", "90.0", "90.0", zero, zero, zero, "0.0", "–", "100.0"]
     assert rows[2][2:5] == ["60.0", "75.0", "90.0"] and rows[2][5].startswith("+15.0 [+1")
-    assert rows[2][8].startswith("50.0 [")
-    assert rows[3][9] == "50.0"
+    assert rows[2][9] == "50.0"
+    assert rows[3][10] == "50.0"
     assert len(tables.retention_table(replace(found, detected=RetentionDetected())).rows) == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -24,17 +25,18 @@ def print_report(report: Report) -> None:
     print_comparison(report.student_minus_teacher, "student", "teacher")
 
 
-def print_evaluation(evaluation: Evaluation, per_class: bool = False) -> None:
-    """What one evaluation found."""
+def print_evaluation(evaluation: Evaluation, per_class: bool = False, seeds: Sequence[int] = ()) -> None:
+    """What one evaluation found, or several over these seeds."""
     from deepmac_distill.report import tables
 
     if line := tables.headline(evaluation):
-        _console().print(line, markup=False)
+        print_line(line)
     print_table(tables.given_boxes_table(evaluation.given_boxes))
     if why := tables.why_nothing_is_unseen(evaluation):
         print(why)
     _print_unless_empty(tables.boundary_table(evaluation.given_boxes))
     print_table(tables.sizes_table(evaluation.given_boxes))
+    print_line(tables.interval_note(seeds))
     if evaluation.detected.segm:
         print_table(tables.detected_table(evaluation.detected))
     if per_class:
@@ -46,6 +48,7 @@ def print_retention(retention: Retention) -> None:
     from deepmac_distill.report import tables
 
     print_table(tables.retention_table(retention))
+    print_line(tables.interval_note(retention.seeds))
 
 
 def print_comparison(comparison: Comparison, a: str, b: str) -> None:
@@ -57,6 +60,12 @@ def print_comparison(comparison: Comparison, a: str, b: str) -> None:
     _print_unless_empty(tables.size_comparison_table(comparison.given_boxes, a, b))
     if comparison.detected:
         print_table(tables.detection_comparison_table(comparison.detected, a, b))
+    print_line(tables.interval_note(comparison.seeds))
+
+
+def print_line(line: str) -> None:
+    """One line, broken where the terminal is narrow."""
+    _console().print(line, markup=False)
 
 
 def print_table(table: Table) -> None:

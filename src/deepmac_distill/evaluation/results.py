@@ -227,6 +227,7 @@ class Comparison:
 
     given_boxes: BySplit[PairedIoU]
     detected: PairedDetections | None = None  # None unless both models detect
+    seeds: tuple[int, ...] = ()  # of the trainings; intervals of several hold training noise
 
 
 @dataclass(frozen=True, slots=True)

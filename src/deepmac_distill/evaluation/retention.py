@@ -2,12 +2,14 @@
 
 Three students that differ in nothing but the masks they learn from: human_seen, human masks of the seen
 classes; pseudo, the teacher's masks of the rest too; human_all, human masks of all classes. Retention is
-(pseudo - human_seen) / (human_all - human_seen).
+(pseudo - human_seen) / (human_all - human_seen). A ratio has an interval only over several seeds: training
+noise is as large as the gain it divides by.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import get_args
 
 import pyarrow as pa
@@ -16,8 +18,21 @@ from deepmac_distill.chain import Arm
 from deepmac_distill.dataset.classes import Classes
 from deepmac_distill.evaluation.average_precision import CocoTruth, Detection, compare_average_precision
 from deepmac_distill.evaluation.means import Floats, Means, interval, known
+from deepmac_distill.evaluation.over_seeds import mean_table
 from deepmac_distill.evaluation.results import Interval, PairedStats, Ratio
-from deepmac_distill.evaluation.retention_results import RetentionFigures, RetentionIoU
+from deepmac_distill.evaluation.retention_results import (
+    Retention,
+    RetentionDetected,
+    RetentionFigures,
+    RetentionIoU,
+)
+from deepmac_distill.evaluation.seed_noise import (
+    fieller,
+    mean_over_seeds,
+    paired_noise,
+    why_undefined,
+    widened,
+)
 from deepmac_distill.evaluation.splits import BySplit, Split, split_classes
 from deepmac_distill.evaluation.summary import paired_ious
 
@@ -30,8 +45,8 @@ def retention_in_given_boxes(
 ) -> BySplit[RetentionIoU]:
     """Mask IoU of the three students in given boxes; 95 % intervals from images resampled for all at once.
 
-    A ratio has a value only where the whole interval of its denominator is above zero. Its own interval
-    leaves out the resamplings (2.5 % at most) in which the denominator is not above zero.
+    A ratio has a value only where the whole interval of its denominator is above zero, and no interval: that
+    of one seed would leave out training noise.
 
     Args:
         ious: each of `ARMS` -> its table of `mask_iou.IOU_SCHEMA`.
@@ -59,7 +74,7 @@ def retention_in_detections(
     resamples: int = 1000,
     seed: int = 0,
 ) -> BySplit[RetentionFigures | None]:
-    """Mask AP of the three students: differences with 95 % intervals, ratios without.
+    """Mask AP of the three students: differences with 95 % intervals of images, ratios without.
 
     A split without classes is None.
 
@@ -85,6 +100,76 @@ def retention_in_detections(
     return alone.map_named(figures)
 
 
+def retention_over_seeds(
+    ious: Mapping[Arm, Mapping[int, pa.Table]],
+    each: Mapping[int, Retention],
+    classes: Classes,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Retention:
+    """Retention of the means over seeds; intervals hold training noise, and retention has one (Fieller's).
+
+    The noise is that of a difference of two arms of one seed, pooled over the three differences.
+
+    Args:
+        ious: of each of `ARMS` and each seed, its table of `mask_iou.IOU_SCHEMA`.
+        each: the retention of each seed.
+
+    Raises:
+        DataError: the students were not evaluated on the same instances.
+    """
+    mean = mean_over_seeds(list(each.values()))
+    tables = {arm: mean_table(list(by_seed.values())) for arm, by_seed in ious.items()}
+    in_boxes = retention_in_given_boxes(tables, classes, resamples, seed)
+
+    def of_split(split: Split, whole: RetentionIoU) -> RetentionIoU:
+        classes = {seed: one.given_boxes[split].class_mean_iou for seed, one in each.items()}
+        instances = {seed: one.given_boxes[split].instance_mean_iou for seed, one in each.items()}
+        return replace(
+            whole,
+            class_mean_iou=_over_seeds(whole.class_mean_iou, classes),
+            instance_mean_iou=_over_seeds(whole.instance_mean_iou, instances),
+        )
+
+    def of_ap(split: Split, whole: RetentionFigures | None) -> RetentionFigures | None:
+        figures = {seed: one.detected.segm[split] for seed, one in each.items() if one.detected.segm}
+        found = {seed: one for seed, one in figures.items() if one is not None}
+        return _over_seeds(whole, found) if whole is not None and found else None
+
+    segm = mean.detected.segm
+    return replace(
+        mean,
+        seeds=tuple(each),
+        given_boxes=in_boxes.map_named(of_split),
+        detected=RetentionDetected(segm.map_named(of_ap) if segm else None),
+    )
+
+
+def _over_seeds(whole: RetentionFigures, each: Mapping[int, RetentionFigures]) -> RetentionFigures:
+    arms = [{seed: getattr(one, arm) for seed, one in each.items()} for arm in ARMS]
+    if any(value is None for arm in arms for value in arm.values()):
+        return whole
+    noise = paired_noise(arms)
+    undefined = next((why for one in each.values() if (why := one.pseudo_over_human_all.undefined)), None)
+
+    def difference(name: str) -> Interval:
+        return widened(getattr(whole, name), [getattr(one, name) for one in each.values()], noise)
+
+    added, missing, gain = map(
+        difference, ("pseudo_minus_human_seen", "human_all_minus_pseudo", "human_all_minus_human_seen")
+    )
+    return replace(
+        whole,
+        pseudo_minus_human_seen=added,
+        human_all_minus_pseudo=missing,
+        human_all_minus_human_seen=gain,
+        retention=fieller(added, gain, missing, GAIN) if noise.df else whole.retention,
+        pseudo_over_human_all=Ratio(None, undefined=undefined)
+        if undefined is not None or whole.pseudo is None or not whole.human_all
+        else Ratio(whole.pseudo / whole.human_all),
+    )
+
+
 def _figures(means: Floats) -> RetentionFigures:
     """Figures of (1 + R, 3) means of the three students."""
     human_seen, pseudo, human_all = means.T
@@ -95,19 +180,9 @@ def _figures(means: Floats) -> RetentionFigures:
         pseudo_minus_human_seen=interval(pseudo - human_seen),
         human_all_minus_pseudo=interval(human_all - pseudo),
         human_all_minus_human_seen=interval(human_all - human_seen),
-        retention=_ratio(pseudo - human_seen, human_all - human_seen, GAIN),
-        pseudo_over_human_all=_ratio(pseudo, human_all, WHOLE),
+        retention=_ratio(known(pseudo[0] - human_seen[0]), interval(human_all - human_seen), GAIN),
+        pseudo_over_human_all=_ratio(known(pseudo[0]), interval(human_all), WHOLE),
     )
-
-
-def _ratio(numerator: Floats, denominator: Floats, name: str) -> Ratio:
-    """The ratio of two (1 + R,) arrays; `name` is the denominator's."""
-    undefined = _why_undefined(interval(denominator), name)
-    if undefined is not None:
-        return Ratio(None, undefined=undefined)
-    usable = denominator > 0
-    found = interval(numerator[usable] / denominator[usable])
-    return Ratio(found.value, found.low, found.high)
 
 
 def _ap_figures(
@@ -121,23 +196,13 @@ def _ap_figures(
         pseudo_minus_human_seen=added.AP.a_minus_b,
         human_all_minus_pseudo=missing.AP.a_minus_b,
         human_all_minus_human_seen=gain.AP.a_minus_b,
-        retention=_point_ratio(added.AP.a_minus_b.value, gain.AP.a_minus_b, GAIN),
-        pseudo_over_human_all=_point_ratio(pseudo, alone.AP.a_minus_b, WHOLE),
+        retention=_ratio(added.AP.a_minus_b.value, gain.AP.a_minus_b, GAIN),
+        pseudo_over_human_all=_ratio(pseudo, alone.AP.a_minus_b, WHOLE),
     )
 
 
-def _point_ratio(numerator: float | None, denominator: Interval, name: str) -> Ratio:
-    undefined = _why_undefined(denominator, name)
+def _ratio(numerator: float | None, denominator: Interval, name: str) -> Ratio:
+    undefined = why_undefined(denominator, name)
     if undefined is not None or numerator is None or denominator.value is None:
         return Ratio(None, undefined=undefined)
     return Ratio(numerator / denominator.value)
-
-
-def _why_undefined(denominator: Interval, name: str) -> str | None:
-    """Why nothing may be divided by a figure with this interval; None where it may."""
-    value, low, high = denominator.value, denominator.low, denominator.high
-    if value is None or low is None or high is None:
-        return f"{name}: nothing to evaluate"
-    if min(value, low) > 0:
-        return None
-    return f"{name} = {value:.4f} [{low:.4f}, {high:.4f}]: expected an interval above zero"

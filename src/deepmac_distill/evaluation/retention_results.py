@@ -49,3 +49,4 @@ class Retention:
     unseen_without_human_masks: tuple[str, ...]  # classes of which human_all is no upper bound
     given_boxes: BySplit[RetentionIoU]
     detected: RetentionDetected
+    seeds: tuple[int, ...] = ()  # of the trainings; intervals of several hold training noise

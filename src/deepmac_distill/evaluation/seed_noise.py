@@ -6,12 +6,13 @@ have given another figure, and so would other seeds. Half the width h of its 95 
     h^2 = h_images^2 + (t s_seeds)^2 / n,
 
 where h_images is the half-width from resampled images alone and s_seeds the standard deviation of one
-training's figure, pooled over the rows of one table, with its degrees of freedom in t. Each half-width is right
-by itself before they are added: Zou & Donner 2008, "Construction of confidence limits about effect measures: a
-general approach". One t quantile for the sum, with Welch-Satterthwaite degrees of freedom, covers too little
-(90 to 92 %) with two or three seeds, since a spread that is small by chance counts twice there; the tests hold
-the simulated coverage. Resampled images of a mean over seeds show what seeds and images do together (one seed
-is better on some images), and so does the spread of seeds on these images; it is taken out of the former.
+training's figure, pooled over the rows of one table, with its degrees of freedom in t. Each half-width is
+right by itself before they are added: Zou & Donner 2008, "Construction of confidence limits about effect
+measures: a general approach". One t quantile for the sum, with Welch-Satterthwaite degrees of freedom,
+covers too little (90 to 92 %) with two or three seeds, since a spread that is small by chance counts twice
+there; the tests hold the simulated coverage. Resampled images of a mean over seeds show what seeds and
+images do together (one seed is better on some images), and so does the spread of seeds on these images; it
+is taken out of the former.
 """
 
 from __future__ import annotations
@@ -61,13 +62,13 @@ def t_quantile(probability: float, df: float) -> float:
     return float(np.interp(probability, 0.5 + np.concatenate([[0.0], np.cumsum(steps)]), t))
 
 
-def pooled(rows: Sequence[Mapping[int, float]]) -> Noise:
+def pooled_noise(rows: Sequence[Mapping[int, float]]) -> Noise:
     """Noise of a figure, pooled over the rows of one table.
 
     Args:
         rows: seed -> figure of one training, for each row.
 
-    >>> pooled([{0: 0.1, 1: 0.3}, {0: 0.5, 1: 0.5}])
+    >>> pooled_noise([{0: 0.1, 1: 0.3}, {0: 0.5, 1: 0.5}])
     Noise(variance=0.01, df=2)
     """
     groups = [list(row.values()) for row in rows if len(row) > 1]
@@ -76,16 +77,16 @@ def pooled(rows: Sequence[Mapping[int, float]]) -> Noise:
     return Noise(round(squares / df, 15), df) if df else UNKNOWN
 
 
-def paired(rows: Sequence[Mapping[int, float]]) -> Noise:
+def paired_noise(rows: Sequence[Mapping[int, float]]) -> Noise:
     """Noise of the difference of two rows with the same seed, pooled over the rows of one table.
 
     What a seed does to all rows alike is no noise of a difference: figures are fitted by a row's and a seed's
     own effect, and a difference has twice the variance of what is left. Of two rows this is the variance of
     their difference.
 
-    >>> paired([{0: 0.1, 1: 0.3}, {0: 0.5, 1: 0.7}]).variance
+    >>> paired_noise([{0: 0.1, 1: 0.3}, {0: 0.5, 1: 0.7}]).variance
     0.0
-    >>> round(paired([{0: 0.1, 1: 0.3}, {0: 0.5, 1: 0.6}]).variance, 6)  # differences 0.4 and 0.3
+    >>> round(paired_noise([{0: 0.1, 1: 0.3}, {0: 0.5, 1: 0.6}]).variance, 6)  # differences 0.4 and 0.3
     0.005
     """
     cells = [(at, seed, value) for at, row in enumerate(rows) for seed, value in row.items()]
@@ -211,7 +212,7 @@ def mean_over_seeds(each: Sequence[R]) -> R:
 
 
 def _widened_rows(wholes: Sequence[Interval], each: Sequence[Mapping[int, Interval]]) -> list[Interval]:
-    noise = pooled(
+    noise = pooled_noise(
         [{seed: one.value for seed, one in by_seed.items() if one.value is not None} for by_seed in each]
     )
     rows = zip(wholes, each, strict=True)

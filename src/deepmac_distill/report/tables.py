@@ -22,6 +22,7 @@ from deepmac_distill.report.table import Cell, Column, Table, columns, names, pe
 GIVEN_BOXES = "Mask IoU in given boxes, mean over classes (%)"
 BOUNDARIES = "Boundary IoU in given boxes, mean over classes (%)"
 DETECTED = "COCO average precision (%)"
+LEAST = "least difference"  # the smallest true one that 80 % of such experiments would find
 NAMES_SHOWN = 3  # of classes in one line
 
 
@@ -131,10 +132,7 @@ def comparison_table(given_boxes: BySplit[PairedIoU], a: str, b: str) -> Table:
     return Table(
         GIVEN_BOXES,
         (*names("split"), *columns("count", ("classes", "instances")), *_pair_columns(a, b)),
-        tuple(
-            (split, row.classes, row.instances, row.class_mean_iou.a, row.class_mean_iou.b, row.a_minus_b)
-            for split, row in given_boxes.items()
-        ),
+        tuple((split, row.classes, row.instances, *_pair_cells(row)) for split, row in given_boxes.items()),
     )
 
 
@@ -168,11 +166,12 @@ def size_comparison_table(given_boxes: BySplit[PairedIoU], a: str, b: str) -> Ta
 
 
 def _pair_columns(a: str, b: str) -> tuple[Column, ...]:
-    return (*columns("percent", (a, b)), Column(f"{a} − {b}", "points"))
+    return (*columns("percent", (a, b)), Column(f"{a} − {b}", "points"), Column(LEAST))
 
 
-def _pair_cells(means: PairedMeans) -> tuple[Cell, ...]:
-    return means.class_mean_iou.a, means.class_mean_iou.b, means.a_minus_b
+def _pair_cells(means: PairedMeans | PairedIoU) -> tuple[Cell, ...]:
+    pair, difference = means.class_mean_iou, means.a_minus_b
+    return pair.a, pair.b, difference, difference.least_difference
 
 
 def detection_comparison_table(detected: PairedDetections, a: str, b: str) -> Table:
@@ -182,12 +181,19 @@ def detection_comparison_table(detected: PairedDetections, a: str, b: str) -> Ta
         DETECTED,
         (*names("of", "split"), *_pair_columns(a, b)),
         tuple(
-            (kind, split, row.AP.a, row.AP.b, row.AP.a_minus_b)
+            (kind, split, row.AP.a, row.AP.b, row.AP.a_minus_b, row.AP.a_minus_b.least_difference)
             for kind, splits in kinds
             for split, row in splits.items()
             if row is not None
         ),
     )
+
+
+def interval_note(seeds: Sequence[int]) -> str:
+    """One line: which noise the intervals of a table hold."""
+    if len(seeds) < 2:
+        return "95 % intervals: image sampling only; several seeds (--seeds) show training noise"
+    return f"95 % intervals: image sampling and training noise, {len(seeds)} seeds"
 
 
 def retention_table(retention: Retention) -> Table:
@@ -211,6 +217,7 @@ def retention_columns() -> tuple[Column, ...]:
     return (
         *columns("percent", ("human_seen", "pseudo", "human_all")),
         *columns("points", ("pseudo − human_seen", "human_all − pseudo", "human_all − human_seen")),
+        *columns("percent", (LEAST,)),
         *columns("share", ("retention", "pseudo / human_all")),
     )
 
@@ -219,7 +226,8 @@ def retention_cells(row: RetentionFigures) -> tuple[Cell, ...]:
     """The cells below `retention_columns`."""
     arms = (row.human_seen, row.pseudo, row.human_all)
     differences = (row.pseudo_minus_human_seen, row.human_all_minus_pseudo, row.human_all_minus_human_seen)
-    return (*arms, *differences, row.retention, row.pseudo_over_human_all)
+    least = [found for one in differences if (found := one.least_difference) is not None]
+    return (*arms, *differences, max(least, default=None), row.retention, row.pseudo_over_human_all)
 
 
 def headline(evaluation: Evaluation) -> str | None:

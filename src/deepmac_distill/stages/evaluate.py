@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,10 @@ def report(job: Job) -> Report:
         found = Report(
             teacher=read_evaluation(teacher),
             student=read_evaluation(student),
-            student_minus_teacher=compare_on(truth, student, teacher, settings.bootstrap, job.pipeline.seed),
+            student_minus_teacher=replace(
+                compare_on(truth, student, teacher, settings.bootstrap, job.pipeline.seed),
+                seeds=(job.pipeline.seed,),
+            ),
             data=truth.counts,
         )
         write_json(folder / "summary.json", to_json(found))

@@ -150,6 +150,7 @@ def _figures(
         unseen_without_human_masks=tuple(without),
         given_boxes=retention_in_given_boxes(ious, truth.classes, resamples, seed),
         detected=RetentionDetected(detected),
+        seeds=(seed,),
     )
 
 
