@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "deepmac_distill"
 BENCHMARKS, EXAMPLES = ROOT / "benchmarks", ROOT / "examples"
 LAYERS = [
-    {"errors"},
+    {"errors", "look"},
     {"config", "structures", "files", "progress", "devices", "runlock", "chain", "paper"},
     {"geometry", "contract"},
     {"dataset", "weights", "teachers"},

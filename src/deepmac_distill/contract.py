@@ -24,6 +24,7 @@ class ModelSpec:
 
     mask_size: int  # cells a side of the grids it returns
     input_size_px: int | None  # side of its square canvas; None: images at their own size, one by one
+    any_size: bool = False  # takes square canvases of other sides too, such as those of windows
     size_divisibility: int = 1  # the canvas's side must be a multiple of this
     lattice: Literal["centers", "reference"] = "centers"  # of the samples; only "centers" can be cut today
     probabilities: bool = True  # whether grids are probabilities; else they are only cut

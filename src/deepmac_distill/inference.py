@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepmac_distill.contract import BoxSegmenter, Detector, ModelSpec, SegmentedMasks
-from deepmac_distill.data.augment import View, evaluation_views, native_views
-from deepmac_distill.data.dataset import BoxDataset
+from deepmac_distill.data.dataset import AnnotatedImages, BoxDataset
+from deepmac_distill.data.framed import FramedBoxes
+from deepmac_distill.data.frames import views_of
 from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import ContractError
+from deepmac_distill.look import Look
 from deepmac_distill.structures import Batch
 
 _ROUNDING = 1e-3  # what a grid may be off [0, 1] by: less than half of the 255 steps that are kept
@@ -46,33 +48,28 @@ def boxes_for(
     spec: ModelSpec, annotations: Annotations, images: ImageStore, wanted: NDArray[np.bool_] | None = None
 ) -> BoxDataset:
     """Whole images at the size that a model takes, with all usable boxes or the (N,) `wanted` ones."""
-    size_px = spec.input_size_px
-    return BoxDataset(
-        annotations,
-        images,
-        mask_size=1,  # without masks no size is better than another
-        view_of=native_views(spec.size_divisibility) if size_px is None else evaluation_views(size_px),
-        with_masks=False,
-        wanted=wanted,
-    )
+    return BoxDataset(_without_masks(annotations, images, wanted), views_of(spec))
 
 
-def view_for(spec: ModelSpec, height: int, width: int) -> View:
-    """One image of `height` x `width` at the size that a model takes."""
-    size_px = spec.input_size_px
-    views = native_views(spec.size_divisibility) if size_px is None else evaluation_views(size_px)
-    return views(np.random.default_rng(0), height, width)
-
-
-def images_at_once(spec: ModelSpec, batch_size: int) -> int:
-    """Images in a batch: one where each keeps its own size."""
-    return 1 if spec.input_size_px is None else batch_size
+def framed_boxes(
+    look: Look,
+    spec: ModelSpec,
+    annotations: Annotations,
+    images: ImageStore,
+    wanted: NDArray[np.bool_] | None = None,
+) -> FramedBoxes:
+    """Images as a model looks at their boxes: all usable ones or the (N,) `wanted` ones."""
+    return FramedBoxes(_without_masks(annotations, images, wanted), look, spec)
 
 
 def segment_boxes(
-    model: BoxSegmenter, batches: Iterable[Batch], device: torch.device, autocast: bool
+    model: BoxSegmenter, groups: Iterable[Sequence[Batch]], device: torch.device, autocast: bool
 ) -> Iterator[SegmentedBoxes]:
-    """One mask grid per box, in the order of the batches.
+    """One mask grid per box of each group of batches.
+
+    A box that is in several batches of its group gets the mean of its grids, and of the model's estimates of
+    their IoU, over those in which it was answered. In a group of one batch boxes keep their order; else they
+    are in the order of their rows.
 
     Probabilities are rounded to 1/255 here, so that a mask made now and a mask made later from the stored
     grid are the same mask.
@@ -80,22 +77,58 @@ def segment_boxes(
     Raises:
         ContractError: the model broke the contract; the message names what it returned.
     """
-    for batch in batches:
-        if not len(batch.instances):
+    for group in groups:
+        found = [_segmented(model, batch, device, autocast) for batch in group if len(batch.instances)]
+        rows = [batch.instances.rows for batch in group if len(batch.instances)]
+        if not found:
             yield _no_boxes(model.spec.mask_size)
             continue
-        with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
-            masks = model.segment(batch.images.to(device), batch.instances.to(device))
-            require_contract(model, masks, len(batch.instances))
-        answered = masks.answered.cpu().numpy()
+        merged, masks = (rows[0], found[0]) if len(found) == 1 else _mean_masks(rows, found)
+        answered = masks.answered.numpy()
         grids = _quantized(masks.grids)
         grids[~answered] = 0
         yield SegmentedBoxes(
-            rows=batch.instances.rows.numpy(),
+            rows=merged.numpy(),
             grids=grids,
             answered=answered,
-            iou=None if masks.iou is None else masks.iou.cpu().numpy(),
+            iou=None if masks.iou is None else masks.iou.numpy(),
         )
+
+
+def _without_masks(
+    annotations: Annotations, images: ImageStore, wanted: NDArray[np.bool_] | None
+) -> AnnotatedImages:
+    # Without masks no size is better than another.
+    return AnnotatedImages(annotations, images, mask_size=1, with_masks=False, wanted=wanted)
+
+
+def _segmented(model: BoxSegmenter, batch: Batch, device: torch.device, autocast: bool) -> SegmentedMasks:
+    """The masks of the boxes of a batch, on the CPU, as they are on the image."""
+    with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
+        masks = model.segment(batch.images.to(device), batch.instances.to(device))
+        require_contract(model, masks, len(batch.instances))
+    grids = masks.grids.flip(-1) if batch.mirrored else masks.grids
+    return SegmentedMasks(grids.cpu(), masks.answered.cpu(), None if masks.iou is None else masks.iou.cpu())
+
+
+def _mean_masks(rows: Sequence[Tensor], found: Sequence[SegmentedMasks]) -> tuple[Tensor, SegmentedMasks]:
+    """The rows, each once in their order, and the mean of their masks over where they were answered."""
+    answered = torch.cat([masks.answered for masks in found])  # (M,)
+    each, which = torch.unique(torch.cat(list(rows)), return_inverse=True)  # (N,), (M,)
+    counts = torch.zeros(len(each)).index_add_(0, which, answered.float())
+
+    def mean(values: Tensor) -> Tensor:  # (M, ...) to (N, ...)
+        shape = (-1, *[1] * (values.ndim - 1))
+        taken = torch.where(answered.view(shape), values, 0.0)
+        summed = torch.zeros(len(each), *values.shape[1:]).index_add_(0, which, taken)
+        return summed / counts.clamp(min=1).view(shape)
+
+    ious = [masks.iou for masks in found if masks.iou is not None]
+    return each, SegmentedMasks(
+        grids=mean(torch.cat([masks.grids for masks in found])),
+        answered=counts > 0,
+        iou=mean(torch.cat(ious)) if len(ious) == len(found) else None,
+    )
 
 
 def detect_objects(

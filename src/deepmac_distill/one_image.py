@@ -10,9 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from deepmac_distill.contract import BoxSegmenter, Detector
+from deepmac_distill.data.frames import view_for
 from deepmac_distill.errors import DataError
 from deepmac_distill.geometry.boxes import clip_boxes, has_area
-from deepmac_distill.inference import SegmentedBoxes, detect_objects, segment_boxes, view_for
+from deepmac_distill.inference import SegmentedBoxes, detect_objects, segment_boxes
 from deepmac_distill.labels.cut import LABELING_CUT, CutMasks, recut
 from deepmac_distill.structures import Batch, Instances
 
@@ -71,7 +72,7 @@ def segment_image(
         [torch.from_numpy(view.to_canvas(inside))], [torch.from_numpy(classes)], mask_size=1
     )
     batch = Batch(view.image(image)[None], torch.tensor([view.fit]), (1,), instances)
-    (segmented,) = segment_boxes(model, [batch], device, autocast=False)
+    (segmented,) = segment_boxes(model, [[batch]], device, autocast=False)
     sizes = np.tile([height, width], (len(inside), 1))
     return ImageBoxes(inside, segmented, recut(segmented.grids, inside, sizes, cut))
 

@@ -93,6 +93,8 @@ class Batch:
     image_sizes: Tensor  # (B, 2) int64, (height, width) of the image on the canvas
     image_ids: tuple[int, ...]  # B source ids
     instances: Instances
+    complete: bool = True  # whether all objects on the canvases are among the instances
+    mirrored: bool = False  # whether masks of the boxes are to be mirrored to be those of the images
 
     def __post_init__(self) -> None:
         b, _, h, w = self.images.shape

@@ -178,6 +178,11 @@ def test_an_image_that_cannot_be_read_is_refused_by_name(teach, data: Path, tmp_
     assert_refused(teach(), f"{data / 'images' / '3.png'}: ", tmp_path)
 
 
+WINDOW = "teacher.look.window_size_px: got 60, expected a multiple of 16 for this backbone"
+UNDETECTED = ["--set", "teacher.model.detection=false"]
+RCNN = ["--set", 'teacher.model={architecture="mask_rcnn", backbone="resnet18"}']
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
@@ -200,6 +205,26 @@ def test_an_image_that_cannot_be_read_is_refused_by_name(teach, data: Path, tmp_
         (["--set", "teacher.model.backbone=tinny"], "teacher.model.backbone: got 'tinny', expected tiny, "),
         (["--set", "teacher.model.backbone_width=6"], "teacher.model.backbone_width: got 6, expected a mu"),
         (["--set", "teacher.model.backbone_weights=gone.pth"], "gone.pth: "),
+        (["--set", "teacher.look.window_size_px=60", "--set", "teacher.look.boxes=windows"], WINDOW),
+        (["--set", "teacher.look.boxes=zoom"], "teacher.look.boxes: got 'zoom', expected one of image, "),
+        (["--set", "teacher.look.window_context=0.5"], "teacher.look.window_context: got 0.5, expected at"),
+        (
+            ["--set", "teacher.train.window_shift=2"],
+            "teacher.train.window_shift: got 2.0, expected in [0",
+        ),
+        (["--set", "teacher.train.window_scale_range=[2,1]"], "teacher.train.window_scale_range: got (2.0, "),
+        (
+            ["--set", "teacher.train.views=windows"],
+            "teacher.train.views: got 'windows', expected \"both\", or",
+        ),
+        (
+            [*UNDETECTED, "--set", "teacher.train.views=windows"],
+            "teacher.look.boxes: got 'image', expected ",
+        ),
+        (
+            [*RCNN, "--set", "teacher.train.views=both"],
+            "teacher.train.views: got 'both', expected ",
+        ),
         (["--set", "teacher.train.learning_rate=1"], "teacher.train.learning_rate: unknown key"),
         (["--set", "teacher.train.lr=fast"], "teacher.train.lr: got 'fast', expected float"),
         (["--set", "teacher.train.lr"], "--set teacher.train.lr: expected key=value"),

@@ -11,7 +11,8 @@ import pytest
 
 from deepmac_distill.chain import planned
 from deepmac_distill.config import DeepMacConfig, MaskRcnnConfig, Pipeline, RoleConfig, load_pipeline
-from deepmac_distill.config.schema import EvaluationConfig, TrainConfig
+from deepmac_distill.config.schema import EvaluationConfig
+from deepmac_distill.config.training import TrainConfig
 from deepmac_distill.data.synthetic import SEEN_SHAPES
 from deepmac_distill.errors import DeviceError, RunError
 from deepmac_distill.forecast import needs as forecasting

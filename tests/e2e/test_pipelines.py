@@ -15,7 +15,7 @@ import torch
 
 from deepmac_distill.config import DeepMacConfig, ModelConfig, Pipeline, RoleConfig, load_pipeline
 from deepmac_distill.data.augment import training_views
-from deepmac_distill.data.dataset import BoxDataset
+from deepmac_distill.data.dataset import AnnotatedImages, BoxDataset
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.loader import training_batches
 from deepmac_distill.data.synthetic import SEEN_SHAPES, write_scenes
@@ -91,12 +91,8 @@ def test_a_pipeline_builds_and_steps(path: Path, role: str, scenes: Path) -> Non
     model = build_model(stepped, len(annotations.classes), load_weights=True)
     # Batch norm over the two values that two images have on a map of one cell makes gradients explode.
     size_px = 2 * model.spec.size_divisibility if path.stem.endswith("_sn143") else REDUCED_PX
-    dataset = BoxDataset(
-        annotations,
-        ImageFolder(scenes / "images"),
-        mask_size=model.target_mask_size,
-        view_of=training_views(size_px, recipe.train.scale_range),
-    )
+    source = AnnotatedImages(annotations, ImageFolder(scenes / "images"), mask_size=model.target_mask_size)
+    dataset = BoxDataset(source, training_views(size_px, recipe.train.scale_range))
     batch = next(training_batches(dataset, 2, seed=0))
     train = recipe.train
     schedule = make_schedule(train.schedule, train.steps, train.warmup_steps, train.decay_steps)

@@ -9,8 +9,9 @@ import torch
 
 from deepmac_distill import rundir
 from deepmac_distill.contract import ModelSpec, SegmentedMasks
+from deepmac_distill.data.framed import images_at_once
+from deepmac_distill.data.frames import view_for
 from deepmac_distill.files import sha256_of_file
-from deepmac_distill.inference import images_at_once, view_for
 from deepmac_distill.models import load
 from deepmac_distill.weights.card import read_card
 

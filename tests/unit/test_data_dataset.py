@@ -10,7 +10,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from deepmac_distill.data.augment import View, ViewOf, evaluation_views, training_views
-from deepmac_distill.data.dataset import BoxDataset
+from deepmac_distill.data.dataset import AnnotatedImages, BoxDataset
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.dataset.dataset import Dataset
 
@@ -56,9 +56,10 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "instances.json"
 
 
-def dataset(source: Path, view_of: ViewOf = WHOLE, **more: Any) -> BoxDataset:
+def dataset(source: Path, view_of: ViewOf = WHOLE, seed: int = 0, **more: Any) -> BoxDataset:
     annotations = Dataset.open(source, seen=["cat"]).for_training()
-    return BoxDataset(annotations, ImageFolder(source.parent), mask_size=4, view_of=view_of, **more)
+    images = AnnotatedImages(annotations, ImageFolder(source.parent), mask_size=4, **more)
+    return BoxDataset(images, view_of, seed)
 
 
 def test_every_usable_box_comes_once_in_table_order(source: Path) -> None:
@@ -138,9 +139,8 @@ def test_real_photographs_become_samples() -> None:
     if not folder.is_dir():
         pytest.skip("no photographs here")
     annotations = Dataset.open(next(folder.glob("*.json")), seen="voc").for_training()
-    samples = BoxDataset(
-        annotations, ImageFolder(folder / "images"), mask_size=32, view_of=evaluation_views(128)
-    )
+    images = AnnotatedImages(annotations, ImageFolder(folder / "images"), mask_size=32)
+    samples = BoxDataset(images, evaluation_views(128))
     taken = [samples[position, 0] for position in range(20)]
     usable = (np.array(annotations.annotations["status"]) == "ok")[: annotations.rows_by_image()[20]]
     assert sum(len(s.boxes) for s in taken) == usable.sum()

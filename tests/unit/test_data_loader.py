@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from deepmac_distill.data.augment import evaluation_views, training_views
-from deepmac_distill.data.dataset import BoxDataset
+from deepmac_distill.data.dataset import AnnotatedImages, BoxDataset
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.loader import collate, evaluation_batches, training_batches
 from deepmac_distill.data.synthetic import SEEN_SHAPES, write_scenes
@@ -26,7 +26,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dataset(scenes: Path, training: bool) -> BoxDataset:
     views = training_views(48) if training else evaluation_views(48)
     annotations = Dataset.open(scenes, seen=list(SEEN_SHAPES)).for_training()
-    return BoxDataset(annotations, ImageFolder(scenes.parent / "images"), mask_size=8, view_of=views, seed=4)
+    images = AnnotatedImages(annotations, ImageFolder(scenes.parent / "images"), mask_size=8)
+    return BoxDataset(images, views, seed=4)
 
 
 def assert_equal(a: Batch, b: Batch) -> None:
@@ -105,7 +106,7 @@ def test_training_on_no_images_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "none.json"
     write_json(path, {"images": [], "annotations": [], "categories": [{"id": 1, "name": "ellipse"}]})
     annotations = Dataset.open(path, seen=["ellipse"]).for_training()
-    nothing = BoxDataset(annotations, ImageFolder(tmp_path), mask_size=8, view_of=training_views(32))
+    nothing = BoxDataset(AnnotatedImages(annotations, ImageFolder(tmp_path), mask_size=8), training_views(32))
     with pytest.raises(DataError, match=r"none\.json: no images"):
         training_batches(nothing, 2, seed=0)
     assert list(evaluation_batches(nothing, 2)) == []

@@ -59,7 +59,7 @@ class Model:
 
 
 def test_every_box_has_its_own_grid_in_the_order_of_the_batches() -> None:
-    found = list(segment_boxes(Model(), [batch([3, 1]), batch([]), batch([255])], CPU, autocast=False))
+    found = list(segment_boxes(Model(), [[batch([3, 1])], [batch([])], [batch([255])]], CPU, autocast=False))
     assert [f.rows.tolist() for f in found] == [[3, 1], [], [255]]
     assert [f.grids.dtype for f in found] == [np.uint8] * 3
     assert [f.grids[:, 0, 0].tolist() for f in found] == [[3, 1], [], [255]]
@@ -70,7 +70,7 @@ def test_probabilities_are_rounded_to_the_nearest_of_256_steps() -> None:
         def segment(self, images: Tensor, instances: Instances) -> SegmentedMasks:
             return SegmentedMasks.of(torch.tensor([0.0, 0.4 / 255, 0.6 / 255, 1.0]).view(1, 2, 2))
 
-    (found,) = segment_boxes(Given(), [batch([1])], CPU, autocast=False)
+    (found,) = segment_boxes(Given(), [[batch([1])]], CPU, autocast=False)
     assert found.grids.tolist() == [[[0, 0], [1, 255]]]
 
 
@@ -79,9 +79,57 @@ def test_a_box_without_an_answer_has_an_empty_grid() -> None:
         def segment(self, images: Tensor, instances: Instances) -> SegmentedMasks:
             return SegmentedMasks(torch.ones(2, 2, 2), torch.tensor([True, False]), torch.tensor([0.9, 0.1]))
 
-    (found,) = segment_boxes(Silent(), [batch([1, 2])], CPU, autocast=False)
+    (found,) = segment_boxes(Silent(), [[batch([1, 2])]], CPU, autocast=False)
     assert found.answered.tolist() == [True, False] and found.grids[:, 0, 0].tolist() == [255, 0]
     assert found.iou.tolist() == [np.float32(0.9), np.float32(0.1)]
+
+
+class Recites(Model):
+    """Gives for each batch in turn what it was told to."""
+
+    def __init__(self, *masks: SegmentedMasks) -> None:
+        self.masks = iter(masks)
+
+    def segment(self, images: Tensor, instances: Instances) -> SegmentedMasks:
+        return next(self.masks)
+
+
+def grids(*values: float) -> Tensor:
+    return torch.tensor(values).view(-1, 1, 1).expand(-1, 2, 2)
+
+
+def test_a_box_that_is_seen_twice_has_the_mean_of_its_grids_rounded_once() -> None:
+    half_step = 0.5 / 255  # rounded first, the mean of 0 and 1 steps would be lost
+    model = Recites(
+        SegmentedMasks(grids(0.2, 3 * half_step), torch.tensor([True, True]), torch.tensor([0.5, 0.7])),
+        SegmentedMasks(grids(half_step, 0.4), torch.tensor([True, True]), torch.tensor([0.1, 0.7])),
+    )
+    (found,) = segment_boxes(model, [[batch([4, 2]), batch([2, 4])]], CPU, autocast=False)
+    assert found.rows.tolist() == [2, 4]
+    assert found.grids[:, 0, 0].tolist() == [1, round(0.3 * 255)]
+    np.testing.assert_allclose(found.iou, [0.4, 0.6])
+
+
+def test_an_answer_in_one_view_is_an_answer() -> None:
+    model = Recites(
+        SegmentedMasks(
+            grids(0.2, 0.8, 0.5), torch.tensor([True, False, False]), torch.tensor([0.5, 0.9, 1.0])
+        ),
+        SegmentedMasks(
+            grids(0.9, 0.4, 0.5), torch.tensor([False, True, False]), torch.tensor([0.1, 0.3, 1.0])
+        ),
+    )
+    (found,) = segment_boxes(model, [[batch([1, 2, 3]), batch([1, 2, 3])]], CPU, autocast=False)
+    assert found.answered.tolist() == [True, True, False]
+    assert found.grids[:, 0, 0].tolist() == [51, 102, 0]
+    np.testing.assert_allclose(found.iou, [0.5, 0.3, 0.0])
+
+
+def test_masks_of_a_mirrored_batch_are_turned_back() -> None:
+    left = SegmentedMasks.of(torch.tensor([[[1.0, 0.0], [1.0, 0.0]]]))
+    mirrored = replace(batch([1]), mirrored=True)
+    (found,) = segment_boxes(Recites(left), [[mirrored]], CPU, autocast=False)
+    assert found.grids.tolist() == [[[0, 255], [0, 255]]]
 
 
 GRIDS, YES = torch.ones(1, 2, 2), torch.tensor([True])
@@ -114,7 +162,7 @@ def test_a_model_that_breaks_the_contract_is_named_with_what_it_returned(returne
             return returned
 
     with pytest.raises(ContractError) as caught:
-        list(segment_boxes(Broken(), [batch([1])], CPU, autocast=False))
+        list(segment_boxes(Broken(), [[batch([1])]], CPU, autocast=False))
     assert str(caught.value).startswith("a model of tests: segment: ") and says in str(caught.value)
 
 
@@ -122,17 +170,17 @@ def test_grids_on_another_lattice_are_refused_rather_than_cut_askew() -> None:
     model = Model()
     model.spec = replace(model.spec, lattice="reference")
     with pytest.raises(ContractError, match="a model of tests: lattice: got 'reference', expected 'centers'"):
-        list(segment_boxes(model, [batch([1])], CPU, autocast=False))
+        list(segment_boxes(model, [[batch([1])]], CPU, autocast=False))
 
 
-def test_one_batch_is_held_at_a_time() -> None:
+def test_one_group_is_held_at_a_time() -> None:
     drawn = 0
 
-    def batches() -> Iterator[Batch]:
+    def batches() -> Iterator[list[Batch]]:
         nonlocal drawn
         for id in range(3):
             drawn += 1
-            yield batch([id])
+            yield [batch([id])]
 
     model = Model()
     for done, _ in enumerate(segment_boxes(model, batches(), CPU, autocast=False), start=1):

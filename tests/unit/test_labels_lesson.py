@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from deepmac_distill.data.augment import evaluation_views, training_views
-from deepmac_distill.data.dataset import BoxDataset, Sample
+from deepmac_distill.data.dataset import AnnotatedImages, BoxDataset, Sample
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.synthetic import SEEN_SHAPES, write_scenes
 from deepmac_distill.dataset.dataset import Dataset
@@ -60,9 +60,8 @@ def labels(scenes: Path) -> Labels:
 
 def samples(annotations: Annotations, folder: Path, **more: Any) -> list[Sample]:
     views = training_views(32)
-    dataset = BoxDataset(
-        annotations, ImageFolder(folder / "images"), mask_size=9, view_of=views, seed=3, **more
-    )
+    source = AnnotatedImages(annotations, ImageFolder(folder / "images"), mask_size=9, **more)
+    dataset = BoxDataset(source, views, seed=3)
     return [dataset[position, draw] for draw in range(3) for position in range(len(dataset))]
 
 
@@ -123,13 +122,9 @@ def test_soft_targets_are_the_grids_of_accepted_rows(
     }
     for row, grid in lesson.soft.items():
         assert grid.tobytes() == stored[table["annotation_id"][row].as_py()]
-    whole = BoxDataset(
-        lesson.annotations,
-        ImageFolder(scenes.parent / "images"),
-        mask_size=5,
-        view_of=evaluation_views(64),
-        soft=lesson.soft,
-    )
+    images = ImageFolder(scenes.parent / "images")
+    source = AnnotatedImages(lesson.annotations, images, mask_size=5, soft=lesson.soft)
+    whole = BoxDataset(source, evaluation_views(64))
     first = whole[0, 0]
     for row, mask in zip(first.rows.tolist(), first.masks, strict=True):
         if row in lesson.soft:

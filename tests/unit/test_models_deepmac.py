@@ -61,6 +61,16 @@ def gradients(model: DeepMac, batch: Batch) -> dict[str, torch.Tensor | None]:
     return {name: p.grad for name, p in model.named_parameters()}
 
 
+def test_canvases_whose_objects_are_not_all_known_train_no_detection() -> None:
+    """A window around one box: its neighbors are there and not among the instances."""
+    model = narrow()
+    batch = make_batch([[True], [True]])
+    whole, part = model(batch), model(replace(batch, complete=False))
+    assert set(whole) == {"center", "size", "offset", "mask"} and set(part) == {"mask"}
+    found = gradients(model, replace(batch, complete=False))
+    assert all(value is None for name, value in found.items() if ".center." in name)
+
+
 def test_unseen_masks_cannot_leak() -> None:
     """Garbage in the masks and weights of boxes without one: same losses, gradients and statistics."""
     batch = make_batch([[True, False, False], [False, True]])

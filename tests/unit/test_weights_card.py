@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,16 @@ from safetensors.torch import save_file
 from torch import nn
 
 from deepmac_distill.errors import CheckpointError
+from deepmac_distill.look import Look
 from deepmac_distill.training.checkpoint import TrainingState
-from deepmac_distill.weights.card import ModelCard, load_weights, read_card, require_classes, save_weights
+from deepmac_distill.weights.card import (
+    FORMAT,
+    ModelCard,
+    load_weights,
+    read_card,
+    require_classes,
+    save_weights,
+)
 
 CARD = ModelCard(
     role="teacher",
@@ -45,6 +54,25 @@ def test_weights_and_card_come_back_as_they_were(tmp_path: Path) -> None:
     load_weights(tmp_path / "w.safetensors", target)
     assert all(torch.equal(value, target.state_dict()[name]) for name, value in source.state_dict().items())
     assert read_card(tmp_path / "w.safetensors") == replace(CARD)
+
+
+def test_a_card_says_how_the_model_looks_and_one_of_an_earlier_version_means_whole_images(
+    tmp_path: Path,
+) -> None:
+    path, look = tmp_path / "w.safetensors", Look(boxes="by-size", window_context=2.0, mirror=True)
+    save_weights(path, nn.Linear(2, 3).state_dict(), replace(CARD, look=look))
+    assert read_card(path).look == look
+    assert "look" not in CARD.as_dict()  # as those that were written before there were windows
+    save_weights(path, nn.Linear(2, 3).state_dict(), CARD)
+    assert read_card(path).look == Look()
+
+
+def test_a_look_that_this_version_does_not_know_is_refused(tmp_path: Path) -> None:
+    for look, says in (({"zoom": 2}, "zoom"), ({"window_context": 0.5}, "window_context: got 0.5")):
+        card = json.dumps({"format": FORMAT, **CARD.as_dict(), "look": look})
+        save_file(nn.Linear(2, 3).state_dict(), tmp_path / "w.safetensors", metadata={"card": card})
+        found = refusal(lambda: read_card(tmp_path / "w.safetensors"))
+        assert "w.safetensors: look: " in found and says in found
 
 
 def test_the_same_weights_give_the_same_bytes(tmp_path: Path) -> None:

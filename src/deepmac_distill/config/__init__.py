@@ -1,6 +1,6 @@
 """Pipeline files: every key and default (`schema`), and how TOML becomes them (`reading`)."""
 
-from deepmac_distill.config.reading import build, build_model_config, flatten, load_pipeline
+from deepmac_distill.config.reading import build, build_model_config, changes, flatten, load_pipeline
 from deepmac_distill.config.recipes import FOLDER, located, recipe_names
 from deepmac_distill.config.schema import (
     BackboneConfig,
@@ -23,6 +23,7 @@ __all__ = [
     "TeacherConfig",
     "build",
     "build_model_config",
+    "changes",
     "flatten",
     "load_pipeline",
     "located",

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from deepmac_distill.config.schema import ModelConfig, Pipeline, Refused
+from deepmac_distill.config.schema import ModelConfig, Pipeline
 from deepmac_distill.config.short_runs import fit_schedules
 from deepmac_distill.errors import ConfigError
 
@@ -63,6 +63,17 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
         else:
             flat[key] = list(value) if isinstance(value, tuple) else value
     return flat
+
+
+def changes(config: Any, prefix: str = "") -> dict[str, Any]:
+    """`flatten` without the values that are the defaults.
+
+    >>> from deepmac_distill.look import Look
+    >>> changes(Look(mirror=True), "teacher.look.")
+    {'teacher.look.mirror': True}
+    """
+    defaults = flatten(type(config)(), prefix)
+    return {key: value for key, value in flatten(config, prefix).items() if value != defaults[key]}
 
 
 Built = TypeVar("Built", bound="DataclassInstance")
@@ -115,7 +126,7 @@ def _changed(default: Built, tree: Any, where: str, prefix: str) -> Built:
             values[key] = _convert(hints[key], value, where, f"{prefix}{key}")
     try:
         return dataclasses.replace(default, **values)
-    except Refused as refused:
+    except ValueError as refused:
         raise ConfigError(f"{where}: {prefix}{refused}") from None
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from deepmac_distill.config.refusal import require
+from deepmac_distill.config.training import TrainConfig
+from deepmac_distill.look import Look
+
 _LOSS_WEIGHTS = ("center_weight", "size_weight", "offset_weight", "mask_weight")
 
 
@@ -17,8 +21,8 @@ class ScenesConfig:
     size_px: int = 128  # square images
 
     def __post_init__(self) -> None:
-        _require(self.train_images > 0 and self.val_images > 0, "train_images, val_images: expected > 0")
-        _require(self.size_px >= 32, "size_px", self.size_px, "at least 32")
+        require(self.train_images > 0 and self.val_images > 0, "train_images, val_images: expected > 0")
+        require(self.size_px >= 32, "size_px", self.size_px, "at least 32")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +45,9 @@ class DataConfig:
     scenes: ScenesConfig = field(default_factory=ScenesConfig)
 
     def __post_init__(self) -> None:
-        _require(self.workers >= 0, "workers", self.workers, "at least 0")
-        _require(self.min_masks > 0, "min_masks", self.min_masks, "at least 1")
-        _require(len(self.seen) > 0, "seen: expected at least one class or a preset")
+        require(self.workers >= 0, "workers", self.workers, "at least 0")
+        require(self.min_masks > 0, "min_masks", self.min_masks, "at least 1")
+        require(len(self.seen) > 0, "seen: expected at least one class or a preset")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +60,7 @@ class BackboneConfig:
     backbone_width: int = 256  # channels of the tiny and hourglass backbones
 
     def __post_init__(self) -> None:
-        _require(self.backbone_width > 0, "backbone_width", self.backbone_width, "at least 1")
+        require(self.backbone_width > 0, "backbone_width", self.backbone_width, "at least 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,14 +85,14 @@ class DeepMacConfig(BackboneConfig):
 
     def __post_init__(self) -> None:
         BackboneConfig.__post_init__(self)
-        _require(
+        require(
             self.mask_width % 4 == 0 and self.mask_width > 0, "mask_width", self.mask_width, "a multiple of 4"
         )
         for name in ("head_channels", "pixel_embedding"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
+            require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
         for name in ("instance_embedding", "mask_instances_per_image", *_LOSS_WEIGHTS):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        _require(self.mask_size >= 4, "mask_size", self.mask_size, "at least 4")
+            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        require(self.mask_size >= 4, "mask_size", self.mask_size, "at least 4")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,68 +122,18 @@ class MaskRcnnConfig(BackboneConfig):
         BackboneConfig.__post_init__(self)
         positive = ("fpn_channels", "mask_channels", "proposals", "sampled_proposals", "box_channels")
         for name in positive:
-            _require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
-        _require(self.mask_channels % 4 == 0, "mask_channels", self.mask_channels, "a multiple of 4")
-        _require(self.mask_crop >= 4, "mask_crop", self.mask_crop, "at least 4")
+            require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
+        require(self.mask_channels % 4 == 0, "mask_channels", self.mask_channels, "a multiple of 4")
+        require(self.mask_crop >= 4, "mask_crop", self.mask_crop, "at least 4")
         for name in ("score_threshold", "nms_threshold"):
-            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "in [0, 1]")
-        _require(0 <= self.stochastic_depth < 1, "stochastic_depth", self.stochastic_depth, "in [0, 1)")
+            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "in [0, 1]")
+        require(0 <= self.stochastic_depth < 1, "stochastic_depth", self.stochastic_depth, "in [0, 1)")
         for name in ("anchor_sizes", "anchor_ratios", "anchor_scales"):
             value = getattr(self, name)
-            _require(len(value) > 0 and min(value, default=0) > 0, name, value, "numbers > 0")
+            require(len(value) > 0 and min(value, default=0) > 0, name, value, "numbers > 0")
 
 
 ModelConfig = DeepMacConfig | MaskRcnnConfig  # `architecture` chooses
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
-    """How long, how fast and on which views one model is trained."""
-
-    # Whole model to start from: a run's weights.safetensors, or another .safetensors / .pth; what fits
-    # is loaded, and the rest is skipped with a reason. Empty: from scratch, or from model.backbone_weights.
-    init_from: str = ""
-    steps: int = 50_000  # optimizer steps
-    batch_size: int = 8  # images per forward pass
-    gradient_accumulation_steps: int = 1  # forward passes per optimizer step
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    lr: float = 1e-3
-    backbone_lr_factor: float = 1.0  # learning rate of what can be pretrained, relative to the rest
-    weight_decay: float = 0.0  # on weights of two or more dimensions; not on biases and norms
-    momentum: float = 0.9  # sgd only
-    schedule: Literal["cosine", "steps", "constant"] = "cosine"
-    warmup_steps: int = 0  # linear from 0
-    decay_steps: tuple[int, ...] = ()  # schedule = "steps": lr x 0.1 at each
-    max_grad_norm: float = 0.0  # largest gradient norm; 0 = no clipping
-    ema_decay: float = 0.0  # 0 = the reported weights are the last ones
-    autocast: Literal["auto", "off"] = "auto"  # bfloat16 on a GPU that has it; never on a CPU
-    image_size_px: int = 512  # side of the square canvas
-    scale_range: tuple[float, float] = (0.6, 1.3)  # side of the random square crop / longer side of the image
-    flip_fraction: float = 0.5
-    color_jitter: bool = True
-    checkpoint_every: int = 500  # optimizer steps between resumable states
-
-    def __post_init__(self) -> None:
-        for name in (
-            "steps",
-            "batch_size",
-            "gradient_accumulation_steps",
-            "checkpoint_every",
-            "image_size_px",
-        ):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
-        for name in ("backbone_lr_factor", "weight_decay", "max_grad_norm"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        _require(self.lr > 0, "lr", self.lr, "> 0")
-        _require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
-        upto = f"0 to steps, {self.steps}"
-        _require(0 <= self.warmup_steps <= self.steps, "warmup_steps", self.warmup_steps, upto)
-        _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "in [0, 1)")
-        _require(0 <= self.flip_fraction <= 1, "flip_fraction", self.flip_fraction, "in [0, 1]")
-        low_high = len(self.scale_range) == 2 and 0 < self.scale_range[0] <= self.scale_range[1]
-        _require(low_high, "scale_range", self.scale_range, "two numbers, 0 < low <= high")
-        needs_decay = (self.schedule == "steps") == bool(self.decay_steps)
-        _require(needs_decay, "decay_steps", self.decay_steps, 'steps exactly when schedule = "steps"')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +142,21 @@ class RoleConfig:
 
     model: ModelConfig = field(default_factory=DeepMacConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    look: Look = field(default_factory=Look)  # at given boxes; a part of the model, which its card records
+
+    def __post_init__(self) -> None:
+        if self.train.views == "images":
+            return
+        name, value = "train.views", self.train.views
+        deepmac = isinstance(self.model, DeepMacConfig)
+        require(deepmac, name, value, '"images": a mask_rcnn trains its proposals, which need whole images')
+        if value == "windows":
+            detects = isinstance(self.model, DeepMacConfig) and self.model.detection
+            require(not detects, name, value, '"both", or model.detection = false')
+            boxes = self.look.boxes
+            require(
+                boxes != "image", "look.boxes", boxes, "windows, by-size or average, as it trains on windows"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +169,8 @@ class TeacherConfig(RoleConfig):
     arguments: dict[str, Any] = field(default_factory=dict)  # of the segmenter's constructor
 
     def __post_init__(self) -> None:
-        _require(
+        RoleConfig.__post_init__(self)
+        require(
             not self.arguments or bool(self.segmenter),
             "arguments",
             self.arguments,
@@ -208,7 +178,7 @@ class TeacherConfig(RoleConfig):
         )
         start = self.train.init_from
         nothing = f"nothing: {self.segmenter} has nothing to train"
-        _require(not (self.segmenter and start), "train.init_from", start, nothing)
+        require(not (self.segmenter and start), "train.init_from", start, nothing)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,11 +199,11 @@ class LabelsConfig:
 
     def __post_init__(self) -> None:
         for name in ("threshold", "min_mask_score", "min_mask_bbox_iou"):
-            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
+            require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
         for name in ("unit_images", "batch_size"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
-        _require(self.soft or self.targets == "hard", "soft", self.soft, 'true for targets = "soft"')
-        _require(self.soft or self.threshold == 0.5, "soft", self.soft, "true for a threshold other than 0.5")
+            require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
+        require(self.soft or self.targets == "hard", "soft", self.soft, 'true for targets = "soft"')
+        require(self.soft or self.threshold == 0.5, "soft", self.soft, "true for a threshold other than 0.5")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,7 +220,7 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_detections", "bootstrap", "sheet_of_each"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
+            require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
 
 
 def _default_student() -> RoleConfig:
@@ -274,13 +244,4 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         for name in ("seed", "threads"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-
-
-class Refused(Exception):
-    """A value that a dataclass refuses; the reader adds the file and the full key."""
-
-
-def _require(holds: bool, name: str, got: Any = None, expected: str = "") -> None:
-    if not holds:
-        raise Refused(f"{name}: got {got!r}, expected {expected}" if expected else name)
+            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from deepmac_distill.config.schema import TrainConfig
+from deepmac_distill.config.training import TrainConfig
 
 Tree = dict[str, Any]
 

@@ -116,7 +116,7 @@ def training_view(
     x1 = _crop_center(rng, width) - side // 2
     y1 = _crop_center(rng, height) - side // 2
     flipped = bool(rng.random() < flip_fraction)
-    colors = _draw_colors(rng)
+    colors = draw_colors(rng)
     return View(
         height=height,
         width=width,
@@ -198,8 +198,8 @@ def _crop_center(rng: np.random.Generator, length: int) -> int:
     return int(rng.integers(border, length - border))
 
 
-def _draw_colors(rng: np.random.Generator) -> Colors:
-    """The ranges of the Deep-MAC training configurations."""
+def draw_colors(rng: np.random.Generator) -> Colors:
+    """A random change, in the ranges of the Deep-MAC training configurations."""
     return Colors(
         hue=float(rng.uniform(-0.02, 0.02)),
         contrast=float(rng.uniform(0.8, 1.25)),

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from deepmac_distill.data.augment import ViewOf
+from deepmac_distill.data.augment import View, ViewOf
 from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.geometry.boxes import has_area
 from deepmac_distill.geometry.rasterize import rasterize_polygons, rasterize_rle, resample_grid
 
-Key = tuple[int, int]  # position of the image in its set, number of the draw
+Key = tuple[int, int]  # position of the item in its set, number of the draw
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,14 @@ class Sample:
     masks: NDArray[np.uint8]  # (N, M, M) coverage over the clipped box; zero where has_mask is False
     has_mask: NDArray[np.bool_]  # (N,)
     mask_weight: NDArray[np.float32]  # (N,) of the mask in the loss
+    complete: bool = True  # whether all objects on the canvas are among the boxes
+    mirrored: bool = False  # whether grids over the boxes are to be mirrored to be those of the image
 
 
-class BoxDataset(Dataset[Sample]):
-    """The images of an annotation set, each under a view that depends on (`seed`, position, draw) alone.
+class AnnotatedImages:
+    """The images of an annotation set, any part of which becomes a sample.
 
-    Crowds, boxes without area and boxes that the view leaves out are not among a sample's boxes. A box is
+    Crowds, boxes without area and boxes that a view leaves out are not among a sample's boxes. A box is
     clipped to what is visible first and its mask is rasterized over the clipped box then.
     """
 
@@ -48,8 +50,6 @@ class BoxDataset(Dataset[Sample]):
         images: ImageStore,
         *,
         mask_size: int,
-        view_of: ViewOf,
-        seed: int = 0,
         with_masks: bool = True,
         wanted: NDArray[np.bool_] | None = None,
         mask_weight: NDArray[np.float32] | None = None,
@@ -59,15 +59,13 @@ class BoxDataset(Dataset[Sample]):
         Args:
             images: where the images are.
             mask_size: cells a side of a mask grid.
-            view_of: draws the view of an image, such as `training_views(...)` or `evaluation_views(size_px)`.
             with_masks: False leaves every mask out, for work that needs only boxes.
             wanted: (N,) which annotations to show; all by default.
             mask_weight: (N,) of each mask in the loss; 1 by default.
             soft: row -> (S, S) grid over the clipped box, which takes the place of the row's mask.
         """
         table = annotations.annotations
-        self.annotations, self.images = annotations, images
-        self.mask_size, self.view_of, self.seed = mask_size, view_of, seed
+        self.annotations, self.images, self.mask_size = annotations, images, mask_size
         self._offsets = annotations.rows_by_image()
         self._boxes = annotations.boxes_xyxy()
         self._class_index = annotations.class_index()
@@ -80,31 +78,61 @@ class BoxDataset(Dataset[Sample]):
         """The number of images."""
         return len(self.annotations.images)
 
-    def __getitem__(self, key: Key) -> Sample:
-        """The image at a position, in one of its draws.
+    def image_id(self, position: int) -> int:
+        """Of the image at a position."""
+        return int(self.annotations.images["image_id"][position].as_py())
+
+    def size_of(self, position: int) -> tuple[int, int]:
+        """(height, width) of the image at a position, as the annotations give it."""
+        height, width = (self.annotations.images[name][position].as_py() for name in ("height", "width"))
+        return height, width
+
+    def read(self, position: int) -> Tensor:
+        """(3, H, W) uint8 RGB: the image at a position.
 
         Raises:
-            DataError: the image is missing, cannot be decoded, or has another size than the annotations give.
+            DataError: it is missing, cannot be decoded, or has another size than the annotations give.
         """
-        position, draw = key
-        image_id, name, height, width = (
-            self.annotations.images[name][position].as_py()
-            for name in ("image_id", "file_name", "height", "width")
-        )
-        view = self.view_of(np.random.default_rng([self.seed, position, draw]), height, width)
+        name = self.annotations.images["file_name"][position].as_py()
+        return self.images.read_sized(name, *self.size_of(position))
+
+    def rows(self, position: int) -> NDArray[np.int64]:
+        """Rows of the image's usable and wanted boxes."""
         rows = np.arange(self._offsets[position], self._offsets[position + 1])
+        usable: NDArray[np.int64] = rows[self._usable[rows]]
+        return usable
+
+    def boxes(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(R, 4) xyxy in pixels of their image, clipped to it."""
+        return self._boxes[rows]
+
+    def masked_rows(self) -> NDArray[np.int64]:
+        """Rows of all usable and wanted boxes that have a mask."""
+        rows: NDArray[np.int64] = np.flatnonzero(self._usable & self._has_mask & has_area(self._boxes))
+        return rows
+
+    def position_of(self, row: int) -> int:
+        """Of the image that a row's box is in."""
+        return int(np.searchsorted(self._offsets, row, side="right")) - 1
+
+    def sample(self, position: int, image: Tensor, view: View, rows: NDArray[np.int64]) -> Sample:
+        """Some boxes of an image under a view; those that it leaves out are left out.
+
+        Args:
+            image: of the position, as `read`.
+            rows: (R,) of the image.
+        """
         visible = view.clip(self._boxes[rows])  # (R, 4) source pixels
-        kept = self._usable[rows] & has_area(visible)
+        kept = has_area(visible)
         rows, visible = rows[kept], visible[kept]
-        image = self.images.read_sized(name, height, width)
         return Sample(
             image=view.image(image),
             image_size=view.fit,
-            image_id=image_id,
+            image_id=self.image_id(position),
             rows=rows,
             boxes=view.to_canvas(visible),
             class_index=self._class_index[rows],
-            masks=view.grids(self._grids(rows, visible, height, width)),
+            masks=view.grids(self._grids(rows, visible, view.height, view.width)),
             has_mask=self._has_mask[rows],
             mask_weight=self._mask_weight[rows],
         )
@@ -127,3 +155,35 @@ class BoxDataset(Dataset[Sample]):
                 parts = [part.values.to_numpy() for part in polygons]
                 grid[:] = rasterize_polygons(parts, box, self.mask_size)
         return grids
+
+
+class BoxDataset(Dataset[Sample]):
+    """Each image with its boxes, under a view that depends on (`seed`, position, draw) alone.
+
+    Args:
+        source: the images and their boxes.
+        view_of: draws the view of an image, such as `training_views(...)` or `evaluation_views(size_px)`.
+    """
+
+    def __init__(self, source: AnnotatedImages, view_of: ViewOf, seed: int = 0) -> None:
+        self.source, self.view_of, self.seed = source, view_of, seed
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.source)
+
+    def __getitem__(self, key: Key) -> Sample:
+        """The image at a position, in one of its draws.
+
+        Raises:
+            DataError: the image is missing, cannot be decoded, or has another size than the annotations give.
+        """
+        position, draw = key
+        height, width = self.source.size_of(position)
+        view = self.view_of(np.random.default_rng([self.seed, position, draw]), height, width)
+        image = self.source.read(position)
+        return self.source.sample(position, image, view, self.source.rows(position))
+
+    def image_id(self, key: Key) -> int:
+        """Of the image of a key."""
+        return self.source.image_id(key[0])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import count
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from deepmac_distill.data.dataset import BoxDataset, Key, Sample
+from deepmac_distill.data.windows import WindowDataset
 from deepmac_distill.errors import DataError
 from deepmac_distill.structures import Batch, Instances
 
@@ -35,6 +37,8 @@ def collate(samples: Sequence[Sample]) -> Batch:
         image_sizes=torch.tensor([s.image_size for s in samples]),
         image_ids=tuple(s.image_id for s in samples),
         instances=instances,
+        complete=all(s.complete for s in samples),
+        mirrored=all(s.mirrored for s in samples),
     )
 
 
@@ -54,7 +58,7 @@ def training_keys(images: int, batch_size: int, seed: int, step: int) -> list[Ke
 
 
 def training_batches(
-    dataset: BoxDataset, batch_size: int, seed: int, first_step: int = 0, workers: int = 0
+    dataset: BoxDataset | WindowDataset, batch_size: int, seed: int, first_step: int = 0, workers: int = 0
 ) -> Iterator[Batch]:
     """Batches without end from `first_step` on: those of a run that never stopped, for any `workers`.
 
@@ -62,9 +66,29 @@ def training_batches(
         DataError: the set has no images, or one of them cannot be read.
     """
     if len(dataset) == 0:
-        raise DataError(f"{dataset.annotations.path}: no images; expected at least one to train on")
+        raise DataError(f"{dataset.source.annotations.path}: no images; expected at least one to train on")
     keys = (training_keys(len(dataset), batch_size, seed, step) for step in count(first_step))
-    return _batches(dataset, keys, workers, _refuse)
+    return _batches(dataset, keys, workers, refuse)
+
+
+def alternating_batches(
+    images: BoxDataset,
+    windows: WindowDataset,
+    batch_size: int,
+    seed: int,
+    first_step: int = 0,
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """`training_batches` of whole images and of windows in turn, images first.
+
+    Raises:
+        DataError: as `training_batches`.
+    """
+    streams = (
+        training_batches(images, batch_size, seed, (first_step + 1) // 2, workers),
+        training_batches(windows, batch_size, seed, first_step // 2, workers),
+    )
+    return (next(streams[step % 2]) for step in count(first_step))
 
 
 def evaluation_batches(
@@ -86,54 +110,78 @@ def evaluation_batches(
     positions = range(len(dataset)) if positions is None else positions
     starts = range(0, len(positions), batch_size)
     keys = ([(int(p), 0) for p in positions[start : start + batch_size]] for start in starts)
-    return _batches(dataset, keys, workers, on_unreadable or _refuse)
+    return _batches(dataset, keys, workers, on_unreadable or refuse)
 
 
 @dataclass(frozen=True, slots=True)
-class _Unreadable:
+class Unreadable:
     """An image that failed. It leaves a worker as a value: raised there, its message would be a traceback."""
 
     image_id: int
     error: DataError
 
 
-class _Guarded(Dataset[Sample | _Unreadable]):
-    def __init__(self, dataset: BoxDataset) -> None:
-        self.dataset = dataset
+Collated = TypeVar("Collated")
 
-    def __getitem__(self, key: Key) -> Sample | _Unreadable:
+
+class Items(Protocol):
+    """What can be loaded by key."""
+
+    def __getitem__(self, key: Any, /) -> Any:
+        """The item; a DataError where its image cannot be read."""
+
+    def image_id(self, key: Any, /) -> int:
+        """Of the image that an item is of."""
+
+
+class _Guarded(Dataset[Any]):
+    def __init__(self, items: Items) -> None:
+        self.items = items
+
+    def __getitem__(self, key: Any) -> Any:
         try:
-            return self.dataset[key]
+            return self.items[key]
         except DataError as error:
-            return _Unreadable(self.dataset.annotations.images["image_id"][key[0]].as_py(), error)
+            return Unreadable(self.items.image_id(key), error)
 
 
 def _batches(
-    dataset: BoxDataset,
+    dataset: BoxDataset | WindowDataset,
     keys: Iterable[list[Key]],
     workers: int,
     on_unreadable: Callable[[int, DataError], None],
 ) -> Iterator[Batch]:
-    loader = DataLoader(
-        _Guarded(dataset),
-        batch_sampler=keys,
-        num_workers=workers,
-        collate_fn=_collate_readable,
-        generator=torch.Generator(),  # or the loader would draw from the global one and disturb training
-    )
-    for batch, unreadable in loader:
+    for batch, unreadable in loaded(dataset, keys, workers, collate):
         for failure in unreadable:
             on_unreadable(failure.image_id, failure.error)
         if batch is not None:
             yield batch
 
 
-def _collate_readable(samples: list[Sample | _Unreadable]) -> tuple[Batch | None, list[_Unreadable]]:
-    readable = [s for s in samples if isinstance(s, Sample)]
-    return collate(readable) if readable else None, [s for s in samples if isinstance(s, _Unreadable)]
+def loaded(
+    items: Items, keys: Iterable[list[Any]], workers: int, collated: Callable[[list[Any]], Collated]
+) -> Iterator[tuple[Collated | None, list[Unreadable]]]:
+    """For each list of keys the items that can be read, collated, or None; and those that cannot."""
+    return iter(
+        DataLoader(
+            _Guarded(items),
+            batch_sampler=keys,
+            num_workers=workers,
+            collate_fn=partial(_collate_readable, collated),
+            generator=torch.Generator(),  # or the loader would draw from the global one and disturb training
+        )
+    )
 
 
-def _refuse(_image_id: int, error: DataError) -> None:
+def _collate_readable(
+    collated: Callable[[list[Any]], Collated], items: list[Any]
+) -> tuple[Collated | None, list[Unreadable]]:
+    readable = [item for item in items if not isinstance(item, Unreadable)]
+    return collated(readable) if readable else None, [i for i in items if isinstance(i, Unreadable)]
+
+
+def refuse(_image_id: int, error: DataError) -> None:
+    """Raise what an image failed with."""
     raise error
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from deepmac_distill.config import Pipeline
 from deepmac_distill.contract import ModelSpec
 from deepmac_distill.data.augment import training_views
-from deepmac_distill.data.dataset import BoxDataset, Key, Sample
+from deepmac_distill.data.dataset import AnnotatedImages, BoxDataset, Key, Sample
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.loader import collate, evaluation_batches, training_keys
 from deepmac_distill.dataset.views import Annotations, Truth
@@ -117,7 +117,8 @@ def _views(annotations: Annotations, pipeline: Pipeline, card: ModelCard, mask_s
     """The training views, drawn by the pipeline's seed: the same whoever learns on them."""
     views = training_views(card.image_size_px, pipeline.teacher.train.scale_range)
     images = images_of(pipeline, "train")
-    return BoxDataset(annotations, images, mask_size=mask_size, view_of=views, seed=pipeline.seed)
+    source = AnnotatedImages(annotations, images, mask_size=mask_size)
+    return BoxDataset(source, views, pipeline.seed)
 
 
 def _without_pixels(sample: Sample) -> Sample:

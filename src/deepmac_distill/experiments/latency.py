@@ -111,7 +111,7 @@ def work_of(
     def work(batches: list[Batch]) -> None:
         found: Iterator[object]
         if task == "segment":
-            found = segment_boxes(contestant.model, batches, device, autocast)
+            found = segment_boxes(contestant.model, ([batch] for batch in batches), device, autocast)
         else:
             found = detect_objects(contestant.model, batches, device, autocast, max_detections)
         for _ in found:

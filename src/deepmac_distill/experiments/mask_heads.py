@@ -162,7 +162,8 @@ def train_row(
 
 def evaluate_heads(model: BoxSegmenter, batches: Iterable[Batch], truth: Truth) -> pa.Table:
     """IoU of every instance of the validation set that can be evaluated."""
-    segmented = segment_boxes(model, batches, torch.device("cpu"), autocast=False)
+    groups = ([batch] for batch in batches)
+    segmented = segment_boxes(model, groups, torch.device("cpu"), autocast=False)
     return given_box_ious(truth, given_box_masks(truth, segmented))
 
 

@@ -113,10 +113,10 @@ class DeepMac(nn.Module):
         """Weighted scalar losses: `mask`, and with detection `center`, `size` and `offset`.
 
         Each is the mean over the stacks. Boxes without a mask count in detection only: the content of
-        their `masks` is never read.
+        their `masks` is never read. A batch that is not complete, as of windows, trains no detection.
         """
         instances = masked_instances(batch, self.crop_size, self.mask_instances_per_image)
-        targets = center_targets(batch, self.num_classes) if self.spec.detects else None
+        targets = center_targets(batch, self.num_classes) if self.spec.detects and batch.complete else None
         stacks = []
         for heads, features in zip(self._heads_of_stacks(), self.backbone(batch.images), strict=True):
             logits = self.mask_head(self._crops(heads, features, instances.boxes, instances.image_index))

@@ -13,6 +13,7 @@ from deepmac_distill import config
 from deepmac_distill.contract import BoxSegmenter, Detector, SegmentedMasks
 from deepmac_distill.errors import CheckpointError, ConfigError
 from deepmac_distill.files import sha256_of_file
+from deepmac_distill.look import WHOLE_IMAGE, Look
 from deepmac_distill.models.build import build_model
 from deepmac_distill.models.deepmac import DeepMac
 from deepmac_distill.models.mask_rcnn import MaskRcnn
@@ -57,6 +58,11 @@ class Weights:
         return self.card.role
 
     @property
+    def look(self) -> Look:
+        """How it looks at given boxes."""
+        return self.card.look
+
+    @property
     def seen_mask_classes(self) -> tuple[str, ...] | None:
         """Names of the classes whose masks the model saw; None: unknown."""
         return self.card.seen_mask_classes
@@ -84,6 +90,7 @@ class Weights:
         model.spec = replace(
             model.spec,
             input_size_px=self.card.image_size_px,
+            any_size=True,
             seen_mask_classes=self.seen_mask_classes,
             identity=self.sha256,
         )
@@ -98,9 +105,12 @@ class Segmenter:
     arguments: Mapping[str, object]
     installed: InstalledSegmenter
     role: str = "teacher"
+    look: Look = WHOLE_IMAGE  # how it looks at given boxes
 
     @classmethod
-    def named(cls, name: str, arguments: Mapping[str, object], allow_code: bool) -> Segmenter:
+    def named(
+        cls, name: str, arguments: Mapping[str, object], allow_code: bool, look: Look = WHOLE_IMAGE
+    ) -> Segmenter:
         """Import and build it.
 
         Raises:
@@ -108,7 +118,7 @@ class Segmenter:
                 argument is refused.
             ContractError: it does not keep the contract.
         """
-        return cls(name, arguments, load_segmenter(name, arguments, allow_code))
+        return cls(name, arguments, load_segmenter(name, arguments, allow_code), look=look)
 
     @property
     def identity(self) -> str:
@@ -128,9 +138,9 @@ class Segmenter:
     def inputs(self, key: str) -> dict[str, object]:
         """What a stage that uses the model depends on."""
         given = {f"teacher.arguments.{name}": value for name, value in self.arguments.items()}
-        return {key: self.identity, "teacher.segmenter": self.name, **given} | (
-            {"teacher code": self.installed.code_sha256} if self.installed.code_sha256 else {}
-        )
+        code = {"teacher code": self.installed.code_sha256} if self.installed.code_sha256 else {}
+        look = config.changes(self.look, "teacher.look.")
+        return {key: self.identity, "teacher.segmenter": self.name, **given, **code, **look}
 
     def provenance(self) -> dict[str, object]:
         """What a label file records of the model."""

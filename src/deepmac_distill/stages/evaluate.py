@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from deepmac_distill.chain import Role, Trained
 from deepmac_distill.config import MaskRcnnConfig
-from deepmac_distill.contract import BoxSegmenter, Detector
+from deepmac_distill.contract import BoxSegmenter, Detector, ModelSpec
+from deepmac_distill.data.framed import framed_batches, images_at_once
 from deepmac_distill.data.image_check import images_sha256
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.dataset.views import Truth
@@ -26,7 +27,7 @@ from deepmac_distill.evaluation.mask_iou import given_box_ious
 from deepmac_distill.evaluation.results import AveragePrecision, Evaluation, Report, read_result, to_json
 from deepmac_distill.evaluation.summary import summarize
 from deepmac_distill.files import sha256_of_file, write_json
-from deepmac_distill.inference import boxes_for, detect_objects, images_at_once, segment_boxes
+from deepmac_distill.inference import boxes_for, detect_objects, framed_boxes, segment_boxes
 from deepmac_distill.labels.cut import LABELING_CUT
 from deepmac_distill.labels.describe import coco_results, given_box_masks
 from deepmac_distill.models.load import Source, detector_for, segmenter_for
@@ -189,17 +190,9 @@ def _evaluate(job: Job, on: EvaluatedSet, source: Source, folder: Path, *, upper
     """
     settings, truth = job.pipeline.evaluation, on.truth
     model = segmenter_for(source, job.device, truth.classes.names)
-    dataset = boxes_for(model.spec, truth, on.images, on.wanted)
-    batch_size = images_at_once(model.spec, settings.batch_size)
     elsewhere = _shown_elsewhere(job, truth, source, upper_bound)
 
-    def batches(title: str) -> Iterator[Batch]:
-        with job.progress.bar(title, len(dataset), unit="image") as bar:
-            for batch in evaluation_batches(dataset, batch_size, workers=job.pipeline.data.workers):
-                yield batch
-                bar.advance(len(batch.image_ids))
-
-    segmented = segment_boxes(model, batches("masks in given boxes"), job.device, job.autocast)
+    segmented = segment_boxes(model, _framed(job, source, model.spec, on), job.device, job.autocast)
     masks = given_box_masks(truth, segmented, cut_for(job, source))
     ious = given_box_ious(truth, masks)
     pq.write_table(masks, folder / "masks.parquet")
@@ -207,9 +200,8 @@ def _evaluate(job: Job, on: EvaluatedSet, source: Source, folder: Path, *, upper
     segm = bbox = None
     detector = None if on.hidden else _detector(job, source, model, truth)
     if detector is not None:
-        detected = detect_objects(
-            detector, batches("detection"), job.device, job.autocast, settings.max_detections
-        )
+        whole = _whole(job, model.spec, on)
+        detected = detect_objects(detector, whole, job.device, job.autocast, settings.max_detections)
         segm, bbox = _average_precision(job, truth, coco_results(truth, detected), elsewhere, folder)
     record = EvaluationRecord(
         annotations=str(truth.path.resolve()),
@@ -232,6 +224,25 @@ def _evaluate(job: Job, on: EvaluatedSet, source: Source, folder: Path, *, upper
         seed=job.pipeline.seed,
     )
     write_json(folder / "summary.json", to_json(summary))
+
+
+def _framed(job: Job, source: Source, spec: ModelSpec, on: EvaluatedSet) -> Iterator[list[Batch]]:
+    """Some images at a time, as the model looks at their boxes."""
+    dataset = framed_boxes(source.look, spec, on.truth, on.images, on.wanted)
+    size, workers = job.pipeline.evaluation.batch_size, job.pipeline.data.workers
+    with job.progress.bar("masks in given boxes", len(dataset), unit="image") as bar:
+        for some in framed_batches(dataset, size, workers=workers):
+            yield some.batches
+            bar.advance(some.images)
+
+
+def _whole(job: Job, spec: ModelSpec, on: EvaluatedSet) -> Iterator[Batch]:
+    dataset = boxes_for(spec, on.truth, on.images, on.wanted)
+    size, workers = images_at_once(spec, job.pipeline.evaluation.batch_size), job.pipeline.data.workers
+    with job.progress.bar("detection", len(dataset), unit="image") as bar:
+        for batch in evaluation_batches(dataset, size, workers=workers):
+            yield batch
+            bar.advance(len(batch.image_ids))
 
 
 def _average_precision(

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from deepmac_distill import __version__
 from deepmac_distill.chain import redo_after
+from deepmac_distill.data.framed import framed_batches
 from deepmac_distill.data.image_check import images_sha256
 from deepmac_distill.data.image_store import ImageStore
-from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import write_json
-from deepmac_distill.inference import boxes_for, images_at_once, segment_boxes
+from deepmac_distill.inference import framed_boxes, segment_boxes
 from deepmac_distill.labels.describe import label_unit
 from deepmac_distill.labels.export import SEEN_MASK_CLASSES
 from deepmac_distill.labels.table import assemble, finished_units, write_unit
@@ -82,7 +82,8 @@ def _label_facts(job: Job, annotations: Annotations, images: ImageStore, source:
 def _label_units(job: Job, annotations: Annotations, images: ImageStore, source: Source, parts: Path) -> int:
     """Write the part of every unit that is not there yet; returns the number of units."""
     model = segmenter_for(source, job.device, annotations.classes.names)
-    dataset = boxes_for(model.spec, annotations, images, wanted=~annotations.has_human_mask())
+    wanted = ~annotations.has_human_mask()
+    dataset = framed_boxes(source.look, model.spec, annotations, images, wanted)
     labels, offsets = job.pipeline.labels, annotations.rows_by_image()
     starts = range(0, len(dataset), labels.unit_images)
     finished = finished_units(parts)
@@ -92,9 +93,9 @@ def _label_units(job: Job, annotations: Annotations, images: ImageStore, source:
                 continue
             positions = range(start, min(start + labels.unit_images, len(dataset)))
             unreadable: dict[int, str] = {}
-            batches = evaluation_batches(
+            framed = framed_batches(
                 dataset,
-                images_at_once(model.spec, labels.batch_size),
+                labels.batch_size,
                 positions,
                 job.pipeline.data.workers,
                 on_unreadable=None if labels.on_unreadable == "error" else _note_reason(unreadable),
@@ -102,7 +103,7 @@ def _label_units(job: Job, annotations: Annotations, images: ImageStore, source:
             unit_rows = label_unit(
                 annotations,
                 range(int(offsets[positions.start]), int(offsets[positions.stop])),
-                segment_boxes(model, batches, job.device, job.autocast),
+                segment_boxes(model, (some.batches for some in framed), job.device, job.autocast),
                 unreadable,
                 keep_soft=labels.soft,
                 probabilities=model.spec.probabilities,

@@ -30,8 +30,8 @@ from deepmac_distill.stages.train import (
     learns_no_unseen_mask,
     require_buildable,
     train_stage,
-    training_inputs,
 )
+from deepmac_distill.stages.training_inputs import training_inputs
 from deepmac_distill.weights.card import read_card, require_classes
 
 # Inputs that decide which masks a student sees.

@@ -24,7 +24,7 @@ def source_of(job: Job, model: Trained | Path) -> Source:
         return source_at(model, allow_code=job.allow_code)
     teacher = job.pipeline.teacher
     if model == "teacher" and teacher.segmenter:
-        return Segmenter.named(teacher.segmenter, teacher.arguments, job.allow_code)
+        return Segmenter.named(teacher.segmenter, teacher.arguments, job.allow_code, teacher.look)
     path = job.run.output(model, WEIGHTS)  # hashes the file
     return Weights.read(path, job.run.sha256_of_output(model, WEIGHTS))
 
@@ -44,7 +44,7 @@ def source_at(path: Path, role: Role = "teacher", allow_code: bool = False) -> S
     if role == "teacher" and kept.is_file():
         teacher = load_pipeline(kept).teacher
         if teacher.segmenter:
-            return Segmenter.named(teacher.segmenter, teacher.arguments, allow_code)
+            return Segmenter.named(teacher.segmenter, teacher.arguments, allow_code, teacher.look)
     weights = path / role / WEIGHTS
     if not weights.is_file():
         raise RunError(f"{path}: no weights of a {role} there; expected a run directory or a weights file")

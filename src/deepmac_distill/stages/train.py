@@ -8,22 +8,20 @@ from typing import Any
 
 import torch
 
-from deepmac_distill import config, devices
+from deepmac_distill import devices
 from deepmac_distill.chain import Role, Trained
 from deepmac_distill.config import MaskRcnnConfig, RoleConfig
-from deepmac_distill.data.augment import training_views
-from deepmac_distill.data.dataset import BoxDataset
-from deepmac_distill.data.image_check import images_sha256
+from deepmac_distill.data.dataset import AnnotatedImages
 from deepmac_distill.data.image_store import ImageStore
-from deepmac_distill.data.loader import training_batches
 from deepmac_distill.dataset.views import Annotations, require_seen_masks
 from deepmac_distill.errors import CheckpointError, ConfigError
-from deepmac_distill.files import sha256_of_file
 from deepmac_distill.labels.export import seen_mask_classes_of
 from deepmac_distill.labels.lesson import ChosenLabels, Lesson
 from deepmac_distill.models.build import build_model, require_backbone_weights
 from deepmac_distill.stages.job import Job, training_split
+from deepmac_distill.stages.lesson_batches import lesson_batches
 from deepmac_distill.stages.sources import source_of
+from deepmac_distill.stages.training_inputs import training_inputs
 from deepmac_distill.training.loop import LoopSettings, make_optimizer, train
 from deepmac_distill.training.schedule import make_schedule
 from deepmac_distill.weights import transfer
@@ -90,11 +88,12 @@ def require_buildable(job: Job, role: Role) -> None:
         require_backbone_weights(model, recipe.model)
     except (ConfigError, CheckpointError) as error:
         raise type(error)(f"{role}.{error}") from None
-    multiple, size_px = model.spec.size_divisibility, recipe.train.image_size_px
-    if size_px % multiple:
-        raise ConfigError(
-            f"{role}.train.image_size_px: got {size_px}, expected a multiple of {multiple} for this backbone"
-        )
+    sizes = {f"{role}.train.image_size_px": recipe.train.image_size_px}
+    if recipe.look.in_windows:
+        sizes[f"{role}.look.window_size_px"] = recipe.look.window_size_px
+    for key, size_px in sizes.items():
+        if size_px % (multiple := model.spec.size_divisibility):
+            raise ConfigError(f"{key}: got {size_px}, expected a multiple of {multiple} for this backbone")
     if not recipe.train.init_from:
         return
     key, path = f"{role}.train.init_from", Path(recipe.train.init_from)
@@ -143,25 +142,6 @@ def train_stage(
     return job.do(stage, inputs, work) / "weights.safetensors"
 
 
-def training_inputs(job: Job, role: Role, annotations: Annotations, images: ImageStore) -> dict[str, Any]:
-    """What a training by the recipe of `role` depends on, by name."""
-    recipe: RoleConfig = getattr(job.pipeline, role)
-    inputs = {
-        **config.flatten(recipe.model, f"{role}.model."),
-        **config.flatten(recipe.train, f"{role}.train."),
-        "seed": job.pipeline.seed,
-        f"{role} annotations": annotations.fingerprint,
-        "data.train_images": images_sha256(annotations, images),
-    }
-    start, backbone = f"{role}.train.init_from", f"{role}.model.backbone_weights"
-    for key in (start, backbone):
-        if (named := inputs.get(key)) and named not in ("none", "imagenet", "wheel"):
-            inputs[key] = f"sha256:{sha256_of_file(Path(named))}"  # the content counts, not the path
-    if not inputs[start]:  # named only where it is set: trainings without it are as they were
-        del inputs[start]
-    return inputs
-
-
 def _pretrained_mask_classes(
     job: Job, stage: Trained, recipe: RoleConfig, annotations: Annotations, seen: tuple[bool, ...]
 ) -> tuple[str, ...]:
@@ -205,15 +185,10 @@ def _fit(job: Job, recipe: RoleConfig, lesson: Lesson, images: ImageStore, folde
     settings, seed = recipe.train, job.pipeline.seed
     if settings.init_from and not (folder / "state.pt").exists():  # a state holds all weights
         _start_from(job, recipe, model, annotations.classes.names)
-    views = training_views(
-        settings.image_size_px, settings.scale_range, settings.flip_fraction, settings.color_jitter
-    )
-    dataset = BoxDataset(
+    source = AnnotatedImages(
         annotations,
         images,
         mask_size=model.target_mask_size,
-        view_of=views,
-        seed=seed,
         mask_weight=lesson.mask_weight,
         soft=lesson.soft,
     )
@@ -228,7 +203,7 @@ def _fit(job: Job, recipe: RoleConfig, lesson: Lesson, images: ImageStore, folde
     )
     return train(
         model,
-        lambda first: training_batches(dataset, settings.batch_size, seed, first, job.pipeline.data.workers),
+        lambda first: lesson_batches(recipe, source, seed, first, job.pipeline.data.workers),
         optimizer,
         make_schedule(settings.schedule, settings.steps, settings.warmup_steps, settings.decay_steps),
         LoopSettings(
@@ -268,10 +243,13 @@ def _start_from(job: Job, recipe: RoleConfig, model: torch.nn.Module, class_name
 
 def _described(recipe: RoleConfig) -> str:
     settings = recipe.train
-    length = (
-        f"{settings.steps} steps of {settings.batch_size * settings.gradient_accumulation_steps} images at "
-        f"{settings.image_size_px} px"
-    )
+    canvases = {
+        "images": f"images at {settings.image_size_px} px",
+        "windows": f"windows at {recipe.look.window_size_px} px",
+    }
+    canvases["both"] = " and ".join(canvases.values()) + " in turn"
+    size = settings.batch_size * settings.gradient_accumulation_steps
+    length = f"{settings.steps} steps of {size} {canvases[settings.views]}"
     model = recipe.model
     if not isinstance(model, MaskRcnnConfig):
         return f"deepmac, {model.backbone} with {model.mask_head}, {length}"
@@ -293,6 +271,7 @@ def _card(
         category_ids=annotations.classes.category_ids,
         seen=seen,
         image_size_px=recipe.train.image_size_px,
+        look=recipe.look,
         steps=recipe.train.steps,
         data_sha256=annotations.fingerprint,
         pretrained_mask_classes=pretrained_mask_classes,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from deepmac_distill.errors import CheckpointError
 from deepmac_distill.files import written_whole
+from deepmac_distill.look import WHOLE_IMAGE, Look
 
 FORMAT = "deepmac-distill weights 1"
 
@@ -35,6 +36,7 @@ class ModelCard:
     # Other classes whose masks the teacher of its labels saw; None: unknown.
     teacher_mask_classes: tuple[str, ...] | None = ()
     about: str = ""  # what its reader should know, where its maker has said something
+    look: Look = WHOLE_IMAGE  # how it looks at given boxes; the whole image in cards of earlier versions
 
     @property
     def seen_mask_classes(self) -> tuple[str, ...] | None:
@@ -55,8 +57,9 @@ class ModelCard:
     def as_dict(self) -> dict[str, Any]:
         """JSON values, without empty fields: cards of plain trainings stay as they were."""
         said = asdict(self)
-        optional = {"pretrained_mask_classes": (), "teacher_mask_classes": (), "about": ""}
-        return {key: value for key, value in said.items() if key not in optional or value != optional[key]}
+        empty: dict[str, Any] = {"pretrained_mask_classes": (), "teacher_mask_classes": (), "about": ""}
+        empty |= {"look": asdict(WHOLE_IMAGE)}
+        return {key: value for key, value in said.items() if key not in empty or value != empty[key]}
 
     @property
     def shown(self) -> frozenset[str]:
@@ -90,7 +93,11 @@ def read_card(path: Path) -> ModelCard:
     if (found := card.pop("format", None)) != FORMAT:
         raise CheckpointError(f"{path}: format {found!r}, expected {FORMAT!r}")
     values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in card.items()}
-    return ModelCard(**values)
+    try:
+        look = Look(**values.pop("look", {}))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: look: {error}; written by a later version?") from None
+    return ModelCard(**values, look=look)
 
 
 def read_card_if_any(path: Path) -> ModelCard | None:

@@ -1,0 +1,136 @@
+"""Images as a model looks at their boxes: read once, seen in frames, and batched by canvas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+
+from torch.utils.data import Dataset
+
+from deepmac_distill.contract import ModelSpec
+from deepmac_distill.data.dataset import AnnotatedImages, Sample
+from deepmac_distill.data.frames import frames_of
+from deepmac_distill.data.loader import collate, loaded, refuse
+from deepmac_distill.errors import DataError
+from deepmac_distill.look import Look
+from deepmac_distill.structures import Batch
+
+WINDOWS_AT_ONCE = 512  # of several images, in memory
+
+
+class FramedBoxes(Dataset[list[Sample]]):
+    """Each image as the samples in which a model sees its boxes; read once, without masks.
+
+    Args:
+        source: the images and their boxes.
+        look: how the model looks at boxes.
+        spec: of the model.
+    """
+
+    def __init__(self, source: AnnotatedImages, look: Look, spec: ModelSpec) -> None:
+        self.source, self.look, self.spec = source, look, spec
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.source)
+
+    def __getitem__(self, position: int) -> list[Sample]:
+        """The frames of an image.
+
+        Raises:
+            DataError: the image is missing, cannot be decoded, or has another size than the annotations give.
+        """
+        image, rows = self.source.read(position), self.source.rows(position)
+        frames = frames_of(self.look, self.spec, self.source.boxes(rows), *self.source.size_of(position))
+        return [
+            replace(
+                self.source.sample(position, image, frame.view, rows[frame.shown]),
+                complete=frame.whole,
+                mirrored=frame.view.flipped,
+            )
+            for frame in frames
+        ]
+
+    def image_id(self, position: int) -> int:
+        """Of the image at a position."""
+        return self.source.image_id(position)
+
+
+@dataclass(frozen=True, slots=True)
+class FramedImages:
+    """Some images as a model looks at their boxes: each box in one of the batches or in several."""
+
+    images: int  # that could be read
+    batches: list[Batch]
+
+
+def framed_batches(
+    dataset: FramedBoxes,
+    batch_size: int,
+    positions: Sequence[int] | None = None,
+    workers: int = 0,
+    on_unreadable: Callable[[int, DataError], None] | None = None,
+) -> Iterator[FramedImages]:
+    """The images at `positions` (all of them by default), once each, in their order, some at a time.
+
+    Args:
+        batch_size: canvases of a batch at most; one whole image where each keeps its own size.
+        on_unreadable: as in `evaluation_batches`.
+
+    Raises:
+        DataError: an image cannot be read and `on_unreadable` is None.
+    """
+    positions = range(len(dataset)) if positions is None else positions
+    images = images_at_once(dataset.spec, batch_size)
+    together = images if dataset.look.in_images else batch_size
+    groups = _groups(dataset, positions, together)
+    collated = partial(_in_frames, images=images, windows=batch_size)
+    for some, unreadable in loaded(dataset, groups, workers, collated):
+        for failure in unreadable:
+            (on_unreadable or refuse)(failure.image_id, failure.error)
+        if some is not None:
+            yield some
+
+
+def images_at_once(spec: ModelSpec, batch_size: int) -> int:
+    """Whole images in a batch: one where each keeps its own size."""
+    return 1 if spec.input_size_px is None else batch_size
+
+
+def batches_of(samples: Sequence[Sample], images: int, windows: int) -> list[Batch]:
+    """Samples of any canvases as batches, in their order within those of one kind.
+
+    Args:
+        images: canvases of a batch that show a whole image, at most.
+        windows: canvases of a batch that show a window, at most.
+    """
+    kinds: dict[tuple[int, bool, bool], list[Sample]] = {}
+    for sample in samples:
+        kinds.setdefault((sample.image.shape[-1], sample.complete, sample.mirrored), []).append(sample)
+    return [
+        collate(some[start : start + size])
+        for (_, whole, _), some in kinds.items()
+        for size in [images if whole else windows]
+        for start in range(0, len(some), size)
+    ]
+
+
+def _in_frames(images_of_samples: list[list[Sample]], images: int, windows: int) -> FramedImages:
+    return FramedImages(len(images_of_samples), batches_of(list(chain(*images_of_samples)), images, windows))
+
+
+def _groups(dataset: FramedBoxes, positions: Sequence[int], images: int) -> Iterator[list[int]]:
+    """Positions in lists of at most so many images, and in windows of one where its boxes are many."""
+    group: list[int] = []
+    boxes = 0
+    for position in map(int, positions):
+        more = len(dataset.source.rows(position)) if dataset.look.in_windows else 0
+        if group and (len(group) == images or boxes + more > WINDOWS_AT_ONCE):
+            yield group
+            group, boxes = [], 0
+        group.append(position)
+        boxes += more
+    if group:
+        yield group

@@ -1,0 +1,103 @@
+"""The frames in which a model sees the boxes of an image: the whole image, windows around boxes, or both."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepmac_distill.contract import ModelSpec
+from deepmac_distill.data.augment import View, ViewOf, evaluation_views, native_views
+from deepmac_distill.geometry.boxes import Boxes
+from deepmac_distill.look import Look
+
+SMALLEST_WINDOW_PX = 24  # of the source: a tiny box is not blown up without bound
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A view of an image, and the boxes that a model is asked for in it."""
+
+    view: View
+    shown: NDArray[np.int64]  # (n,) positions among the boxes of the image
+    whole: bool  # whether it is the whole image, or a window around one box
+
+
+def views_of(spec: ModelSpec) -> ViewOf:
+    """Whole images at the size that a model takes."""
+    size_px = spec.input_size_px
+    return native_views(spec.size_divisibility) if size_px is None else evaluation_views(size_px)
+
+
+def view_for(spec: ModelSpec, height: int, width: int) -> View:
+    """One image of `height` x `width` at the size that a model takes."""
+    return views_of(spec)(np.random.default_rng(0), height, width)
+
+
+def window_size_px(look: Look, spec: ModelSpec) -> int:
+    """Side of the canvas of a window: `look`'s, but for a model that takes one size alone."""
+    if spec.any_size or spec.input_size_px is None:
+        return look.window_size_px
+    return spec.input_size_px
+
+
+def frames_of(look: Look, spec: ModelSpec, boxes: Boxes, height: int, width: int) -> list[Frame]:
+    """Where a model sees each of the boxes of an image, as often as `look` says; at least once.
+
+    Args:
+        boxes: (N, 4) xyxy in pixels of the image, clipped to it, with area.
+    """
+    everything = np.arange(len(boxes))
+    longer = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
+    match look.boxes:
+        case "image":
+            in_image, in_windows = everything, everything[:0]
+        case "windows":
+            in_image, in_windows = everything[:0], everything
+        case "average":
+            in_image = in_windows = everything
+        case "by-size":
+            large = longer >= look.image_from * max(height, width)
+            in_image, in_windows = np.flatnonzero(large), np.flatnonzero(~large)
+    frames = []
+    if len(in_image) or look.boxes == "image":  # without boxes too, so that batches stay what they were
+        frames.append(Frame(view_for(spec, height, width), in_image, whole=True))
+    size_px = window_size_px(look, spec)
+    for at in in_windows:
+        view = window_view(boxes[at], height, width, look.window_context, size_px)
+        frames.append(Frame(view, np.array([at]), whole=False))
+    if look.mirror:
+        frames += [replace(frame, view=replace(frame.view, flipped=True)) for frame in frames]
+    return frames
+
+
+def window_view(
+    box: NDArray[np.float64],
+    height: int,
+    width: int,
+    context: float,
+    size_px: int,
+    shift: tuple[float, float] = (0.0, 0.0),
+) -> View:
+    """A square window around a box: whole source pixels, scaled to the canvas, zero beyond the image.
+
+    Args:
+        box: (4,) xyxy in pixels of the image.
+        context: side of the window / longer side of the box. Without a shift the box is inside in any case,
+            and the side is at least 24 px.
+        shift: (x, y) by which the center moves, in sides of the window.
+    """
+    x1, y1, x2, y2 = (float(side) for side in box)
+    longer = max(x2 - x1, y2 - y1)
+    side = math.ceil(max(context * longer, longer + 2, SMALLEST_WINDOW_PX))  # 2: for rounding the corner
+    left = math.floor((x1 + x2) / 2 + (shift[0] - 0.5) * side)
+    top = math.floor((y1 + y2) / 2 + (shift[1] - 0.5) * side)
+    return View(
+        height=height,
+        width=width,
+        crop=(left, top, left + side, top + side),
+        fit=(size_px, size_px),
+        size_px=size_px,
+    )

@@ -1,0 +1,51 @@
+"""What a training sees, pass after pass: whole images, windows around instances, or both in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from deepmac_distill.config import RoleConfig
+from deepmac_distill.data.augment import training_views
+from deepmac_distill.data.dataset import AnnotatedImages, BoxDataset
+from deepmac_distill.data.loader import alternating_batches, training_batches
+from deepmac_distill.data.windows import WindowDataset
+from deepmac_distill.structures import Batch
+
+
+def lesson_batches(
+    recipe: RoleConfig, source: AnnotatedImages, seed: int, first: int, workers: int
+) -> Iterator[Batch]:
+    """Batches without end from pass `first` on, by the views of a recipe.
+
+    Raises:
+        DataError: there is no image, or no mask for windows, or an image cannot be read.
+    """
+    size = recipe.train.batch_size
+    match recipe.train.views:
+        case "images":
+            return training_batches(_images(recipe, source, seed), size, seed, first, workers)
+        case "windows":
+            return training_batches(_windows(recipe, source, seed), size, seed, first, workers)
+        case "both":
+            images, windows = _images(recipe, source, seed), _windows(recipe, source, seed)
+            return alternating_batches(images, windows, size, seed, first, workers)
+
+
+def _images(recipe: RoleConfig, source: AnnotatedImages, seed: int) -> BoxDataset:
+    train = recipe.train
+    views = training_views(train.image_size_px, train.scale_range, train.flip_fraction, train.color_jitter)
+    return BoxDataset(source, views, seed)
+
+
+def _windows(recipe: RoleConfig, source: AnnotatedImages, seed: int) -> WindowDataset:
+    train = recipe.train
+    return WindowDataset(
+        source,
+        size_px=recipe.look.window_size_px,
+        context=recipe.look.window_context,
+        scale_range=train.window_scale_range,
+        shift=train.window_shift,
+        flip_fraction=train.flip_fraction,
+        color_jitter=train.color_jitter,
+        seed=seed,
+    )
