@@ -44,7 +44,7 @@ def window_size_px(look: Look, spec: ModelSpec) -> int:
 
 
 def frames_of(look: Look, spec: ModelSpec, boxes: Boxes, height: int, width: int) -> list[Frame]:
-    """Where a model sees each of the boxes of an image, as often as `look` says; at least once.
+    """Where a model sees each of the boxes of an image, as often as `look` has it; at least once.
 
     Args:
         boxes: (N, 4) xyxy in pixels of the image, clipped to it, with area.
