@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from deepmac_distill.evaluation.results import Evaluation
     from deepmac_distill.labels.label_file import Labels
     from deepmac_distill.labels.rules import Rules
+    from deepmac_distill.look import Look
 
 __version__ = "0.2.0"  # the only place; the package metadata read it here
 
@@ -32,6 +33,7 @@ __all__ = [
     "Detector",
     "Evaluation",
     "Labels",
+    "Look",
     "Model",
     "ModelSpec",
     "Objects",
@@ -52,6 +54,7 @@ _MODULES = {
     "Detector": "contract",
     "Evaluation": "evaluation.results",
     "Labels": "labels.label_file",
+    "Look": "look",
     "ModelSpec": "contract",
     "Rules": "labels.rules",
     "SegmentedMasks": "contract",

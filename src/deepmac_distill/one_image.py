@@ -10,12 +10,16 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from deepmac_distill.contract import BoxSegmenter, Detector
+from deepmac_distill.data.framed import framed_image
 from deepmac_distill.data.frames import view_for
 from deepmac_distill.errors import DataError
 from deepmac_distill.geometry.boxes import clip_boxes, has_area
 from deepmac_distill.inference import SegmentedBoxes, detect_objects, segment_boxes
 from deepmac_distill.labels.cut import LABELING_CUT, CutMasks, recut
+from deepmac_distill.look import WHOLE_IMAGE, Look
 from deepmac_distill.structures import Batch, Instances
+
+WINDOWS_IN_A_BATCH = 16  # bounds memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ def segment_image(
     cut: float,
     device: torch.device,
     class_index: NDArray[np.int64] | None = None,
+    look: Look = WHOLE_IMAGE,
 ) -> ImageBoxes:
     """The masks of given boxes.
 
@@ -53,6 +58,7 @@ def segment_image(
         boxes: (N, 4) xyxy in pixels of the image; the part over the edge is cut off.
         cut: probability above which a pixel is foreground; in [0, 1).
         class_index: (N,) classes of the boxes, for a model whose masks belong to classes.
+        look: how the model looks at the boxes.
 
     Raises:
         DataError: a box has no area in the image.
@@ -66,13 +72,9 @@ def segment_image(
             raise DataError(
                 f"box {box}: no area in the {width} x {height} image; expected x1, y1, x2, y2 in it"
             )
-    view = view_for(model.spec, height, width)
     classes = np.zeros(len(inside), np.int64) if class_index is None else class_index
-    instances = Instances.of_boxes(
-        [torch.from_numpy(view.to_canvas(inside))], [torch.from_numpy(classes)], mask_size=1
-    )
-    batch = Batch(view.image(image)[None], torch.tensor([view.fit]), (1,), instances)
-    (segmented,) = segment_boxes(model, [[batch]], device, autocast=False)
+    group = framed_image(image, inside, classes, look, model.spec, WINDOWS_IN_A_BATCH)
+    (segmented,) = segment_boxes(model, [group], device, autocast=False)
     sizes = np.tile([height, width], (len(inside), 1))
     return ImageBoxes(inside, segmented, recut(segmented.grids, inside, sizes, cut))
 

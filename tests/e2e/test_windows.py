@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import deepmac_distill
 from deepmac_distill.weights.card import read_card
 
 WINDOWS = """
@@ -45,6 +47,28 @@ def test_every_box_has_its_mask(in_windows: tuple[Path, Path], chain) -> None:
         pq.read_table(run / "evaluate-teacher" / "masks.parquet") for run in (in_windows[0], chain[0])
     ]
     assert evaluated[0]["row"] == evaluated[1]["row"]
+
+
+def test_from_python_a_model_looks_as_it_was_trained_to_unless_it_is_asked_otherwise(
+    in_windows: tuple[Path, Path],
+) -> None:
+    """One image's masks are those that its boxes have in the evaluation."""
+    run = in_windows[0]
+    model = deepmac_distill.load(run)
+    assert model.look.boxes == "windows"
+    document = json.loads((run / "scenes-val" / "instances.json").read_text())
+    image = document["images"][0]
+    given = [one for one in document["annotations"] if one["image_id"] == image["id"]]
+    path = run / "scenes-val" / "images" / image["file_name"]
+    boxes = [one["bbox"] for one in given]
+    masks = model.masks(path, boxes, fmt="xywh", cut=0.5)
+    table = pq.read_table(run / "evaluate-teacher" / "masks.parquet").to_pylist()
+    expected = {row["annotation_id"]: row["rle_counts"] for row in table}
+    assert list(masks.counts) == [expected[one["id"]] for one in given]
+    whole = model.masks(path, boxes, fmt="xywh", look=deepmac_distill.Look())
+    assert not np.array_equal(whole.grids, masks.grids)
+    otherwise = deepmac_distill.load(run, look=deepmac_distill.Look()).masks(path, boxes, fmt="xywh")
+    assert np.array_equal(otherwise.grids, whole.grids)
 
 
 def test_an_evaluation_again_finds_all_done(in_windows: tuple[Path, Path], deepmac) -> None:

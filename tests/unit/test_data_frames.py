@@ -15,6 +15,7 @@ from deepmac_distill.geometry.boxes import clip_boxes
 from deepmac_distill.geometry.crop import crop_features
 from deepmac_distill.inference import segment_boxes
 from deepmac_distill.look import Look
+from deepmac_distill.one_image import segment_image
 from deepmac_distill.structures import Batch, Instances
 
 SPEC = ModelSpec(mask_size=16, input_size_px=96, any_size=True, identity="x")
@@ -156,6 +157,17 @@ def test_a_model_that_reads_colors_gives_the_same_masks_however_it_looks(look: L
         ).all(0)
         assert sure.sum() > 100 or list(BOXES)[row] == "tiny"
         assert ((grid > 127) == expected)[sure].all(), list(BOXES)[row]
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=str)
+def test_one_image_is_looked_at_as_every_other(look: Look) -> None:
+    image, _ = two_colors(90, 150)
+    boxes = np.array(list(BOXES.values()))
+    group = [batch_of(frame, image, boxes) for frame in frames_of(look, SPEC, boxes, 90, 150)]
+    (expected,) = segment_boxes(ReadsRed(), [group], torch.device("cpu"), autocast=False)
+    found = segment_image(ReadsRed(), image, boxes, 0.5, torch.device("cpu"), look=look)
+    assert np.array_equal(found.segmented.rows, np.arange(len(boxes)))
+    np.testing.assert_array_equal(found.segmented.grids, expected.grids[np.argsort(expected.rows)])
 
 
 def test_a_mirrored_frame_is_the_frame_mirrored_with_the_image_at_the_top_left() -> None:

@@ -22,6 +22,7 @@ from deepmac_distill.data.images import read_image
 from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.geometry.boxes import xywh_to_xyxy
 from deepmac_distill.labels.cut import LABELING_CUT, recut
+from deepmac_distill.look import WHOLE_IMAGE, Look
 from deepmac_distill.models.load import Weights
 from deepmac_distill.one_image import detect_image, segment_image
 from deepmac_distill.stages.sources import source_at
@@ -97,12 +98,18 @@ class Model:
         device: where it lives.
         class_names: the classes it knows, in the order of its class index; of a model whose masks belong to
             classes, and of a detector.
+        look: how it looks at given boxes.
     """
 
     def __init__(
-        self, segmenter: BoxSegmenter, device: torch.device, class_names: Sequence[str] = ()
+        self,
+        segmenter: BoxSegmenter,
+        device: torch.device,
+        class_names: Sequence[str] = (),
+        look: Look = WHOLE_IMAGE,
     ) -> None:
         self._segmenter, self._device, self.class_names = segmenter, device, tuple(class_names)
+        self.look = look
 
     @property
     def spec(self) -> ModelSpec:
@@ -116,6 +123,7 @@ class Model:
         *,
         fmt: BoxFormat = "xyxy",
         classes: Sequence[str] | None = None,
+        look: Look | None = None,
         cut: float = LABELING_CUT,
     ) -> BoxMasks:
         """A mask for each box of an image.
@@ -125,6 +133,7 @@ class Model:
             boxes: (N, 4) in pixels: x1, y1, x2, y2, or with `fmt` "xywh" x, y, width, height. They are
                 clipped to the image.
             classes: N names, where the model's masks belong to classes.
+            look: how to look at the boxes this time; None: as the model does, `Model.look`.
             cut: probability above which a pixel is foreground; in [0, 1).
 
         Raises:
@@ -135,7 +144,8 @@ class Model:
         pixels = _pixels(image)
         corners = _corners(boxes, fmt)
         index = self._class_index(classes, len(corners))
-        found = segment_image(self._segmenter, pixels, corners, cut, self._device, index)
+        looked = self.look if look is None else look
+        found = segment_image(self._segmenter, pixels, corners, cut, self._device, index, looked)
         segmented, masks = found.segmented, found.masks
         return BoxMasks(
             size=(pixels.shape[1], pixels.shape[2]),
@@ -195,6 +205,7 @@ def load(
     role: Role = "teacher",
     device: str = "auto",
     allow_code: bool = False,
+    look: Look | None = None,
 ) -> Model:
     """A model that is ready to use.
 
@@ -205,6 +216,7 @@ def load(
         role: whose weights of a run directory.
         device: auto, cpu, cuda, cuda:N or mps.
         allow_code: import the code that the run's teacher names, if it is a third party's.
+        look: how it looks at given boxes; None: as it was trained to, or as the run has it.
 
     Raises:
         CheckpointError: no such file, or no weights of ours.
@@ -213,10 +225,10 @@ def load(
     """
     where = devices.pick_device(device)
     if not isinstance(model, str | Path):
-        return Model(model, where)
+        return Model(model, where, look=look or WHOLE_IMAGE)
     source = source_at(Path(model), role, allow_code)
     names = source.card.class_names if isinstance(source, Weights) else ()
-    return Model(source.model(where), where, names)
+    return Model(source.model(where), where, names, look or source.look)
 
 
 def _pixels(image: ImageLike) -> Tensor:

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from deepmac_distill.contract import ModelSpec
@@ -14,6 +17,7 @@ from deepmac_distill.data.dataset import AnnotatedImages, Sample
 from deepmac_distill.data.frames import frames_of
 from deepmac_distill.data.loader import collate, loaded, refuse
 from deepmac_distill.errors import DataError
+from deepmac_distill.geometry.boxes import Boxes
 from deepmac_distill.look import Look
 from deepmac_distill.structures import Batch
 
@@ -92,6 +96,37 @@ def framed_batches(
             (on_unreadable or refuse)(failure.image_id, failure.error)
         if some is not None:
             yield some
+
+
+def framed_image(
+    image: Tensor, boxes: Boxes, class_index: NDArray[np.int64], look: Look, spec: ModelSpec, windows: int
+) -> list[Batch]:
+    """One image as a model looks at its boxes, whose rows are their positions.
+
+    Args:
+        image: (3, H, W) uint8 RGB.
+        boxes: (N, 4) xyxy in pixels of the image, clipped to it, with area.
+        class_index: (N,)
+        windows: in a batch at most.
+    """
+    height, width = image.shape[1:]
+    samples = [
+        Sample(
+            image=frame.view.image(image),
+            image_size=frame.view.fit,
+            image_id=1,
+            rows=frame.shown,
+            boxes=frame.view.to_canvas(boxes[frame.shown]),
+            class_index=class_index[frame.shown],
+            masks=np.zeros((len(frame.shown), 1, 1), np.uint8),
+            has_mask=np.zeros(len(frame.shown), np.bool_),
+            mask_weight=np.zeros(len(frame.shown), np.float32),
+            complete=frame.whole,
+            mirrored=frame.view.flipped,
+        )
+        for frame in frames_of(look, spec, boxes, height, width)
+    ]
+    return batches_of(samples, images=1, windows=windows)
 
 
 def images_at_once(spec: ModelSpec, batch_size: int) -> int:

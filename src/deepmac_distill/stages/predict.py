@@ -84,7 +84,9 @@ def predict(
     for image, picture in zip(given.images, pictures, strict=True):
         pixels = read_image(image.path)
         boxes, size = _boxes_in(image, pixels), {"height": pixels.shape[1], "width": pixels.shape[2]}
-        masks = segment_image(model, pixels, boxes, LABELING_CUT, device, image.class_index).masks
+        masks = segment_image(
+            model, pixels, boxes, LABELING_CUT, device, image.class_index, source.look
+        ).masks
         images.append({"id": image.image_id, "file_name": image.path.name, **size})
         annotations += _annotations(image, masks, given.category_ids, source.role, list(size.values()))
         overlay_png(pixels.permute(1, 2, 0).numpy(), _numbered(boxes, masks), picture)
