@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
+from deepmac_distill.look import Look
 from deepmac_distill.structures import Batch, Detections, Instances
 
 
@@ -43,6 +44,10 @@ class ModelSpec:
             )
         if not self.identity:
             raise ValueError("identity: got nothing, expected a name that changes with the model's masks")
+
+    def window_size_px(self, look: Look) -> int:
+        """Side of the canvas of a window: the look's, but for a model that takes one size alone."""
+        return look.window_size_px if self.any_size or self.input_size_px is None else self.input_size_px
 
 
 @dataclass(frozen=True, slots=True)

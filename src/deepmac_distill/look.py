@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,5 +42,34 @@ class Look:
         """Whether any box is seen in the whole image."""
         return self.boxes != "windows"
 
+    def words(self, image: str, window: str, *, in_image: bool, in_window: bool) -> str:
+        """How one box is seen.
+
+        Args:
+            image, window: how wholes and windows are called.
+
+        >>> Look(boxes="average").words("image 320 px", "window 128 px", in_image=True, in_window=True)
+        'image 320 px + window 128 px x 1.5'
+        """
+        views = [image] * in_image + [f"{window} x {self.window_context:g}"] * in_window
+        return " + ".join(views) + ", mirrored too" * self.mirror
+
 
 WHOLE_IMAGE = Look()
+
+
+def folder_name(changes: Mapping[str, object]) -> str:
+    """How the folder of an evaluation ends that looks otherwise than the model does.
+
+    >>> folder_name({"boxes": "by-size", "mirror": True, "window_context": 2.0})
+    'by-size-mirror-context-2'
+    """
+    words = {"boxes": "", "window_context": "context-", "window_size_px": "px-", "image_from": "from-"}
+    return "-".join(
+        ("mirror" if value else "no-mirror") if key == "mirror" else f"{words[key]}{_short(value)}"
+        for key, value in changes.items()
+    )
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 import deepmac_distill
+from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.weights.card import read_card
 
 WINDOWS = """
@@ -18,6 +23,20 @@ boxes = "windows"
 window_size_px = 32
 """
 CONTEXT = ["--set", "teacher.look.window_context=2"]
+WEIGHTS = Path("teacher", "weights.safetensors")
+ROLES = ("teacher", "student")
+THEIRS = """
+import torch
+from deepmac_distill.contract import ModelSpec, SegmentedMasks
+from deepmac_distill.geometry.crop import crop_features
+
+class Bright:
+    spec = ModelSpec(mask_size=8, input_size_px=None, size_divisibility=4, seen_mask_classes=(), identity="b")
+
+    def segment(self, images, instances):
+        gray = images.float().mean(1, keepdim=True) / 255
+        return SegmentedMasks.of(crop_features(gray, instances.boxes, instances.image_index, 8)[:, 0])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +115,129 @@ def test_a_training_on_both_trains_detection_and_looks_through_windows(
     assert ended.code == 0, ended.err
     assert "4 images at 64 px and windows at 32 px in turn" in ended.err
     assert read_card(tmp_path / "teacher" / "weights.safetensors").look.boxes == "by-size"
+
+
+def look_of(run: Path) -> set[str | None]:
+    table = pq.read_table(run / "pseudolabel" / "masks.parquet")
+    drawn = table.filter(pc.equal(table["source"], "teacher"))
+    assert table["look"].null_count == len(table) - len(drawn)
+    return set(drawn["look"].to_pylist())
+
+
+def test_each_row_and_the_provenance_say_how_the_teacher_looked(in_windows: tuple[Path, Path], chain) -> None:
+    assert look_of(in_windows[0]) == {"window 32 px x 1.5"} and look_of(chain[0]) == {"image 64 px"}
+    provenance = Labels.open(in_windows[0] / "pseudolabel" / "masks.parquet").provenance
+    assert provenance["look"] == dataclasses.asdict(read_card(in_windows[0] / WEIGHTS).look)
+
+
+def test_an_evaluation_that_looks_otherwise_stands_beside_the_models(
+    in_windows: tuple[Path, Path], deepmac
+) -> None:
+    run, pipeline = in_windows
+    given = ["evaluate", "teacher", "--config", pipeline, "--out", run, "--look"]
+    ended = deepmac(*given, "boxes=by-size,image_from=0.3,mirror=true")
+    assert ended.code == 0, ended.err
+    found = run / "evaluate-teacher-by-size-from-0.3-mirror"
+    inputs = json.loads((found / "done.json").read_text())["inputs"]
+    assert (inputs["look.boxes"], inputs["look.mirror"], inputs["look.window_size_px"]) == (
+        "by-size",
+        True,
+        32,
+    )
+    masks, own = (pq.read_table(at / "masks.parquet") for at in (found, run / "evaluate-teacher"))
+    assert sorted(masks["row"].to_pylist()) == sorted(own["row"].to_pylist()) and masks != own
+    as_it_is = deepmac(*given, "boxes=windows")  # what the card says, asked for in words
+    assert as_it_is.code == 0, as_it_is.err
+    assert pq.read_table(run / "evaluate-teacher-windows" / "ious.parquet") == pq.read_table(
+        run / "evaluate-teacher" / "ious.parquet"
+    )
+
+
+def test_labels_can_be_made_with_another_look_but_not_in_place_of_others(
+    in_windows: tuple[Path, Path], deepmac, tmp_path: Path
+) -> None:
+    run, pipeline = in_windows
+    refused = deepmac("pseudolabel", "--config", pipeline, "--out", run, "--look", "boxes=average")
+    assert refused.code == 2 and "look.boxes" in refused.err.splitlines()[-1]
+    given = ["--config", pipeline, "--out", tmp_path / "run", "--model", run / WEIGHTS]
+    ended = deepmac("pseudolabel", *given, "--look", "boxes=average,window_context=2")
+    assert ended.code == 0, ended.err
+    assert look_of(tmp_path / "run") == {"image 64 px + window 32 px x 2"}
+
+
+def test_the_chain_can_be_run_with_another_look_of_the_teacher(
+    in_windows: tuple[Path, Path], deepmac, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(in_windows[0], run, ignore=shutil.ignore_patterns("evaluate-*", "pseudolabel", "select"))
+    ended = deepmac("run", in_windows[1], "--out", run, "--look", "mirror=true", "--force")
+    assert ended.code == 0, ended.err
+    assert look_of(run) == {"window 32 px x 1.5, mirrored too"}
+    inputs = [json.loads((run / f"evaluate-{who}" / "done.json").read_text())["inputs"] for who in ROLES]
+    assert inputs[0]["look.mirror"] and "look.mirror" not in inputs[1]
+
+
+def test_predict_looks_as_it_is_asked_to(in_windows: tuple[Path, Path], deepmac, tmp_path: Path) -> None:
+    run = in_windows[0]
+    image = run / "scenes-val" / "images" / "000001.png"
+    for name, look in (
+        ("own", []),
+        ("same", ["--look", "boxes=windows"]),
+        ("other", ["--look", "boxes=image"]),
+    ):
+        given = ["predict", image, "--box", "4,6,30,20", "--model", run, "--out", tmp_path / name]
+        ended = deepmac(*given, *look)
+        assert ended.code == 0, ended.err
+    own, same, other = (
+        json.loads((tmp_path / f"{name}.json").read_text())["annotations"]
+        for name in ("own", "same", "other")
+    )
+    assert own == same and own != other
+
+
+@pytest.mark.parametrize(
+    ("look", "says"),
+    [
+        ("boxes=zoom", "--look: boxes: got 'zoom', expected one of image, windows, by-size, average"),
+        ("zoom=2", "--look: zoom: unknown key; expected one of boxes, window_context"),
+        ("box=windows", "--look: box: unknown key; did you mean boxes?"),
+        ("mirror", "--look mirror: expected key=value, each key once, such as boxes=windows"),
+        ("mirror=true,mirror=false", "expected key=value, each key once"),
+        ("mirror=2", "--look: mirror: got 2, expected bool"),
+        ("window_context=0.5", "--look: window_context: got 0.5, expected at least 1"),
+        ("", "--look : expected key=value"),
+        ("window_size_px=60", "weights.safetensors: look.window_size_px: got 60, expected a multiple of 16"),
+    ],
+)
+@pytest.mark.parametrize("command", ["evaluate", "pseudolabel", "predict"])
+def test_a_look_that_no_model_has_is_refused(
+    in_windows: tuple[Path, Path], deepmac, tmp_path: Path, command: str, look: str, says: str
+) -> None:
+    run, pipeline = in_windows
+    model = ["--model", run / WEIGHTS, "--look", look, "--out", tmp_path / "out"]
+    image = run / "scenes-val" / "images" / "000001.png"
+    own = [image, "--box", "4,6,30,20"] if command == "predict" else ["--config", pipeline]
+    ended = deepmac(command, *own, *model)
+    assert ended.code == 2 and says in ended.err.splitlines()[-1], ended.err
+    assert not list(tmp_path.rglob("done.json"))
+
+
+def test_a_teacher_of_somebody_else_can_look_through_windows(
+    scenes_toml: Path, deepmac, tmp_path: Path
+) -> None:
+    """One that takes the bright part of each canvas's middle for the object, at any size of canvas."""
+    (tmp_path / "bright.py").write_text(THEIRS)
+    text = re.sub(
+        r"\[teacher\.model\].*?\[student\.model\]", "[student.model]", scenes_toml.read_text(), flags=re.S
+    )
+    named = f'[teacher]\nsegmenter = "{tmp_path / "bright.py"}:Bright"\n'
+    (tmp_path / "theirs.toml").write_text(f"{text}{named}{WINDOWS}")
+    given = ["--config", tmp_path / "theirs.toml", "--out", tmp_path / "run", "--allow-code"]
+    assert (ended := deepmac("pseudolabel", *given)).code == 0, ended.err
+    assert look_of(tmp_path / "run") == {"window 32 px x 1.5"}
+    inputs = json.loads((tmp_path / "run" / "pseudolabel" / "done.json").read_text())["inputs"]
+    assert inputs["teacher.look.boxes"] == "windows"
+    again = deepmac("pseudolabel", *given, "--set", "teacher.look.boxes=average")
+    assert again.code == 2 and "teacher.look.boxes" in again.err.splitlines()[-1]
+    refused = deepmac("pseudolabel", *given, "--set", "teacher.look.window_size_px=30")
+    assert refused.code == 2 and "look.window_size_px: got 30, expected a multiple of 4" in refused.err

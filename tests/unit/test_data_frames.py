@@ -10,7 +10,7 @@ from torch import Tensor
 
 from deepmac_distill.contract import ModelSpec, SegmentedMasks
 from deepmac_distill.data.augment import View
-from deepmac_distill.data.frames import Frame, frames_of, view_for, window_size_px, window_view
+from deepmac_distill.data.frames import Frame, frames_of, look_words, view_for, window_view
 from deepmac_distill.geometry.boxes import clip_boxes
 from deepmac_distill.geometry.crop import crop_features
 from deepmac_distill.inference import segment_boxes
@@ -89,9 +89,29 @@ def test_a_model_of_one_canvas_size_gets_windows_of_that_size() -> None:
     sizes = {(None, False): 64, (96, True): 64, (96, False): 96}
     for (input_size_px, any_size), expected in sizes.items():
         spec = ModelSpec(mask_size=8, input_size_px=input_size_px, any_size=any_size, identity="x")
-        assert window_size_px(look, spec) == expected
+        assert spec.window_size_px(look) == expected
         (frame,) = frames_of(look, spec, np.array([[0.0, 0.0, 9.0, 9.0]]), 20, 20)
         assert frame.view.size_px == expected
+
+
+IMAGE, WINDOW = "image 96 px", "window 128 px x 1.5"
+
+
+def test_words_name_the_views_of_each_box() -> None:
+    boxes, sizes = np.array([[0.0, 0.0, 50.0, 5.0], [0.0, 0.0, 9.0, 9.0]]), np.array([[100, 60], [30, 20]])
+    native = ModelSpec(mask_size=8, input_size_px=None, identity="x")
+    words = {
+        Look(): [IMAGE] * 2,
+        Look(boxes="windows", window_context=2.0): ["window 128 px x 2"] * 2,
+        Look(boxes="by-size", mirror=True): [
+            "image 96 px, mirrored too",
+            "window 128 px x 1.5, mirrored too",
+        ],
+        Look(boxes="average"): [f"{IMAGE} + {WINDOW}"] * 2,
+    }
+    for look, expected in words.items():
+        assert look_words(look, SPEC, boxes, sizes) == expected
+    assert look_words(Look(), native, boxes, sizes) == ["image"] * 2
 
 
 class ReadsRed:

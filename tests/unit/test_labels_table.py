@@ -130,11 +130,11 @@ def test_another_schema_version_is_refused_by_its_number(tmp_path: Path) -> None
     for version, name in ((b"1", "1"), (b"3", "3"), (None, "none")):
         metadata = {b"deepmac_distill.schema_version": version} if version else {}
         pq.write_table(LABELS_SCHEMA.with_metadata(metadata).empty_table(), path)
-        says = f"label schema version: got {name}, expected 2; label again with this version"
+        says = f"label schema version: got {name}, expected 3; label again with this version"
         with pytest.raises(DataError, match=says):
             Labels.open(path)
     changed = LABELS_SCHEMA.set(0, pa.field("annotation_id", pa.int32()))
-    pq.write_table(changed.with_metadata({b"deepmac_distill.schema_version": b"2"}).empty_table(), path)
+    pq.write_table(changed.with_metadata({b"deepmac_distill.schema_version": b"3"}).empty_table(), path)
     with pytest.raises(DataError, match="column annotation_id int32: expected annotation_id int64"):
         Labels.open(path)
 
@@ -173,7 +173,7 @@ def test_rules_refuse_what_they_do_not_know() -> None:
 def written(path: Path, table: pa.Table, provenance: bytes = b"{}") -> Labels:
     """A label file that the writer would not have written."""
     metadata = {
-        b"deepmac_distill.schema_version": b"2",
+        b"deepmac_distill.schema_version": b"3",
         b"deepmac_distill.provenance": provenance,
     }
     pq.write_table(table.replace_schema_metadata(metadata), path / "masks.parquet")

@@ -14,6 +14,7 @@ from deepmac_distill.cli.options import (
     Code,
     Config,
     Data,
+    Looking,
     Pipeline,
     Redo,
     Run,
@@ -35,13 +36,15 @@ def run(
     val: ValData,
     redo: Redo,
     code: Code,
+    looking: Looking,
 ) -> None:
     """Run the whole chain: teach, evaluate, pseudolabel, student, evaluate, report.
 
     Finished stages are skipped, interrupted ones resume; changed inputs stop the run with an error.
+    With --look it is the teacher that looks so, in evaluation and labeling.
     """
     shorter = steps.of("teacher", "student")
-    job = job_of(pipeline.path, at, data, train, val, redo, code, values=shorter)
+    job = job_of(pipeline.path, at, data, train, val, redo, code, looking, values=shorter)
     from deepmac_distill.stages.run import run as run_chain
 
     report = run_chain(job)
@@ -71,13 +74,14 @@ def pseudolabel(
     train: TrainData,
     redo: Redo,
     code: Code,
+    looking: Looking,
     model: Annotated[
         Path | None,
         typer.Option("--model", help="Weights, a run (its teacher), or starter; default: this run's."),
     ] = None,
 ) -> None:
     """Write a mask for every box that has none: masks.parquet (facts) and instances.json (COCO)."""
-    job = job_of(config.config, at, data, train, redo, code)
+    job = job_of(config.config, at, data, train, redo, code, looking)
     from deepmac_distill.stages.pseudolabel import pseudolabel as label_boxes
 
     print(label_boxes(job, model))

@@ -11,7 +11,7 @@ import typer
 from deepmac_distill.chain import TRAININGS, Trained
 from deepmac_distill.cli.app import app
 from deepmac_distill.cli.jobs import job_of, named_paths
-from deepmac_distill.cli.options import Code, Config, Data, Redo, Run, TrainData, ValData, command
+from deepmac_distill.cli.options import Code, Config, Data, Looking, Redo, Run, TrainData, ValData, command
 from deepmac_distill.cli.results import print_comparison, print_evaluation
 from deepmac_distill.errors import ConfigError
 from deepmac_distill.weights import starter
@@ -26,6 +26,7 @@ def evaluate(
     val: ValData,
     redo: Redo,
     code: Code,
+    looking: Looking,
     role: Annotated[
         str | None, typer.Argument(help="teacher (default), student, student-seen, student-human or starter.")
     ] = None,
@@ -47,11 +48,11 @@ def evaluate(
     """Measure mask IoU in given boxes and COCO AP of detections, for all, seen and unseen classes."""
     evaluated = _role_or_weights(role, model)
     by_reference = {"evaluation.reference": True} if reference else {}
-    job = job_of(config.config, at, data, train, val, redo, code, values=by_reference)
+    job = job_of(config.config, at, data, train, val, redo, code, looking, values=by_reference)
     from deepmac_distill.stages.evaluate import evaluate as evaluate_model
     from deepmac_distill.stages.evaluate import read_evaluation
 
-    folder = evaluate_model(job, evaluated, hidden=hidden)
+    folder = evaluate_model(job, evaluated, hidden=hidden, apart=True)
     print_evaluation(read_evaluation(folder), per_class)
     print(f"figures: {folder}")
 

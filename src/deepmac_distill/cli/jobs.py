@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepmac_distill.cli.options import Code, Redo, Run, values_of
+from deepmac_distill.cli.options import Code, Looking, Redo, Run, values_of
 from deepmac_distill.cli.terminal import Terminal
 from deepmac_distill.config import Pipeline, load_pipeline, located
 from deepmac_distill.errors import ConfigError
@@ -54,6 +54,12 @@ def job_of(config: Path | None, run: Run, *groups: object, values: Mapping[str, 
         progress=terminal,
         force=any(isinstance(group, Redo) and group.force for group in groups),
         allow_code=any(isinstance(group, Code) and group.allow_code for group in groups),
+        look={
+            key: value
+            for group in groups
+            if isinstance(group, Looking)
+            for key, value in group.changes.items()
+        },
     )
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, cast, get_type_hints
 
 import typer
 
+from deepmac_distill.config import look_changes
 from deepmac_distill.errors import ConfigError
 
 DATA = "Data"
@@ -98,6 +99,27 @@ class Code:
     allow_code: Annotated[
         bool, typer.Option("--allow-code", help="Import the teacher's code that the pipeline or run names.")
     ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looking:
+    """How the model looks at given boxes, where other than it does by itself."""
+
+    look: Annotated[
+        str | None,
+        typer.Option(
+            "--look", help="Look at given boxes otherwise than the model does: boxes=by-size,mirror=true."
+        ),
+    ] = None
+
+    @property
+    def changes(self) -> dict[str, object]:
+        """What was given, checked.
+
+        Raises:
+            ConfigError: an unknown key, or a value that is refused.
+        """
+        return {} if self.look is None else look_changes(self.look)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from deepmac_distill.cli.app import app
-from deepmac_distill.cli.options import Code, Device, command
+from deepmac_distill.cli.options import Code, Device, Looking, command
 from deepmac_distill.cli.terminal import Terminal
 from deepmac_distill.errors import ConfigError
 
@@ -19,6 +19,7 @@ from deepmac_distill.errors import ConfigError
 def predict(
     on: Device,
     code: Code,
+    looking: Looking,
     images: Annotated[
         list[Path] | None, typer.Argument(help="JPEG or PNG files; with --boxes also their folders.")
     ] = None,
@@ -43,6 +44,7 @@ def predict(
     """Segment boxes that you give: a picture with numbered boxes for each image, and a COCO JSON."""
     if (box is None) == (boxes is None):
         raise ConfigError("predict: expected either --box, once per object, or --boxes FILE.json")
+    changes = looking.changes
     by_hand = [_box(text) for text in box or []]
     if by_hand and not images:
         raise ConfigError("predict: got no image, expected at least one beside --box")
@@ -57,7 +59,7 @@ def predict(
     else:
         given = boxes_of_file(boxes, images or [])
     device = pick_device(on.device or "auto")
-    found = predict_masks(model, device, given, out, Terminal(), code.allow_code)
+    found = predict_masks(model, device, given, out, Terminal(), code.allow_code, changes)
     pictures, results = outputs_of(given.files, out)
     if by_hand:
         _print_masks(found)

@@ -1,6 +1,14 @@
 """Pipeline files: every key and default (`schema`), and how TOML becomes them (`reading`)."""
 
-from deepmac_distill.config.reading import build, build_model_config, changes, flatten, load_pipeline
+from deepmac_distill.config.reading import (
+    build,
+    build_model_config,
+    changed_look,
+    changes,
+    flatten,
+    load_pipeline,
+    look_changes,
+)
 from deepmac_distill.config.recipes import FOLDER, located, recipe_names
 from deepmac_distill.config.schema import (
     BackboneConfig,
@@ -23,9 +31,11 @@ __all__ = [
     "TeacherConfig",
     "build",
     "build_model_config",
+    "changed_look",
     "changes",
     "flatten",
     "load_pipeline",
     "located",
+    "look_changes",
     "recipe_names",
 ]

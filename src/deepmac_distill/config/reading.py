@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_or
 from deepmac_distill.config.schema import ModelConfig, Pipeline
 from deepmac_distill.config.short_runs import fit_schedules
 from deepmac_distill.errors import ConfigError
+from deepmac_distill.look import Look
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -68,7 +69,6 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 def changes(config: Any, prefix: str = "") -> dict[str, Any]:
     """`flatten` without the values that are the defaults.
 
-    >>> from deepmac_distill.look import Look
     >>> changes(Look(mirror=True), "teacher.look.")
     {'teacher.look.mirror': True}
     """
@@ -106,6 +106,31 @@ def build_model_config(tree: Any, where: str) -> ModelConfig:
     kinds = get_args(ModelConfig)
     default: ModelConfig = _variant(kinds, kinds[0](), tree, where, "")
     return _changed(default, tree, where, "")
+
+
+def look_changes(text: str) -> dict[str, Any]:
+    """What ``--look boxes=by-size,mirror=true`` changes of any look.
+
+    Raises:
+        ConfigError: an unknown key, or a value that no look has.
+    """
+    tree: dict[str, Any] = {}
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        if not (equals and key.strip()) or key.strip() in tree:
+            raise ConfigError(f"--look {text}: expected key=value, each key once, such as boxes=windows")
+        tree[key.strip()] = _toml_value(value.strip())
+    changed_look(Look(), tree)
+    return tree
+
+
+def changed_look(look: Look, changes: Mapping[str, Any]) -> Look:
+    """A look with some of its values changed.
+
+    Raises:
+        ConfigError: an unknown key, or a value that no look has.
+    """
+    return _changed(look, dict(changes), "--look", "")
 
 
 def _changed(default: Built, tree: Any, where: str, prefix: str) -> Built:

@@ -36,11 +36,41 @@ def view_for(spec: ModelSpec, height: int, width: int) -> View:
     return views_of(spec)(np.random.default_rng(0), height, width)
 
 
-def window_size_px(look: Look, spec: ModelSpec) -> int:
-    """Side of the canvas of a window: `look`'s, but for a model that takes one size alone."""
-    if spec.any_size or spec.input_size_px is None:
-        return look.window_size_px
-    return spec.input_size_px
+@dataclass(frozen=True, slots=True)
+class WhereSeen:
+    """Which of N boxes a model sees in the whole image, and which in a window."""
+
+    in_image: NDArray[np.bool_]  # (N,)
+    in_window: NDArray[np.bool_]  # (N,)
+
+
+def where_seen(look: Look, boxes: Boxes, sizes: NDArray[np.int64]) -> WhereSeen:
+    """Where `look` has each box seen.
+
+    Args:
+        boxes: (N, 4) xyxy in pixels of their images, clipped to them.
+        sizes: (N, 2) height and width of each image.
+    """
+    everywhere, nowhere = np.ones(len(boxes), np.bool_), np.zeros(len(boxes), np.bool_)
+    match look.boxes:
+        case "image":
+            return WhereSeen(everywhere, nowhere)
+        case "windows":
+            return WhereSeen(nowhere, everywhere)
+        case "average":
+            return WhereSeen(everywhere, everywhere)
+        case "by-size":
+            longer = (boxes[:, 2:] - boxes[:, :2]).max(1, initial=0)
+            large = longer >= look.image_from * sizes.max(1, initial=0)
+            return WhereSeen(large, ~large)
+
+
+def look_words(look: Look, spec: ModelSpec, boxes: Boxes, sizes: NDArray[np.int64]) -> list[str]:
+    """How a model sees each of N boxes, such as "window 128 px x 1.5"; see `where_seen`."""
+    image = "image" if spec.input_size_px is None else f"image {spec.input_size_px} px"
+    window, seen = f"window {spec.window_size_px(look)} px", where_seen(look, boxes, sizes)
+    pairs = zip(seen.in_image.tolist(), seen.in_window.tolist(), strict=True)
+    return [look.words(image, window, in_image=a, in_window=b) for a, b in pairs]
 
 
 def frames_of(look: Look, spec: ModelSpec, boxes: Boxes, height: int, width: int) -> list[Frame]:
@@ -49,22 +79,12 @@ def frames_of(look: Look, spec: ModelSpec, boxes: Boxes, height: int, width: int
     Args:
         boxes: (N, 4) xyxy in pixels of the image, clipped to it, with area.
     """
-    everything = np.arange(len(boxes))
-    longer = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
-    match look.boxes:
-        case "image":
-            in_image, in_windows = everything, everything[:0]
-        case "windows":
-            in_image, in_windows = everything[:0], everything
-        case "average":
-            in_image = in_windows = everything
-        case "by-size":
-            large = longer >= look.image_from * max(height, width)
-            in_image, in_windows = np.flatnonzero(large), np.flatnonzero(~large)
+    seen = where_seen(look, boxes, np.tile([height, width], (len(boxes), 1)))
+    in_image, in_windows = np.flatnonzero(seen.in_image), np.flatnonzero(seen.in_window)
     frames = []
     if len(in_image) or look.boxes == "image":  # without boxes too, so that batches stay what they were
         frames.append(Frame(view_for(spec, height, width), in_image, whole=True))
-    size_px = window_size_px(look, spec)
+    size_px = spec.window_size_px(look)
     for at in in_windows:
         view = window_view(boxes[at], height, width, look.window_context, size_px)
         frames.append(Frame(view, np.array([at]), whole=False))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ from deepmac_distill.geometry.rle import encode_grids
 from deepmac_distill.inference import DetectedObjects, SegmentedBoxes
 from deepmac_distill.labels.cut import LABELING_CUT, CutMasks, box_ious, recut
 from deepmac_distill.labels.table import label_table
+
+LookWords = Callable[[NDArray[np.float64], NDArray[np.int64]], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ def label_unit(
     keep_soft: bool,
     probabilities: bool,
     seen_mask_classes: Sequence[str] | None = None,
+    words_of: LookWords | None = None,
 ) -> pa.Table:
     """The label rows of some annotations: one for each, whatever became of it.
 
@@ -69,6 +72,7 @@ def label_unit(
         keep_soft: keep the teacher's grids beside the masks.
         probabilities: whether grids are probabilities, so that an IoU can be expected of them.
         seen_mask_classes: names of the classes whose masks the teacher saw; None: unknown.
+        words_of: (N, 4) clipped boxes and (N, 2) image sizes -> how the teacher saw each; None: unknown.
     """
     table = annotations.annotations.slice(rows.start, len(rows))
     human = np.asarray(pc.equal(table["source"], "human"))
@@ -83,7 +87,8 @@ def label_unit(
     lost = ~human & ~by_teacher & ~unanswered & np.isin(table["image_id"], list(unreadable))
     sizes = annotations.image_sizes()[rows.start : rows.stop]  # (R, 2)
     boxes = annotations.boxes_xyxy()[drawn.rows]
-    masks = recut(drawn.grids, boxes, sizes[drawn.rows - rows.start], LABELING_CUT)
+    drawn_sizes = sizes[drawn.rows - rows.start]
+    masks = recut(drawn.grids, boxes, drawn_sizes, LABELING_CUT)
     codes, areas = _human_masks(table.filter(human), sizes[human])
     whose = np.where(human, human.cumsum() - 1, np.where(by_teacher, position + human.sum(), -1))
     status = pc.if_else(pc.equal(table["status"], "ok"), "labeled", table["status"])
@@ -92,6 +97,7 @@ def label_unit(
     reason[unanswered] = "the teacher gave no mask"
     reason[lost] = [unreadable[image_id] for image_id in table["image_id"].filter(lost).to_pylist()]
     names = _names(annotations, rows)
+    words = words_of(boxes, drawn_sizes) if words_of else [None] * len(boxes)
     columns = {
         **{name: table[name] for name in ("annotation_id", "image_id", "category_id", "bbox")},
         **names,
@@ -104,6 +110,7 @@ def label_unit(
         "mask_area": _at(whose, np.r_[areas, masks.areas]),
         **_facts_of_grids(position, drawn, masks, table["bbox"], keep_soft, probabilities),
         "teacher_saw_class": _saw(names["category_name"], by_teacher, seen_mask_classes),
+        "look": pa.array(words, pa.string()).take(pa.array(position, mask=position < 0)),
     }
     return label_table(columns)
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import written_whole
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _VERSION_KEY, _PROVENANCE_KEY = b"deepmac_distill.schema_version", b"deepmac_distill.provenance"
 _PARTS = "unit-*.parquet"
 
@@ -51,6 +51,7 @@ LABELS_SCHEMA = pa.schema(
         pa.field("model_iou", pa.float32()),  # the teacher's own estimate; null where it makes none
         # Whether the teacher saw masks of the class; null where nobody knows, or without a mask of a teacher.
         pa.field("teacher_saw_class", pa.bool_()),
+        pa.field("look", pa.string()),  # in which views the teacher saw the box; null without its mask
     ]
 )
 _DICTIONARY = [

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from deepmac_distill import config
-from deepmac_distill.contract import BoxSegmenter, Detector, SegmentedMasks
+from deepmac_distill.contract import BoxSegmenter, Detector, ModelSpec, SegmentedMasks
 from deepmac_distill.errors import CheckpointError, ConfigError
 from deepmac_distill.files import sha256_of_file
 from deepmac_distill.look import WHOLE_IMAGE, Look
@@ -29,6 +29,7 @@ class Weights:
     path: Path
     card: ModelCard
     sha256: str
+    asked_look: Look | None = None  # other than the card's
 
     @classmethod
     def read(cls, path: Path, sha256: str | None = None) -> Weights:
@@ -60,7 +61,15 @@ class Weights:
     @property
     def look(self) -> Look:
         """How it looks at given boxes."""
-        return self.card.look
+        return self.asked_look or self.card.look
+
+    def looking(self, changes: Mapping[str, object]) -> Weights:
+        """The same model with another look.
+
+        Raises:
+            ConfigError: a key or value is refused.
+        """
+        return replace(self, asked_look=config.changed_look(self.look, changes)) if changes else self
 
     @property
     def seen_mask_classes(self) -> tuple[str, ...] | None:
@@ -69,7 +78,8 @@ class Weights:
 
     def inputs(self, key: str) -> dict[str, object]:
         """What a stage that uses the model depends on."""
-        return {key: self.sha256}
+        asked = self.look if self.look != self.card.look else None
+        return {key: self.sha256} | ({} if asked is None else config.flatten(asked, "look."))
 
     def provenance(self) -> dict[str, object]:
         """What a label file records of the model."""
@@ -79,6 +89,7 @@ class Weights:
         """The model, ready to use, with its spec complete.
 
         Raises:
+            ConfigError: it cannot take windows of the size that its look has.
             CheckpointError: the weights do not fit the card.
         """
         recipe = config.build_model_config(self.card.model, str(self.path))
@@ -94,6 +105,7 @@ class Weights:
             seen_mask_classes=self.seen_mask_classes,
             identity=self.sha256,
         )
+        _require_fits(self.look, model.spec, self.name)
         return model.to(device).eval()
 
 
@@ -107,6 +119,9 @@ class Segmenter:
     role: str = "teacher"
     look: Look = WHOLE_IMAGE  # how it looks at given boxes
 
+    def __post_init__(self) -> None:
+        _require_fits(self.look, self.installed.spec, self.name)
+
     @classmethod
     def named(
         cls, name: str, arguments: Mapping[str, object], allow_code: bool, look: Look = WHOLE_IMAGE
@@ -115,10 +130,18 @@ class Segmenter:
 
         Raises:
             ConfigError: there is no such segmenter, it is not installed and `allow_code` is False, or an
-                argument is refused.
+                argument or the look is refused.
             ContractError: it does not keep the contract.
         """
         return cls(name, arguments, load_segmenter(name, arguments, allow_code), look=look)
+
+    def looking(self, changes: Mapping[str, object]) -> Segmenter:
+        """The same segmenter with another look.
+
+        Raises:
+            ConfigError: a key or value is refused.
+        """
+        return replace(self, look=config.changed_look(self.look, changes)) if changes else self
 
     @property
     def identity(self) -> str:
@@ -184,6 +207,7 @@ def segmenter_for(source: Source, device: torch.device, class_names: tuple[str, 
     """The model, for boxes of these classes: of any where its masks are class-agnostic.
 
     Raises:
+        ConfigError: as `Source.model`.
         CheckpointError: its masks belong to classes and it lacks one of these, or the weights do not fit.
     """
     model = source.model(device)
@@ -207,3 +231,11 @@ def detector_for(source: Source, model: BoxSegmenter, class_names: tuple[str, ..
     if set(source.card.class_names) != set(class_names):
         return None
     return model if isinstance(model, DeepMac | MaskRcnn | Renumbered) else None
+
+
+def _require_fits(look: Look, spec: ModelSpec, where: str) -> None:
+    size_px, multiple = spec.window_size_px(look), spec.size_divisibility
+    if look.in_windows and size_px % multiple:
+        raise ConfigError(
+            f"{where}: look.window_size_px: got {size_px}, expected a multiple of {multiple} for this model"
+        )

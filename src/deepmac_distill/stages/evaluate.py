@@ -30,6 +30,7 @@ from deepmac_distill.files import sha256_of_file, write_json
 from deepmac_distill.inference import boxes_for, detect_objects, framed_boxes, segment_boxes
 from deepmac_distill.labels.cut import LABELING_CUT
 from deepmac_distill.labels.describe import coco_results, given_box_masks
+from deepmac_distill.look import folder_name
 from deepmac_distill.models.load import Source, detector_for, segmenter_for
 from deepmac_distill.report.contact_sheet import contact_sheet
 from deepmac_distill.stages.compare import EvaluationRecord, compare_on, evaluated_masks
@@ -43,7 +44,7 @@ from deepmac_distill.weights.card import other_classes
 ROLES: tuple[Role, ...] = ("teacher", "student")
 
 
-def evaluate(job: Job, model: Trained | Path, *, hidden: bool = False) -> Path:
+def evaluate(job: Job, model: Trained | Path, *, hidden: bool = False, apart: bool = False) -> Path:
     """Evaluate the model of a stage, or any weights file, on the validation set; returns the results' folder.
 
     ``summary.json`` holds every figure, ``ious.parquet`` each instance's, ``detections.json`` COCO results.
@@ -51,11 +52,14 @@ def evaluate(job: Job, model: Trained | Path, *, hidden: bool = False) -> Path:
     Args:
         hidden: evaluate in the training file instead, on the classes that `data.hide` hides there, in given
             boxes alone. This is what choices are made by: no validation set is read.
+        apart: with another look than the model's, in a folder of its own beside the model's evaluation.
     """
     source = source_of(job, model)
     on = hidden_set(job) if hidden else validation_set(job)
     upper_bound = model == "student-human"  # the one model that saw every mask, on purpose
     stage = on.stage(f"evaluate-{model if isinstance(model, str) else source.identity[:8]}")
+    if apart and job.look:
+        stage = f"{stage}-{folder_name(job.look)}"
 
     def work(folder: Path) -> None:
         on.log_reading(job, stage)

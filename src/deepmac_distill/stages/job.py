@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -32,6 +32,7 @@ class Job:
     progress: Progress
     force: bool = False
     allow_code: bool = False  # whether the pipeline file may name Python code that is not installed
+    look: Mapping[str, object] = field(default_factory=dict)  # how a model looks other than its card has it
     plan: tuple[str, ...] = ()  # stages of the whole run that this is part of, in their order
     _facts: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)  # of files read, by hash
     _opened: dict[tuple[Path, Any], Dataset] = field(default_factory=dict, repr=False)

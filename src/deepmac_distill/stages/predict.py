@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,7 @@ def predict(
     out: Path | None,
     progress: Progress,
     allow_code: bool = False,
+    look: Mapping[str, object] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Write a picture of each image with numbered boxes and masks, and one COCO file; returns the latter.
 
@@ -63,6 +65,7 @@ def predict(
     Args:
         model_at: weights, a run directory (its teacher), or None: the starter.
         out: see `outputs_of`.
+        look: what differs from how the model looks at boxes.
 
     Raises:
         DataError: an image cannot be read, or a box has no area in it.
@@ -76,7 +79,7 @@ def predict(
         _note_clipped(image, _boxes_in(image, read_image(image.path)), progress)
     if model_at is None:
         progress.note(NO_MODEL)
-    source = source_at(model_at or starter.WEIGHTS, allow_code=allow_code)
+    source = source_at(model_at or starter.WEIGHTS, allow_code=allow_code).looking(look)
     model = _segmenter(source, device, given)
     results.parent.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []

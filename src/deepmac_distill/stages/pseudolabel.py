@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from deepmac_distill import __version__
 from deepmac_distill.chain import redo_after
 from deepmac_distill.data.framed import framed_batches
+from deepmac_distill.data.frames import look_words
 from deepmac_distill.data.image_check import images_sha256
 from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.dataset.views import Annotations
@@ -69,6 +71,7 @@ def _label_facts(job: Job, annotations: Annotations, images: ImageStore, source:
         provenance = {
             **inputs,
             "teacher_card": source.provenance(),
+            "look": dataclasses.asdict(source.look),
             SEEN_MASK_CLASSES: source.seen_mask_classes,
             "seen": annotations.classes.seen_names,
             "deepmac-distill": __version__,
@@ -108,6 +111,7 @@ def _label_units(job: Job, annotations: Annotations, images: ImageStore, source:
                 keep_soft=labels.soft,
                 probabilities=model.spec.probabilities,
                 seen_mask_classes=source.seen_mask_classes,
+                words_of=partial(look_words, source.look, model.spec),
             )
             write_unit(parts, unit, unit_rows)
             bar.advance()

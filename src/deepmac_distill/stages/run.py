@@ -40,7 +40,8 @@ def _do(job: Job, stage: Stage) -> None:
         case "train":
             (teach if stage.role == "teacher" else student)(job)
         case "evaluate":
-            folder = evaluate(job, stage.model)
+            looking = job if stage.role == "teacher" else replace(job, look={})
+            folder = evaluate(looking, stage.model)
             if stage.role == "teacher":
                 require_lead(job, folder)
         case "label":

@@ -13,7 +13,7 @@ from deepmac_distill.weights import starter
 
 
 def source_of(job: Job, model: Trained | Path) -> Source:
-    """The model of a stage of the run, or of any weights file.
+    """The model of a stage of the run, or of any weights file, looking as the job has it.
 
     Raises:
         RunError: the stage has made nothing yet.
@@ -21,12 +21,13 @@ def source_of(job: Job, model: Trained | Path) -> Source:
         ConfigError, ContractError: the segmenter of the pipeline cannot be used.
     """
     if isinstance(model, Path):
-        return source_at(model, allow_code=job.allow_code)
+        return source_at(model, allow_code=job.allow_code).looking(job.look)
     teacher = job.pipeline.teacher
     if model == "teacher" and teacher.segmenter:
-        return Segmenter.named(teacher.segmenter, teacher.arguments, job.allow_code, teacher.look)
+        named = Segmenter.named(teacher.segmenter, teacher.arguments, job.allow_code, teacher.look)
+        return named.looking(job.look)
     path = job.run.output(model, WEIGHTS)  # hashes the file
-    return Weights.read(path, job.run.sha256_of_output(model, WEIGHTS))
+    return Weights.read(path, job.run.sha256_of_output(model, WEIGHTS)).looking(job.look)
 
 
 def source_at(path: Path, role: Role = "teacher", allow_code: bool = False) -> Source:
