@@ -97,7 +97,6 @@ def label_unit(
     reason[unanswered] = "the teacher gave no mask"
     reason[lost] = [unreadable[image_id] for image_id in table["image_id"].filter(lost).to_pylist()]
     names = _names(annotations, rows)
-    words = words_of(boxes, drawn_sizes) if words_of else [None] * len(boxes)
     columns = {
         **{name: table[name] for name in ("annotation_id", "image_id", "category_id", "bbox")},
         **names,
@@ -110,9 +109,13 @@ def label_unit(
         "mask_area": _at(whose, np.r_[areas, masks.areas]),
         **_facts_of_grids(position, drawn, masks, table["bbox"], keep_soft, probabilities),
         "teacher_saw_class": _saw(names["category_name"], by_teacher, seen_mask_classes),
-        "look": pa.array(words, pa.string()).take(pa.array(position, mask=position < 0)),
+        "look": _looks(position, words_of(boxes, drawn_sizes) if words_of else [None] * len(boxes)),
     }
     return label_table(columns)
+
+
+def _looks(position: NDArray[np.int64], words: Sequence[str | None]) -> pa.Array:
+    return pa.array(words, pa.string()).take(pa.array(position, mask=position < 0))
 
 
 def _saw(
