@@ -219,7 +219,7 @@ def test_a_look_that_no_model_has_is_refused(
     own = [image, "--box", "4,6,30,20"] if command == "predict" else ["--config", pipeline]
     ended = deepmac(command, *own, *model)
     assert ended.code == 2 and says in ended.err.splitlines()[-1], ended.err
-    assert not list(tmp_path.rglob("done.json"))
+    assert not list(tmp_path.rglob("masks.*"))
 
 
 def test_a_teacher_of_somebody_else_can_look_through_windows(
