@@ -1,11 +1,12 @@
 """The paper's mask heads on one frozen backbone: `deepmac_distill.experiments.mask_heads` from a shell.
 
     python benchmarks/mask_heads.py train --pipeline FILE.toml --data FOLDER \\
-        --deepmac DEEPMAC.safetensors --mask-rcnn MASK_RCNN.safetensors --out runs/mask_heads \\
+        [--deepmac DEEPMAC.safetensors] [--mask-rcnn MASK_RCNN.safetensors] --out runs/mask_heads \\
         [--seeds 0 1] [--only ROW ...] [--threads N] [--force]
     python benchmarks/mask_heads.py table runs/mask_heads [--json benchmarks/results/mask_heads.json]
 
-Rows that are done are not done again; several processes may share the work with `--only`.
+Rows need trained weights of the model whose mask head they are; GrabCut needs none. Rows that are done are
+not done again; several processes may share the work with `--only`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from deepmac_distill.devices import environment, use_threads
 from deepmac_distill.errors import DistillError
 from deepmac_distill.evaluation.results import from_json, to_json
 from deepmac_distill.experiments.mask_head_costs import costs
-from deepmac_distill.experiments.mask_head_rows import GRABCUT, ROWS
+from deepmac_distill.experiments.mask_head_rows import GRABCUTS, ROWS
 from deepmac_distill.experiments.mask_head_table import MaskHeadFigures, compare_rows, made, table
 from deepmac_distill.experiments.mask_heads import Comparison, HeadRecipe, compare_heads
 from deepmac_distill.experiments.run_record import Environment
@@ -43,12 +44,13 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     training = commands.add_parser("train")
     training.add_argument("--pipeline", type=Path, required=True)
     training.add_argument("--data", default="")
-    training.add_argument("--deepmac", type=Path, required=True)
-    training.add_argument("--mask-rcnn", type=Path, required=True)
+    training.add_argument("--deepmac", type=Path)
+    training.add_argument("--mask-rcnn", type=Path)
     training.add_argument("--out", type=Path, required=True)
     training.add_argument("--threads", type=int)
     training.add_argument("--seeds", type=int, nargs="+", default=[0])
-    training.add_argument("--only", nargs="+", choices=[*ROWS, GRABCUT], default=[*ROWS, GRABCUT])
+    every = [*ROWS, *GRABCUTS]
+    training.add_argument("--only", nargs="+", choices=every, default=every)
     training.add_argument("--force", action="store_true", help="redo rows that were made otherwise")
     for field in fields(HeadRecipe):
         if field.name in RECIPE:
@@ -64,7 +66,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 def train(given: argparse.Namespace) -> None:
     """The rows that are asked for and not yet there."""
     pipeline = load_pipeline(given.pipeline, [f"data.root={json.dumps(given.data)}"] if given.data else [])
-    weights = {"deepmac": given.deepmac, "mask_rcnn": given.mask_rcnn}
+    named = {"deepmac": given.deepmac, "mask_rcnn": given.mask_rcnn}
+    weights = {kind: path for kind, path in named.items() if path is not None}
     recipe = HeadRecipe(**{name: getattr(given, name) for name in RECIPE})
     use_threads(pipeline.threads if given.threads is None else given.threads)
     comparison = Comparison.of(pipeline, weights, recipe)

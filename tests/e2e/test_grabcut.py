@@ -79,6 +79,8 @@ def test_nothing_is_trained_and_no_weights_are_written(run: Path) -> None:
         ('{iterations = "x"}', "iterations: got 'x', expected a whole number of at least 1"),
         ('{context = "x"}', "context: got 'x', expected a number"),
         ("{context = -1.0}", "context, input_size_px: got -1.0, 512, expected > 0, >= 0"),
+        ('{fallback = "ellipse"}', "fallback: got 'ellipse', expected none or box"),
+        ("{fallback = 1}", "fallback: got 1, expected none or box"),
         ("3", "teacher.arguments: got 3, expected a table"),
     ],
 )
@@ -128,6 +130,24 @@ def test_other_batches_give_the_same_masks(run: Path, deepmac, toml: Path, tmp_p
     given = ["--config", toml, "--out", tmp_path / "run"]
     assert deepmac("pseudolabel", *given, "--set", "labels.batch_size=1").code == 0
     assert labels(tmp_path / "run") == labels(run)
+
+
+def test_with_the_box_as_fallback_every_box_has_a_mask(
+    run: Path, deepmac, toml: Path, tmp_path: Path
+) -> None:
+    given = ["--config", toml, "--out", tmp_path / "run", "--set", "teacher.arguments.fallback=box"]
+    assert deepmac("pseudolabel", *given).code == 0
+    before = {row["annotation_id"]: row for row in labels(run)}
+    assert any(row["status"] == "unanswered" for row in before.values())
+    for row in labels(tmp_path / "run"):
+        was = before[row["annotation_id"]]
+        assert row["status"] == "labeled"
+        if was["status"] == "unanswered":
+            x, y, w, h = row["bbox"]
+            pixels = (round(x + w) - round(x)) * (round(y + h) - round(y))
+            assert row["mask_area"] == pytest.approx(pixels, rel=0.15)
+        elif was["mask_area"]:
+            assert row == was
 
 
 def test_there_is_no_detection_in_the_teacher_s_figures(run: Path, deepmac) -> None:

@@ -139,7 +139,8 @@ def test_rows_become_a_table(
     out, kept = tmp_path / "heads", tmp_path / "heads.json"
     given = ["train", "--pipeline", str(pipeline_file), "--deepmac", str(weights["deepmac"])]
     given += ["--mask-rcnn", str(weights["mask_rcnn"]), "--out", str(out), "--seeds", "0", "1", *FLAGS]
-    rows = ["resnet-4", "hourglass-20-no-encoder-decoder", "hourglass-10", "deep-marc-gt", "grabcut"]
+    rows = ["resnet-4", "hourglass-20-no-encoder-decoder", "hourglass-10", "deep-marc-gt"]
+    rows += ["grabcut", "grabcut-or-box"]
     assert mask_heads.main([*given, "--only", *rows]) == 0
     before = (out / "resnet-4" / "seed-1" / "ious.parquet").stat().st_mtime_ns
     capsys.readouterr()
@@ -150,7 +151,7 @@ def test_rows_become_a_table(
     told, found = capsys.readouterr().out, read_result(kept, MaskHeadFigures)
     figures, costs = found.rows, found.costs
     assert figures.keys() == {*rows, "deep-marc-proposals", "box"}
-    assert costs.keys() == figures.keys() - {"grabcut", "box"}
+    assert costs.keys() == figures.keys() - {"grabcut", "grabcut-or-box", "box"}
     assert len(figures["resnet-4"].unseen_of_each_seed) == 2
     assert len(figures["grabcut"].unseen_of_each_seed) == 1
     one, other = figures["deep-marc-gt"], figures["deep-marc-proposals"]
@@ -160,6 +161,9 @@ def test_rows_become_a_table(
     assert difference == pytest.approx(one.iou.unseen - other.iou.unseen, abs=1e-9)
     assert difference == -other.against.difference.unseen.value
     assert figures["resnet-4"].training_loss > 0
+    assert figures["grabcut"].misses >= figures["grabcut-or-box"].misses == 0
+    assert found.made["grabcut"].inputs.keys() == {"training", "truth", "image_size_px"}
+    assert found.made["grabcut-or-box"].inputs["fallback"] == "box"
     assert figures["grabcut"].training_loss is None and 0 <= one.misses <= 1
     assert found.made["hourglass-10"].inputs["steps"] == BRIEF.steps
     boxes = pq.read_table(out / "grabcut" / "seed-0" / "ious.parquet")
@@ -179,3 +183,15 @@ def test_a_row_made_otherwise_is_refused_in_one_line(
     last = capsys.readouterr().err.splitlines()[-1]
     assert "seed-0 was made with steps = 3, now 4" in last and last.startswith("mask_heads: ")
     assert mask_heads.main([*given, *FLAGS, "--steps", "4", "--force"]) == 0
+
+
+def test_rows_that_learn_nothing_need_no_weights_and_others_name_what_they_need(
+    pipeline_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["train", "--pipeline", str(pipeline_file), "--out", str(tmp_path / "heads"), "--only"]
+    assert mask_heads.main([*given, "grabcut-or-box"]) == 0
+    assert mask_heads.main([*given, "hourglass-10"]) == 2
+    refused = capsys.readouterr().err.splitlines()[-1]
+    assert refused == "mask_heads: rows on a frozen deepmac: got no weights, expected --deepmac FILE"
+    assert mask_heads.main(["table", str(tmp_path / "heads"), "--resamples", "5"]) == 0
+    assert "| grabcut-or-box |" in capsys.readouterr().out

@@ -47,3 +47,20 @@ def test_a_box_without_background_or_too_small_is_all_foreground() -> None:
     model = GrabCut(mask_size=8)
     masks = model.segment(image[None], boxes([0.0, 0.0, 64.0, 48.0], [5.0, 5.0, 6.0, 20.0])).grids
     assert (masks == 1).all()
+
+
+def test_a_box_that_it_cannot_answer_is_the_box_where_that_is_asked_for() -> None:
+    image, _ = scene()
+    flat = torch.full_like(image, 90)  # no color differs from those around it
+    images, here = torch.stack((image, flat)), [12.0, 8.0, 36.0, 32.0]
+    given = Instances.of_boxes([torch.tensor([here])] * 2, [torch.zeros(1, dtype=torch.int64)] * 2, 1)
+    alone = GrabCut(mask_size=24).segment(images, given)
+    backed = GrabCut(mask_size=24, fallback="box").segment(images, given)
+    assert alone.answered.tolist() == [True, False] and not alone.grids[1].any()
+    assert backed.answered.tolist() == [True, True] and (backed.grids[1] == 1).all()
+    assert torch.equal(backed.grids[0], alone.grids[0])
+
+
+def test_a_fallback_is_part_of_the_identity_and_its_absence_is_not() -> None:
+    plain, backed = GrabCut().spec.identity, GrabCut(fallback="box").spec.identity
+    assert backed == f"{plain}, the box where it has no answer" and "fallback" not in plain

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from deepmac_distill.paper import figure
 
-GRABCUT = "grabcut"  # the row that learns nothing
+GRABCUTS = {"grabcut": "none", "grabcut-or-box": "box"}  # the rows that learn nothing, and their fallback
 
 
 @dataclass(frozen=True, slots=True)

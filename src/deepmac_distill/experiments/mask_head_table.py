@@ -21,7 +21,7 @@ from deepmac_distill.evaluation.results import Interval, read_result
 from deepmac_distill.evaluation.splits import Split
 from deepmac_distill.evaluation.summary import paired_ious
 from deepmac_distill.experiments.mask_head_costs import Cost
-from deepmac_distill.experiments.mask_head_rows import GRABCUT, ROWS
+from deepmac_distill.experiments.mask_head_rows import GRABCUTS, ROWS
 from deepmac_distill.experiments.run_record import Environment
 from deepmac_distill.report.table import Cell, Column, Table, columns, names
 from deepmac_distill.rundir import DONE, read_record
@@ -88,7 +88,9 @@ class MaskHeadFigures:
 def compare_rows(out: Path, annotations: Annotations, resamples: int = 1000) -> dict[str, RowFigures]:
     """Of each row its class means, and its difference to its rival."""
     ious = {
-        name: _mean_over_seeds(out / name) for name in (*ROWS, GRABCUT) if any((out / name).glob(f"*/{DONE}"))
+        name: _mean_over_seeds(out / name)
+        for name in (*ROWS, *GRABCUTS)
+        if any((out / name).glob(f"*/{DONE}"))
     }
     paired = paired_ious(ious)
     first = next(iter(ious.values()))

@@ -9,6 +9,7 @@ frozen once learned together with a mask head of its own, which may favor heads 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -25,10 +26,10 @@ from deepmac_distill.contract import BoxSegmenter
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.views import Annotations, Truth
-from deepmac_distill.errors import CheckpointError
+from deepmac_distill.errors import CheckpointError, ConfigError
 from deepmac_distill.evaluation.mask_iou import given_box_ious
 from deepmac_distill.experiments.frozen_features import Frozen, Shown, images_of
-from deepmac_distill.experiments.mask_head_rows import GRABCUT, ROWS, Row
+from deepmac_distill.experiments.mask_head_rows import GRABCUTS, ROWS, Row
 from deepmac_distill.files import sha256_of_file, write_json
 from deepmac_distill.inference import boxes_for, segment_boxes
 from deepmac_distill.labels.describe import given_box_masks
@@ -65,7 +66,7 @@ class Comparison:
     """What the rows are trained and evaluated on."""
 
     pipeline: Pipeline  # where the data are, and how views are drawn
-    weights: Mapping[str, Path]  # kind of model -> one that is trained
+    weights: Mapping[str, Path]  # kind of model -> one that is trained; of kinds that no row needs, none
     recipe: HeadRecipe
     training: Annotations
     truth: Truth
@@ -83,11 +84,22 @@ class Comparison:
             truth=Dataset.open(root / data.val_annotations, seen=data.seen).for_evaluation(),
         )
 
+    def trained(self, kind: str) -> Path:
+        """The weights of a kind of model.
+
+        Raises:
+            ConfigError: none were given.
+        """
+        if kind not in self.weights:
+            flag = kind.replace("_", "-")
+            raise ConfigError(f"rows on a frozen {kind}: got no weights, expected --{flag} FILE")
+        return self.weights[kind]
+
     def frozen(self, kind: str) -> Frozen:
         """The frozen model of a kind; its maps are made once."""
         if kind not in self._frozen:
             self._frozen[kind] = Frozen.of(
-                self.weights[kind], self.pipeline, self.training, self.truth, self.recipe.views
+                self.trained(kind), self.pipeline, self.training, self.truth, self.recipe.views
             )
         return self._frozen[kind]
 
@@ -104,17 +116,13 @@ def compare_heads(
 
     Raises:
         RunError: a row was made with other inputs, or another process works on it.
+        ConfigError: a row needs weights that were not given.
     """
     out.mkdir(parents=True, exist_ok=True)
-    facts = {
-        "annotations": str(comparison.truth.path.resolve()),
-        "seen": list(comparison.truth.classes.seen_names),
-        "base_models": {kind: read_card(path).model for kind, path in comparison.weights.items()},
-    }
-    write_json(out / "evaluation.json", facts)
+    _write_facts(comparison, out / "evaluation.json")
     for seed in seeds:
         for name in names:
-            if name == GRABCUT and seed != seeds[0]:
+            if name in GRABCUTS and seed != seeds[0]:
                 continue
 
             def work(folder: Path, name: str = name, seed: int = seed) -> None:
@@ -123,6 +131,17 @@ def compare_heads(
             inputs = _inputs(comparison, name, seed)
             progress.note(f"{name}, seed {seed}")
             RunDir(out / name).run_stage(f"seed-{seed}", inputs, work, progress, force=force)
+
+
+def _write_facts(comparison: Comparison, path: Path) -> None:
+    """What the rows are evaluated on, and the models that they stand on, those of earlier calls too."""
+    before = json.loads(path.read_text(encoding="utf-8"))["base_models"] if path.exists() else {}
+    facts = {
+        "annotations": str(comparison.truth.path.resolve()),
+        "seen": list(comparison.truth.classes.seen_names),
+        "base_models": before | {kind: read_card(at).model for kind, at in comparison.weights.items()},
+    }
+    write_json(path, facts)
 
 
 def train_row(
@@ -173,16 +192,16 @@ def head_config(row: Row, base_model: Mapping[str, Any]) -> ModelConfig:
 
 
 def _ious_of(comparison: Comparison, name: str, seed: int, folder: Path) -> pa.Table:
-    if name == GRABCUT:
-        return _evaluate_grabcut(comparison.truth, comparison.pipeline)
+    if name in GRABCUTS:
+        return _evaluate_grabcut(comparison.truth, comparison.pipeline, GRABCUTS[name])
     base = comparison.frozen(ROWS[name].base)
     model, shown = train_row(ROWS[name], base, comparison.recipe, seed, folder)
     return evaluate_heads(model, base.validation_batches(shown), comparison.truth)
 
 
-def _evaluate_grabcut(truth: Truth, pipeline: Pipeline) -> pa.Table:
+def _evaluate_grabcut(truth: Truth, pipeline: Pipeline, fallback: str) -> pa.Table:
     """GrabCut needs the pixels and nothing else."""
-    model = GrabCut(input_size_px=GRABCUT_PX)
+    model = GrabCut(input_size_px=GRABCUT_PX, fallback=fallback)
     whole = boxes_for(model.spec, truth, images_of(pipeline, "val"))
     return evaluate_heads(model, evaluation_batches(whole, 1), truth)
 
@@ -193,11 +212,12 @@ def _inputs(comparison: Comparison, name: str, seed: int) -> dict[str, Any]:
         "training": comparison.training.fingerprint,
         "truth": comparison.truth.fingerprint,
     }
-    if name == GRABCUT:
-        return contents | {"image_size_px": GRABCUT_PX}
+    if name in GRABCUTS:
+        named = {} if GRABCUTS[name] == "none" else {"fallback": GRABCUTS[name]}
+        return contents | {"image_size_px": GRABCUT_PX} | named
     return {
         **contents,
-        "weights": sha256_of_file(comparison.weights[ROWS[name].base]),
+        "weights": sha256_of_file(comparison.trained(ROWS[name].base)),
         "keys": dict(ROWS[name].keys),
         **asdict(comparison.recipe),
         "seed": seed,

@@ -19,26 +19,34 @@ from deepmac_distill.errors import ConfigError
 from deepmac_distill.structures import Instances
 
 SMALLEST_SIDE_PX = 2  # of a box that GrabCut can segment
+EMPTY_AT = 0.5  # coverage at which its masks, which are no probabilities, are cut
 
 
 class GrabCut:
     """Masks for given boxes from colors alone: outside the box is background, inside is in question.
 
     What pads an image on its square canvas counts as black background. A box in which no color differs from
-    those around it is not answered.
+    those around it is not answered, unless there is a fallback.
 
     Args:
         iterations: of the graph cut.
         context: how far around the box colors of the background are taken from, in sides of the box.
         mask_size: cells a side of a mask.
         input_size_px: the longer side of an image is scaled to this; 0 leaves images as they are.
+        fallback: "box" answers with the whole box where no cell of a mask is foreground, as most who use
+            GrabCut would; "none" does not.
 
     Raises:
         ConfigError: an argument is out of range, or OpenCV is not installed.
     """
 
     def __init__(
-        self, iterations: int = 5, context: float = 0.5, mask_size: int = 64, input_size_px: int = 512
+        self,
+        iterations: int = 5,
+        context: float = 0.5,
+        mask_size: int = 64,
+        input_size_px: int = 512,
+        fallback: str = "none",
     ) -> None:
         for name, got, least in (("iterations", iterations, 1), ("mask_size", mask_size, 4)):
             if not isinstance(got, int) or got < least:
@@ -48,14 +56,17 @@ class GrabCut:
                 raise ConfigError(f"{name}: got {value!r}, expected a number")
         if context <= 0 or input_size_px < 0:
             raise ConfigError(f"context, input_size_px: got {context}, {input_size_px}, expected > 0, >= 0")
-        self.iterations, self.context = iterations, context
+        if fallback not in ("none", "box"):
+            raise ConfigError(f"fallback: got {fallback!r}, expected none or box")
+        self.iterations, self.context, self.fallback = iterations, context, fallback
         self.spec = ModelSpec(
             mask_size=mask_size,
             input_size_px=input_size_px or None,
             probabilities=False,
             seen_mask_classes=(),
             identity=f"grabcut, {iterations} iterations, context {context:g}, {mask_size} cells, "
-            f"{input_size_px or 'native'} px, OpenCV {_import_cv2().__version__}",
+            f"{input_size_px or 'native'} px, OpenCV {_import_cv2().__version__}"
+            + (", the box where it has no answer" if fallback == "box" else ""),
         )
 
     @torch.no_grad()
@@ -69,7 +80,7 @@ class GrabCut:
             instances: N boxes; their classes and masks are not looked at.
 
         Returns:
-            N masks; one without foreground is no answer.
+            N masks; without a fallback, one without foreground is no answer.
         """
         pixels = images.permute(0, 2, 3, 1).cpu().numpy()
         masks = [
@@ -77,6 +88,9 @@ class GrabCut:
             for image, box in zip(instances.image_index.tolist(), instances.boxes.cpu(), strict=True)
         ]
         grids = torch.stack(masks) if masks else torch.zeros(0, self.spec.mask_size, self.spec.mask_size)
+        if self.fallback == "box":
+            empty = (grids <= EMPTY_AT).flatten(1).all(1)
+            grids = torch.where(empty[:, None, None], 1.0, grids)
         return SegmentedMasks(grids.to(images.device), grids.flatten(1).any(1).to(images.device))
 
     def _mask(self, image: NDArray[np.uint8], box: Tensor) -> Tensor:
