@@ -29,6 +29,7 @@ from deepmac_distill.forecast.stage_need import (
     selection_need,
     training_need,
 )
+from deepmac_distill.look import Look
 from deepmac_distill.progress import Silent
 from deepmac_distill.rundir import RunDir
 from deepmac_distill.stages.job import Job
@@ -212,6 +213,57 @@ def test_evaluation_in_given_boxes_alone_is_one_pass_without_detections() -> Non
     assert both.seconds == pytest.approx((100 * 64**2 * 1e-6 + 50 * 14 * 1e-3) / 3)
     assert alone.seconds == pytest.approx((50 * 64**2 * 1e-6 + 50 * 4 * 1e-3) / 3)
     assert both.disk_bytes - alone.disk_bytes == 500 * 50 * 10
+
+
+def looking(look: Look, **train) -> RoleConfig:
+    settings = recipe(image_size_px=64, **train)
+    model = replace(settings.model, detection=False)
+    return replace(settings, model=model, look=look, train=settings.train)
+
+
+def test_windows_are_canvases_of_their_own_with_one_mask_each() -> None:
+    given = {"steps": 10, "batch_size": 4}
+    windows, both, images = (
+        training_need(
+            "teacher",
+            looking(Look(boxes="windows", window_size_px=32), **given, views=views),
+            STATE,
+            RATES,
+            PerImage(mean=1.5, most=7),
+            margin=3.0,
+        )
+        for views in ("windows", "both", "images")
+    )
+    assert windows.memory_bytes == training_bytes(
+        STATE, RATES, Load(images=4, size_px=32, masks=4), margin=3.0
+    )
+    assert windows.seconds == pytest.approx(10 * (4 * 32**2 * 1e-6 + 4 * 1e-3))
+    assert both.memory_bytes == images.memory_bytes > windows.memory_bytes
+    assert both.seconds == pytest.approx((windows.seconds + images.seconds) / 2)
+
+
+@pytest.mark.parametrize(
+    ("look", "pixels", "masks"),
+    [
+        (Look(), 50 * 64**2, 150),
+        (Look(boxes="windows", window_size_px=32), 150 * 32**2, 150),
+        (Look(boxes="average", window_size_px=32), 50 * 64**2 + 150 * 32**2, 300),
+        (Look(boxes="by-size", window_size_px=32), 50 * 64**2 + 150 * 32**2, 150),
+        (Look(boxes="windows", window_size_px=32, mirror=True), 2 * 150 * 32**2, 300),
+    ],
+    ids=str,
+)
+def test_a_look_through_windows_costs_a_pass_for_each_box_and_a_mirror_twice_as_much(
+    look: Look, pixels: int, masks: int
+) -> None:
+    need = labeling_need("pseudolabel", looking(look), DATA, True, RATES)
+    assert need.seconds == pytest.approx((pixels * 1e-6 + masks * 1e-3) / 3)
+    settings = EvaluationConfig()
+    evaluated = evaluation_need("evaluate-teacher", looking(look), DATA, settings, RATES)
+    boxes = 200 / 150  # that are evaluated, for each that is labeled
+    windows = pixels - (50 * 64**2 if look.in_images else 0)
+    expected = (pixels - windows + boxes * windows) * 1e-6 + boxes * masks * 1e-3
+    assert evaluated.seconds == pytest.approx(expected / 3)
 
 
 def test_labels_are_as_large_as_their_grids() -> None:

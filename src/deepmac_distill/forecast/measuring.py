@@ -56,7 +56,7 @@ def measured_rates(job: Job, recipe: RoleConfig, data: Inventory, free_bytes: in
         batch = sample_batch(images, size_px, masks, model.target_mask_size)
         return measure_pass(model, batch, job.device, autocast)
 
-    multiple, size_px = model.spec.size_divisibility, recipe.train.image_size_px
+    multiple, size_px = model.spec.size_divisibility, _largest_canvas(recipe)
     first = min(size_px, -(-FIRST_CANVAS_PX // multiple) * multiple)
     measured(2, first, masks)  # the first pass sets up what the others use
     small, more_masks, more_images = (
@@ -72,3 +72,9 @@ def measured_rates(job: Job, recipe: RoleConfig, data: Inventory, free_bytes: in
             break
         largest = measured(2, following, masks)
     return rates_of(small, more_masks, more_images, largest)
+
+
+def _largest_canvas(recipe: RoleConfig) -> int:
+    """Side of the largest canvas that a recipe trains on."""
+    sizes = {"images": recipe.train.image_size_px, "windows": recipe.look.window_size_px}
+    return sizes.get(recipe.train.views, max(sizes.values()))

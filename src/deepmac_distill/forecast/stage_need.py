@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from statistics import mean
 
 from deepmac_distill.config import DeepMacConfig, MaskRcnnConfig, ModelConfig, RoleConfig
 from deepmac_distill.config.schema import EvaluationConfig
@@ -39,6 +41,43 @@ def peak_disk_bytes(needs: Iterable[StageNeed]) -> float:
     return peak
 
 
+@dataclass(frozen=True, slots=True)
+class _Passes:
+    """One kind of pass of a training."""
+
+    fullest: Load
+    usual: Load
+
+
+def _training_passes(recipe: RoleConfig, masks: PerImage) -> list[_Passes]:
+    """The kinds of passes of a training, each of which is as frequent as the others."""
+    settings, canvases = recipe.train, recipe.train.batch_size
+    fullest = Load(images=canvases, size_px=settings.image_size_px, masks=masks.in_batch(canvases))
+    images = _Passes(fullest, replace(fullest, masks=masks.mean * canvases))
+    window = Load(images=canvases, size_px=recipe.look.window_size_px, masks=canvases)
+    windows = _Passes(window, window)
+    return {"images": [images], "windows": [windows], "both": [images, windows]}[settings.views]
+
+
+def _looking(recipe: RoleConfig, images: int, boxes: float) -> list[Load]:
+    """What is looked at for masks of given boxes.
+
+    A window is a canvas of its own: a backbone pass for each box instead of one for each image. By size the
+    count is from above, as if every box were small and every image had a large one too.
+    """
+    look, loads = recipe.look, []
+    if look.in_images:
+        shown = 0.0 if look.boxes == "by-size" else boxes
+        loads.append(Load(images=images, size_px=recipe.train.image_size_px, masks=shown))
+    if look.in_windows:
+        loads.append(Load(images=math.ceil(boxes), size_px=look.window_size_px, masks=boxes))
+    return loads * (1 + look.mirror)
+
+
+def _inference_seconds(loads: Iterable[Load], rates: Rates | None) -> float | None:
+    return None if rates is None else INFERENCE_SHARE * sum(map(rates.seconds, loads))
+
+
 def training_need(
     stage: str,
     recipe: RoleConfig,
@@ -49,16 +88,15 @@ def training_need(
 ) -> StageNeed:
     """Of a training; a state is written beside the one before it."""
     settings = recipe.train
-    images = settings.batch_size
-    fullest = Load(images=images, size_px=settings.image_size_px, masks=masks.in_batch(images))
-    usual = replace(fullest, masks=masks.mean * images)
     passes = settings.steps * settings.gradient_accumulation_steps
+    kinds = _training_passes(recipe, masks)
+    memory = [training_bytes(state, rates, kind.fullest, margin) for kind in kinds] if rates else []
     return StageNeed(
         stage=stage,
-        memory_bytes=state.total if rates is None else training_bytes(state, rates, fullest, margin),
+        memory_bytes=max(memory, default=state.total),
         disk_bytes=state.weights,
         scratch_bytes=2 * state.resumable,
-        seconds=None if rates is None else passes * rates.seconds(usual),
+        seconds=passes * mean(rates.seconds(kind.usual) for kind in kinds) if rates else None,
     )
 
 
@@ -68,13 +106,14 @@ def evaluation_need(
     """Of masks in given boxes and, where the model has it and it is not switched off, of detection."""
     detects = _detects(recipe.model) and not settings.gt_boxes_only
     found = settings.max_detections if detects else 0  # for each image
-    views = 2 if detects else 1
-    size_px = recipe.train.image_size_px
-    load = Load(images=views * data.images, size_px=size_px, masks=data.images * (data.usable.mean + found))
+    loads = _looking(recipe, data.images, data.images * data.usable.mean)
+    if detects:
+        whole = Load(images=data.images, size_px=recipe.train.image_size_px, masks=data.images * found)
+        loads.append(whole)
     return StageNeed(
         stage=stage,
         disk_bytes=ENTRY_BYTES * (data.boxes + data.images * found),
-        seconds=INFERENCE_SHARE * rates.seconds(load) if rates is not None and data.images else None,
+        seconds=_inference_seconds(loads, rates) if data.images else None,
     )
 
 
@@ -85,8 +124,8 @@ def labeling_need(
     wanted = max(data.usable.mean - data.seen.mean, 0.0)
     grid_bytes = _mask_cells(recipe.model) ** 2 if soft else 0
     file_bytes = ENTRY_BYTES * data.boxes + grid_bytes * wanted * data.images
-    load = Load(images=data.images, size_px=recipe.train.image_size_px, masks=data.images * wanted)
-    seconds = INFERENCE_SHARE * rates.seconds(load) if rates is not None and data.images else None
+    loads = _looking(recipe, data.images, data.images * wanted)
+    seconds = _inference_seconds(loads, rates) if data.images else None
     return StageNeed(stage=stage, disk_bytes=file_bytes, scratch_bytes=file_bytes, seconds=seconds)
 
 
