@@ -57,6 +57,15 @@ class Look:
 
 WHOLE_IMAGE = Look()
 
+    def summary(self, image: str, window: str) -> str:
+        """How boxes are seen in general; see `words`.
+
+        >>> Look(boxes="by-size", mirror=True).summary("image 320 px", "window 128 px")
+        'by size image 320 px or window 128 px x 1.5, mirrored too'
+        """
+        words = self.words(image, window, in_image=self.in_images, in_window=self.in_windows)
+        return f"by size {words.replace(' + ', ' or ')}" if self.boxes == "by-size" else words
+
 
 def folder_name(changes: Mapping[str, object]) -> str:
     """How the folder of an evaluation ends that looks otherwise than the model does.

@@ -17,11 +17,13 @@ from deepmac_distill.errors import RunError
 from deepmac_distill.evaluation.results import from_json, read_result, to_json
 from deepmac_distill.experiments import latency
 from deepmac_distill.experiments.run_record import Environment
+from deepmac_distill.look import Look
 from deepmac_distill.models.build import build_model
-from deepmac_distill.weights.card import ModelCard, save_weights
+from deepmac_distill.weights.card import ModelCard, read_card, save_weights
 
 IMAGES = 3
 SMALL = {"backbone": "tiny", "backbone_width": 8, "head_channels": 8, "mask_width": 8, "mask_size": 8}
+BLIND = {**SMALL, "mask_head": "resnet-4", "detection": False}
 SMALL_MASK_RCNN = {
     **{"backbone": "tiny", "backbone_width": 8, "fpn_channels": 8, "mask_channels": 8, "box_channels": 8},
     **{"anchor_sizes": (8, 16, 32, 64), "proposals": 20},
@@ -45,7 +47,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     teacher = DeepMacConfig(**SMALL, mask_head="hourglass-20")
     student = DeepMacConfig(**SMALL, mask_head="resnet-4")
     box_student = MaskRcnnConfig(**SMALL_MASK_RCNN)
-    blind = DeepMacConfig(**SMALL, mask_head="resnet-4", detection=False)
+    blind = DeepMacConfig(**BLIND)
     return {
         "folder": folder,
         "teacher": save_untrained(folder / "teacher.safetensors", teacher, 96, SCENE_CLASSES),
@@ -138,8 +140,28 @@ def test_only_the_first_images_are_taken_and_they_are_the_files_own(given: dict[
     annotations = Dataset.open(given["folder"] / "instances.json", seen="all").for_training()
     images, device = given["folder"] / "images", torch.device("cpu")
     contestant = latency.load(given["teacher"], annotations, images, 2, device)
-    assert [batch.image_ids for batch in contestant.batches] == [(1,), (2,)]
-    assert all(batch.images.shape == (1, 3, 96, 96) for batch in contestant.batches)
+    assert [batch.image_ids for batch in contestant.whole] == [(1,), (2,)]
+    assert all(batch.images.shape == (1, 3, 96, 96) for batch in contestant.whole)
+    framed = [batch for (batch,) in contestant.framed]
+    assert [batch.image_ids for batch in framed] == [(1,), (2,)] and contestant.look == ""
+
+
+def test_a_model_that_looks_through_windows_is_timed_through_them(
+    given: dict[str, Path], tmp_path: Path
+) -> None:
+    card = read_card(given["blind"])
+    model = build_model(DeepMacConfig(**BLIND), len(SCENE_CLASSES), load_weights=False)
+    look = Look(boxes="windows", window_size_px=32)
+    save_weights(tmp_path / "w.safetensors", model.state_dict(), dataclasses.replace(card, look=look))
+    annotations = Dataset.open(given["folder"] / "instances.json", seen="all").for_training()
+    images, device = given["folder"] / "images", torch.device("cpu")
+    contestant = latency.load(tmp_path / "w.safetensors", annotations, images, 2, device)
+    assert all(batch.images.shape[1:] == (3, 32, 32) for group in contestant.framed for batch in group)
+    assert contestant.look == "window 32 px x 1.5"
+    (row,) = latency.measure({"blind": contestant}, device, rounds=1, max_detections=5).values()
+    assert row.look == contestant.look and len(row.segment) == 1
+    seen = dataclasses.replace(RESULT, models={"blind": row})
+    assert f"| {row.look} |" in latency.page(seen)
 
 
 def test_masks_of_other_classes_cannot_be_timed_on_these_boxes(

@@ -2,9 +2,10 @@
 
 Two tasks: masks for the boxes in the annotation file, and detection with masks (of models that detect). Timed
 is the way from a canvas in memory, at the size each model was trained at, to mask grids in memory, as in
-`deepmac evaluate`; reading, decoding and resizing an image and encoding a mask are not. In every round each
-model has its turn, so that background load affects all alike; a figure is the median over the rounds, with
-the least and the most.
+`deepmac evaluate`; reading, decoding and resizing an image and encoding a mask are not. A model looks at given
+boxes as it does by itself; the windows of an image go together, 16 at a time. In every round each model has its
+turn, so that background load affects all alike; a figure is the median over the rounds, with the least and the
+most.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TypeVar
 
 import torch
 
+from deepmac_distill.data.framed import batches_of
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.dataset.dataset import Dataset
@@ -27,10 +29,12 @@ from deepmac_distill.devices import autocast_allowed, environment, wait_for
 from deepmac_distill.errors import CheckpointError, DataError
 from deepmac_distill.evaluation.results import from_json
 from deepmac_distill.experiments.run_record import Environment
-from deepmac_distill.inference import boxes_for, detect_objects, segment_boxes
+from deepmac_distill.inference import boxes_for, detect_objects, framed_boxes, segment_boxes
+from deepmac_distill.look import WHOLE_IMAGE
 from deepmac_distill.models.deepmac import DeepMac
 from deepmac_distill.models.load import Weights
 from deepmac_distill.models.mask_rcnn import MaskRcnn
+from deepmac_distill.one_image import WINDOWS_IN_A_BATCH
 from deepmac_distill.paper import speeds
 from deepmac_distill.report.markdown import markdown_table
 from deepmac_distill.report.table import MISSING, Table, columns, names
@@ -49,6 +53,7 @@ class ModelLatency:
     canvas_px: int
     segment: tuple[float, ...]
     detect: tuple[float, ...] | None  # None: the model does not detect
+    look: str = ""  # how it looks at given boxes, where that is not the whole image
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +80,13 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """One model with its images on its own canvas."""
+    """One model with its images on its own canvases."""
 
     model: DeepMac | MaskRcnn
     canvas_px: int
-    batches: list[Batch]  # of one image each
+    look: str
+    framed: list[list[Batch]]  # of one image each, as it looks at given boxes
+    whole: list[Batch]  # of one image each
 
 
 def load(
@@ -98,22 +105,32 @@ def load(
             f"{weights}: has a mask for each of its {len(card.class_names)} classes; "
             f"expected {annotations.path} to have the same classes"
         )
-    dataset = boxes_for(model.spec, annotations, ImageFolder(images))
-    return Contestant(model, card.image_size_px, list(evaluation_batches(dataset, 1, range(count))))
+    framed = framed_boxes(source.look, model.spec, annotations, ImageFolder(images))
+    whole = boxes_for(model.spec, annotations, ImageFolder(images))
+    wholes, windows = f"image {card.image_size_px} px", f"window {model.spec.window_size_px(source.look)} px"
+    return Contestant(
+        model,
+        card.image_size_px,
+        "" if source.look == WHOLE_IMAGE else source.look.summary(wholes, windows),
+        [batches_of(framed[position], images=1, windows=WINDOWS_IN_A_BATCH) for position in range(count)],
+        list(evaluation_batches(whole, 1, range(count))),
+    )
 
 
 def work_of(
     contestant: Contestant, task: str, device: torch.device, max_detections: int
-) -> Callable[[list[Batch]], None]:
-    """A function that does a task on some batches to the end, the device's queue included."""
+) -> Callable[[int], None]:
+    """A function that does a task on so many images, from the first on, to the end, the device's queue
+    included."""
     autocast = autocast_allowed(device, "auto")
 
-    def work(batches: list[Batch]) -> None:
+    def work(images: int) -> None:
         found: Iterator[object]
         if task == "segment":
-            found = segment_boxes(contestant.model, ([batch] for batch in batches), device, autocast)
+            found = segment_boxes(contestant.model, contestant.framed[:images], device, autocast)
         else:
-            found = detect_objects(contestant.model, batches, device, autocast, max_detections)
+            whole = contestant.whole[:images]
+            found = detect_objects(contestant.model, whole, device, autocast, max_detections)
         for _ in found:
             pass
         wait_for(device)
@@ -137,19 +154,20 @@ def measure(
 ) -> dict[str, ModelLatency]:
     """The size and the latencies of each model."""
     works = {
-        (name, task): (work_of(contestant, task, device, max_detections), contestant.batches)
+        (name, task): (work_of(contestant, task, device, max_detections), len(contestant.whole))
         for name, contestant in contestants.items()
         for task in TASKS
         if task == "segment" or contestant.model.spec.detects
     }
-    for work, batches in works.values():
-        work(batches[:WARM_UP_IMAGES])
-    turns = {key: partial(work, batches) for key, (work, batches) in works.items()}
+    for work, images in works.values():
+        work(min(images, WARM_UP_IMAGES))
+    turns = {key: partial(work, images) for key, (work, images) in works.items()}
     seconds = time_in_turn(turns, rounds)
     return {
         name: ModelLatency(
             parameters=sum(parameter.numel() for parameter in contestant.model.parameters()),
             canvas_px=contestant.canvas_px,
+            look=contestant.look,
             segment=_per_image(seconds[name, "segment"], contestant),
             detect=_per_image(seconds[name, "detect"], contestant) if (name, "detect") in seconds else None,
         )
@@ -159,7 +177,7 @@ def measure(
 
 def _per_image(seconds: Sequence[float], contestant: Contestant) -> tuple[float, ...]:
     """Milliseconds an image of each round."""
-    return tuple(1000 * value / len(contestant.batches) for value in seconds)
+    return tuple(1000 * value / len(contestant.whole) for value in seconds)
 
 
 OF_THE_PAPER = (
@@ -195,7 +213,7 @@ def measured_table(result: Latency) -> Table:
         (*names("model"), *columns("figure", ("parameters", "canvas px", *headings))),
         tuple(
             (
-                *(name, f"{row.parameters / 1e6:.2f} M", row.canvas_px),
+                *(name, f"{row.parameters / 1e6:.2f} M", row.look or row.canvas_px),
                 *(_spread(row.segment), _ratio(row.segment, first.segment)),
                 *(_spread(row.detect), _ratio(row.detect, first.detect)),
             )
@@ -250,7 +268,7 @@ def time_models(
     if not count:
         raise DataError(f"{annotations}: no images; expected at least one")
     contestants = {name: load(path, boxes_given, images, count, device) for name, path in weights.items()}
-    boxes = sum(len(batch.instances) for batch in next(iter(contestants.values())).batches)
+    boxes = sum(len(batch.instances) for batch in next(iter(contestants.values())).whole)
     return Latency(
         environment=from_json(environment(), Environment, "environment"),
         device=str(device),
