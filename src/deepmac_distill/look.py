@@ -54,9 +54,6 @@ class Look:
         views = [image] * in_image + [f"{window} x {self.window_context:g}"] * in_window
         return " + ".join(views) + ", mirrored too" * self.mirror
 
-
-WHOLE_IMAGE = Look()
-
     def summary(self, image: str, window: str) -> str:
         """How boxes are seen in general; see `words`.
 
@@ -65,6 +62,9 @@ WHOLE_IMAGE = Look()
         """
         words = self.words(image, window, in_image=self.in_images, in_window=self.in_windows)
         return f"by size {words.replace(' + ', ' or ')}" if self.boxes == "by-size" else words
+
+
+WHOLE_IMAGE = Look()
 
 
 def folder_name(changes: Mapping[str, object]) -> str:

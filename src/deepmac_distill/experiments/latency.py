@@ -2,10 +2,10 @@
 
 Two tasks: masks for the boxes in the annotation file, and detection with masks (of models that detect). Timed
 is the way from a canvas in memory, at the size each model was trained at, to mask grids in memory, as in
-`deepmac evaluate`; reading, decoding and resizing an image and encoding a mask are not. A model looks at given
-boxes as it does by itself; the windows of an image go together, 16 at a time. In every round each model has its
-turn, so that background load affects all alike; a figure is the median over the rounds, with the least and the
-most.
+`deepmac evaluate`; reading, decoding and resizing an image and encoding a mask are not. A model looks at
+given boxes as it does by itself; the windows of an image go together, 16 at a time. In every round each model
+has its turn, so that background load affects all alike; a figure is the median over the rounds, with the
+least and the most.
 """
 
 from __future__ import annotations
