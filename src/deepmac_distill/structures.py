@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+LossUnit = Literal["images", "boxes", "masks"]  # what a loss is a mean over
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,16 @@ class Batch:
         _expect("image_sizes", self.image_sizes, (b, 2), torch.int64)
         if len(self.image_ids) != b:
             raise ValueError(f"Batch.image_ids: got {len(self.image_ids)} ids, expected {b}")
+
+    def count(self, unit: LossUnit) -> int:
+        """How many the batch holds: boxes that detection can learn from, or masks that may be seen."""
+        match unit:
+            case "images":
+                return len(self.images)
+            case "boxes":
+                return len(self.instances) if self.complete else 0
+            case "masks":
+                return int(self.instances.has_mask.sum())
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on `device`."""

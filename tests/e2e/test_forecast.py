@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from deepmac_distill.chain import planned
-from deepmac_distill.config import DeepMacConfig, MaskRcnnConfig, Pipeline, RoleConfig, load_pipeline
+from deepmac_distill.config import (
+    DeepMacConfig,
+    MaskRcnnConfig,
+    ModelConfig,
+    Pipeline,
+    RoleConfig,
+    load_pipeline,
+)
 from deepmac_distill.config.schema import EvaluationConfig
 from deepmac_distill.config.training import TrainConfig
 from deepmac_distill.data.synthetic import SEEN_SHAPES
@@ -278,11 +285,16 @@ def test_labels_are_as_large_as_their_grids() -> None:
 
 
 def test_masks_in_a_pass_are_those_of_the_model_s_own_rule() -> None:
-    given = PerImage(mean=3.0, most=20)
-    assert masks_trained_on(DeepMacConfig(), given) == given
-    assert masks_trained_on(DeepMacConfig(mask_instances_per_image=5), given) == PerImage(mean=3.0, most=5)
-    assert masks_trained_on(MaskRcnnConfig(mask_boxes="gt"), given) == given
-    assert masks_trained_on(MaskRcnnConfig(), given) == PerImage(mean=128, most=128)
+    given, boxes = PerImage(mean=3.0, most=20), PerImage(mean=7.0, most=40)
+
+    def found(model: ModelConfig) -> PerImage:
+        return masks_trained_on(model, given, boxes)
+
+    assert found(DeepMacConfig()) == given
+    assert found(DeepMacConfig(mask_instances_per_image=5)) == PerImage(mean=3.0, most=5)
+    assert found(DeepMacConfig(batch_norm_boxes="all")) == boxes
+    assert found(MaskRcnnConfig(mask_boxes="gt")) == given
+    assert found(MaskRcnnConfig()) == PerImage(mean=128, most=128)
 
 
 def test_what_passes_is_gone_when_the_next_stage_starts() -> None:

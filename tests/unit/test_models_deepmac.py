@@ -11,10 +11,11 @@ from torch import Tensor
 
 from deepmac_distill.config import DeepMacConfig
 from deepmac_distill.models.backbones import STRIDE_PX
-from deepmac_distill.models.blocks import BatchNorm
+from deepmac_distill.models.blocks import MIN_VALUES, BatchNorm
 from deepmac_distill.models.build import build_model
 from deepmac_distill.models.centernet import CenterHeads, Peaks, find_peaks
 from deepmac_distill.models.deepmac import DeepMac, mask_loss, masked_instances
+from deepmac_distill.models.mask_heads import build_mask_head
 from deepmac_distill.structures import Batch, Detections, Instances
 
 NARROW = {
@@ -258,19 +259,59 @@ def test_boxes_keep_their_precision_under_autocast() -> None:
     assert not torch.equal(exact[0], exact[0].bfloat16().float())
 
 
-def test_one_value_per_channel_is_normalized_by_running_statistics() -> None:
+@pytest.mark.parametrize("values", [1, 2, MIN_VALUES - 1])
+def test_few_values_per_channel_are_normalized_by_running_statistics(values: int) -> None:
     norm = BatchNorm(2)
     norm.running_mean.copy_(torch.tensor([1.0, 2.0]))
     norm.running_var.fill_(4.0)
-    x = torch.tensor([3.0, 2.0]).view(1, 2, 1, 1)
-    torch.testing.assert_close(norm(x).flatten(), torch.tensor([1.0, 0.0]))
-    assert norm.running_mean.tolist() == [1.0, 2.0]
+    x = torch.tensor([3.0, 2.0]).view(1, 2, 1, 1).repeat(1, 1, 1, values)
+    torch.testing.assert_close(norm(x), torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand_as(x))
+    assert norm.running_mean.tolist() == [1.0, 2.0] and norm.running_var.tolist() == [4.0, 4.0]
 
 
-def test_a_single_instance_passes_a_head_with_a_one_by_one_bottom() -> None:
-    model = narrow(mask_head="hourglass-52", mask_size=32, mask_width=4)
-    found = gradients(model, make_batch([[True]], cells=32))
-    assert all(gradient.isfinite().all() for gradient in found.values())
+def test_more_values_are_normalized_as_torch_does_bit_for_bit() -> None:
+    ours, torchs = BatchNorm(3), torch.nn.BatchNorm2d(3)
+    x = torch.randn(MIN_VALUES, 3, 1, 1)
+    assert torch.equal(ours(x), torchs(x)) and torch.equal(ours.running_var, torchs.running_var)
+    assert torch.equal(ours.eval()(x[:1]), torchs.eval()(x[:1]))
+
+
+@pytest.mark.parametrize("masks", [1, 2, 3, 4, 8])
+def test_the_gradient_of_a_deep_hourglass_stays_small_however_few_the_masks(masks: int) -> None:
+    """Batch norm over the 2 or 3 values of their 1 x 1 maps gave norms of 1e3 to 1e10."""
+    torch.manual_seed(0)
+    head = build_mask_head("hourglass-52", in_channels=6, width=8).train()
+    loss = F.binary_cross_entropy_with_logits(head(torch.randn(masks, 6, 32, 32)), torch.rand(masks, 32, 32))
+    loss.backward()
+    assert torch.nn.utils.get_total_norm([p.grad for p in head.parameters()]) < 20
+
+
+@pytest.mark.parametrize("choice", ["masked", "all"])
+def test_boxes_without_a_mask_pass_batch_norm_where_all_boxes_do(choice: str) -> None:
+    batch, means = make_batch([[True, False], [False]]), []
+    for factor in (1.0, 0.5):
+        moved = torch.where(batch.instances.has_mask[:, None], 1.0, factor) * batch.instances.boxes
+        model = narrow(batch_norm_boxes=choice)
+        model(replace(batch, instances=replace(batch.instances, boxes=moved)))
+        means.append(model.mask_head.body[0][1].running_mean)
+    assert torch.equal(*means) == (choice == "masked")
+
+
+@pytest.mark.parametrize("has_mask", [[[True, False], [False]], [[False], [False]], [[], []]])
+def test_boxes_without_a_mask_are_not_learned_from_where_all_boxes_pass(has_mask: list[list[bool]]) -> None:
+    batch = make_batch(has_mask)
+    model = narrow(batch_norm_boxes="all", detection=False)
+    found = gradients(model, batch)
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in found.values())
+    assert any(gradient.any() for gradient in found.values()) == bool(batch.instances.has_mask.any())
+
+
+def test_the_boxes_of_batch_norm_change_nothing_in_evaluation() -> None:
+    batch, states = make_batch([[True, False], [False]]), []
+    for choice in ("masked", "all"):
+        model = narrow(batch_norm_boxes=choice).eval()
+        states.append((model(batch)["mask"], model.segment(batch.images, batch.instances).grids))
+    torch.testing.assert_close(states[0], states[1])
 
 
 def test_a_batch_can_be_learned_by_heart() -> None:

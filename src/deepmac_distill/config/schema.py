@@ -82,6 +82,9 @@ class DeepMacConfig(BackboneConfig):
     offset_weight: float = 1.0
     mask_weight: float = 5.0
     mask_instances_per_image: int = 0  # cap on masks trained on per image; 0 = all
+    # Boxes that pass the mask head's batch norm in training: those with a mask, or all, as in the paper's
+    # code, at the cost of a mask for each. Without a mask there is no loss.
+    batch_norm_boxes: Literal["masked", "all"] = "masked"
 
     def __post_init__(self) -> None:
         BackboneConfig.__post_init__(self)

@@ -17,7 +17,9 @@ class TrainConfig:
     init_from: str = ""
     steps: int = 50_000  # optimizer steps
     batch_size: int = 8  # images or windows per forward pass
-    gradient_accumulation_steps: int = 1  # forward passes per optimizer step
+    # Forward passes per optimizer step: for the losses one larger batch (docs/design.md has the exception),
+    # for batch norm several
+    gradient_accumulation_steps: int = 1
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: float = 1e-3
     backbone_lr_factor: float = 1.0  # learning rate of what can be pretrained, relative to the rest

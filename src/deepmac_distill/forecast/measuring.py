@@ -50,7 +50,8 @@ def measured_rates(job: Job, recipe: RoleConfig, data: Inventory, free_bytes: in
     model.to(job.device).train()
     autocast = devices.autocast_allowed(job.device, recipe.train.autocast)
     free = math.inf if free_bytes is None else free_bytes
-    masks = max(1, round(masks_trained_on(recipe.model, PerImage(mean=1, most=1)).mean))
+    one = PerImage(mean=1, most=1)
+    masks = max(1, round(masks_trained_on(recipe.model, one, one).mean))
 
     def measured(images: int, size_px: int, masks: int) -> Pass:
         batch = sample_batch(images, size_px, masks, model.target_mask_size)

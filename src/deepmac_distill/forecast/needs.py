@@ -176,7 +176,8 @@ def _role_needs(
     fits = machine.memory is None or 2 * state.weights < machine.memory
     measurable = not untrained and fits and len(done) < len(stages)
     rates = measured_rates(job, recipe, train, machine.memory) if measurable else None
-    masks = masks_trained_on(recipe.model, train.seen if role == "teacher" else train.usable)
+    given = train.seen if role == "teacher" else train.usable
+    masks = masks_trained_on(recipe.model, given, train.usable)
 
     def need_of(stage: Stage) -> StageNeed:
         match stage.kind:

@@ -134,8 +134,10 @@ def selection_need(stage: str, data: Inventory) -> StageNeed:
     return StageNeed(stage=stage, disk_bytes=data.json_bytes + ENTRY_BYTES * data.boxes, seconds=0.0)
 
 
-def masks_trained_on(model: ModelConfig, given: PerImage) -> PerImage:
-    """Masks in a pass for each image, where the data give so many."""
+def masks_trained_on(model: ModelConfig, given: PerImage, boxes: PerImage) -> PerImage:
+    """Crops that pass the mask head for each image, where the data give so many masks and boxes."""
+    if isinstance(model, DeepMacConfig) and model.batch_norm_boxes == "all":
+        return boxes
     if isinstance(model, MaskRcnnConfig) and model.mask_boxes == "proposals+gt":
         sampled = model.sampled_proposals // 4  # at most a quarter lie on objects, whatever the data give
         return PerImage(mean=sampled, most=sampled)

@@ -6,20 +6,36 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
+MIN_VALUES = 16  # of a channel, for statistics of their own: chosen by benchmarks/batch_norm.py
+
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch norm that falls back on its running statistics where a batch has one value per channel.
+    """Batch norm that uses its running statistics where a pass has few values per channel.
 
-    A 1 x 1 map of a single instance has no variance, and torch refuses it. The published code ran
-    with Keras momentum 0.1, which is 0.9 here and remembers little more than the last batch; it was
-    surely meant as torch's 0.1, the value used here.
+    On the 1 x 1 maps of a deep hourglass a pass of two masks has two values per channel. They normalize to
+    plus and minus one, whatever they are, and over some layers the gradient grows to 1e10. Deep-MAC's public
+    code never meets this: it normalizes over all 100 slots of 128 images.
+
+    That code ran with Keras momentum 0.1, which is 0.9 here and remembers little more than the last batch; it
+    was surely meant as torch's 0.1, the value used here.
+
+    Attributes:
+        min_values: per channel, over instances and cells; with fewer the running statistics are used.
     """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.min_values = MIN_VALUES
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) normalized."""
-        if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        if self.training and x.shape[0] * x.shape[2] * x.shape[3] < self.min_values:
+            return self._by_running_statistics(x)
         return super().forward(x)
+
+    def _by_running_statistics(self, x: Tensor) -> Tensor:
+        mean, var = self.running_mean, self.running_var
+        return F.batch_norm(x, mean, var, self.weight, self.bias, eps=self.eps)
 
 
 class ConvBlock(nn.Sequential):

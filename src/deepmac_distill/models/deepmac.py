@@ -2,7 +2,7 @@
 
 For each box the mask head sees a crop of a pixel embedding, the embedding of the box's center and the
 coordinates of the cells; it never sees the class. It trains on given boxes only, and only those with a
-mask enter it.
+mask are learned from.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from deepmac_distill.models.centernet import (
 )
 from deepmac_distill.models.mask_heads import FullyConnectedMaskHead, MaskHead
 from deepmac_distill.models.mask_targets import masked_instances
-from deepmac_distill.structures import Batch, Detections, Instances
+from deepmac_distill.structures import Batch, Detections, Instances, LossUnit
 
 LOSS_WEIGHTS = {"center": 1.0, "size": 0.1, "offset": 1.0, "mask": 5.0}
 _CROPS_AT_ONCE = 64  # in inference: bounds memory, and keeps a CPU's caches warm
@@ -50,6 +50,7 @@ class DeepMac(nn.Module):
     Attributes:
         spec: what a caller must know; whoever loads weights completes it (`models.load`).
         target_mask_size: cells a side of the mask grids it trains on.
+        loss_units: what each loss is a mean over.
 
     Args:
         backbone: stride-4 maps of the images.
@@ -63,10 +64,20 @@ class DeepMac(nn.Module):
         detection: without it there are no detection heads and losses (paper, section 6).
         loss_weights: of `center`, `size`, `offset` and `mask`.
         mask_instances_per_image: masks trained on per image at most, first come; None for all.
+        batch_norm_boxes: whose crops pass the mask head, and so its batch norm, in training: those with a
+            mask (`masked`), or `all`. The paper's code passes all and fills them up to 100 an image with the
+            crop of an empty box, which is left out here.
 
     Raises:
         ValueError: the crop size is not a multiple of the mask head's `size_multiple`.
     """
+
+    loss_units: Mapping[str, LossUnit] = {
+        "center": "boxes",
+        "size": "boxes",
+        "offset": "boxes",
+        "mask": "images",  # of the mean over an image's masks
+    }
 
     def __init__(
         self,
@@ -82,6 +93,7 @@ class DeepMac(nn.Module):
         detection: bool = True,
         loss_weights: Mapping[str, float] = LOSS_WEIGHTS,
         mask_instances_per_image: int | None = None,
+        batch_norm_boxes: Literal["masked", "all"] = "masked",
     ) -> None:
         super().__init__()
         if crop_size % mask_head.size_multiple:
@@ -97,7 +109,7 @@ class DeepMac(nn.Module):
             identity="deepmac, untrained",
         )
         self.coordinates, self.loss_weights = coordinates, dict(loss_weights)
-        self.mask_instances_per_image = mask_instances_per_image
+        self.mask_instances_per_image, self.batch_norm_boxes = mask_instances_per_image, batch_norm_boxes
         self.heads = nn.ModuleList(
             StackHeads(
                 backbone.out_channels,
@@ -116,10 +128,11 @@ class DeepMac(nn.Module):
         their `masks` is never read. A batch that is not complete, as of windows, trains no detection.
         """
         instances = masked_instances(batch, self.crop_size, self.mask_instances_per_image)
+        passing = self._passing(instances, batch.instances)
         targets = center_targets(batch, self.num_classes) if self.spec.detects and batch.complete else None
         stacks = []
         for heads, features in zip(self._heads_of_stacks(), self.backbone(batch.images), strict=True):
-            logits = self.mask_head(self._crops(heads, features, instances.boxes, instances.image_index))
+            logits = self.mask_head(self._crops(heads, features, *passing))[: len(instances)]
             losses = {"mask": mask_loss(logits, instances, len(batch.images))}
             if targets is not None and heads.center is not None:
                 losses |= heads.center.losses(features, targets)
@@ -172,6 +185,13 @@ class DeepMac(nn.Module):
 
     def _heads_of_stacks(self) -> list[StackHeads]:
         return [heads for heads in self.heads if isinstance(heads, StackHeads)]
+
+    def _passing(self, masked: Instances, instances: Instances) -> tuple[Tensor, Tensor]:
+        """(N, 4) boxes and (N,) image_index of the crops that pass the mask head, the masked ones first."""
+        if self.batch_norm_boxes == "masked":
+            return masked.boxes, masked.image_index
+        others = instances.select(~instances.has_mask)
+        return torch.cat((masked.boxes, others.boxes)), torch.cat((masked.image_index, others.image_index))
 
     def _mask_probs(self, features: Tensor, boxes: Tensor, image_index: Tensor) -> Tensor:
         crops = self._crops(self._heads_of_stacks()[-1], features, boxes, image_index)

@@ -24,7 +24,7 @@ from deepmac_distill.models.backbones import MultiScaleBackbone, parameter_group
 from deepmac_distill.models.mask_rcnn_heads import WeightTransferHead, default_roi_mask_head
 from deepmac_distill.models.mask_targets import masked_instances, masks_over
 from deepmac_distill.models.proposals import proposal_network
-from deepmac_distill.structures import Batch, Detections, Instances
+from deepmac_distill.structures import Batch, Detections, Instances, LossUnit
 
 BOX_CROP = 7  # cells a side of the box branch's crops
 # Cells a side of the masks that targets for proposals are sampled from: fine enough that a proposal of half
@@ -75,6 +75,9 @@ class MaskRcnn(nn.Module):
     Attributes:
         spec: what a caller must know; whoever loads weights completes it (`models.load`).
         target_mask_size: cells a side of the mask grids it trains on.
+        loss_units: what each loss is a mean over. Of sampled anchors and proposals there are as many in every
+            image that has enough of them. Proposals that match an object are counted by none of the units:
+            their masks' loss is taken as a mean over images, which it is not.
     """
 
     def __init__(
@@ -101,6 +104,7 @@ class MaskRcnn(nn.Module):
         channels = backbone.out_channels
         self.backbone, self.num_classes = backbone, num_classes
         self.mask_boxes, self.mask_size = mask_boxes, 2 * mask_crop
+        self.loss_units: dict[str, LossUnit] = {"mask": "masks" if mask_boxes == "gt" else "images"}
         self.spec = ModelSpec(
             mask_size=self.mask_size,
             input_size_px=None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from deepmac_distill.errors import DivergedError
 from deepmac_distill.progress import Progress
-from deepmac_distill.structures import Batch
+from deepmac_distill.structures import Batch, LossUnit
 from deepmac_distill.training.checkpoint import Stateful, TrainingState
 from deepmac_distill.training.ema import averaged
 from deepmac_distill.training.gradient_norms import GradientNorms
@@ -46,9 +46,10 @@ def train(
 ) -> dict[str, Tensor]:
     """Train `model` in place and return the weights to report: the average if there is one, else the last.
 
-    `model(batch)` gives a dict of scalar losses, already weighted. `batches_from(k)` iterates from the k-th
-    forward pass on. The loop saves its state to `folder`/state.pt every `checkpoint_every` steps and resumes
-    from there, with the bits of a training that was not stopped (CPU, same threads).
+    `model(batch)` gives a dict of scalar losses, already weighted; each is a mean over the images, or over
+    what `model.loss_units` names for it. `batches_from(k)` iterates from the k-th forward pass on. The loop
+    saves its state to `folder`/state.pt every `checkpoint_every` steps and resumes from there, with the bits
+    of a training that was not stopped (CPU, same threads).
 
     Raises:
         DivergedError: a loss or the gradient is not finite; names each term and the step.
@@ -76,11 +77,10 @@ def train(
             optimizer.step()
             if average:
                 average.update_parameters(model)
-            figures = {name: value / settings.gradient_accumulation_steps for name, value in losses.items()}
             if step % LOG_EVERY_STEPS == 0 or step == settings.steps - 1:
                 lr = max(group["lr"] for group in optimizer.param_groups)
-                log.write(step, lr=lr, grad_norm=norms.take_largest(), **figures)
-            bar.advance(1, loss=sum(figures.values()))
+                log.write(step, lr=lr, grad_norm=norms.take_largest(), **losses)
+            bar.advance(1, loss=sum(losses.values()))
             if (step + 1) % settings.checkpoint_every == 0:
                 state.save(step + 1)
     return (average.module if average else model).state_dict()
@@ -122,19 +122,35 @@ def make_optimizer(
 def _accumulate_gradients(
     model: nn.Module, batches: Iterator[Batch], settings: LoopSettings, device: torch.device, step: int
 ) -> dict[str, float]:
-    """Gradients of the mean loss over `gradient_accumulation_steps` batches; returns each term's sum."""
-    sums: dict[str, float] = {}
-    for _ in range(settings.gradient_accumulation_steps):
+    """Gradients of the losses over `gradient_accumulation_steps` batches as if they were one; returns them.
+
+    The batches are drawn first: what a pass weighs depends on what the others hold.
+    """
+    drawn = [next(batches) for _ in range(settings.gradient_accumulation_steps)]
+    units: Mapping[str, LossUnit] = getattr(model, "loss_units", {})
+    step_losses: dict[str, float] = {}
+    for batch in drawn:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.autocast):
-            losses: dict[str, Tensor] = model(next(batches).to(device))
-        total = torch.stack(list(losses.values())).sum()
-        values = {name: float(loss.detach()) for name, loss in losses.items()}
+            losses: dict[str, Tensor] = model(batch.to(device))
+        shares = {
+            name: loss * _share(batch, drawn, units.get(name, "images")) for name, loss in losses.items()
+        }
+        total = torch.stack(list(shares.values())).sum()
         if not total.isfinite():
-            terms = ", ".join(f"{name} {value:g}" for name, value in values.items())
+            terms = ", ".join(f"{name} {float(loss.detach()):g}" for name, loss in losses.items())
             raise DivergedError(f"step {step}: loss is not finite: {terms}; expected finite; try a lower lr")
-        torch.autograd.backward(total / settings.gradient_accumulation_steps)
-        sums = {name: sums.get(name, 0.0) + value for name, value in values.items()}
-    return sums
+        torch.autograd.backward(total)
+        for name, share in shares.items():
+            step_losses[name] = step_losses.get(name, 0.0) + float(share.detach())
+    return step_losses
+
+
+def _share(batch: Batch, drawn: Sequence[Batch], unit: LossUnit) -> float:
+    """What turns a mean over the units of one batch into its part of the mean over those of all.
+
+    A mean over none is a sum divided by one, as the models have it.
+    """
+    return max(batch.count(unit), 1) / max(sum(other.count(unit) for other in drawn), 1)
 
 
 def _limit_gradient(model: nn.Module, max_norm: float, step: int) -> float:
