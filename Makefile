@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test coco-sample appendix-b appendix-b1 appendix-b2 data-named mask-heads bench latency lock clean
+.PHONY: help demo test coco-sample starter appendix-b appendix-b1 appendix-b2 data-named mask-heads bench latency lock clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -20,6 +20,19 @@ test: $(READY)  ## lint, types, then all tests
 
 coco-sample: $(READY)  ## real photographs: make coco-sample DATA=folder with instances_train.json, instances_val.json, images
 	$(BIN)/deepmac run coco_sample --data $(DATA)
+
+# The teacher in the package, trained again and measured on what of OTHERS is not in DATA.
+STARTER_OTHERS = $(CURDIR)/runs/starter-others.json
+STARTER_EVALUATE = --out runs/starter --val-annotations $(STARTER_OTHERS) --val-images "$(abspath $(OTHERS))/images"
+
+starter: $(READY)  ## the teacher that travels in the package: make starter DATA=coco-tiny OTHERS=coco80
+	$(BIN)/deepmac teach --config starter --data "$(abspath $(DATA))"
+	$(BIN)/python benchmarks/starter.py pack runs/starter/teacher/weights.safetensors "$(DATA)"
+	$(BIN)/python benchmarks/starter.py others "$(OTHERS)/instances.json" "$(DATA)/instances.json" $(STARTER_OTHERS)
+	$(BIN)/deepmac evaluate teacher $(STARTER_EVALUATE)
+	$(BIN)/deepmac evaluate starter $(STARTER_EVALUATE)
+	$(BIN)/python benchmarks/starter.py record runs/starter benchmarks/results/starter.json \
+	  "make starter DATA=$(notdir $(DATA)) OTHERS=$(notdir $(OTHERS))"
 
 # Appendix B of the paper: its protocol on COCO (LVIS=FILE: and on LVIS), or with SMALL=1 a sample of it.
 B_RUN = $(BIN)/python benchmarks/appendix_b.py run $(subst appendix-,,$@) \

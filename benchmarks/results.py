@@ -4,8 +4,9 @@ python benchmarks/results.py record runs/demo benchmarks/results/demo.json "make
 python benchmarks/results.py tables            # rewrites the pages between their results markers
 python benchmarks/results.py tables --check    # fails if that would change it
 
-codec.json and mask_heads.json are written by their benchmarks; appendix_b_small.json and latency.json are
-copies of what `make appendix-b SMALL=1` leaves in runs/appendix_b_small (appendix_b.json, latency.json).
+codec.json, mask_heads.json and starter.json are written by their benchmarks; appendix_b_small.json and
+latency.json are copies of what `make appendix-b SMALL=1` leaves in runs/appendix_b_small (appendix_b.json,
+latency.json).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import starter
 from deepmac_distill.evaluation.results import Evaluation, from_json, to_json
 from deepmac_distill.evaluation.retention import ARMS
 from deepmac_distill.evaluation.retention_results import Retention
@@ -170,6 +172,7 @@ TABLES = {
     "retention": (retention_table, "coco_sample", "coco_sample_mask_rcnn"),
     "mask_heads": (heads_table, "mask_heads"),
     "appendix_b": (appendix_table, "appendix_b_small"),
+    "starter": (starter.page, "starter"),
     "latency": (latency_page, "latency"),
     "codec": (codec_table, "codec"),
 }

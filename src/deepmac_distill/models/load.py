@@ -19,6 +19,7 @@ from deepmac_distill.models.deepmac import DeepMac
 from deepmac_distill.models.mask_rcnn import MaskRcnn
 from deepmac_distill.structures import Detections, Instances
 from deepmac_distill.teachers.installed import InstalledSegmenter, load_segmenter
+from deepmac_distill.weights import starter
 from deepmac_distill.weights.card import ModelCard, load_weights, other_classes, read_card
 
 
@@ -36,11 +37,14 @@ class Weights:
         """Read card and hash.
 
         Args:
+            path: of the file; "starter" is the teacher that comes with the package, unless a file has that
+                name.
             sha256: of the file, where it is known.
 
         Raises:
             CheckpointError: no such file, or not weights of ours.
         """
+        path = starter.located(path)
         return cls(path, read_card(path), sha256 or sha256_of_file(path))
 
     @property

@@ -21,7 +21,6 @@ from deepmac_distill.report.contact_sheet import overlay_png
 from deepmac_distill.report.drawing import Overlay, color_of
 from deepmac_distill.rundir import RunDir
 from deepmac_distill.stages.pictures import document_of, files_of, picture_names, require_ours
-from deepmac_distill.weights import starter
 from deepmac_distill.weights.card import ModelCard
 
 RESULTS = "detections.json"
@@ -64,7 +63,7 @@ def detect(
     pictures = [out / f"{name}.png" for name in picture_names(files)]
     require_ours([*pictures, out / RESULTS], files)
     weights = RunDir(model).output("student", WEIGHTS) if model.is_dir() else model
-    source = Weights.read(starter.located(weights))
+    source = Weights.read(weights)
     detector, card = source.model(device), source.card
     if not detector.spec.detects:
         raise ConfigError(f"{weights}: was trained without detection; expected a model that detects")

@@ -9,7 +9,6 @@ from deepmac_distill.config import load_pipeline
 from deepmac_distill.errors import RunError
 from deepmac_distill.models.load import Segmenter, Source, Weights
 from deepmac_distill.stages.job import Job
-from deepmac_distill.weights import starter
 
 
 def source_of(job: Job, model: Trained | Path) -> Source:
@@ -38,7 +37,6 @@ def source_at(path: Path, role: Role = "teacher", allow_code: bool = False) -> S
         CheckpointError: not weights of ours.
         ConfigError, ContractError: the run's segmenter cannot be used.
     """
-    path = starter.located(path)
     if not path.is_dir():
         return Weights.read(path)
     kept = path / "config.json"
