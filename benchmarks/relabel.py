@@ -22,7 +22,7 @@ from codec import HEIGHT, WIDTH, make_boxes, make_grids
 from deepmac_distill.files import write_json
 from deepmac_distill.geometry.boxes import xyxy_to_xywh
 from deepmac_distill.geometry.rle import encode_grids
-from deepmac_distill.labels.cut import LABELING_CUT, box_ious, recut
+from deepmac_distill.labels.cut import DEFAULT_CUT, box_ious, recut
 from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.labels.rules import Rules
 from deepmac_distill.labels.table import label_table, label_writer
@@ -42,7 +42,7 @@ def unit_table(unit: int, grids: np.ndarray, boxes: np.ndarray) -> pa.Table:
     """Label rows, as labeling writes them."""
     n = len(grids)
     sizes = np.tile([HEIGHT, WIDTH], (n, 1))
-    masks = recut(grids, boxes, sizes, LABELING_CUT)
+    masks = recut(grids, boxes, sizes, DEFAULT_CUT)
     same = {"source": "teacher", "status": "labeled", "reason": "", "category_name": "yak"}
     return label_table(
         {
@@ -55,7 +55,7 @@ def unit_table(unit: int, grids: np.ndarray, boxes: np.ndarray) -> pa.Table:
             "width": sizes[:, 1],
             **{name: [value] * n for name, value in same.items()},
             "rle_counts": masks.counts,
-            "cut": np.full(n, LABELING_CUT),
+            "cut": masks.cuts,
             "soft": [grid.tobytes() for grid in grids],
             "soft_size": np.full(n, grids.shape[-1]),
             "mask_area": masks.areas,

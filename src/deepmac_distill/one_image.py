@@ -15,7 +15,7 @@ from deepmac_distill.data.frames import view_for
 from deepmac_distill.errors import DataError
 from deepmac_distill.geometry.boxes import clip_boxes, has_area
 from deepmac_distill.inference import SegmentedBoxes, detect_objects, segment_boxes
-from deepmac_distill.labels.cut import LABELING_CUT, CutMasks, recut
+from deepmac_distill.labels.cut import DEFAULT_CUT, Cut, CutMasks, recut
 from deepmac_distill.look import WHOLE_IMAGE, Look
 from deepmac_distill.structures import Batch, Instances
 
@@ -46,7 +46,7 @@ def segment_image(
     model: BoxSegmenter,
     image: Tensor,
     boxes: ArrayLike,
-    cut: float,
+    cut: Cut,
     device: torch.device,
     class_index: NDArray[np.int64] | None = None,
     look: Look = WHOLE_IMAGE,
@@ -56,7 +56,7 @@ def segment_image(
     Args:
         image: (3, H, W) uint8 RGB.
         boxes: (N, 4) xyxy in pixels of the image; the part over the edge is cut off.
-        cut: probability above which a pixel is foreground; in [0, 1).
+        cut: see `labels.cut.recut`.
         class_index: (N,) classes of the boxes, for a model whose masks belong to classes.
         look: how the model looks at the boxes.
 
@@ -76,7 +76,8 @@ def segment_image(
     group = framed_image(image, inside, classes, look, model.spec, WINDOWS_IN_A_BATCH)
     (segmented,) = segment_boxes(model, [group], device, autocast=False)
     sizes = np.tile([height, width], (len(inside), 1))
-    return ImageBoxes(inside, segmented, recut(segmented.grids, inside, sizes, cut))
+    masks = recut(segmented.grids, inside, sizes, cut, model.spec.probabilities)
+    return ImageBoxes(inside, segmented, masks)
 
 
 def detect_image(
@@ -86,14 +87,14 @@ def detect_image(
     *,
     min_score: float = 0.3,
     max_detections: int = 100,
-    cut: float = LABELING_CUT,
+    cut: Cut = DEFAULT_CUT,
 ) -> ImageObjects:
     """What a detector finds on an image.
 
     Args:
         image: (3, H, W) uint8 RGB.
         min_score: objects below it are left out.
-        cut: probability above which a pixel is foreground; in [0, 1).
+        cut: see `labels.cut.recut`.
     """
     height, width = image.shape[1:]
     view = view_for(model.spec, height, width)
@@ -103,5 +104,5 @@ def detect_image(
     boxes = found.boxes_fraction[kept] * (width, height, width, height)
     sizes = np.tile([height, width], (len(boxes), 1))
     grids = found.grids[kept]
-    masks = recut(grids, boxes, sizes, cut)
+    masks = recut(grids, boxes, sizes, cut, model.spec.probabilities)
     return ImageObjects(boxes, found.class_index[kept], found.scores[kept], grids, masks)

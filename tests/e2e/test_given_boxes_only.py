@@ -143,13 +143,15 @@ def test_a_missing_image_of_either_folder_is_named(chain, deepmac, lvis, tmp_pat
     assert ended.code == 2 and f"train2017/{gone.name}: no such file" in ended.err
 
 
-def test_a_teacher_is_evaluated_at_the_cut_of_its_labels_and_a_student_is_not(run_copy, deepmac) -> None:
+@pytest.mark.parametrize("cut", [0.2, "expected-iou"])
+def test_masks_are_evaluated_at_the_cut_of_the_labels(run_copy, deepmac, cut: float | str) -> None:
     run = run_copy("report", "retention")
     before = {role: read(run / f"evaluate-{role}" / "summary.json") for role in ("teacher", "student")}
     for role in ("teacher", "student"):
-        ended = deepmac("evaluate", role, "--out", run, "--set", "labels.threshold=0.2", "--force")
+        ended = deepmac("evaluate", role, "--out", run, "--set", f"labels.cut={cut}", "--force")
         assert ended.code == 0, ended.err
-    after = {role: read(run / f"evaluate-{role}" / "summary.json") for role in ("teacher", "student")}
-    assert after["student"] == before["student"] and after["teacher"] != before["teacher"]
-    assert read(run / "evaluate-teacher" / "done.json")["inputs"]["labels.threshold"] == 0.2
-    assert "labels.threshold" not in read(run / "evaluate-student" / "done.json")["inputs"]
+        after = read(run / f"evaluate-{role}" / "summary.json")
+        for split in ("all", "unseen"):
+            assert after["given_boxes"][split]["model"] != before[role]["given_boxes"][split]["model"]
+        assert after["detected"]["bbox"] == before[role]["detected"]["bbox"]
+        assert read(run / f"evaluate-{role}" / "done.json")["inputs"]["labels.cut"] == cut

@@ -73,7 +73,11 @@ def test_the_student_keeps_its_light_mask_head_when_a_file_names_something_else_
         ("[student.train]\nscale_range = 1", "student.train.scale_range", "got 1, expected a list"),
         ("[student.train]\nschedule = 'steps'", "student.train.decay_steps", "got ()"),
         ("[student.train]\ndecay_steps = [3]", "student.train.decay_steps", "exactly when schedule"),
-        ("[labels]\nthreshold = 1", "labels.threshold", "in [0, 1)"),
+        ("[labels]\ncut = 1", "labels.cut", "got 1.0, expected in [0, 1), or expected-iou"),
+        ("[labels]\ncut = 'best'", "labels.cut", "got 'best', expected a number or expected-iou"),
+        ("[labels]\ncut = true", "labels.cut", "got True, expected a number or expected-iou"),
+        ("[labels]\ncut = 'expected-iou'\nsoft = false", "labels.soft", "true for a cut other than 0.5"),
+        ("[labels]\nthreshold = 0.4", "labels.threshold", "it is now called cut"),
         ("[labels]\non_rejected = 'hide'", "labels.on_rejected", "keep_box, drop, ignore"),
         ("[evaluation]\nbootstrap = 0", "evaluation.bootstrap", "got 0"),
     ],
@@ -138,7 +142,7 @@ def test_an_override_is_as_strict_as_a_file(tmp_path: Path, override: str, says:
 
 
 def test_the_resolved_form_that_a_run_keeps_reads_back_as_the_same_pipeline(tmp_path: Path) -> None:
-    pipeline = load("seed = 3\n[data]\nseen = ['a', 'b']\n[labels]\nthreshold = 0.25", tmp_path)
+    pipeline = load("seed = 3\n[data]\nseen = ['a', 'b']\n[labels]\ncut = 0.25", tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(dataclasses.asdict(pipeline)))
     assert load_pipeline(tmp_path / "config.json") == pipeline
 

@@ -15,6 +15,7 @@ from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
 from deepmac_distill.inference import DetectedObjects, SegmentedBoxes
+from deepmac_distill.labels.cut import Cut
 from deepmac_distill.labels.describe import (
     coco_results,
     given_box_masks,
@@ -78,7 +79,7 @@ def labeled(annotations: Annotations, keep_soft: bool = True, left: np.ndarray =
     return label_unit(annotations, rows, masks, unreadable, keep_soft=keep_soft, probabilities=True)
 
 
-def recut_at(labels: pa.Table, cut: float, tmp_path: Path) -> pa.Table:
+def recut_at(labels: pa.Table, cut: Cut, tmp_path: Path) -> pa.Table:
     with label_writer(tmp_path / "masks.parquet", {}) as writer:
         writer.write(labels)
     return Labels.open(tmp_path / "masks.parquet").with_cut(cut).table
@@ -218,11 +219,37 @@ def test_the_stored_threshold_changes_nothing(annotations: Annotations, tmp_path
     assert recut_at(labels, 0.5, tmp_path) == labels.drop_columns(["soft"])
 
 
+def test_each_mask_is_cut_at_its_own_best_when_read(annotations: Annotations, tmp_path: Path) -> None:
+    labels = labeled(annotations, left=SLOPE)
+    again = recut_at(labels, "expected-iou", tmp_path)
+    row = row_of(again, LEFT)
+    best = (250 + 200) / (2 * 255 + 100 + 20)  # of columns of four equal cells, the two largest
+    assert row["expected_iou"] == pytest.approx(best) and row["cut"] == pytest.approx(best / (1 + best))
+    assert np.array_equal(decoded(row), pasted(SLOPE, [4, 4, 12, 12]) > row["cut"])
+    assert row["mask_score"] == pytest.approx((250 + 200) / 2 / 255)
+    assert row_of(again, HUMAN) == row_of(labels.drop_columns(["soft"]), HUMAN)
+    # What is cut so already is not cut again: no grids are needed for it, as they are for a number.
+    without = again.append_column("soft", pa.nulls(len(again), pa.binary())).select(labels.schema.names)
+    without = without.cast(labels.schema)
+    assert recut_at(without, "expected-iou", tmp_path) == again
+    with pytest.raises(DataError, match="soft: got None, expected a soft grid for another cut"):
+        recut_at(without, 0.5, tmp_path)
+
+
+def test_grids_that_are_no_probabilities_stay_where_they_were_cut(
+    annotations: Annotations, tmp_path: Path
+) -> None:
+    hard = label_unit(annotations, range(8), masks_of(_5=SLOPE), {}, keep_soft=False, probabilities=False)
+    assert recut_at(hard, "expected-iou", tmp_path) == hard.drop_columns(["soft"])
+
+
 def test_there_and_back_again_is_where_it_was(annotations: Annotations, tmp_path: Path) -> None:
     labels = labeled(annotations, left=SLOPE)
-    again = recut_at(labels, 0.3, tmp_path)
-    both = again.append_column("soft", labels["soft"]).select(labels.schema.names).cast(labels.schema)
-    assert recut_at(both, 0.5, tmp_path) == labels.drop_columns(["soft"])
+    cuts: tuple[Cut, ...] = (0.3, "expected-iou")
+    for cut in cuts:
+        again = recut_at(labels, cut, tmp_path)
+        both = again.append_column("soft", labels["soft"]).select(labels.schema.names).cast(labels.schema)
+        assert recut_at(both, 0.5, tmp_path) == labels.drop_columns(["soft"])
 
 
 def test_the_expected_iou_is_the_share_of_the_probabilities_that_the_mask_holds(

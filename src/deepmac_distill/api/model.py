@@ -21,7 +21,7 @@ from deepmac_distill.contract import BoxSegmenter, Detector, ModelSpec
 from deepmac_distill.data.images import read_image
 from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.geometry.boxes import xywh_to_xyxy
-from deepmac_distill.labels.cut import LABELING_CUT, recut
+from deepmac_distill.labels.cut import DEFAULT_CUT, Cut, recut
 from deepmac_distill.look import WHOLE_IMAGE, Look
 from deepmac_distill.models.load import Weights
 from deepmac_distill.one_image import detect_image, segment_image
@@ -64,18 +64,26 @@ class BoxMasks(_Masks):
     expected_iou: NDArray[np.float32] | None  # (N,) from the grids, not calibrated; None: no probabilities
     model_iou: NDArray[np.float32] | None  # (N,) the model's own estimate, where it makes one
     counts: tuple[bytes, ...]  # N compressed COCO counts
-    cut: float  # probability above which a pixel is foreground
+    cuts: NDArray[np.float32]  # (N,) probability above which a pixel is foreground
 
-    def at(self, cut: float) -> BoxMasks:
-        """The same grids cut at another probability; nothing is computed by the model again.
+    def at(self, cut: Cut) -> BoxMasks:
+        """The same grids cut elsewhere; nothing is computed by the model again.
+
+        Args:
+            cut: see `Model.masks`.
 
         Raises:
-            ValueError: a cut outside [0, 1).
+            ValueError: a cut outside [0, 1), or an unknown rule.
         """
-        masks = recut(self.grids, self.boxes, np.tile(self.size, (len(self), 1)), cut)
-        expected = None if self.expected_iou is None else masks.expected_iou
+        probabilities = self.expected_iou is not None
+        sizes = np.tile(self.size, (len(self), 1))
+        masks = recut(self.grids, self.boxes, sizes, cut, probabilities)
         return dataclasses.replace(
-            self, scores=masks.scores, expected_iou=expected, counts=tuple(masks.counts), cut=cut
+            self,
+            scores=masks.scores,
+            expected_iou=masks.expected_iou if probabilities else None,
+            counts=tuple(masks.counts),
+            cuts=masks.cuts,
         )
 
 
@@ -124,7 +132,7 @@ class Model:
         fmt: BoxFormat = "xyxy",
         classes: Sequence[str] | None = None,
         look: Look | None = None,
-        cut: float = LABELING_CUT,
+        cut: Cut = DEFAULT_CUT,
     ) -> BoxMasks:
         """A mask for each box of an image.
 
@@ -134,9 +142,11 @@ class Model:
                 clipped to the image.
             classes: N names, where the model's masks belong to classes.
             look: how to look at the boxes this time; None: as the model does, `Model.look`.
-            cut: probability above which a pixel is foreground; in [0, 1).
+            cut: probability above which a pixel is foreground, in [0, 1); or "expected-iou": each mask is cut
+                where its own grid expects the largest IoU (at 0.5 if the model gives no probabilities).
 
         Raises:
+            ValueError: a cut outside [0, 1), or an unknown rule.
             DataError: the image cannot be read, or a box has no area in it.
             ConfigError: the model needs classes that are missing or that it does not know.
             ContractError: the model returned something else than it must.
@@ -156,7 +166,7 @@ class Model:
             expected_iou=masks.expected_iou if self.spec.probabilities else None,
             model_iou=segmented.iou,
             counts=tuple(masks.counts),
-            cut=cut,
+            cuts=masks.cuts,
         )
 
     def detect(self, image: ImageLike, *, min_score: float = 0.3, max_detections: int = 100) -> Objects:

@@ -85,6 +85,7 @@ RENAMED = {  # keys of earlier versions, refused with the name they have now
     "initial_weights": "init_from",
     "min_box_fill_iou": "min_mask_bbox_iou",
     "min_lead_over_box": "min_lead_over_ellipse",
+    "threshold": "cut",
 }
 
 
@@ -193,8 +194,14 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
         if not isinstance(value, list):
             raise ConfigError(f"{where}: {key}: got {value!r}, expected a list")
         return tuple(_convert(get_args(hint)[0], item, where, key) for item in value)
-    if get_origin(hint) in (Union, types.UnionType):
-        raise TypeError(f"{key}: config fields have one type")
+    if get_origin(hint) in (Union, types.UnionType):  # a number, or a word that stands for a rule
+        kind, words = get_args(hint)
+        if type(value) in (kind, int):
+            return _convert(kind, value, where, key)
+        if value in get_args(words):
+            return value
+        options = ", ".join(map(str, get_args(words)))
+        raise ConfigError(f"{where}: {key}: got {value!r}, expected a number or {options}")
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:

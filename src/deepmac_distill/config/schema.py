@@ -188,7 +188,9 @@ class TeacherConfig(RoleConfig):
 class LabelsConfig:
     """What is stored about each box, and which masks the student learns from."""
 
-    threshold: float = 0.5  # foreground where the teacher's probability is above it, in its evaluation too
+    # A pixel is foreground where its probability is above it; or expected-iou: each mask is cut where its own
+    # grid expects the largest IoU. Evaluation cuts in the same way
+    cut: float | Literal["expected-iou"] = 0.5
     soft: bool = True  # keep the teacher's probabilities beside the mask
     unit_images: int = 64  # images per resumable unit and Parquet row group; batches never cross one
     batch_size: int = 8  # images per forward pass
@@ -201,12 +203,14 @@ class LabelsConfig:
     targets: Literal["hard", "soft"] = "hard"  # the student learns the teacher's masks, or its probabilities
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "min_mask_score", "min_mask_bbox_iou"):
+        for name in ("min_mask_score", "min_mask_bbox_iou"):
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
+        by_rule = self.cut == "expected-iou"
+        require(by_rule or 0 <= float(self.cut) < 1, "cut", self.cut, "in [0, 1), or expected-iou")
         for name in ("unit_images", "batch_size"):
             require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
         require(self.soft or self.targets == "hard", "soft", self.soft, 'true for targets = "soft"')
-        require(self.soft or self.threshold == 0.5, "soft", self.soft, "true for a threshold other than 0.5")
+        require(self.soft or self.cut == 0.5, "soft", self.soft, "true for a cut other than 0.5")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ Grids = NDArray[np.floating] | NDArray[np.uint8]
 
 
 def encode_grids(
-    grids: Grids, boxes: ArrayLike, heights: ArrayLike, widths: ArrayLike, threshold: float = 0.5
+    grids: Grids, boxes: ArrayLike, heights: ArrayLike, widths: ArrayLike, threshold: ArrayLike = 0.5
 ) -> list[bytes]:
     """Compressed COCO counts of N soft masks, each a grid of cells over its own box.
 
@@ -35,22 +35,24 @@ def encode_grids(
         grids: (N, S, S) float probabilities, or uint8 where 255 is 1.
         boxes: (N, 4) xyxy in image pixels; clipped to the image.
         heights, widths: (N,) or one for all, of the image in pixels.
-        threshold: in [0, 1).
+        threshold: (N,) or one for all, in [0, 1).
 
     Raises:
         ValueError: grids that are not square, or as many as boxes; a threshold out of range.
     """
     boxes, heights, widths = _frames(boxes, heights, widths)
+    thresholds = np.broadcast_to(np.asarray(threshold, dtype=np.float64), len(boxes))
     if grids.ndim != 3 or grids.shape[1] != grids.shape[2] or len(grids) != len(boxes):
         raise ValueError(f"grids: got {grids.shape}, expected ({len(boxes)}, S, S)")
-    if not 0 <= threshold < 1:
-        raise ValueError(f"threshold: got {threshold}, expected 0 <= threshold < 1")
+    outside = ~((thresholds >= 0) & (thresholds < 1))  # not a number is outside too
+    if outside.any():
+        raise ValueError(f"threshold: got {thresholds[outside][0]}, expected 0 <= threshold < 1")
     if grids.dtype == np.uint8:
-        threshold *= 255
+        thresholds = thresholds * 255
     first, last = _pixel_range(boxes[:, 0], boxes[:, 2], widths)
     codes: list[bytes] = []
     for part in _chunks(np.maximum(last - first, 0)):
-        runs = _grid_runs(grids[part], boxes[part], heights[part], first[part], last[part], threshold)
+        runs = _grid_runs(grids[part], boxes[part], heights[part], first[part], last[part], thresholds[part])
         codes += _encode_runs(*runs, heights[part] * widths[part])
     return codes
 
@@ -109,9 +111,9 @@ def decode_counts(counts: bytes) -> Ints:
 
 
 def _grid_runs(
-    grids: Grids, boxes: Floats, heights: Ints, first: Ints, last: Ints, threshold: float
+    grids: Grids, boxes: Floats, heights: Ints, first: Ints, last: Ints, thresholds: Floats
 ) -> tuple[Ints, Ints, Ints]:
-    """Mask, start and end of the runs of n grids: where each pixel column rises and falls past the threshold.
+    """Mask, start and end of the runs of n grids: where each pixel column rises and falls past its threshold.
 
     A sample of zero above and below every column makes rises and falls alternate.
     """
@@ -129,12 +131,12 @@ def _grid_runs(
     values -= samples[row]
     values *= (position - left).astype(np.float32)[:, None]
     values += samples[row]
-    inside = (values > threshold).view(np.int8).ravel()
+    inside = (values > thresholds.astype(np.float32)[mask][:, None]).view(np.int8).ravel()
     change = np.flatnonzero(inside[1:] != inside[:-1])  # no change spans two columns: both ends are outside
     column, k = np.divmod(change, size + 2)
     before, after = values.ravel()[change].astype(np.float64), values.ravel()[change + 1]
     owner = mask[column]
-    crossing = k - 0.5 + (threshold - before) / (after - before)  # in cells below the top of the box
+    crossing = k - 0.5 + (thresholds[owner] - before) / (after - before)  # in cells below the top of the box
     y = boxes[owner, 1] + crossing * cell_height[owner] - 0.5
     rows = np.empty_like(change)
     rows[0::2] = np.floor(y[0::2] + _TIE_PX) + 1  # the first pixel after a rise

@@ -15,9 +15,8 @@ from deepmac_distill.dataset.masks import mask_rle
 from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.geometry.boxes import xywh_to_xyxy, xyxy_to_xywh
 from deepmac_distill.geometry.codes import extents_of
-from deepmac_distill.geometry.rle import encode_grids
 from deepmac_distill.inference import DetectedObjects, SegmentedBoxes
-from deepmac_distill.labels.cut import LABELING_CUT, CutMasks, box_ious, recut
+from deepmac_distill.labels.cut import DEFAULT_CUT, Cut, CutMasks, box_ious, recut
 from deepmac_distill.labels.table import label_table
 
 LookWords = Callable[[NDArray[np.float64], NDArray[np.int64]], Sequence[str]]
@@ -88,7 +87,7 @@ def label_unit(
     sizes = annotations.image_sizes()[rows.start : rows.stop]  # (R, 2)
     boxes = annotations.boxes_xyxy()[drawn.rows]
     drawn_sizes = sizes[drawn.rows - rows.start]
-    masks = recut(drawn.grids, boxes, drawn_sizes, LABELING_CUT)
+    masks = recut(drawn.grids, boxes, drawn_sizes, DEFAULT_CUT, probabilities)
     codes, areas = _human_masks(table.filter(human), sizes[human])
     whose = np.where(human, human.cumsum() - 1, np.where(by_teacher, position + human.sum(), -1))
     status = pc.if_else(pc.equal(table["status"], "ok"), "labeled", table["status"])
@@ -156,7 +155,7 @@ def _facts_of_grids(
     rows[position[position >= 0]] = np.flatnonzero(position >= 0)
     given = xywh_to_xyxy(boxes_xywh.combine_chunks().flatten().to_numpy().reshape(-1, 4)[rows])
     facts: dict[str, Sequence[Any] | NDArray[Any]] = {
-        "cut": np.full(len(rows), masks.cut, np.float32),
+        "cut": masks.cuts,
         "mask_score": masks.scores,
         "mask_bbox_iou": box_ious(masks.tight_boxes, given),
     }
@@ -184,22 +183,33 @@ def _human_masks(rows: pa.Table, sizes: NDArray[np.int64]) -> tuple[list[bytes],
 
 
 def given_box_masks(
-    annotations: Annotations, segmented: Iterable[SegmentedBoxes], cut: float = LABELING_CUT
+    annotations: Annotations,
+    segmented: Iterable[SegmentedBoxes],
+    cut: Cut = DEFAULT_CUT,
+    *,
+    probabilities: bool = True,
 ) -> pa.Table:
-    """row, annotation_id and rle_counts of every box a model segmented, one batch in memory at a time."""
+    """row, annotation_id and rle_counts of every box a model segmented, one batch in memory at a time.
+
+    Args:
+        cut, probabilities: see `cut.recut`.
+    """
     boxes, sizes = annotations.boxes_xyxy(), annotations.image_sizes()
     rows: list[int] = []
     counts: list[bytes] = []
     for batch in segmented:
         answered = batch.rows[batch.answered]
         rows += answered.tolist()
-        counts += recut(batch.grids[batch.answered], boxes[answered], sizes[answered], cut).counts
+        grids = batch.grids[batch.answered]
+        counts += recut(grids, boxes[answered], sizes[answered], cut, probabilities).counts
     numbers = pa.array(rows, pa.int64())
     ids = annotations.annotations["annotation_id"].take(numbers)
     return pa.table({"row": numbers, "annotation_id": ids, "rle_counts": pa.array(counts, pa.binary())})
 
 
-def coco_results(annotations: Annotations, detected: Iterable[DetectedObjects]) -> list[dict[str, Any]]:
+def coco_results(
+    annotations: Annotations, detected: Iterable[DetectedObjects], cut: Cut = DEFAULT_CUT
+) -> list[dict[str, Any]]:
     """Detections as COCO results: image_id, category_id, bbox, score and segmentation at the image's size."""
     images = annotations.images.select(["image_id", "height", "width"]).to_pylist()
     size_of = {image["image_id"]: (image["height"], image["width"]) for image in images}
@@ -207,7 +217,7 @@ def coco_results(annotations: Annotations, detected: Iterable[DetectedObjects]) 
     for batch in detected:
         sizes = np.array([size_of[int(id)] for id in batch.image_ids]).reshape(-1, 2)  # (D, 2)
         boxes = batch.boxes_fraction * sizes[:, [1, 0, 1, 0]]
-        codes = encode_grids(batch.grids, boxes, sizes[:, 0], sizes[:, 1])
+        codes = recut(batch.grids, boxes, sizes, cut).counts
         for image_id, label, score, bbox, size, code in zip(
             batch.image_ids, batch.class_index, batch.scores, xyxy_to_xywh(boxes), sizes, codes, strict=True
         ):

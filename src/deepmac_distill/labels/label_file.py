@@ -19,7 +19,7 @@ from deepmac_distill.errors import DataError
 from deepmac_distill.files import sha256_of_file
 from deepmac_distill.geometry.boxes import clip_boxes, xywh_to_xyxy
 from deepmac_distill.labels.checks import check_facts, check_grids, check_masks
-from deepmac_distill.labels.cut import box_ious, recut
+from deepmac_distill.labels.cut import EVEN_CUT, EXPECTED_IOU, Cut, are_best, box_ious, recut, require_cut
 from deepmac_distill.labels.export import SEEN_MASK_CLASSES, names_or_unknown, write_instances_json
 from deepmac_distill.labels.rules import Rules
 from deepmac_distill.labels.table import LABELS_SCHEMA, provenance_of, require_schema
@@ -49,7 +49,7 @@ class Labels:
     """
 
     path: Path
-    cut: float | None = None  # of the teacher's masks; None: that of labeling
+    cut: Cut | None = None  # of the teacher's masks; None: that of labeling
 
     @classmethod
     def open(cls, path: Path) -> Labels:
@@ -91,15 +91,17 @@ class Labels:
         """
         return names_or_unknown(self.provenance.get(SEEN_MASK_CLASSES))
 
-    def with_cut(self, cut: float) -> Labels:
-        """The same labels with the teacher's masks cut at another threshold, when they are read.
+    def with_cut(self, cut: Cut) -> Labels:
+        """The same labels with the teacher's masks cut elsewhere, when they are read.
+
+        Args:
+            cut: a number in [0, 1), or "expected-iou": each mask where its own grid expects the largest IoU,
+                and at 0.5 where the grid holds no probabilities.
 
         Raises:
-            ValueError: a cut outside [0, 1).
+            ValueError: neither of them.
         """
-        if not 0 <= cut < 1:
-            raise ValueError(f"cut: got {cut}, expected 0 <= cut < 1")
-        return replace(self, cut=cut)
+        return replace(self, cut=require_cut(cut))
 
     @cached_property
     def table(self) -> pa.Table:
@@ -159,9 +161,8 @@ class Labels:
         """Whether a teacher's mask was cut elsewhere than is asked for."""
         if self.cut is None:
             return False
-        asked = np.float32(self.cut)
-        cuts = (np.asarray(pc.drop_null(rows["cut"])) for rows in self._read(["cut"]))
-        return any((found != asked).any() for found in cuts)
+        held = (rows.filter(pc.is_valid(rows["cut"])) for rows in self._read(["cut", "expected_iou"]))
+        return not all(_is_cut_at(self.cut, rows) for rows in held)
 
     def _recut(self, rows: pa.Table) -> pa.Table:
         """Rows without soft grids, the teacher's masks cut again."""
@@ -205,17 +206,27 @@ class Labels:
                 yield pa.Table.from_batches([batch]).replace_schema_metadata().select(schema.names)
 
 
-def _cut_columns(teacher: pa.Table, side: int, cut: float) -> pa.Table:
+def _is_cut_at(cut: Cut, rows: pa.Table) -> bool:
+    """Whether all masks are cut where that asks for; of the rule, a mask's expected IoU proves it."""
+    cuts = rows["cut"].to_numpy()
+    if cut != EXPECTED_IOU:
+        return bool((cuts == np.float32(cut)).all())
+    best = are_best(cuts, rows["expected_iou"].to_numpy())
+    return bool(np.where(np.asarray(pc.is_valid(rows["expected_iou"])), best, cuts == EVEN_CUT).all())
+
+
+def _cut_columns(teacher: pa.Table, side: int, cut: Cut) -> pa.Table:
     """What depends on the cut, of rows whose soft grids have `side` cells a side."""
     grids = np.frombuffer(b"".join(teacher["soft"].to_pylist()), np.uint8).reshape(-1, side, side)
     sizes = np.stack([teacher[name].to_numpy() for name in ("height", "width")], 1).astype(np.int64)
     given = xywh_to_xyxy(pc.list_flatten(teacher["bbox"]).to_numpy().reshape(-1, 4))
-    masks = recut(grids, clip_boxes(given, *sizes.T), sizes, cut)
-    expected = pa.array(masks.expected_iou, mask=np.asarray(pc.is_null(teacher["expected_iou"])))
+    probabilities = np.asarray(pc.is_valid(teacher["expected_iou"]))
+    masks = recut(grids, clip_boxes(given, *sizes.T), sizes, cut, probabilities)
+    expected = pa.array(masks.expected_iou, mask=~probabilities)
     return pa.table(
         {
             "rle_counts": pa.array(masks.counts, pa.binary()),
-            "cut": np.full(len(grids), cut, np.float32),
+            "cut": masks.cuts,
             "mask_area": masks.areas,
             "mask_score": masks.scores,
             "mask_bbox_iou": box_ious(masks.tight_boxes, given),

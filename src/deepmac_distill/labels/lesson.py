@@ -43,7 +43,7 @@ class ChosenLabels:
     def inputs(self) -> dict[str, Any]:
         """What a training that takes these depends on, by name; options only where they are set."""
         inputs = {f"labels.{name}": value for name, value in asdict(self.rules).items()}
-        inputs |= {"labels.threshold": self.labels.cut, "student labels": self.labels.sha256}
+        inputs |= {"labels.cut": self.labels.cut, "student labels": self.labels.sha256}
         if self.mask_weight != "none":
             inputs["labels.mask_weight"] = self.mask_weight
         if self.targets != "hard":

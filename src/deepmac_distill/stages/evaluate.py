@@ -28,7 +28,7 @@ from deepmac_distill.evaluation.results import AveragePrecision, Evaluation, Rep
 from deepmac_distill.evaluation.summary import summarize
 from deepmac_distill.files import sha256_of_file, write_json
 from deepmac_distill.inference import boxes_for, detect_objects, framed_boxes, segment_boxes
-from deepmac_distill.labels.cut import LABELING_CUT
+from deepmac_distill.labels.cut import EVEN_CUT, note_of
 from deepmac_distill.labels.describe import coco_results, given_box_masks
 from deepmac_distill.look import folder_name
 from deepmac_distill.models.load import Source, detector_for, segmenter_for
@@ -74,10 +74,9 @@ def evaluate(job: Job, model: Trained | Path, *, hidden: bool = False, apart: bo
         "evaluation.reference": settings.reference,
         "seed": job.pipeline.seed,
     }
-    cut = cut_for(job, source)
-    if cut != LABELING_CUT:
-        inputs["labels.threshold"] = cut
-    if settings.gt_boxes_only:  # named only where it is set: evaluations without it are as they were
+    if (cut := job.pipeline.labels.cut) != EVEN_CUT:  # named only where they are set: evaluations
+        inputs["labels.cut"] = cut  # without them are as they were
+    if settings.gt_boxes_only:
         inputs["evaluation.gt_boxes_only"] = True
     return job.do(stage, inputs, work)
 
@@ -115,11 +114,6 @@ def _require_class_agnostic(job: Job, why: str) -> None:
                 f"{why}, and {role}.model has a mask for each class; expected the same classes, or "
                 f"{role}.model.class_agnostic = true"
             )
-
-
-def cut_for(job: Job, source: Source) -> float:
-    """Where masks in given boxes are cut: a teacher's as its labels are, a student's as everywhere."""
-    return job.pipeline.labels.threshold if source.role == "teacher" else LABELING_CUT
 
 
 def require_lead(job: Job, evaluation: Path) -> None:
@@ -197,7 +191,10 @@ def _evaluate(job: Job, on: EvaluatedSet, source: Source, folder: Path, *, upper
     elsewhere = _shown_elsewhere(job, truth, source, upper_bound)
 
     segmented = segment_boxes(model, _framed(job, source, model.spec, on), job.device, job.autocast)
-    masks = given_box_masks(truth, segmented, cut_for(job, source))
+    cut, probabilities = job.pipeline.labels.cut, model.spec.probabilities
+    if note := note_of(cut, model.spec):
+        job.progress.note(note)
+    masks = given_box_masks(truth, segmented, cut, probabilities=probabilities)
     ious = given_box_ious(truth, masks)
     pq.write_table(masks, folder / "masks.parquet")
     pq.write_table(ious, folder / "ious.parquet")
@@ -206,7 +203,7 @@ def _evaluate(job: Job, on: EvaluatedSet, source: Source, folder: Path, *, upper
     if detector is not None:
         whole = _whole(job, model.spec, on)
         detected = detect_objects(detector, whole, job.device, job.autocast, settings.max_detections)
-        segm, bbox = _average_precision(job, truth, coco_results(truth, detected), elsewhere, folder)
+        segm, bbox = _average_precision(job, truth, coco_results(truth, detected, cut), elsewhere, folder)
     record = EvaluationRecord(
         annotations=str(truth.path.resolve()),
         annotations_sha256=truth.fingerprint,

@@ -17,7 +17,7 @@ from deepmac_distill.data.images import read_image
 from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.files import write_json
 from deepmac_distill.geometry.boxes import clip_boxes, has_area, xywh_to_xyxy, xyxy_to_xywh
-from deepmac_distill.labels.cut import LABELING_CUT, CutMasks, box_ious
+from deepmac_distill.labels.cut import DEFAULT_CUT, CutMasks, box_ious
 from deepmac_distill.models.load import Source, segmenter_for
 from deepmac_distill.one_image import segment_image
 from deepmac_distill.progress import Progress
@@ -87,9 +87,7 @@ def predict(
     for image, picture in zip(given.images, pictures, strict=True):
         pixels = read_image(image.path)
         boxes, size = _boxes_in(image, pixels), {"height": pixels.shape[1], "width": pixels.shape[2]}
-        masks = segment_image(
-            model, pixels, boxes, LABELING_CUT, device, image.class_index, source.look
-        ).masks
+        masks = segment_image(model, pixels, boxes, DEFAULT_CUT, device, image.class_index, source.look).masks
         images.append({"id": image.image_id, "file_name": image.path.name, **size})
         annotations += _annotations(image, masks, given.category_ids, source.role, list(size.values()))
         overlay_png(pixels.permute(1, 2, 0).numpy(), _numbered(boxes, masks), picture)

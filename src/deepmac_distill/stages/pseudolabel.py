@@ -18,6 +18,7 @@ from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import write_json
 from deepmac_distill.inference import framed_boxes, segment_boxes
+from deepmac_distill.labels.cut import DEFAULT_CUT, note_of
 from deepmac_distill.labels.describe import label_unit
 from deepmac_distill.labels.export import SEEN_MASK_CLASSES
 from deepmac_distill.labels.table import assemble, finished_units, write_unit
@@ -47,7 +48,7 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
         job.progress.note("labels: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
 
     inputs = {f"labels.{name}": value for name, value in dataclasses.asdict(rules).items()} | {
-        "labels.threshold": labels.cut,
+        "labels.cut": labels.cut,
         "masks.parquet": labels.sha256,
         "data.train_annotations": annotations.fingerprint,
     }
@@ -74,6 +75,7 @@ def _label_facts(job: Job, annotations: Annotations, images: ImageStore, source:
             "look": dataclasses.asdict(source.look),
             SEEN_MASK_CLASSES: source.seen_mask_classes,
             "seen": annotations.classes.seen_names,
+            "cut": DEFAULT_CUT,
             "deepmac-distill": __version__,
         }
         assemble(folder / "units", units, folder / "masks.parquet", provenance)
@@ -88,6 +90,8 @@ def _label_units(job: Job, annotations: Annotations, images: ImageStore, source:
     wanted = ~annotations.has_human_mask()
     dataset = framed_boxes(source.look, model.spec, annotations, images, wanted)
     labels, offsets = job.pipeline.labels, annotations.rows_by_image()
+    if note := note_of(labels.cut, model.spec):
+        job.progress.note(note)
     starts = range(0, len(dataset), labels.unit_images)
     finished = finished_units(parts)
     with job.progress.bar("labeling", len(starts), done=len(finished), unit="unit") as bar:

@@ -43,7 +43,7 @@ def chosen_labels(masks: Path, choice: LabelsConfig) -> ChosenLabels:
         DataError: the file cannot be read, is no label file, or is of another schema version.
     """
     return ChosenLabels(
-        labels=Labels.open(masks).with_cut(choice.threshold),
+        labels=Labels.open(masks).with_cut(choice.cut),
         rules=Rules(
             min_mask_score=choice.min_mask_score,
             min_mask_bbox_iou=choice.min_mask_bbox_iou,
