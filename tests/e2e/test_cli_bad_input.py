@@ -212,6 +212,11 @@ RCNN = ["--set", 'teacher.model={architecture="mask_rcnn", backbone="resnet18"}'
             ["--set", "teacher.train.window_shift=2"],
             "teacher.train.window_shift: got 2.0, expected in [0",
         ),
+        (["--set", "teacher.train.box_jitter=0.5"], "teacher.train.box_jitter: got 0.5, expected in [0, 0.5"),
+        (
+            ["--set", "teacher.train.box_jitter=0.1"],
+            "teacher.train.box_jitter: got 0.1, expected 0 for boxes that detection learns, or views",
+        ),
         (["--set", "teacher.train.window_scale_range=[2,1]"], "teacher.train.window_scale_range: got (2.0, "),
         (
             ["--set", "teacher.train.views=windows"],

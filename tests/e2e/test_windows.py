@@ -106,6 +106,25 @@ def test_another_window_is_another_training(in_windows: tuple[Path, Path], deepm
     assert ended.code == 2 and "teacher.look.window_context" in ended.err
 
 
+def test_jitter_of_boxes_is_another_training_and_named_only_where_it_is_set(
+    in_windows: tuple[Path, Path], deepmac, tmp_path: Path
+) -> None:
+    run, pipeline = in_windows
+    before = json.loads((run / "teacher" / "done.json").read_text())["inputs"]
+    assert not any("box_jitter" in key for key in before)
+    jitter = ["--set", "teacher.train.box_jitter=0.1"]
+    ended = deepmac("teach", "--config", pipeline, "--out", run, *jitter)
+    assert ended.code == 2 and "teacher.train.box_jitter" in ended.err
+    assert deepmac("teach", "--config", pipeline, "--out", tmp_path / "run", *jitter).code == 0
+    after = json.loads((tmp_path / "run" / "teacher" / "done.json").read_text())["inputs"]
+    assert after["teacher.train.box_jitter"] == 0.1
+    losses = [
+        [json.loads(line)["mask"] for line in (at / "teacher" / "metrics.jsonl").read_text().splitlines()]
+        for at in (run, tmp_path / "run")
+    ]
+    assert len(losses[0]) == len(losses[1]) and losses[0] != losses[1]
+
+
 def test_a_training_on_both_trains_detection_and_looks_through_windows(
     scenes_toml: Path, deepmac, tmp_path: Path
 ) -> None:

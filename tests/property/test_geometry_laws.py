@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
+from deepmac_distill.geometry.boxes import clip_boxes, has_area, move_sides
 from deepmac_distill.geometry.rasterize import rasterize_polygons, rasterize_rle
 from deepmac_distill.geometry.rle import decode_counts, encode_boxes, encode_ellipses, encode_grids
 
@@ -99,3 +100,19 @@ def test_a_code_and_its_pixels_drawn_as_polygons_cover_alike(mask: np.ndarray, d
     squares = [[x, y, x + 1, y, x + 1, y + 1, x, y + 1] for y, x in np.argwhere(mask)]
     from_pixels = rasterize_polygons(squares, box, 6).astype(int)
     assert abs(rasterize_rle(code, height, width, box, 6) - from_pixels).max() <= 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(boxes_with_area, min_size=1, max_size=5), st.floats(0, 0.499), st.integers(0, 2**32 - 1), sizes
+)
+def test_moved_sides_stay_in_reach_in_the_image_and_apart(
+    some: list, share: float, seed: int, side: int
+) -> None:
+    inside = clip_boxes(some, side, side)
+    inside = inside[has_area(inside)]
+    moves = np.random.default_rng(seed).uniform(-share, share, inside.shape)
+    moved = move_sides(inside, moves, side, side)
+    assert has_area(moved).all() and moved.min(initial=0) >= 0 and moved.max(initial=0) <= side
+    reach = share * np.tile(inside[:, 2:] - inside[:, :2], 2) + 1e-9
+    assert (np.abs(moved - inside) <= reach).all()

@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from deepmac_distill.data.augment import training_views
-from deepmac_distill.data.dataset import AnnotatedImages, BoxDataset
+from deepmac_distill.data.dataset import JITTER_STREAM, AnnotatedImages, BoxDataset, jittered
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.loader import alternating_batches, training_batches
 from deepmac_distill.data.synthetic import SEEN_SHAPES, write_scenes
 from deepmac_distill.data.windows import WindowDataset
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.errors import DataError
+from deepmac_distill.geometry.rasterize import rasterize_rle
 from deepmac_distill.structures import Batch
 
 
@@ -78,6 +79,63 @@ def test_scale_and_place_are_drawn_within_their_ranges(scenes: Path) -> None:
         moves.append((sample.boxes[0, :2] + sample.boxes[0, 2:]) / 64 - 0.5)
     assert 0.8 <= min(sides) < 0.85 and 1.2 < max(sides) < 1.3  # whole pixels make it a little larger
     assert 0.08 < np.abs(moves).max() < 0.14 and np.abs(np.mean(moves, axis=0)).max() < 0.03
+
+
+def test_a_jittered_box_has_the_mask_that_is_over_it(scenes: Path) -> None:
+    """Sides move by themselves within their share, and no window is drawn otherwise without jitter."""
+    still = {"scale_range": (1.0, 1.0), "shift": 0.0, "flip_fraction": 0.0, "color_jitter": False}
+    loose = windows_of(scenes, box_jitter=0.2, **still)
+    codes = loose.source.annotations.annotations["rle_counts"]
+    moved = []
+    for draw in range(40):
+        item = draw % len(loose)
+        sample = loose[item, draw]
+        (row,) = sample.rows
+        tight = loose.source.boxes(sample.rows)[0]
+        x1, y1, x2, y2 = tight
+        side = (sample.boxes[0, 2:] - sample.boxes[0, :2]).max()
+        box = jittered_box(loose, item, draw)
+        scale = (sample.boxes[0, 2:] - sample.boxes[0, :2]) / (box[2:] - box[:2])
+        assert np.allclose(scale, scale[0]) and side <= 32
+        assert np.array_equal(sample.masks[0], rasterize_rle(codes[int(row)].as_py(), 64, 64, box, 8))
+        assert (box >= 0).all() and (box <= 64).all()
+        moved.append((box - tight) / [x2 - x1, y2 - y1, x2 - x1, y2 - y1])
+    moved = np.array(moved)
+    assert 0.17 < np.abs(moved).max() <= 0.2 and np.abs(moved.mean(axis=0)).max() < 0.08
+    assert np.abs(np.corrcoef(moved.T) - np.eye(4)).max() < 0.5
+    assert not np.array_equal(loose[0, 0].boxes, loose[0, 1].boxes)
+
+
+def jittered_box(windows: WindowDataset, item: int, draw: int) -> np.ndarray:
+    """The box of a window in pixels of the image, from its draw."""
+    rng = np.random.default_rng([windows.seed, item, draw, JITTER_STREAM])
+    tight = windows.source.boxes(windows.source.masked_rows()[item : item + 1])
+    return jittered(tight, windows.box_jitter, rng, 64, 64)[0]
+
+
+def test_jitter_depends_on_seed_item_and_draw_alone(scenes: Path) -> None:
+    loose = windows_of(scenes, box_jitter=0.2)
+    later = [loose[item, draw].boxes for draw in (3, 1) for item in (2, 0)]
+    again = windows_of(scenes, box_jitter=0.2)
+    assert all(np.array_equal(again[i, d].boxes, b) for (d, i), b in zip(ORDER, later, strict=True))
+    other = windows_of(scenes, box_jitter=0.2, seed=5)
+    assert not np.array_equal(other[2, 3].boxes, later[0])
+
+
+ORDER = ((3, 2), (3, 0), (1, 2), (1, 0))  # draws and items
+
+
+def test_boxes_of_whole_images_are_jittered_too_and_views_stay_what_they_were(scenes: Path) -> None:
+    tight, loose = (
+        BoxDataset(images_of(scenes, scenes.parent), training_views(48), seed=4, box_jitter=share)
+        for share in (0.0, 0.15)
+    )
+    moved = 0
+    for position in range(len(tight)):
+        a, b = tight[position, 0], loose[position, 0]
+        assert torch.equal(a.image, b.image)
+        moved += len(a.boxes) != len(b.boxes) or not np.array_equal(a.boxes, b.boxes)
+    assert moved == len(tight)
 
 
 def test_garbage_in_unseen_masks_changes_no_window(scenes: Path, tmp_path: Path) -> None:

@@ -147,15 +147,21 @@ class RoleConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     look: Look = field(default_factory=Look)  # at given boxes; a part of the model, which its card records
 
+    @property
+    def detects(self) -> bool:
+        """Whether the model learns to find boxes, those of whole images."""
+        return not isinstance(self.model, DeepMacConfig) or self.model.detection
+
     def __post_init__(self) -> None:
         if self.train.views == "images":
+            jitter, tight = self.train.box_jitter, '0 for boxes that detection learns, or views = "both"'
+            require(not (jitter and self.detects), "train.box_jitter", jitter, tight)
             return
         name, value = "train.views", self.train.views
         deepmac = isinstance(self.model, DeepMacConfig)
         require(deepmac, name, value, '"images": a mask_rcnn trains its proposals, which need whole images')
         if value == "windows":
-            detects = isinstance(self.model, DeepMacConfig) and self.model.detection
-            require(not detects, name, value, '"both", or model.detection = false')
+            require(not self.detects, name, value, '"both", or model.detection = false')
             boxes = self.look.boxes
             require(
                 boxes != "image", "look.boxes", boxes, "windows, by-size or average, as it trains on windows"

@@ -39,6 +39,8 @@ class TrainConfig:
     color_jitter: bool = True
     window_scale_range: tuple[float, float] = (0.8, 1.25)  # random factor on look.window_context
     window_shift: float = 0.1  # a window moves by at most this share of its side, along each axis
+    # Masks are learned in boxes each side of which moves by at most this share of the box's width or height
+    box_jitter: float = 0.0
     checkpoint_every: int = 500  # optimizer steps between resumable states
 
     def __post_init__(self) -> None:
@@ -59,6 +61,7 @@ class TrainConfig:
         require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "in [0, 1)")
         require(0 <= self.flip_fraction <= 1, "flip_fraction", self.flip_fraction, "in [0, 1]")
         require(0 <= self.window_shift <= 1, "window_shift", self.window_shift, "in [0, 1]")
+        require(0 <= self.box_jitter < 0.5, "box_jitter", self.box_jitter, "in [0, 0.5)")
         for name in ("scale_range", "window_scale_range"):
             value = getattr(self, name)
             low_high = len(value) == 2 and 0 < value[0] <= value[1]

@@ -14,10 +14,11 @@ from torch.utils.data import Dataset
 from deepmac_distill.data.augment import View, ViewOf
 from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.dataset.views import Annotations
-from deepmac_distill.geometry.boxes import has_area
+from deepmac_distill.geometry.boxes import has_area, move_sides
 from deepmac_distill.geometry.rasterize import rasterize_polygons, rasterize_rle, resample_grid
 
 Key = tuple[int, int]  # position of the item in its set, number of the draw
+JITTER_STREAM = 3  # sets the draws of jitter apart: without it all others are as they were
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,21 @@ class Sample:
     mask_weight: NDArray[np.float32]  # (N,) of the mask in the loss
     complete: bool = True  # whether all objects on the canvas are among the boxes
     mirrored: bool = False  # whether grids over the boxes are to be mirrored to be those of the image
+
+
+def jittered(
+    boxes: NDArray[np.float64], share: float, rng: np.random.Generator, height: int, width: int
+) -> NDArray[np.float64]:
+    """Boxes in an image, each side moved by at most a share of the box's width or height, uniformly.
+
+    A mask head that trains on them learns that an object may end inside its box, or be cut by it. Every side
+    moves by itself; boxes are clipped to the image and keep an area.
+
+    Args:
+        boxes: (N, 4) xyxy in the image.
+        share: in [0, 0.5).
+    """
+    return move_sides(boxes, rng.uniform(-share, share, boxes.shape), height, width)
 
 
 class AnnotatedImages:
@@ -115,14 +131,22 @@ class AnnotatedImages:
         """Of the image that a row's box is in."""
         return int(np.searchsorted(self._offsets, row, side="right")) - 1
 
-    def sample(self, position: int, image: Tensor, view: View, rows: NDArray[np.int64]) -> Sample:
+    def sample(
+        self,
+        position: int,
+        image: Tensor,
+        view: View,
+        rows: NDArray[np.int64],
+        boxes: NDArray[np.float64] | None = None,
+    ) -> Sample:
         """Some boxes of an image under a view; those that it leaves out are left out.
 
         Args:
             image: of the position, as `read`.
             rows: (R,) of the image.
+            boxes: (R, 4) as of `boxes`, in the place of the rows' own; masks are seen over these.
         """
-        visible = view.clip(self._boxes[rows])  # (R, 4) source pixels
+        visible = view.clip(self._boxes[rows] if boxes is None else boxes)  # (R, 4) source pixels
         kept = has_area(visible)
         rows, visible = rows[kept], visible[kept]
         return Sample(
@@ -163,10 +187,13 @@ class BoxDataset(Dataset[Sample]):
     Args:
         source: the images and their boxes.
         view_of: draws the view of an image, such as `training_views(...)` or `evaluation_views(size_px)`.
+        box_jitter: see `jittered`.
     """
 
-    def __init__(self, source: AnnotatedImages, view_of: ViewOf, seed: int = 0) -> None:
-        self.source, self.view_of, self.seed = source, view_of, seed
+    def __init__(
+        self, source: AnnotatedImages, view_of: ViewOf, seed: int = 0, *, box_jitter: float = 0.0
+    ) -> None:
+        self.source, self.view_of, self.seed, self.box_jitter = source, view_of, seed, box_jitter
 
     def __len__(self) -> int:
         """The number of images."""
@@ -181,8 +208,12 @@ class BoxDataset(Dataset[Sample]):
         position, draw = key
         height, width = self.source.size_of(position)
         view = self.view_of(np.random.default_rng([self.seed, position, draw]), height, width)
-        image = self.source.read(position)
-        return self.source.sample(position, image, view, self.source.rows(position))
+        image, rows = self.source.read(position), self.source.rows(position)
+        boxes = self.source.boxes(rows)
+        if self.box_jitter:
+            rng = np.random.default_rng([self.seed, position, draw, JITTER_STREAM])
+            boxes = jittered(boxes, self.box_jitter, rng, height, width)
+        return self.source.sample(position, image, view, rows, boxes)
 
     def image_id(self, key: Key) -> int:
         """Of the image of a key."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from deepmac_distill.data.augment import View, draw_colors
-from deepmac_distill.data.dataset import AnnotatedImages, Key, Sample
+from deepmac_distill.data.dataset import JITTER_STREAM, AnnotatedImages, Key, Sample, jittered
 from deepmac_distill.data.frames import window_view
 from deepmac_distill.errors import DataError
 
@@ -28,6 +28,7 @@ class WindowDataset(Dataset[Sample]):
         context: side of a window / longer side of its box, as evaluation has it.
         scale_range: of a random factor on the context, uniform in its logarithm.
         shift: the center moves by at most this share of the window's side, uniformly along each axis.
+        box_jitter: see `jittered`; the window is around the moved box, as it would be around a loose one.
 
     Raises:
         DataError: no instance has a mask.
@@ -41,12 +42,13 @@ class WindowDataset(Dataset[Sample]):
         context: float,
         scale_range: tuple[float, float] = (0.8, 1.25),
         shift: float = 0.1,
+        box_jitter: float = 0.0,
         flip_fraction: float = 0.5,
         color_jitter: bool = True,
         seed: int = 0,
     ) -> None:
         self.source, self.size_px, self.context, self.seed = source, size_px, context, seed
-        self.scale_range, self.shift = scale_range, shift
+        self.scale_range, self.shift, self.box_jitter = scale_range, shift, box_jitter
         self.flip_fraction, self.color_jitter = flip_fraction, color_jitter
         self._rows = source.masked_rows()
         if not len(self._rows):
@@ -66,13 +68,14 @@ class WindowDataset(Dataset[Sample]):
         """
         item, draw = key
         row = self._rows[item : item + 1]
-        position = self.source.position_of(int(row[0]))
-        view = self._drawn_view(
-            np.random.default_rng([self.seed, item, draw, _STREAM]),
-            self.source.boxes(row)[0],
-            *self.source.size_of(position),
-        )
-        sample = self.source.sample(position, self.source.read(position), view, row)
+        position, boxes = self.source.position_of(int(row[0])), self.source.boxes(row)
+        height, width = self.source.size_of(position)
+        if self.box_jitter:
+            rng = np.random.default_rng([self.seed, item, draw, JITTER_STREAM])
+            boxes = jittered(boxes, self.box_jitter, rng, height, width)
+        rng = np.random.default_rng([self.seed, item, draw, _STREAM])
+        view = self._drawn_view(rng, boxes[0], height, width)
+        sample = self.source.sample(position, self.source.read(position), view, row, boxes)
         return replace(sample, complete=False)
 
     def image_id(self, key: Key) -> int:

@@ -43,6 +43,22 @@ def clip_boxes(boxes: ArrayLike, height: ArrayLike, width: ArrayLike) -> Boxes:
     return np.clip(boxes, 0.0, limits)
 
 
+def move_sides(boxes: ArrayLike, moves: ArrayLike, height: ArrayLike, width: ArrayLike) -> Boxes:
+    """Boxes in an image with each side moved, clipped to the image; none of them loses its area.
+
+    Args:
+        boxes: (N, 4) xyxy in the image.
+        moves: (N, 4) of left, top, right and bottom, in widths and heights of the box; each in (-0.5, 0.5).
+        height, width: of the image in pixels, one for all or (N,).
+
+    >>> move_sides([[10, 10, 30, 20]], [[-0.25, 0.1, 0.0, 0.4]], 22, 40).tolist()
+    [[5.0, 11.0, 30.0, 22.0]]
+    """
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)  # (N, 4): width, height, twice
+    return clip_boxes(boxes + np.asarray(moves) * sides, height, width)
+
+
 def box_area(boxes: ArrayLike) -> NDArray[np.float64]:
     """(N,) areas in square pixels; zero for a box without area, turned-over ones included."""
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)

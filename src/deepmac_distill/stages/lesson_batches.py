@@ -34,7 +34,8 @@ def lesson_batches(
 def _images(recipe: RoleConfig, source: AnnotatedImages, seed: int) -> BoxDataset:
     train = recipe.train
     views = training_views(train.image_size_px, train.scale_range, train.flip_fraction, train.color_jitter)
-    return BoxDataset(source, views, seed)
+    jitter = 0.0 if recipe.detects else train.box_jitter  # detection learns boxes as they are
+    return BoxDataset(source, views, seed, box_jitter=jitter)
 
 
 def _windows(recipe: RoleConfig, source: AnnotatedImages, seed: int) -> WindowDataset:
@@ -45,6 +46,7 @@ def _windows(recipe: RoleConfig, source: AnnotatedImages, seed: int) -> WindowDa
         context=recipe.look.window_context,
         scale_range=train.window_scale_range,
         shift=train.window_shift,
+        box_jitter=train.box_jitter,
         flip_fraction=train.flip_fraction,
         color_jitter=train.color_jitter,
         seed=seed,

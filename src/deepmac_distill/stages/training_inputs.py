@@ -15,7 +15,7 @@ from deepmac_distill.files import sha256_of_file
 from deepmac_distill.stages.job import Job
 
 # Keys of `train` that are named only where they are set: trainings without them are as they were.
-_NAMED_WHERE_SET = ("init_from", "views", "window_scale_range", "window_shift")
+_NAMED_WHERE_SET = ("init_from", "views", "window_scale_range", "window_shift", "box_jitter")
 
 
 def training_inputs(job: Job, role: Role, annotations: Annotations, images: ImageStore) -> dict[str, Any]:
