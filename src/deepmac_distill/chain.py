@@ -41,6 +41,7 @@ class Stage:
 
 
 WEIGHTS = "weights.safetensors"
+SEED = "seed-"  # and a number: the run of one of several seeds
 _FIGURES = (Product("summary.json", "figures"),)
 
 
@@ -171,6 +172,16 @@ def products(run: Path) -> list[tuple[str, Path]]:
         for product in stage.makes
         if (run / stage.name / product.file).exists()
     ]
+
+
+def seed_runs(folder: Path) -> dict[int, Path]:
+    """The runs of one recipe in a folder of several seeds (`--seeds`), by seed."""
+    found = {
+        int(path.name.removeprefix(SEED)): path
+        for path in (folder.glob(f"{SEED}*") if folder.is_dir() else ())
+        if path.name.removeprefix(SEED).isdecimal() and (path / "environment.json").is_file()
+    }
+    return dict(sorted(found.items()))
 
 
 def redo_after(run: Path, changed: str) -> str:

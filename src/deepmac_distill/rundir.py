@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepmac_distill.chain import STAGES, command_line
+from deepmac_distill.chain import STAGES, command_line, seed_runs
 from deepmac_distill.errors import RunError
 from deepmac_distill.files import remove_leftovers, sha256_of_file, sha256_of_json, write_json
 from deepmac_distill.progress import Progress
@@ -42,6 +42,11 @@ class RunDir:
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path}: is a file; expected a run directory")
         entries = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
+        if "environment.json" not in entries and (runs := seed_runs(self.path)):
+            raise RunError(
+                f"{self.path}: holds runs of several seeds; expected one of them, such as "
+                f"{next(iter(runs.values()))}, or --seeds"
+            )
         if entries - {LOCK} and "environment.json" not in entries:
             raise RunError(
                 f"{self.path}: holds files but no run; expected an empty or new directory, or a run's"

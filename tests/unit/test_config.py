@@ -56,6 +56,7 @@ def test_the_student_keeps_its_light_mask_head_when_a_file_names_something_else_
         ("[data]\nseen = [1]", "data.seen", "got 1, expected str"),
         ("[data]\nworkers = -1", "data.workers", "got -1"),
         ("[data.scenes]\nsize_px = 16", "data.scenes.size_px", "at least 32"),
+        ("[data.scenes]\nseed = -2", "data.scenes.seed", "at least -1"),
         ("[data.scenes]\nval_images = 0", "data.scenes.train_images, val_images", "expected > 0"),
         ("[teacher.model]\nmask_width = 6", "teacher.model.mask_width", "a multiple of 4"),
         ("[teacher.model]\nbackbone_width = 0", "teacher.model.backbone_width", "got 0"),

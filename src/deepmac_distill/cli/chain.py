@@ -9,7 +9,7 @@ import typer
 
 from deepmac_distill.cli.app import app
 from deepmac_distill.cli.ending import print_ending
-from deepmac_distill.cli.jobs import job_of
+from deepmac_distill.cli.jobs import job_of, jobs_of_seeds
 from deepmac_distill.cli.options import (
     Code,
     Config,
@@ -18,12 +18,14 @@ from deepmac_distill.cli.options import (
     Pipeline,
     Redo,
     Run,
+    Seeds,
     Steps,
     TrainData,
     ValData,
     command,
 )
 from deepmac_distill.cli.results import print_report, print_retention
+from deepmac_distill.cli.seeds import retain_seeds, run_seeds
 
 
 @command(app)
@@ -31,6 +33,7 @@ def run(
     pipeline: Pipeline,
     at: Run,
     steps: Steps,
+    seeds: Seeds,
     data: Data,
     train: TrainData,
     val: ValData,
@@ -44,7 +47,11 @@ def run(
     With --look it is the teacher that looks so, in evaluation and labeling.
     """
     shorter = steps.of("teacher", "student")
-    job = job_of(pipeline.path, at, data, train, val, redo, code, looking, values=shorter)
+    groups = (data, train, val, redo, code, looking)
+    if seeds.seeds > 1:
+        run_seeds(*jobs_of_seeds(pipeline.path, at, seeds.seeds, *groups, values=shorter))
+        return
+    job = job_of(pipeline.path, at, *groups, values=shorter)
     from deepmac_distill.stages.run import run as run_chain
 
     report = run_chain(job)
@@ -107,11 +114,16 @@ def student(
 
 
 @command(app)
-def retention(config: Config, at: Run, data: Data, train: TrainData, val: ValData, redo: Redo) -> None:
+def retention(
+    config: Config, at: Run, seeds: Seeds, data: Data, train: TrainData, val: ValData, redo: Redo
+) -> None:
     """Compare the student with one trained without the teacher's masks and one trained on all human masks.
 
     Trains both (`student-seen`, `student-human`), and the student if there is none.
     """
+    if seeds.seeds > 1:
+        retain_seeds(*jobs_of_seeds(config.config, at, seeds.seeds, data, train, val, redo))
+        return
     job = job_of(config.config, at, data, train, val, redo)
     from deepmac_distill.stages.retention import retention as measure_retention
 

@@ -59,17 +59,28 @@ def evaluate(
 
 @command(app)
 def compare(
-    a: Annotated[Path, typer.Argument(help="An evaluation folder, such as runs/x/evaluate-student.")],
+    a: Annotated[
+        Path,
+        typer.Argument(help="An evaluation folder, such as runs/x/evaluate-student."),
+    ],
     b: Annotated[Path, typer.Argument(help="Another one, on the same validation set.")],
     resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of the images.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Print paired differences of two evaluations, a minus b, with 95 % intervals."""
+    """Print paired differences of two evaluations, a minus b, with 95 % intervals.
+
+    Where both runs have several seeds (--seeds), models are paired by seed.
+    """
     from deepmac_distill.evaluation.results import to_json
     from deepmac_distill.stages.compare import compare as compare_evaluations
+    from deepmac_distill.stages.seeds import compare_seeds, evaluations_of_seeds
 
-    found = compare_evaluations(a, b, resamples, seed)
+    seeds_a, seeds_b = evaluations_of_seeds(a), evaluations_of_seeds(b)
+    if seeds_a and seeds_b:
+        found = compare_seeds(seeds_a, seeds_b, resamples, seed)
+    else:
+        found = compare_evaluations(a, b, resamples, seed)
     if as_json:
         print(json.dumps(to_json(found), indent=2))
     else:

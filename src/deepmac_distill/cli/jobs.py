@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepmac_distill.chain import SEED, seed_runs
 from deepmac_distill.cli.options import Code, Looking, Redo, Run, values_of
 from deepmac_distill.cli.terminal import Terminal
 from deepmac_distill.config import Pipeline, load_pipeline, located
-from deepmac_distill.errors import ConfigError
+from deepmac_distill.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from deepmac_distill.stages.job import Job
@@ -28,19 +29,9 @@ def job_of(config: Path | None, run: Run, *groups: object, values: Mapping[str, 
     Raises:
         ConfigError: no pipeline and no data are named, or a key, a value or the device is refused.
     """
-    given, overrides, terminal = (
-        _of_data(values_of(run, *groups)) | dict(values or {}),
-        run.set_ or [],
-        Terminal(),
-    )
-    kept = run.out / "config.json" if run.out is not None and (run.out / "config.json").exists() else None
-    if not (config or kept) and not any("data." in key for key in [*given, *overrides]):
-        where = f"{run.out}: no run there" if run.out else "no run"
-        raise ConfigError(f"{where} and no data named; expected --config, --annotations, or --out of a run")
     config = None if config is None else located(config)
-    pipeline: Pipeline = load_pipeline(config or kept, overrides, given, terminal.note)
-    if config is not None and pipeline.name == "run":
-        pipeline = dataclasses.replace(pipeline, name=config.stem)
+    terminal = Terminal()
+    pipeline = _pipeline(config, run, groups, values, terminal.note)
     from deepmac_distill.devices import pick_device  # imports torch
     from deepmac_distill.rundir import RunDir
     from deepmac_distill.stages.job import Job
@@ -61,6 +52,59 @@ def job_of(config: Path | None, run: Run, *groups: object, values: Mapping[str, 
             for key, value in group.changes.items()
         },
     )
+
+
+def jobs_of_seeds(
+    config: Path | None, run: Run, seeds: int, *groups: object, values: Mapping[str, object] | None = None
+) -> tuple[Path, dict[int, Job]]:
+    """One job for each of several seeds, in OUT/seed-N; returns OUT and the jobs by seed.
+
+    The seeds are that of the pipeline (or --seed) and those after it; scenes are those of the first. Without
+    a pipeline file the runs that are there go on.
+
+    Raises:
+        ConfigError: as `job_of`.
+        RunError: OUT holds something else than runs of several seeds.
+    """
+    there = seed_runs(run.out) if run.out is not None else {}
+    first, values = run.seed if run.seed is not None else min(there, default=0), dict(values or {})
+    if run.out is not None and config is None and first in there:
+        out = run.out
+    else:
+        pipeline = _pipeline(None if config is None else located(config), run, groups, values)
+        out, first = run.out or Path("runs") / pipeline.name, pipeline.seed
+        if pipeline.data.source == "scenes" and pipeline.data.scenes.seed < 0:
+            values["data.scenes.seed"] = first
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not there):
+        raise RunError(f"{out}: holds no runs of several seeds; expected theirs, or a new directory")
+    jobs = {
+        seed: job_of(
+            config, dataclasses.replace(run, out=out / f"{SEED}{seed}", seed=seed), *groups, values=values
+        )
+        for seed in range(first, first + seeds)
+    }
+    if strays := [seed for seed, job in jobs.items() if job.pipeline.seed != seed]:
+        raise ConfigError(f"--set seed: got {jobs[strays[0]].pipeline.seed} for every run, expected --seed")
+    return out, jobs
+
+
+def _pipeline(
+    config: Path | None,
+    run: Run,
+    groups: Sequence[object],
+    values: Mapping[str, object] | None,
+    note: Callable[[str], None] = lambda text: None,
+) -> Pipeline:
+    """The pipeline of a file, else of the run, with the values of all options."""
+    given, overrides = _of_data(values_of(run, *groups)) | dict(values or {}), run.set_ or []
+    kept = run.out / "config.json" if run.out is not None and (run.out / "config.json").exists() else None
+    if not (config or kept) and not any("data." in key for key in [*given, *overrides]):
+        where = f"{run.out}: no run there" if run.out else "no run"
+        raise ConfigError(f"{where} and no data named; expected --config, --annotations, or --out of a run")
+    pipeline = load_pipeline(config or kept, overrides, given, note)
+    if config is not None and pipeline.name == "run":
+        return dataclasses.replace(pipeline, name=config.stem)
+    return pipeline
 
 
 def _of_data(given: dict[str, object]) -> dict[str, object]:

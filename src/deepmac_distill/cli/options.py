@@ -137,6 +137,20 @@ class Steps:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Seeds:
+    """Several runs of one recipe."""
+
+    seeds: Annotated[
+        int,
+        typer.Option(
+            "--seeds",
+            min=1,
+            help="So many runs, of the seed and those after it, in OUT/seed-N; then their means.",
+        ),
+    ] = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reading:
     """Whose masks may be used, and how strictly files are read."""
 

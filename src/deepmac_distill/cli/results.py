@@ -12,6 +12,7 @@ from rich.console import Console
 if TYPE_CHECKING:  # importing results costs start-up time that --help should not pay
     from deepmac_distill.evaluation.results import Comparison, Evaluation, Report
     from deepmac_distill.evaluation.retention_results import Retention
+    from deepmac_distill.evaluation.seed_results import SeedsReport
     from deepmac_distill.report.table import Table
 
 WIDTH_OF_FILES = 120  # where stdout is no terminal and COLUMNS is not set
@@ -23,6 +24,17 @@ def print_report(report: Report) -> None:
         _console().rule(role)
         print_evaluation(evaluation)
     print_comparison(report.student_minus_teacher, "student", "teacher")
+
+
+def print_seeds_report(found: SeedsReport) -> None:
+    """Means over seeds of teacher, student and their difference, and each seed's figure."""
+    from deepmac_distill.report import tables
+
+    for role, evaluation in (("teacher", found.report.teacher), ("student", found.report.student)):
+        _console().rule(role)
+        print_evaluation(evaluation, seeds=found.seeds)
+    print_comparison(found.report.student_minus_teacher, "student", "teacher")
+    print_table(tables.seeds_table(found))
 
 
 def print_evaluation(evaluation: Evaluation, per_class: bool = False, seeds: Sequence[int] = ()) -> None:

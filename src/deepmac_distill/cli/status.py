@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deepmac_distill.chain import Stage, planned
+from deepmac_distill.chain import Stage, planned, seed_runs
 from deepmac_distill.cli.app import app
 from deepmac_distill.cli.ending import next_commands
 from deepmac_distill.cli.options import command
@@ -19,7 +19,18 @@ from deepmac_distill.errors import ConfigError
 def status(
     run: Annotated[Path, typer.Argument(help="Run directory, such as runs/demo.")],
 ) -> None:
-    """Show each stage of a run: what it made and when, what is stale, and how to continue. Only reads."""
+    """Show each stage of a run: what it made and when, what is stale, and how to continue. Only reads.
+
+    Of a folder of several seeds it is that of each.
+    """
+    for seed, one in seed_runs(run).items():
+        print(f"seed {seed}: {one}")
+        _print_status(one)
+    if not seed_runs(run):
+        _print_status(run)
+
+
+def _print_status(run: Path) -> None:
     from deepmac_distill.status import status_of, to_do
 
     found = status_of(run, _planned(run))

@@ -19,8 +19,10 @@ class ScenesConfig:
     train_images: int = 800
     val_images: int = 200
     size_px: int = 128  # square images
+    seed: int = -1  # of the scenes, which several seeds of a recipe share; -1: the run's own
 
     def __post_init__(self) -> None:
+        require(self.seed >= -1, "seed", self.seed, "at least -1")
         require(self.train_images > 0 and self.val_images > 0, "train_images, val_images: expected > 0")
         require(self.size_px >= 32, "size_px", self.size_px, "at least 32")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
 from deepmac_distill.evaluation.results import (
@@ -16,6 +17,7 @@ from deepmac_distill.evaluation.results import (
     SplitIoU,
 )
 from deepmac_distill.evaluation.retention_results import Retention, RetentionFigures
+from deepmac_distill.evaluation.seed_results import SeedsReport
 from deepmac_distill.evaluation.splits import BySplit
 from deepmac_distill.report.table import Cell, Column, Table, columns, names, percent, points
 
@@ -187,6 +189,24 @@ def detection_comparison_table(detected: PairedDetections, a: str, b: str) -> Ta
             if row is not None
         ),
     )
+
+
+def seeds_table(found: SeedsReport) -> Table:
+    """Each seed's class-mean mask IoU in given boxes, and how far seeds are apart."""
+    rows: list[tuple[Cell, ...]] = []
+    for role, by_seed in found.class_mean_iou.items():
+        each = [(one.all, one.seen, one.unseen) for one in by_seed.values()]
+        rows += [(role, seed, *values) for seed, values in zip(by_seed, each, strict=True)]
+        spreads = zip(*each, strict=True)
+        rows.append((role, "standard deviation", *map(_spread, spreads)))
+    return Table(
+        GIVEN_BOXES, (*names("model", "seed"), *columns("percent", ("all", "seen", "unseen"))), tuple(rows)
+    )
+
+
+def _spread(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.stdev(known) if len(known) > 1 else None
 
 
 def interval_note(seeds: Sequence[int]) -> str:

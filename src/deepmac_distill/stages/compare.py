@@ -52,7 +52,7 @@ def compare(a: Path, b: Path, resamples: int, seed: int) -> Comparison:
         RunError: a folder holds no evaluation.
         DataError: the two were evaluated on other instances, or the set has changed since.
     """
-    return compare_on(_truth_of((a, b)), a, b, resamples, seed)
+    return compare_on(truth_of((a, b)), a, b, resamples, seed)
 
 
 def compare_on(truth: Truth, a: Path, b: Path, resamples: int, seed: int) -> Comparison:
@@ -63,7 +63,7 @@ def compare_on(truth: Truth, a: Path, b: Path, resamples: int, seed: int) -> Com
     """
     folders = (a, b)
     _require_evaluated_on(truth, folders)
-    elsewhere = _shown_elsewhere(folders)
+    elsewhere = seen_elsewhere(folders)
     return Comparison(
         given_boxes=compare_given_boxes(
             read_ious(a), read_ious(b), truth.classes, resamples, seed, shown_elsewhere=elsewhere
@@ -87,12 +87,12 @@ def sheet(folders: Mapping[str, Path], out: Path, images: Path | None = None, ea
         ConfigError: no folder of images is given or known.
     """
     all_folders = tuple(folders.values())
-    truth = _truth_of(all_folders)
+    truth = truth_of(all_folders)
     store = _images_of(all_folders[0], images)
     if store is None:
         raise ConfigError("sheet: no folder of images is known of this evaluation; expected --images FOLDER")
     masks = {name: evaluated_masks(folder, truth) for name, folder in folders.items()}
-    drawn = draw_sheet(truth, store, masks, each, _shown_elsewhere(all_folders))
+    drawn = draw_sheet(truth, store, masks, each, seen_elsewhere(all_folders))
     if not drawn.rows:
         raise DataError(
             f"{truth.path}: no true masks to show; expected at least one on which all were evaluated"
@@ -172,7 +172,7 @@ def _read_table(folder: Path, name: str, *columns: str) -> pa.Table:
     return table
 
 
-def _shown_elsewhere(folders: Sequence[Path]) -> frozenset[str]:
+def seen_elsewhere(folders: Sequence[Path]) -> frozenset[str]:
     """Classes that at least one of some evaluated models saw elsewhere."""
     return frozenset(name for folder in folders for name in read_record(folder).shown_elsewhere)
 
@@ -184,8 +184,13 @@ def _images_of(folder: Path, given: Path | None = None) -> ImageFolder | None:
     return ImageFolder(images, record.exif) if images else None
 
 
-def _truth_of(folders: Sequence[Path]) -> Truth:
-    """The validation set of some evaluations, if it is one set and still as it was."""
+def truth_of(folders: Sequence[Path]) -> Truth:
+    """The validation set of some evaluations, if it is one set and still as it was.
+
+    Raises:
+        RunError: a folder holds no evaluation.
+        DataError: one was evaluated on something else, or the set has changed since.
+    """
     first = read_record(folders[0])
     sizes = _images_of(folders[0])  # for a file that does not say them
     dataset = Dataset.open(Path(first.annotations), seen="all", sizes=sizes)

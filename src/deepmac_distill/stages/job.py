@@ -192,7 +192,9 @@ def validation_split(job: Job) -> Split | None:
 
 def _scenes(job: Job, split: Literal["train", "val"], images: int) -> Split:
     """Generated scenes of one split; the two never share a seed."""
-    size_px, seed = job.pipeline.data.scenes.size_px, 2 * job.pipeline.seed + (split == "val")
+    size_px, chosen = job.pipeline.data.scenes.size_px, job.pipeline.data.scenes.seed
+    scenes_seed = job.pipeline.seed if chosen < 0 else chosen
+    seed = 2 * scenes_seed + (split == "val")
 
     def work(folder: Path) -> None:
         job.progress.note(f"generating {images} scenes to {folder}")
@@ -201,7 +203,7 @@ def _scenes(job: Job, split: Literal["train", "val"], images: int) -> Split:
     inputs = {
         f"data.scenes.{split}_images": images,
         "data.scenes.size_px": size_px,
-        "seed": job.pipeline.seed,
+        "seed": scenes_seed,
     }
     # Forced, only other inputs redo them: every stage asks for the scenes.
     folder = job.run.run_stage(f"scenes-{split}", inputs, work, job.progress, derived=job.force)

@@ -1,0 +1,55 @@
+"""Several seeds of one recipe: each a run, then what they have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deepmac_distill.chain import command_line
+from deepmac_distill.cli.results import print_retention, print_seeds_report
+
+if TYPE_CHECKING:
+    from deepmac_distill.stages.job import Job
+
+
+def run_seeds(out: Path, jobs: Mapping[int, Job]) -> None:
+    """The whole chain of each seed, then the report over all."""
+    from deepmac_distill.stages.run import run
+    from deepmac_distill.stages.seeds import report_seeds
+
+    reports = {seed: run(_begun(seed, job)) for seed, job in jobs.items()}
+    if all(reports.values()):
+        print_seeds_report(report_seeds(out, *_to_read(jobs)))
+        print(f"report: {out / 'report'}")
+    _print_next(out, jobs, command_line("retention", "--seeds", str(len(jobs)), out=out))
+
+
+def retain_seeds(out: Path, jobs: Mapping[int, Job]) -> None:
+    """Retention of each seed, then over all."""
+    from deepmac_distill.stages.retention import retention
+    from deepmac_distill.stages.seeds import retention_of_seeds
+
+    for seed, job in jobs.items():
+        retention(_begun(seed, job))
+    print_retention(retention_of_seeds(out, *_to_read(jobs)))
+    print(f"figures: {out / 'retention'}")
+
+
+def _begun(seed: int, job: Job) -> Job:
+    job.progress.note(f"seed {seed}: {job.run.path}")
+    return job
+
+
+def _to_read(jobs: Mapping[int, Job]) -> tuple[dict[int, Path], int, int]:
+    """The runs by seed, and how images are resampled."""
+    first = next(iter(jobs.values())).pipeline
+    return {seed: job.run.path for seed, job in jobs.items()}, first.evaluation.bootstrap, first.seed
+
+
+def _print_next(out: Path, jobs: Mapping[int, Job], *commands: str) -> None:
+    print("made:")
+    for seed, job in jobs.items():
+        print(f"  seed {seed}  {job.run.path}")
+    print("next:")
+    print(f"  deepmac status {out}", *(f"  {command}" for command in commands), sep="\n")

@@ -1,0 +1,139 @@
+"""`--seeds N`: a run of each seed, and what they have in common."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deepmac_distill.evaluation.results import read_result
+from deepmac_distill.evaluation.retention_results import Retention
+from deepmac_distill.evaluation.seed_results import SeedsReport
+
+SPLITS = ("all", "seen", "unseen")
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def assert_refused(ended: Any, says: str) -> None:
+    assert ended.code == 2 and ended.out == ""
+    last = ended.err.splitlines()[-1]
+    assert last.startswith("deepmac: ") and says in last
+
+
+@pytest.fixture(scope="module")
+def seeded(chain, deepmac, scenes_toml, tmp_path_factory) -> tuple[Path, Any]:
+    """Two seeds of the chain's recipe, the first of which is the chain's own run, and how that ended."""
+    out = tmp_path_factory.mktemp("seeds") / "runs"
+    return out, deepmac("run", scenes_toml, "--out", out, "--seeds", "2")
+
+
+def test_each_seed_is_a_complete_run_on_the_same_scenes(seeded, chain) -> None:
+    out, ended = seeded
+    assert ended.code == 0, ended.err
+    assert {path.name for path in out.iterdir()} == {"seed-0", "seed-1", "report"}
+    runs = [out / "seed-0", out / "seed-1"]
+    stages = {path.name for path in chain[0].iterdir() if path.is_dir()}
+    assert [{path.name for path in run.iterdir() if path.is_dir()} for run in runs] == [stages] * 2
+    assert [read(run / "config.json")["seed"] for run in runs] == [0, 1]
+    instances, one, other = (run / "scenes-val" / "instances.json" for run in (chain[0], *runs))
+    assert instances.read_bytes() == one.read_bytes() == other.read_bytes()
+    alone, one, other = (run / "student" / "weights.safetensors" for run in (chain[0], *runs))
+    assert alone.read_bytes() == one.read_bytes() != other.read_bytes()  # a run of one seed is what it was
+
+
+def test_the_report_holds_means_with_intervals_of_images_and_seeds(seeded) -> None:
+    out, ended = seeded
+    found = read_result(out / "report" / "summary.json", SeedsReport)
+    assert found.seeds == (0, 1)
+    for role in ("teacher", "student"):
+        ours = getattr(found.report, role)
+        each = [read(out / f"seed-{seed}" / f"evaluate-{role}" / "summary.json") for seed in (0, 1)]
+        for split in SPLITS:
+            row, theirs = ours.given_boxes[split], [one["given_boxes"][split] for one in each]
+            for part in ("model", "model_minus_ellipse", "model_minus_box"):
+                mean = np.mean([one[part]["value"] for one in theirs])
+                assert getattr(row, part).value == pytest.approx(mean)
+            ap = [one["detected"]["segm"][split]["AP"] for one in each]
+            assert pytest.approx(np.mean(ap)) == ours.detected.segm[split].AP
+            listed = [found.class_mean_iou[role][str(seed)][split] for seed in (0, 1)]
+            assert listed == [one["class_mean_iou"]["model"] for one in theirs]
+    # Two models with two seeds each: two degrees of freedom, whose t is 4.3.
+    levels = [[one.unseen for one in by_seed.values()] for by_seed in found.class_mean_iou.values()]
+    variance = np.mean([np.var(row, ddof=1) for row in levels])
+    unseen = found.report.teacher.given_boxes.unseen.model
+    assert unseen.high - unseen.value >= 4.3026 * np.sqrt(variance / 2)
+    assert "image sampling and training noise, 2 seeds" in ended.out and "standard deviation" in ended.out
+
+
+def test_a_second_call_does_only_what_is_missing(seeded, deepmac, scenes_toml, tmp_path) -> None:
+    out = shutil.copytree(seeded[0], tmp_path / "runs")
+    shutil.rmtree(out / "seed-1" / "evaluate-student")
+    before = read_result(out / "report" / "summary.json", SeedsReport)
+    ended = deepmac("run", scenes_toml, "--out", out, "--seeds", "2")
+    assert ended.code == 0, ended.err
+    done = [line.split(":")[0] for line in ended.err.splitlines() if "done before, skipped" in line]
+    assert [done.count(name) for name in ("teacher", "student", "evaluate-student")] == [2, 2, 1]
+    assert read_result(out / "report" / "summary.json", SeedsReport) == before
+
+
+def test_status_shows_each_seed(seeded, deepmac) -> None:
+    ended = deepmac("status", seeded[0])
+    assert ended.code == 0
+    headings = [line for line in ended.out.splitlines() if line.startswith("seed ")]
+    assert headings == [f"seed {seed}: {seeded[0] / f'seed-{seed}'}" for seed in (0, 1)]
+    assert sum(line.startswith("report ") for line in ended.out.splitlines()) == 2
+
+
+def test_retention_goes_over_the_seeds_that_are_there(seeded, deepmac, tmp_path) -> None:
+    out = shutil.copytree(seeded[0], tmp_path / "runs")
+    ended = deepmac("retention", "--out", out, "--seeds", "2")
+    assert ended.code == 0, ended.err
+    found = read_result(out / "retention" / "summary.json", Retention)
+    assert found.seeds == (0, 1) and "image sampling and training noise, 2 seeds" in ended.out
+    each = [read(out / f"seed-{seed}" / "retention" / "summary.json") for seed in (0, 1)]
+    assert [one["seeds"] for one in each] == [[0], [1]]
+    for split in SPLITS:
+        row = found.given_boxes[split].class_mean_iou
+        theirs = [one["given_boxes"][split]["class_mean_iou"] for one in each]
+        assert row.pseudo == pytest.approx(np.mean([one["pseudo"] for one in theirs]))
+        assert all(one["retention"]["low"] is None for one in theirs)
+        assert row.retention.low is not None or row.retention.undefined
+    assert_refused(deepmac("retention", "--out", out, "--seeds", "3"), "seed-2: no run there")
+
+
+def test_recipes_of_several_seeds_are_compared_pair_by_pair(seeded, deepmac) -> None:
+    out, options = seeded[0], ("--json", "--resamples", "20")
+    pairs = [
+        [folder / f"evaluate-{role}" for role in ("student", "teacher")]
+        for folder in (out, *out.glob("seed-*"))
+    ]
+    found, *each = (json.loads(deepmac("compare", *pair, *options).out) for pair in pairs)
+    assert found["seeds"] == [0, 1]
+    for split in SPLITS:
+        ours = found["given_boxes"][split]["a_minus_b"]
+        values = [one["given_boxes"][split]["a_minus_b"]["value"] for one in each]
+        assert ours["value"] == pytest.approx(np.mean(values))
+        half = 12.706 * np.std(values, ddof=1) / 2**0.5  # one degree of freedom
+        assert ours["high"] - ours["value"] == pytest.approx(ours["value"] - ours["low"])
+        assert ours["high"] - ours["value"] >= half
+    mixed = deepmac("compare", out / "evaluate-student", out / "seed-0" / "evaluate-teacher")
+    assert_refused(mixed, "no evaluation")
+
+
+@pytest.mark.parametrize("command", ["run", "retention"])
+def test_seeds_and_single_runs_are_not_mixed(seeded, chain, deepmac, scenes_toml, command: str) -> None:
+    def ended(*words: Any) -> Any:
+        return deepmac(command, "--config", scenes_toml, *words)
+
+    assert_refused(ended("--out", seeded[0]), "holds runs of several seeds; expected one of them")
+    assert_refused(ended("--out", chain[0], "--seeds", "2"), "holds no runs of several seeds")
+    assert_refused(ended("--seeds", "0"), "invalid value for '--seeds'")
+    words = ("--out", seeded[0], "--seeds", "2", "--set", "seed=5")
+    assert_refused(ended(*words), "--set seed: got 5 for every run, expected --seed")
