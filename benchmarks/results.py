@@ -15,6 +15,7 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from deepmac_distill.evaluation.results import Evaluation, from_json, to_json
 from deepmac_distill.evaluation.retention import ARMS
 from deepmac_distill.evaluation.retention_results import Retention
 from deepmac_distill.evaluation.splits import Split
-from deepmac_distill.experiments import appendix_b_table, latency, mask_head_table
+from deepmac_distill.experiments import appendix_b_table, latency, mask_head_table, recipe_choices
 from deepmac_distill.experiments.run_record import RunRecord, record_of
 from deepmac_distill.files import write_json
 from deepmac_distill.report.markdown import markdown_table
@@ -154,6 +155,15 @@ def heads_table(recorded: Any) -> str:
     )
 
 
+def choices_table(rows: list[recipe_choices.Choice]) -> str:
+    """Markdown: the variants of a recipe on hidden classes."""
+    return (
+        f"{markdown_table(recipe_choices.table(rows))}\n\n"
+        "`python benchmarks/recipe_choices.py --data FOLDER --out runs/choices`: one thread; brackets hold "
+        "image sampling only."
+    )
+
+
 def latency_page(recorded: Any) -> str:
     """Markdown: what models cost in time."""
     return latency.page(from_json(recorded, latency.Latency, "latency"))
@@ -164,6 +174,7 @@ def appendix_table(recorded: Any) -> str:
     return appendix_b_table.markdown(from_json(recorded, appendix_b_table.AppendixB, "appendix_b"))
 
 
+_MISSING = "(not recorded yet)"
 # Between which markers of the pages, what of which recorded results.
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 TABLES = {
@@ -191,13 +202,18 @@ def tables(check: bool) -> int:
 
 
 def _with_tables(page: str) -> str:
-    for name, (table, *files) in TABLES.items():
-        paths = [RESULTS / f"{file}.json" for file in files]
-        recorded = all(path.exists() for path in paths)
-        body = table(*map(_read, paths)).strip() if recorded else "(not recorded yet)"
+    bodies = {name: _body(*parts) for name, parts in TABLES.items()}
+    rows = recipe_choices.kept_in(RESULTS / "recipe_choices")
+    bodies["recipe_choices"] = choices_table(rows) if rows else _MISSING
+    for name, body in bodies.items():
         block = f"<!-- results:{name} -->\n{body}\n<!-- end -->"
         page = re.sub(rf"<!-- results:{name} -->.*?<!-- end -->", lambda _, b=block: b, page, flags=re.DOTALL)
     return page
+
+
+def _body(table: Callable[..., str], *files: str) -> str:
+    paths = [RESULTS / f"{file}.json" for file in files]
+    return table(*map(_read, paths)).strip() if all(path.exists() for path in paths) else _MISSING
 
 
 def _read(path: Path) -> Any:

@@ -26,7 +26,8 @@ LAYERS = [
     {"labels", "status"},
     {"one_image"},
     {"stages"},
-    {"forecast", "experiments", "api"},
+    {"forecast", "api"},
+    {"experiments"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,0 +1,50 @@
+"""The variants of a recipe: each is a pipeline that can be built, and a row is read back as it was kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from deepmac_distill.config import load_pipeline, located
+from deepmac_distill.evaluation.results import Interval, MeanIoU, SizeIoU, SplitIoU
+from deepmac_distill.evaluation.sizes import BySize
+from deepmac_distill.experiments.recipe_choices import BASE, RECIPE, VARIANTS, Choice, keep, kept_in, table
+from deepmac_distill.experiments.run_record import Environment
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_differs_from_the_base_alone_in_what_it_names(variant: str) -> None:
+    base = load_pipeline(located(Path(RECIPE)), values=dict(BASE))
+    other = load_pipeline(located(Path(RECIPE)), values={**BASE, **VARIANTS[variant]})
+    assert (other == base) == (variant == "base")
+    assert replace(other, teacher=base.teacher) == base, "a variant changes the teacher alone"
+
+
+def row(variant: str, iou: float, seed: int = 0) -> Choice:
+    mean = MeanIoU(iou, 0.5, 0.55)
+    size = SizeIoU(mean, mean, 4, 2)
+    hidden = SplitIoU(
+        class_mean_iou=mean,
+        instance_mean_iou=mean,
+        instances=12,
+        classes=2,
+        truth_outside_boxes=0.0,
+        model=Interval(iou, iou - 0.01, iou + 0.01),
+        model_minus_box=Interval(iou - 0.5, 0.1, 0.2),
+        model_minus_ellipse=Interval(iou - 0.55, 0.1, 0.2),
+        by_size=BySize(size, size, size),
+    )
+    machine = Environment("3.11", "Linux", "a processor", 2, (), {"torch": "2"})
+    return Choice(variant, "fold:0/2", seed, 480.0, machine, hidden)
+
+
+def test_rows_are_kept_one_by_one_and_shown_in_the_order_of_the_variants(tmp_path: Path) -> None:
+    rows = [row("base", 0.66), row("base", 0.67, seed=1), row("160 px", 0.68)]
+    for one in reversed(rows):
+        keep(one, tmp_path)
+    assert kept_in(tmp_path) == rows
+    shown = table(kept_in(tmp_path)).texts()
+    assert [line[0] for line in shown] == ["base", "base", "160 px"]
+    assert shown[0][3:5] == ["8.0", "66.0"]
