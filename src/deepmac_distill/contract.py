@@ -78,8 +78,13 @@ class BoxSegmenter(Protocol):
 class Detector(BoxSegmenter, Protocol):
     """A model that finds boxes, classes and masks by itself."""
 
-    def detect(self, images: Tensor, image_sizes: Tensor, max_detections: int) -> Detections:
-        """(B, 3, H, W) uint8 RGB and (B, 2) height and width to at most `max_detections` an image."""
+    def detect(
+        self, images: Tensor, image_sizes: Tensor, max_detections: int, min_score: float
+    ) -> Detections:
+        """(B, 3, H, W) uint8 RGB and (B, 2) height and width to at most `max_detections` an image.
+
+        What scores below `min_score` is left out, so it costs no mask.
+        """
 
 
 class Trainable(BoxSegmenter, Protocol):

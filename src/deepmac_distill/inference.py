@@ -132,12 +132,18 @@ def _mean_masks(rows: Sequence[Tensor], found: Sequence[SegmentedMasks]) -> tupl
 
 
 def detect_objects(
-    model: Detector, batches: Iterable[Batch], device: torch.device, autocast: bool, max_detections: int
+    model: Detector,
+    batches: Iterable[Batch],
+    device: torch.device,
+    autocast: bool,
+    max_detections: int,
+    min_score: float = 0.0,
 ) -> Iterator[DetectedObjects]:
     """Detections per batch. Boxes leave as fractions: only the caller knows the original image sizes."""
     for batch in batches:
         with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
-            found = model.detect(batch.images.to(device), batch.image_sizes.to(device), max_detections)
+            images, sizes = batch.images.to(device), batch.image_sizes.to(device)
+            found = model.detect(images, sizes, max_detections, min_score)
         index = found.image_index.cpu()
         size_hw = batch.image_sizes[index]  # (D, 2)
         scale = (

@@ -99,10 +99,8 @@ def detect_image(
     height, width = image.shape[1:]
     view = view_for(model.spec, height, width)
     batch = Batch(view.image(image)[None], torch.tensor([view.fit]), (1,), Instances.empty(mask_size=1))
-    (found,) = detect_objects(model, [batch], device, autocast=False, max_detections=max_detections)
-    kept = found.scores >= min_score
-    boxes = found.boxes_fraction[kept] * (width, height, width, height)
+    (found,) = detect_objects(model, [batch], device, False, max_detections, min_score)
+    boxes = found.boxes_fraction * (width, height, width, height)
     sizes = np.tile([height, width], (len(boxes), 1))
-    grids = found.grids[kept]
-    masks = recut(grids, boxes, sizes, cut, model.spec.probabilities)
-    return ImageObjects(boxes, found.class_index[kept], found.scores[kept], grids, masks)
+    masks = recut(found.grids, boxes, sizes, cut, model.spec.probabilities)
+    return ImageObjects(boxes, found.class_index, found.scores, found.grids, masks)

@@ -165,6 +165,21 @@ def test_detections_lie_in_the_image_best_first() -> None:
     assert ((found.masks >= 0) & (found.masks <= 1)).all()
 
 
+def test_objects_below_the_least_score_cost_no_mask() -> None:
+    model, batch = narrow().eval(), make_batch([[], []])
+    every = model.detect(batch.images, batch.image_sizes, max_detections=20)
+    least = float(every.scores.sort().values[len(every.scores) // 2])  # a score of theirs: it stays
+    masked: list[int] = []
+    model.mask_head.register_forward_hook(lambda _, crops, __: masked.append(len(crops[0])))
+    found = model.detect(batch.images, batch.image_sizes, 20, least)
+    kept = every.scores >= least
+    assert sum(masked) == len(found.scores) == int(kept.sum()) < len(every.scores)
+    for name in ("image_index", "boxes", "class_index", "scores"):
+        assert torch.equal(getattr(found, name), getattr(every, name)[kept])
+    torch.testing.assert_close(found.masks, every.masks[kept], rtol=1e-4, atol=1e-5)
+    assert len(model.detect(batch.images, batch.image_sizes, 20, 1.0).masks) == 0
+
+
 def test_a_model_without_detection_refuses_to_detect() -> None:
     model, batch = narrow(detection=False).eval(), make_batch([[True]])
     assert model(batch).keys() == {"mask"}

@@ -157,6 +157,22 @@ def test_detections_keep_to_their_image_and_their_number() -> None:
     assert found.masks.shape == (14, 14, 14) and ((found.masks >= 0) & (found.masks <= 1)).all()
 
 
+def test_objects_below_the_least_score_cost_no_mask() -> None:
+    model = narrow(score_threshold=0.0).eval()
+    batch = make_batch(model, [[True], [True]])
+    every = model.detect(batch.images, batch.image_sizes, max_detections=7)
+    least = float(every.scores.sort().values[4])
+    masked: list[int] = []
+    model.mask_head.register_forward_hook(lambda _, crops, __: masked.append(len(crops[0])))
+    found = model.detect(batch.images, batch.image_sizes, 7, least)
+    kept = every.scores >= least
+    assert masked == [len(found.scores)] == [int(kept.sum())] and masked[0] < 14
+    for name in ("image_index", "boxes", "class_index", "scores"):
+        assert torch.equal(getattr(found, name), getattr(every, name)[kept])
+    torch.testing.assert_close(found.masks, every.masks[kept], rtol=1e-4, atol=1e-5)
+    assert len(model.detect(batch.images, batch.image_sizes, 7, 1.0).masks) == 0
+
+
 def test_a_step_in_half_precision_stays_finite() -> None:
     model = narrow().train()
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -106,6 +106,11 @@ class Peaks:
     cells: Tensor  # (D, 2) int64, y x
     scores: Tensor  # (D,) float32
 
+    def of_at_least(self, min_score: float) -> Peaks:
+        """Those with this score or a higher one."""
+        kept = self.scores >= min_score
+        return Peaks(self.image_index[kept], self.class_index[kept], self.cells[kept], self.scores[kept])
+
 
 def _float32(features: Tensor) -> torch.autocast:
     return torch.autocast(features.device.type, enabled=False)

@@ -31,7 +31,7 @@ from deepmac_distill.models.mask_targets import masked_instances
 from deepmac_distill.structures import Batch, Detections, Instances, LossUnit
 
 LOSS_WEIGHTS = {"center": 1.0, "size": 0.1, "offset": 1.0, "mask": 5.0}
-_CROPS_AT_ONCE = 64  # in inference: bounds memory, and keeps a CPU's caches warm
+_CROPS_AT_ONCE = 32  # in inference: bounds memory, and keeps a CPU's caches warm
 
 
 class StackHeads(nn.Module):
@@ -161,13 +161,16 @@ class DeepMac(nn.Module):
         return SegmentedMasks.of(self._mask_probs(features, instances.boxes, instances.image_index))
 
     @torch.no_grad()
-    def detect(self, images: Tensor, image_sizes: Tensor, max_detections: int = 100) -> Detections:
-        """Boxes of all classes with their masks, by the last stack; no score threshold and no NMS.
+    def detect(
+        self, images: Tensor, image_sizes: Tensor, max_detections: int = 100, min_score: float = 0.0
+    ) -> Detections:
+        """Boxes of all classes with their masks, by the last stack; no NMS.
 
         Args:
             images: (B, 3, H, W) uint8.
             image_sizes: (B, 2) int64 height and width of each image on the canvas.
             max_detections: per image.
+            min_score: objects below it are left out before there are masks, which are most of the work.
 
         Raises:
             ValueError: the model was built without detection.
@@ -177,7 +180,7 @@ class DeepMac(nn.Module):
             raise ValueError("DeepMac.detect: this model has no detection heads")
         features = self.backbone(images)[-1]
         inside = cells_inside(image_sizes, *features.shape[-2:])
-        peaks = center.peaks(features, inside, max_detections)
+        peaks = center.peaks(features, inside, max_detections).of_at_least(min_score)
         sizes, offsets = center.boxes_at(features, peaks.image_index, peaks.cells)
         boxes = boxes_of(peaks.cells, sizes, offsets, image_sizes[peaks.image_index])
         masks = self._mask_probs(features, boxes, peaks.image_index)

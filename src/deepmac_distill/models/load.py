@@ -200,9 +200,11 @@ class Renumbered:
         index = self._to_model.to(instances.class_index.device)[instances.class_index]
         return self._model.segment(images, replace(instances, class_index=index))
 
-    def detect(self, images: Tensor, image_sizes: Tensor, max_detections: int) -> Detections:
+    def detect(
+        self, images: Tensor, image_sizes: Tensor, max_detections: int, min_score: float
+    ) -> Detections:
         """As the model's own; the data must have all of its classes."""
-        found = self._model.detect(images, image_sizes, max_detections)
+        found = self._model.detect(images, image_sizes, max_detections, min_score)
         index = self._from_model.to(found.class_index.device)[found.class_index]
         return replace(found, class_index=index)
 

@@ -190,13 +190,16 @@ class MaskRcnn(nn.Module):
         return SegmentedMasks.of(logits.float().sigmoid())
 
     @torch.no_grad()
-    def detect(self, images: Tensor, image_sizes: Tensor, max_detections: int = 100) -> Detections:
+    def detect(
+        self, images: Tensor, image_sizes: Tensor, max_detections: int = 100, min_score: float = 0.0
+    ) -> Detections:
         """Boxes of all classes with their masks.
 
         Args:
             images: (B, 3, H, W) uint8.
             image_sizes: (B, 2) int64 height and width of each image on the canvas.
             max_detections: per image.
+            min_score: objects below it are left out, beside those below the model's own `score_threshold`.
         """
         features = self.backbone(images)
         proposals, _ = self.rpn(_image_list(images, image_sizes), features)
@@ -207,8 +210,11 @@ class MaskRcnn(nn.Module):
             [tuple(size) for size in image_sizes.tolist()],
         )
         found = Instances.of_boxes(boxes, [index - 1 for index in classes], self.mask_size)
+        score = torch.cat(scores)
+        kept = score >= min_score
+        found = found.select(kept)
         masks = self._mask_branch(features, found, images).float().sigmoid()
-        return Detections(found.image_index, found.boxes, found.class_index, torch.cat(scores), masks)
+        return Detections(found.image_index, found.boxes, found.class_index, score[kept], masks)
 
     def _class_weights(self) -> Tensor:
         """(K, 5 * box_channels): what the box branch scores each class by, then what moves its boxes."""
