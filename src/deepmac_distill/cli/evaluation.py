@@ -12,7 +12,7 @@ from deepmac_distill.chain import TRAININGS, Trained
 from deepmac_distill.cli.app import app
 from deepmac_distill.cli.jobs import job_of, named_paths
 from deepmac_distill.cli.options import Code, Config, Data, Looking, Redo, Run, TrainData, ValData, command
-from deepmac_distill.cli.results import print_comparison, print_evaluation
+from deepmac_distill.cli.results import print_box_noise, print_comparison, print_evaluation
 from deepmac_distill.errors import ConfigError
 from deepmac_distill.weights import starter
 
@@ -44,16 +44,35 @@ def evaluate(
             "by, without the validation set.",
         ),
     ] = False,
+    box_noise: Annotated[
+        str,
+        typer.Option(
+            metavar="PERCENTS",
+            help="Evaluate in loose boxes instead, such as 0,5,10,20: each side moves by up to that share "
+            "of the box's width or height.",
+        ),
+    ] = "",
 ) -> None:
     """Measure mask IoU in given boxes and COCO AP of detections, for all, seen and unseen classes."""
-    evaluated = _role_or_weights(role, model)
+    evaluated, percents = _role_or_weights(role, model), _percents(box_noise)
+    if percents and (per_class or reference):
+        raise ConfigError(
+            "--box-noise: its table has no classes and no AP; expected no --per-class, --reference"
+        )
     by_reference = {"evaluation.reference": True} if reference else {}
     job = job_of(config.config, at, data, train, val, redo, code, looking, values=by_reference)
     from deepmac_distill.stages.evaluate import evaluate as evaluate_model
     from deepmac_distill.stages.evaluate import read_evaluation
 
-    folder = evaluate_model(job, evaluated, hidden=hidden, apart=True)
-    print_evaluation(read_evaluation(folder), per_class)
+    if percents:
+        from deepmac_distill.stages.box_noise import box_noise as evaluate_in_noise
+        from deepmac_distill.stages.box_noise import read_box_noise
+
+        folder = evaluate_in_noise(job, evaluated, percents, hidden=hidden)
+        print_box_noise(read_box_noise(folder))
+    else:
+        folder = evaluate_model(job, evaluated, hidden=hidden, apart=True)
+        print_evaluation(read_evaluation(folder), per_class)
     print(f"figures: {folder}")
 
 
@@ -106,6 +125,14 @@ def sheet(
     folders = named_paths(evaluations, "HEADING=FOLDER")
     print(draw_evaluations(folders, out, images, of_each))
     print(out)
+
+
+def _percents(text: str) -> tuple[float, ...]:
+    """Numbers between commas; what numbers may be there, the stage knows."""
+    try:
+        return tuple(float(word) for word in text.split(",")) if text else ()
+    except ValueError:
+        raise ConfigError(f"--box-noise: got {text!r}, expected percents such as 0,5,10,20") from None
 
 
 def _role_or_weights(role: str | None, model: Path | None) -> Trained | Path:

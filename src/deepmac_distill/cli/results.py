@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 if TYPE_CHECKING:  # importing results costs start-up time that --help should not pay
+    from deepmac_distill.evaluation.box_noise import BoxNoise
     from deepmac_distill.evaluation.results import Comparison, Evaluation, Report
     from deepmac_distill.evaluation.retention_results import Retention
     from deepmac_distill.evaluation.seed_results import SeedsReport
@@ -53,6 +54,13 @@ def print_evaluation(evaluation: Evaluation, per_class: bool = False, seeds: Seq
         print_table(tables.detected_table(evaluation.detected))
     if per_class:
         print_table(tables.per_class_table(evaluation.per_class))
+
+
+def print_box_noise(found: BoxNoise) -> None:
+    """What one model does in loose boxes."""
+    from deepmac_distill.report.box_noise_table import box_noise_table
+
+    print_table(box_noise_table(found))
 
 
 def print_retention(retention: Retention) -> None:

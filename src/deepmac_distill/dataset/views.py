@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -47,6 +47,13 @@ class Annotations:
     def _boxes(self) -> NDArray[np.float64]:
         height, width = self._image_sizes.T
         return _frozen(clip_boxes(xywh_to_xyxy(boxes_xywh(self.annotations)), height, width))
+
+    def with_boxes(self, boxes_xywh: NDArray[np.float64]) -> Self:
+        """The same in other boxes, (N, 4) in image pixels; all else stays, the fingerprint too."""
+        flat = pa.array(np.ascontiguousarray(boxes_xywh, dtype=np.float64).ravel())
+        column = pa.FixedSizeListArray.from_arrays(flat, 4)
+        position = self.annotations.schema.get_field_index("bbox")
+        return replace(self, annotations=self.annotations.set_column(position, "bbox", column))
 
     def class_index(self) -> NDArray[np.int64]:
         """Contiguous class indices: (N,) int64."""

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from deepmac_distill.chain import Role, Trained
 from deepmac_distill.config import MaskRcnnConfig
 from deepmac_distill.contract import BoxSegmenter, Detector, ModelSpec
-from deepmac_distill.data.framed import framed_batches, images_at_once
+from deepmac_distill.data.framed import images_at_once
 from deepmac_distill.data.image_check import images_sha256
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.dataset.views import Truth
@@ -27,13 +27,14 @@ from deepmac_distill.evaluation.mask_iou import given_box_ious
 from deepmac_distill.evaluation.results import AveragePrecision, Evaluation, Report, read_result, to_json
 from deepmac_distill.evaluation.summary import summarize
 from deepmac_distill.files import sha256_of_file, write_json
-from deepmac_distill.inference import boxes_for, detect_objects, framed_boxes, segment_boxes
-from deepmac_distill.labels.cut import EVEN_CUT, note_of
-from deepmac_distill.labels.describe import coco_results, given_box_masks
+from deepmac_distill.inference import boxes_for, detect_objects
+from deepmac_distill.labels.cut import EVEN_CUT
+from deepmac_distill.labels.describe import coco_results
 from deepmac_distill.look import folder_name
 from deepmac_distill.models.load import Source, detector_for, segmenter_for
 from deepmac_distill.report.contact_sheet import contact_sheet
 from deepmac_distill.stages.compare import EvaluationRecord, compare_on, evaluated_masks
+from deepmac_distill.stages.evaluated_masks import masks_in_given_boxes, note_cut, shown_elsewhere
 from deepmac_distill.stages.evaluated_set import EvaluatedSet, hidden_set, require_split, validation_set
 from deepmac_distill.stages.job import Job, training_split, validation_split
 from deepmac_distill.stages.sheet import draw_sheet
@@ -188,13 +189,10 @@ def _evaluate(job: Job, on: EvaluatedSet, source: Source, folder: Path, *, upper
     """
     settings, truth = job.pipeline.evaluation, on.truth
     model = segmenter_for(source, job.device, truth.classes.names)
-    elsewhere = _shown_elsewhere(job, truth, source, upper_bound)
+    elsewhere = shown_elsewhere(job, truth, source, upper_bound)
 
-    segmented = segment_boxes(model, _framed(job, source, model.spec, on), job.device, job.autocast)
-    cut, probabilities = job.pipeline.labels.cut, model.spec.probabilities
-    if note := note_of(cut, model.spec):
-        job.progress.note(note)
-    masks = given_box_masks(truth, segmented, cut, probabilities=probabilities)
+    note_cut(job, model.spec)
+    masks = masks_in_given_boxes(job, on, source, model)
     ious = given_box_ious(truth, masks)
     pq.write_table(masks, folder / "masks.parquet")
     pq.write_table(ious, folder / "ious.parquet")
@@ -203,7 +201,9 @@ def _evaluate(job: Job, on: EvaluatedSet, source: Source, folder: Path, *, upper
     if detector is not None:
         whole = _whole(job, model.spec, on)
         detected = detect_objects(detector, whole, job.device, job.autocast, settings.max_detections)
-        segm, bbox = _average_precision(job, truth, coco_results(truth, detected, cut), elsewhere, folder)
+        segm, bbox = _average_precision(
+            job, truth, coco_results(truth, detected, job.pipeline.labels.cut), elsewhere, folder
+        )
     record = EvaluationRecord(
         annotations=str(truth.path.resolve()),
         annotations_sha256=truth.fingerprint,
@@ -227,16 +227,6 @@ def _evaluate(job: Job, on: EvaluatedSet, source: Source, folder: Path, *, upper
     write_json(folder / "summary.json", to_json(summary))
 
 
-def _framed(job: Job, source: Source, spec: ModelSpec, on: EvaluatedSet) -> Iterator[list[Batch]]:
-    """Some images at a time, as the model looks at their boxes."""
-    dataset = framed_boxes(source.look, spec, on.truth, on.images, on.wanted)
-    size, workers = job.pipeline.evaluation.batch_size, job.pipeline.data.workers
-    with job.progress.bar("masks in given boxes", len(dataset), unit="image") as bar:
-        for some in framed_batches(dataset, size, workers=workers):
-            yield some.batches
-            bar.advance(some.images)
-
-
 def _whole(job: Job, spec: ModelSpec, on: EvaluatedSet) -> Iterator[Batch]:
     dataset = boxes_for(spec, on.truth, on.images, on.wanted)
     size, workers = images_at_once(spec, job.pipeline.evaluation.batch_size), job.pipeline.data.workers
@@ -257,18 +247,6 @@ def _average_precision(
         for kind in KINDS
     )
     return segm, bbox
-
-
-def _shown_elsewhere(job: Job, truth: Truth, source: Source, upper_bound: bool) -> frozenset[str]:
-    """Unseen classes of which the model saw masks, or may have; a note names them."""
-    if upper_bound:
-        return frozenset()
-    unseen, seen = frozenset(truth.classes.unseen_names), source.seen_mask_classes
-    names = unseen if seen is None else unseen & frozenset(seen)
-    if names:
-        why = "nobody knows whose masks it saw" if seen is None else "it saw their masks"
-        job.progress.note(f"{source.name}: {len(names)} unseen classes count as shown elsewhere: {why}")
-    return names
 
 
 def _detector(job: Job, source: Source, model: BoxSegmenter, truth: Truth) -> Detector | None:

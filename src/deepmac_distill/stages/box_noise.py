@@ -1,0 +1,108 @@
+"""Stage `box-noise`: masks in given boxes that are loose, one strength of noise after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from deepmac_distill.chain import Trained
+from deepmac_distill.errors import ConfigError
+from deepmac_distill.evaluation.box_noise import MOST, BoxNoise, NoiseLevel, with_box_noise
+from deepmac_distill.evaluation.mask_iou import given_box_ious
+from deepmac_distill.evaluation.results import read_result, to_json
+from deepmac_distill.evaluation.summary import summarize_given_boxes
+from deepmac_distill.files import write_json
+from deepmac_distill.labels.cut import DEFAULT_CUT
+from deepmac_distill.look import folder_name
+from deepmac_distill.models.load import Source, segmenter_for
+from deepmac_distill.stages.evaluated_masks import masks_in_given_boxes, note_cut, shown_elsewhere
+from deepmac_distill.stages.evaluated_set import EvaluatedSet, hidden_set, validation_set
+from deepmac_distill.stages.job import Job
+from deepmac_distill.stages.sources import source_of
+
+
+def box_noise(job: Job, model: Trained | Path, percents: Sequence[float], *, hidden: bool = False) -> Path:
+    """Evaluate a model in noisy boxes (see `with_box_noise`); returns the results' folder.
+
+    ``summary.json`` holds every figure (`BoxNoise`), ``ious.parquet`` each instance's at each strength. The
+    IoU is that with the whole truth: pixels outside a noisy box count against it.
+
+    Args:
+        percents: strengths of noise.
+        hidden: as in `evaluate`.
+
+    Raises:
+        ConfigError: a strength is out of range or twice in the list, or there is none.
+    """
+    require_percents(percents)
+    source = source_of(job, model)
+    on = hidden_set(job) if hidden else validation_set(job)
+    stage = on.stage(f"box-noise-{model if isinstance(model, str) else source.identity[:8]}")
+    stage = f"{stage}-{folder_name(job.look)}" if job.look else stage
+
+    def work(folder: Path) -> None:
+        on.log_reading(job, stage)
+        _evaluate(job, on, source, percents, folder, upper_bound=model == "student-human")
+
+    inputs: dict[str, Any] = {
+        **source.inputs("weights"),
+        **on.inputs(),
+        "box noise": list(percents),
+        "evaluation.bootstrap": job.pipeline.evaluation.bootstrap,
+        "seed": job.pipeline.seed,
+    }
+    if (cut := job.pipeline.labels.cut) != DEFAULT_CUT:
+        inputs["labels.cut"] = cut
+    return job.do(stage, inputs, work)
+
+
+def require_percents(percents: Sequence[float]) -> None:
+    """Refuse strengths of noise that cannot be.
+
+    Raises:
+        ConfigError: one is out of range or twice in the list, or there is none.
+    """
+    expected = f"percents from 0 to below {MOST}, each once, such as 0,5,10,20"
+    if not percents or len(set(percents)) < len(percents) or not all(0 <= p < MOST for p in percents):
+        got = ",".join(f"{percent:g}" for percent in percents) or "nothing"
+        raise ConfigError(f"box noise: got {got}, expected {expected}")
+
+
+def read_box_noise(folder: Path) -> BoxNoise:
+    """The figures that `box_noise` wrote.
+
+    Raises:
+        RunError: they are missing, broken or something else.
+    """
+    return read_result(folder / "summary.json", BoxNoise)
+
+
+def _evaluate(
+    job: Job,
+    on: EvaluatedSet,
+    source: Source,
+    percents: Sequence[float],
+    folder: Path,
+    *,
+    upper_bound: bool,
+) -> None:
+    classes, resamples, seed = on.truth.classes, job.pipeline.evaluation.bootstrap, job.pipeline.seed
+    model = segmenter_for(source, job.device, classes.names)
+    elsewhere = shown_elsewhere(job, on.truth, source, upper_bound)
+    note_cut(job, model.spec)
+    levels, tables = [], []
+    for percent in percents:
+        loose = replace(on, truth=with_box_noise(on.truth, percent, seed))
+        masks = masks_in_given_boxes(job, loose, source, model, f"boxes with {percent:g} % noise")
+        ious = given_box_ious(loose.truth, masks)
+        found = summarize_given_boxes(ious, classes, resamples, seed, shown_elsewhere=elsewhere)
+        levels.append(NoiseLevel(percent, found))
+        tables.append(ious.append_column("box_noise", pa.array(np.full(len(ious), float(percent)))))
+    pq.write_table(pa.concat_tables(tables), folder / "ious.parquet")
+    write_json(folder / "summary.json", to_json(BoxNoise(tuple(levels), seed)))
