@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,25 @@ def test_intervals_are_those_of_one_naive_bootstrap_of_all_three_together() -> N
         assert difference.low < difference.value < difference.high
 
 
+def test_boundaries_and_sizes_are_those_of_their_instances() -> None:
+    ious = arms(random_rows(3))
+    small = retention_in_given_boxes(ious, CLASSES, 30).unseen
+    assert small.by_size.small == small.class_mean_iou  # all are
+    assert small.by_size.large.pseudo is None
+    assert "nothing to evaluate" in undefined(small.by_size.large.retention)
+    assert means_of(small.boundary) == pytest.approx([0.4] * 3)
+    edges = {  # what is the boundary's in one is the mask's in the other
+        arm: one.rename_columns([SWAPPED.get(name, name) for name in one.column_names]).select(
+            one.column_names
+        )
+        for arm, one in ious.items()
+    }
+    assert retention_in_given_boxes(edges, CLASSES, 30).unseen.boundary == small.class_mean_iou
+
+
+SWAPPED = {"iou": "boundary_iou", "boundary_iou": "iou"}
+
+
 def seeded(seeds: int) -> tuple[dict[Arm, dict[int, pa.Table]], dict[int, Retention]]:
     """The same instances by students of several seeds, and the retention of each seed."""
     rng, rows = np.random.default_rng(8), random_rows(1)
@@ -187,6 +207,16 @@ def test_over_seeds_figures_are_means_and_retention_has_an_interval() -> None:
             difference = getattr(figures, name)
             assert difference.high - difference.value == pytest.approx(difference.value - difference.low)
             assert difference.high - difference.value >= seeds_alone
+        assert row.by_size.small == figures and row.boundary.pseudo == pytest.approx(0.4)
+
+
+def test_seeds_of_an_earlier_version_leave_out_what_it_did_not_measure() -> None:
+    ious, each = seeded(2)
+    old = replace(
+        each[0], given_boxes=each[0].given_boxes.map(lambda row: replace(row, boundary=None, by_size=None))
+    )
+    found = retention_over_seeds(ious, {**each, 0: old}, CLASSES, 10).given_boxes.all
+    assert found.boundary is found.by_size is None and found.class_mean_iou.retention.low is not None
 
 
 def test_over_one_seed_nothing_is_widened() -> None:

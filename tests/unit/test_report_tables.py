@@ -22,6 +22,7 @@ from deepmac_distill.evaluation.retention_results import Retention, RetentionDet
 from deepmac_distill.evaluation.splits import BySplit
 from deepmac_distill.evaluation.summary import compare_given_boxes, summarize
 from deepmac_distill.report import tables
+from deepmac_distill.report.retention_sizes import retention_sizes_table
 from deepmac_distill.report.table import Table
 
 CLASSES = Classes(("cat", "dog"), (1, 2), (True, False))
@@ -172,3 +173,11 @@ def test_retention_has_a_row_a_split_and_a_dash_where_a_ratio_is_undefined() -> 
     assert rows[2][9] == "50.0"
     assert rows[3][10] == "50.0"
     assert len(tables.retention_table(replace(found, detected=RetentionDetected())).rows) == 3
+    more = retention_sizes_table(found).texts()
+    assert [row[0] for row in more] == [
+        *["boundary IoU"] * 3,
+        *(f"IoU, {size}" for _ in range(3) for size in ("small", "medium", "large")),
+    ]
+    assert more[2][:3] == ["boundary IoU", "unseen", "40.0"] and more[6][:3] == ["IoU, small", "seen", "90.0"]
+    before = given_boxes.map(lambda row: replace(row, boundary=None, by_size=None))
+    assert retention_sizes_table(replace(found, given_boxes=before)).rows == ()

@@ -33,8 +33,9 @@ from deepmac_distill.evaluation.seed_noise import (
     why_undefined,
     widened,
 )
+from deepmac_distill.evaluation.sizes import BySize, of_size
 from deepmac_distill.evaluation.splits import BySplit, Split, split_classes
-from deepmac_distill.evaluation.summary import paired_ious
+from deepmac_distill.evaluation.summary import MEASURES, paired_ious
 
 ARMS: tuple[Arm, ...] = get_args(Arm)
 GAIN, WHOLE = "human_all - human_seen", "human_all"  # denominators of the two ratios
@@ -54,15 +55,22 @@ def retention_in_given_boxes(
     Raises:
         DataError: the three were not evaluated on the same instances.
     """
-    paired, splits = paired_ious({arm: ious[arm] for arm in ARMS}), split_classes(classes)
-    columns = [f"{arm} iou" for arm in ARMS]
-    means = Means.of(paired, columns, classes, resamples, seed, splits)
+    paired, splits = paired_ious({arm: ious[arm] for arm in ARMS}, MEASURES), split_classes(classes)
+
+    def means_of(table: pa.Table) -> Means:
+        columns = [f"{arm} {measure}" for measure in MEASURES for arm in ARMS]
+        return Means.of(table, columns, classes, resamples, seed, splits)
+
+    whole, sizes = means_of(paired), BySize.of(lambda size: means_of(of_size(paired, size)))
+    mask, boundary = slice(0, len(ARMS)), slice(len(ARMS), None)
     return splits.map_named(
         lambda split, _: RetentionIoU(
-            instances=means.instances[split],
-            classes=means.classes[split],
-            class_mean_iou=_figures(means.class_means[split]),
-            instance_mean_iou=_figures(means.instance_means[split]),
+            instances=whole.instances[split],
+            classes=whole.classes[split],
+            class_mean_iou=_figures(whole.class_means[split][:, mask]),
+            instance_mean_iou=_figures(whole.instance_means[split][:, mask]),
+            boundary=_figures(whole.class_means[split][:, boundary]),
+            by_size=sizes.map(lambda means: _figures(means.class_means[split][:, mask])),
         )
     )
 
@@ -123,12 +131,24 @@ def retention_over_seeds(
     in_boxes = retention_in_given_boxes(tables, classes, resamples, seed)
 
     def of_split(split: Split, whole: RetentionIoU) -> RetentionIoU:
-        classes = {seed: one.given_boxes[split].class_mean_iou for seed, one in each.items()}
-        instances = {seed: one.given_boxes[split].instance_mean_iou for seed, one in each.items()}
+        found = {seed: one.given_boxes[split] for seed, one in each.items()}
+        sizes = [one.by_size for one in (whole, *found.values()) if one.by_size is not None]
         return replace(
             whole,
-            class_mean_iou=_over_seeds(whole.class_mean_iou, classes),
-            instance_mean_iou=_over_seeds(whole.instance_mean_iou, instances),
+            class_mean_iou=_over_seeds(
+                whole.class_mean_iou, {seed: one.class_mean_iou for seed, one in found.items()}
+            ),
+            instance_mean_iou=_over_seeds(
+                whole.instance_mean_iou, {seed: one.instance_mean_iou for seed, one in found.items()}
+            ),
+            boundary=_if_all(whole.boundary, {seed: one.boundary for seed, one in found.items()}),
+            by_size=BySize.of(
+                lambda size: _over_seeds(
+                    sizes[0][size], {seed: of[size] for seed, of in zip(found, sizes[1:], strict=True)}
+                )
+            )
+            if len(sizes) == 1 + len(found)
+            else None,
         )
 
     def of_ap(split: Split, whole: RetentionFigures | None) -> RetentionFigures | None:
@@ -143,6 +163,14 @@ def retention_over_seeds(
         given_boxes=in_boxes.map_named(of_split),
         detected=RetentionDetected(segm.map_named(of_ap) if segm else None),
     )
+
+
+def _if_all(
+    whole: RetentionFigures | None, each: Mapping[int, RetentionFigures | None]
+) -> RetentionFigures | None:
+    """`_over_seeds`, where an earlier version did not leave one of them out."""
+    known = {seed: one for seed, one in each.items() if one is not None}
+    return _over_seeds(whole, known) if whole is not None and len(known) == len(each) else None
 
 
 def _over_seeds(whole: RetentionFigures, each: Mapping[int, RetentionFigures]) -> RetentionFigures:

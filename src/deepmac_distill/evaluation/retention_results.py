@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from deepmac_distill.chain import Arm
 from deepmac_distill.evaluation.results import Interval, Ratio
+from deepmac_distill.evaluation.sizes import BySize
 from deepmac_distill.evaluation.splits import BySplit
 
 
@@ -32,6 +33,8 @@ class RetentionIoU:
     classes: int
     class_mean_iou: RetentionFigures
     instance_mean_iou: RetentionFigures
+    boundary: RetentionFigures | None = None  # class means, as the next; None: of an earlier version
+    by_size: BySize[RetentionFigures] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,9 @@ class BySize(Generic[T]):
         """`function` of each name."""
         return BySize(function("small"), function("medium"), function("large"))
 
+    def __getitem__(self, size: Size) -> T:
+        return dict(self.items())[size]
+
     def map(self, function: Callable[[T], U]) -> BySize[U]:
         """`function` of each value."""
         return BySize(function(self.small), function(self.medium), function(self.large))
