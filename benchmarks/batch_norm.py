@@ -38,6 +38,8 @@ from deepmac_distill.models.blocks import BatchNorm
 from deepmac_distill.models.build import build_model
 from deepmac_distill.models.deepmac import DeepMac
 from deepmac_distill.models.mask_heads import build_mask_head
+from deepmac_distill.report.markdown import markdown_table
+from deepmac_distill.report.table import Column, Table, columns, names
 from deepmac_distill.training.loop import make_optimizer
 from deepmac_distill.training.schedule import make_schedule
 
@@ -164,6 +166,51 @@ def measure(out: Path) -> None:
             if str(seed) not in of_least:
                 of_least[str(seed)] = train(folder, least, seed)
                 write_json(out, rows)
+
+
+def page(recorded: Any) -> str:
+    """Markdown: both measurements, the largest norm and the mean IoU of the seeds."""
+    least = [str(values) for values in LEAST]
+    norms = Table(
+        "",
+        (*names("mask head"), Column("masks in the pass", "count"), *columns("figure", least)),
+        tuple(
+            (head, int(masks), *(f"{max(found[each]):.2g}" for each in least))
+            for head, rows in recorded["initialization"].items()
+            for masks, found in rows.items()
+        ),
+    )
+    trained = Table(
+        "",
+        (
+            *columns("figure", ("running statistics below", "largest norm", "median norm")),
+            *columns("percent", ("IoU, seen class", "IoU, others")),
+        ),
+        tuple(
+            (
+                each,
+                f"{max(seed['largest_norm'] for seed in seeds.values()):.2g}",
+                f"{statistics.mean(seed['median_norm'] for seed in seeds.values()):.1f}",
+                *(
+                    statistics.mean(seed[f"{split}_iou"] for seed in seeds.values())
+                    for split in ("seen", "unseen")
+                ),
+            )
+            for each, seeds in recorded["training"].items()
+            if len(seeds) == len(SEEDS)
+        ),
+    )
+    return "\n\n".join(
+        (
+            "Gradient norm at initialization, the largest of three seeds, where batch norm uses its running "
+            "statistics below so many values per channel:",
+            markdown_table(norms),
+            f"{STEPS} steps of a narrow hourglass-52 on scenes of one seen class, 1.7 masks a pass, mean of "
+            "three seeds:",
+            markdown_table(trained),
+            "`python benchmarks/batch_norm.py measure benchmarks/results/batch_norm.json`",
+        )
+    )
 
 
 def main() -> int:

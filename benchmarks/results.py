@@ -4,9 +4,9 @@ python benchmarks/results.py record runs/demo benchmarks/results/demo.json "make
 python benchmarks/results.py tables            # rewrites the pages between their results markers
 python benchmarks/results.py tables --check    # fails if that would change it
 
-codec.json, mask_heads.json and starter.json are written by their benchmarks; appendix_b_small.json and
-latency.json are copies of what `make appendix-b SMALL=1` leaves in runs/appendix_b_small (appendix_b.json,
-latency.json).
+batch_norm.json, codec.json, mask_heads.json and starter.json are written by their benchmarks;
+appendix_b_small.json and latency.json are copies of what `make appendix-b SMALL=1` leaves in
+runs/appendix_b_small (appendix_b.json, latency.json).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import batch_norm
 import starter
 from deepmac_distill.evaluation.results import Evaluation, from_json, to_json
 from deepmac_distill.evaluation.retention import ARMS
@@ -186,6 +187,7 @@ TABLES = {
     "starter": (starter.page, "starter"),
     "latency": (latency_page, "latency"),
     "codec": (codec_table, "codec"),
+    "batch_norm": (batch_norm.page, "batch_norm"),
 }
 
 

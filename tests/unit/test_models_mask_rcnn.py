@@ -184,6 +184,20 @@ def test_a_step_in_half_precision_stays_finite() -> None:
         assert model.eval().detect(batch.images, batch.image_sizes).masks.isfinite().all()
 
 
+def test_boxes_move_by_less_than_a_hundredth_of_a_side_in_half_precision() -> None:
+    """They are decoded in float32 from rounded regressions, here as large as those of a trained model."""
+    model = narrow().eval()
+    torch.nn.init.normal_(model.roi.box_predictor.bbox_pred.bias, std=2.0)
+    batch = make_batch(model, [[True] * 4])
+    features, rois = model.backbone(batch.images), [batch.instances.boxes]
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model._box_branch(features, rois, batch.images)[1]
+    exact = model._box_branch(features, rois, batch.images)[1]
+    found, wanted = (model.roi.box_coder.decode(part, rois) for part in (rounded, exact))
+    side = (wanted[..., 2:] - wanted[..., :2]).amax(-1, keepdim=True)
+    assert not torch.equal(rounded, exact) and ((found - wanted).abs() / side).max() < 0.01
+
+
 def test_a_mask_seen_from_its_own_box_is_itself_and_from_elsewhere_nothing() -> None:
     grid = torch.rand(1, 28, 28, generator=torch.Generator().manual_seed(0))
     box = torch.tensor([[10.0, 20.0, 38.0, 48.0]])
