@@ -1,6 +1,7 @@
 """Figures of finished runs, kept as JSON beside the hardware that made them, and the pages' tables of them.
 
 python benchmarks/results.py record runs/demo benchmarks/results/demo.json "make demo"   # a run's figures
+python benchmarks/results.py record runs/x benchmarks/results/x "make x"   # of several seeds: x/seed-N.json
 python benchmarks/results.py tables            # rewrites the pages between their results markers
 python benchmarks/results.py tables --check    # fails if that would change it
 
@@ -15,35 +16,42 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import batch_norm
 import starter
+from deepmac_distill.chain import SEED, seed_runs
 from deepmac_distill.evaluation.results import Evaluation, from_json, to_json
 from deepmac_distill.evaluation.retention import ARMS
 from deepmac_distill.evaluation.retention_results import Retention
 from deepmac_distill.evaluation.splits import Split
 from deepmac_distill.experiments import appendix_b_table, latency, mask_head_table, recipe_choices
-from deepmac_distill.experiments.run_record import RunRecord, record_of
+from deepmac_distill.experiments.run_record import RunRecord, record_of, record_over_seeds, small_record_of
 from deepmac_distill.files import write_json
 from deepmac_distill.report.markdown import markdown_table
 from deepmac_distill.report.table import Cell, Column, Table, columns, names, percent
+from deepmac_distill.report.tables import interval_note
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+SEEDS = 3  # of a table that is complete
 CHAIN_SPLITS: tuple[Split, ...] = ("seen", "unseen", "all")
 
 
 def record(run: Path, out: Path, command: str) -> None:
-    """Keep a run's figures, its environment and the seconds of each stage."""
-    write_json(out, to_json(record_of(run, command)))
+    """Keep a run's figures, its environment and the seconds of each stage; of several seeds a file each."""
+    for seed, one in seed_runs(run).items():
+        write_json(out / f"{SEED}{seed}.json", to_json(small_record_of(one, command)))
+    if not seed_runs(run):
+        write_json(out, to_json(record_of(run, command)))
 
 
-def chain_table(recorded: Any) -> str:
-    """Markdown: given-box IoU and detection AP of teacher and student for each split."""
-    result = from_json(recorded, RunRecord, "chain")
+def chain_table(*recorded: Any) -> str:
+    """Markdown: given-box IoU and detection AP of teacher and student for each split, over the seeds."""
+    records = [from_json(value, RunRecord, "chain") for value in recorded]
+    seeds, result = record_over_seeds(records)
     table = Table(
         "",
         (
@@ -63,11 +71,20 @@ def chain_table(recorded: Any) -> str:
     minutes = ", ".join(f"{stage} {value / 60:.1f}" for stage, value in result.seconds.items() if value >= 1)
     return (
         f"{markdown_table(table)}\n\n"
-        f"`{result.command}`, seed {result.seed}, {result.environment.hardware}, "
+        f"`{result.command}`, {_seeds(seeds)}, {result.environment.hardware}, "
         f"torch {result.environment.torch}; minutes: {minutes}. "
         "IoU is the mean over classes of the mean over instances, in percent; "
-        "brackets are 95 % intervals from resampled images."
+        f"brackets are {interval_note(seeds)}."
     )
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    """Which seeds a table is of, and which of `SEEDS` it lacks where it has begun to fill."""
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    missing = [str(seed) for seed in range(seeds[0], seeds[0] + SEEDS) if seed not in seeds]
+    lacking = f" (missing: {', '.join(missing)})" if missing else ""
+    return f"seeds {', '.join(map(str, seeds))}{lacking}"
 
 
 def _chain_cells(found: Evaluation, split: Split) -> tuple[Cell, ...]:
@@ -105,8 +122,13 @@ def codec_table(result: dict[str, Any]) -> str:
 
 
 def retention_table(*recorded: Any) -> str:
-    """Markdown: what the teacher's masks are worth to several students, on unseen classes."""
-    results = [from_json(value, RunRecord, "retention") for value in recorded]
+    """Markdown: what the teacher's masks are worth to several students, on unseen classes, over the seeds."""
+    runs: dict[str, list[RunRecord]] = {}
+    for value in recorded:
+        record = from_json(value, RunRecord, "retention")
+        runs.setdefault(record.run.split(f"/{SEED}")[0], []).append(record)
+    means = {run: record_over_seeds(records)[1] for run, records in runs.items()}
+    found = {run: (mean, mean.retention) for run, mean in means.items() if mean.retention}
     headings = ("human masks of seen classes", "and the teacher's", "all human masks")
     table = Table(
         "",
@@ -116,19 +138,18 @@ def retention_table(*recorded: Any) -> str:
             *columns("points", ("pseudo − human_seen", "human_all − pseudo")),
             Column("retention, %", "share"),
         ),
-        tuple(
-            (result.student_model, *_retention_cells(result.retention))
-            for result in results
-            if result.retention
-        ),
+        tuple((mean.student_model, *_retention_cells(retention)) for mean, retention in found.values()),
     )
-    lines = [markdown_table(table)]
-    lines += [
+    lines = [
+        markdown_table(table),
         "",
-        "Mask IoU in given boxes, mean over unseen classes, in percent; one seed each, so the intervals",
+        "Mask IoU in given boxes, mean over unseen classes, in percent. By:",
+        "",
     ]
-    lines += ["hold image sampling only and retention has none. By:", ""]
-    lines += [f"- `deepmac retention --out {result.run}`" for result in results]
+    for run, (_, retention) in found.items():
+        seeds = retention.seeds
+        several = f" --seeds {len(seeds)}" if len(seeds) > 1 else ""
+        lines.append(f"- `deepmac retention --out {run}{several}`, {_seeds(seeds)}; {interval_note(seeds)}")
     return "\n".join(lines)
 
 
@@ -214,8 +235,16 @@ def _with_tables(page: str) -> str:
 
 
 def _body(table: Callable[..., str], *files: str) -> str:
-    paths = [RESULTS / f"{file}.json" for file in files]
-    return table(*map(_read, paths)).strip() if all(path.exists() for path in paths) else _MISSING
+    paths = {file: [path for path in recorded_files(file) if path.exists()] for file in files}
+    there = [path for found in paths.values() for path in found]
+    missing = "".join(f"\n\n(not recorded yet: {file})" for file, found in paths.items() if not found)
+    return table(*map(_read, there)).strip() + missing if there else _MISSING
+
+
+def recorded_files(name: str, results: Path = RESULTS) -> list[Path]:
+    """The file of a run, or those of its seeds as far as they are there."""
+    seeds = sorted((results / name).glob(f"{SEED}*.json"), key=lambda path: int(path.stem.removeprefix(SEED)))
+    return seeds or [results / f"{name}.json"]
 
 
 def _read(path: Path) -> Any:

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import results
 from deepmac_distill.evaluation.results import read_result
 from deepmac_distill.evaluation.retention_results import Retention
 from deepmac_distill.evaluation.seed_results import SeedsReport
+from deepmac_distill.experiments.run_record import RunRecord, record_over_seeds
 
 SPLITS = ("all", "seen", "unseen")
 
@@ -69,7 +71,7 @@ def test_the_report_holds_means_with_intervals_of_images_and_seeds(seeded) -> No
     variance = np.mean([np.var(row, ddof=1) for row in levels])
     unseen = found.report.teacher.given_boxes.unseen.model
     assert unseen.high - unseen.value >= 4.3026 * np.sqrt(variance / 2)
-    assert "image sampling and training noise, 2 seeds" in ended.out and "standard deviation" in ended.out
+    assert "image sampling and training noise (2 seeds)" in ended.out and "standard deviation" in ended.out
 
 
 def test_a_second_call_does_only_what_is_missing(seeded, deepmac, scenes_toml, tmp_path) -> None:
@@ -81,6 +83,23 @@ def test_a_second_call_does_only_what_is_missing(seeded, deepmac, scenes_toml, t
     done = [line.split(":")[0] for line in ended.err.splitlines() if "done before, skipped" in line]
     assert [done.count(name) for name in ("teacher", "student", "evaluate-student")] == [2, 2, 1]
     assert read_result(out / "report" / "summary.json", SeedsReport) == before
+
+
+def test_each_seed_is_kept_as_a_small_file_and_a_table_takes_what_is_there(seeded, tmp_path) -> None:
+    results.record(seeded[0], tmp_path / "kept", "make runs")
+    files = results.recorded_files("kept", tmp_path)
+    assert [path.name for path in files] == ["seed-0.json", "seed-1.json"]
+    assert all(path.stat().st_size < 100_000 for path in files)
+    kept = [read(path) for path in files]
+    page, one = results.chain_table(*kept), results.chain_table(kept[0])
+    assert "seeds 0, 1 (missing: 2)" in page and "image sampling and training noise (2 seeds)" in page
+    assert ", seed 0, " in one and "image sampling only" in one
+    found = read_result(seeded[0] / "report" / "summary.json", SeedsReport).report
+    _, mean = record_over_seeds([read_result(path, RunRecord) for path in files])
+    for role in ("teacher", "student"):
+        ours, exact = (getattr(x, role).given_boxes.unseen.model_minus_ellipse for x in (mean, found))
+        assert ours.value == pytest.approx(exact.value)
+        assert (ours.high - ours.low) / (exact.high - exact.low) == pytest.approx(1.0, abs=0.05)
 
 
 def test_status_shows_each_seed(seeded, deepmac) -> None:
@@ -96,7 +115,7 @@ def test_retention_goes_over_the_seeds_that_are_there(seeded, deepmac, tmp_path)
     ended = deepmac("retention", "--out", out, "--seeds", "2")
     assert ended.code == 0, ended.err
     found = read_result(out / "retention" / "summary.json", Retention)
-    assert found.seeds == (0, 1) and "image sampling and training noise, 2 seeds" in ended.out
+    assert found.seeds == (0, 1) and "image sampling and training noise (2 seeds)" in ended.out
     each = [read(out / f"seed-{seed}" / "retention" / "summary.json") for seed in (0, 1)]
     assert [one["seeds"] for one in each] == [[0], [1]]
     for split in SPLITS:

@@ -16,6 +16,7 @@ from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
 from deepmac_distill.evaluation.average_precision import CocoTruth
 from deepmac_distill.evaluation.mask_iou import IOU_SCHEMA
+from deepmac_distill.evaluation.over_seeds import mean_table
 from deepmac_distill.evaluation.results import Interval, Ratio, from_json, to_json
 from deepmac_distill.evaluation.retention import (
     ARMS,
@@ -187,9 +188,24 @@ def seeded(seeds: int) -> tuple[dict[Arm, dict[int, pa.Table]], dict[int, Retent
     return {arm: {seed: ious[arm] for seed, ious in tables.items()} for arm in ARMS}, each
 
 
+def of_means(ious: dict[Arm, dict[int, pa.Table]]) -> BySplit[RetentionIoU]:
+    means = {arm: mean_table(list(by_seed.values())) for arm, by_seed in ious.items()}
+    return retention_in_given_boxes(means, CLASSES, 60)
+
+
+def test_without_the_instances_an_interval_over_seeds_is_a_little_wider() -> None:
+    ious, each = seeded(3)
+    exact, kept = (
+        found.given_boxes.unseen.class_mean_iou.pseudo_minus_human_seen
+        for found in (retention_over_seeds(each, of_means(ious)), retention_over_seeds(each))
+    )
+    assert kept.value == pytest.approx(exact.value)
+    assert 1.0 <= (kept.high - kept.low) / (exact.high - exact.low) < 1.2
+
+
 def test_over_seeds_figures_are_means_and_retention_has_an_interval() -> None:
     ious, each = seeded(3)
-    found = retention_over_seeds(ious, each, CLASSES, 60)
+    found = retention_over_seeds(each, of_means(ious))
     assert found.seeds == (0, 1, 2)
     for split, row in found.given_boxes.items():
         figures = row.class_mean_iou
@@ -221,8 +237,9 @@ def test_seeds_of_an_earlier_version_leave_out_what_it_did_not_measure() -> None
 
 def test_over_one_seed_nothing_is_widened() -> None:
     ious, each = seeded(1)
-    found = retention_over_seeds(ious, each, CLASSES, 60)
-    assert found == each[0] and found.given_boxes.unseen.class_mean_iou.retention.low is None
+    found = retention_over_seeds(each, of_means(ious))
+    assert retention_over_seeds(each) == found == each[0]
+    assert found.given_boxes.unseen.class_mean_iou.retention.low is None
 
 
 def test_students_are_matched_by_row_and_must_be_evaluated_on_the_same() -> None:
@@ -274,8 +291,7 @@ def test_average_precision_over_seeds_is_its_mean(truth: Annotations) -> None:
         by_arm = dict(zip(ARMS, (found_in(range(1, 2)), found_in(found), found_in(IMAGES)), strict=True))
         segm = retention_in_detections(masks, by_arm, resamples=50)
         each[seed] = Retention({}, (), given, RetentionDetected(segm), (seed,))
-    by_seed = {arm: dict.fromkeys(each, table) for arm, table in ious.items()}
-    figures = retention_over_seeds(by_seed, each, truth.classes, 5).detected.segm.unseen
+    figures = retention_over_seeds(each).detected.segm.unseen
     theirs = [one.detected.segm.unseen for one in each.values()]
     assert figures.pseudo == pytest.approx(np.mean([one.pseudo for one in theirs]))
     added = figures.pseudo_minus_human_seen

@@ -144,7 +144,7 @@ def test_boundaries_and_sizes_of_two_models_stand_side_by_side() -> None:
 
 def test_intervals_say_whether_they_hold_training_noise() -> None:
     assert "image sampling only" in tables.interval_note(()) == tables.interval_note((3,))
-    assert tables.interval_note((0, 1, 2)).endswith("image sampling and training noise, 3 seeds")
+    assert tables.interval_note((0, 1, 2)).endswith("image sampling and training noise (3 seeds)")
 
 
 def test_a_comparison_of_detections_names_both_models_and_their_difference() -> None:

@@ -18,7 +18,6 @@ from deepmac_distill.chain import Arm
 from deepmac_distill.dataset.classes import Classes
 from deepmac_distill.evaluation.average_precision import CocoTruth, Detection, compare_average_precision
 from deepmac_distill.evaluation.means import Floats, Means, interval, known
-from deepmac_distill.evaluation.over_seeds import mean_table
 from deepmac_distill.evaluation.results import Interval, PairedStats, Ratio
 from deepmac_distill.evaluation.retention_results import (
     Retention,
@@ -109,26 +108,18 @@ def retention_in_detections(
 
 
 def retention_over_seeds(
-    ious: Mapping[Arm, Mapping[int, pa.Table]],
-    each: Mapping[int, Retention],
-    classes: Classes,
-    resamples: int = 1000,
-    seed: int = 0,
+    each: Mapping[int, Retention], in_boxes: BySplit[RetentionIoU] | None = None
 ) -> Retention:
     """Retention of the means over seeds; intervals hold training noise, and retention has one (Fieller's).
 
     The noise is that of a difference of two arms of one seed, pooled over the three differences.
 
     Args:
-        ious: of each of `ARMS` and each seed, its table of `mask_iou.IOU_SCHEMA`.
         each: the retention of each seed.
-
-    Raises:
-        DataError: the students were not evaluated on the same instances.
+        in_boxes: `retention_in_given_boxes` of the means over seeds. Without it the image part of an interval
+            is that of one seed, a little too wide.
     """
     mean = mean_over_seeds(list(each.values()))
-    tables = {arm: mean_table(list(by_seed.values())) for arm, by_seed in ious.items()}
-    in_boxes = retention_in_given_boxes(tables, classes, resamples, seed)
 
     def of_split(split: Split, whole: RetentionIoU) -> RetentionIoU:
         found = {seed: one.given_boxes[split] for seed, one in each.items()}
@@ -160,7 +151,7 @@ def retention_over_seeds(
     return replace(
         mean,
         seeds=tuple(each),
-        given_boxes=in_boxes.map_named(of_split),
+        given_boxes=(in_boxes or mean.given_boxes).map_named(of_split),
         detected=RetentionDetected(segm.map_named(of_ap) if segm else None),
     )
 

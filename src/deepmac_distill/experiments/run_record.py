@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 from deepmac_distill.chain import CHAIN
 from deepmac_distill.config import DeepMacConfig, RoleConfig, load_pipeline
 from deepmac_distill.evaluation.results import Comparison, Evaluation, R, Report, read_result
+from deepmac_distill.evaluation.retention import retention_over_seeds
 from deepmac_distill.evaluation.retention_results import Retention
+from deepmac_distill.evaluation.seed_noise import mean_over_seeds, over_seeds
 from deepmac_distill.rundir import DONE
 
 
@@ -93,6 +97,53 @@ def record_of(run: Path, command: str) -> RunRecord:
         student_minus_teacher=report.student_minus_teacher if report else None,
         retention=_found(run / "retention" / "summary.json", Retention),
     )
+
+
+def small_record_of(run: Path, command: str) -> RunRecord:
+    """`record_of` without the rows of each class, less than 100 kB: what is kept of one of several seeds."""
+    whole = record_of(run, command)
+    teacher, student = (found and replace(found, per_class=()) for found in (whole.teacher, whole.student))
+    return replace(whole, run=f"runs/{run.parent.name}/{run.name}", teacher=teacher, student=student)
+
+
+def record_over_seeds(records: Sequence[RunRecord]) -> tuple[tuple[int, ...], RunRecord]:
+    """The seeds of some records of one recipe, and their mean as a record; a single one is as it was.
+
+    Intervals hold training noise, pooled over teacher and student. Their image part is that of one seed, a
+    little too wide, since the instances are not kept.
+    """
+    by_seed = {record.seed: record for record in records}
+    if len(by_seed) == 1:
+        return tuple(by_seed), records[0]
+    teacher, student = _means(_parts(by_seed, "teacher"), _parts(by_seed, "student"))
+    (difference,) = _means(_parts(by_seed, "student_minus_teacher"))
+    retentions = _parts(by_seed, "retention")
+    return tuple(by_seed), replace(
+        records[0],
+        seconds=_mean_seconds([record.seconds for record in records]),
+        teacher=teacher,
+        student=student,
+        student_minus_teacher=difference,
+        retention=retention_over_seeds(retentions) if retentions else None,
+    )
+
+
+def _means(*rows: Mapping[int, Any]) -> list[Any]:
+    """The mean over seeds of each row of one table; None for a row that is not there."""
+    there = [by_seed for by_seed in rows if by_seed]
+    found = iter(over_seeds([mean_over_seeds(list(by_seed.values())) for by_seed in there], there))
+    return [next(found) if by_seed else None for by_seed in rows]
+
+
+def _parts(records: Mapping[int, RunRecord], name: str) -> dict[int, Any]:
+    """A part of the records by seed, of those that have it."""
+    parts = {seed: getattr(record, name) for seed, record in records.items()}
+    return {seed: part for seed, part in parts.items() if part is not None}
+
+
+def _mean_seconds(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    stages = dict.fromkeys(stage for seconds in each for stage in seconds)
+    return {stage: fmean(one[stage] for one in each if stage in one) for stage in stages}
 
 
 def seconds_of(stage: Path) -> float:

@@ -212,8 +212,8 @@ def _spread(values: Sequence[float | None]) -> float | None:
 def interval_note(seeds: Sequence[int]) -> str:
     """One line: which noise the intervals of a table hold."""
     if len(seeds) < 2:
-        return "95 % intervals: image sampling only; several seeds (--seeds) show training noise"
-    return f"95 % intervals: image sampling and training noise, {len(seeds)} seeds"
+        return "95 % intervals of image sampling only"
+    return f"95 % intervals of image sampling and training noise ({len(seeds)} seeds)"
 
 
 def retention_table(retention: Retention) -> Table:

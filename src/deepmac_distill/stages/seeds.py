@@ -10,9 +10,9 @@ from pathlib import Path
 
 from deepmac_distill.chain import ARMS, seed_runs
 from deepmac_distill.errors import RunError
-from deepmac_distill.evaluation.over_seeds import comparison_over_seeds, evaluations_over_seeds
+from deepmac_distill.evaluation.over_seeds import comparison_over_seeds, evaluations_over_seeds, mean_table
 from deepmac_distill.evaluation.results import Comparison, Report, read_result, to_json
-from deepmac_distill.evaluation.retention import retention_over_seeds
+from deepmac_distill.evaluation.retention import retention_in_given_boxes, retention_over_seeds
 from deepmac_distill.evaluation.retention_results import Retention
 from deepmac_distill.evaluation.seed_results import SeedsReport
 from deepmac_distill.files import write_json
@@ -86,12 +86,13 @@ def retention_of_seeds(out: Path, runs: Mapping[int, Path], resamples: int, seed
         arm: {key: run / f"evaluate-{stage}" for key, run in runs.items()} for arm, stage in ARMS.items()
     }
     truth = truth_of([folder for by_seed in folders.values() for folder in by_seed.values()])
+    means = {
+        arm: mean_table([read_ious(folder) for folder in by_seed.values()])
+        for arm, by_seed in folders.items()
+    }
     found = retention_over_seeds(
-        {arm: {key: read_ious(at) for key, at in by_seed.items()} for arm, by_seed in folders.items()},
         {key: read_result(run / "retention" / "summary.json", Retention) for key, run in runs.items()},
-        truth.classes,
-        resamples,
-        seed,
+        retention_in_given_boxes(means, truth.classes, resamples, seed),
     )
     write_json(out / "retention" / "summary.json", to_json(found))
     return found
