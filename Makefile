@@ -18,8 +18,8 @@ test: $(READY)  ## lint, types, then all tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
-coco-sample: $(READY)  ## real photographs: make coco-sample DATA=folder with instances_train.json, instances_val.json, images
-	$(BIN)/deepmac run coco_sample --data $(DATA)
+coco-sample: $(READY)  ## real photographs: make coco-sample DATA=folder with instances_train.json, instances_val.json, images (SEEDS=3)
+	$(BIN)/deepmac run coco_sample --data $(DATA) $(if $(SEEDS),--seeds $(SEEDS))
 
 # The teacher in the package, trained again and measured on what of OTHERS is not in DATA.
 STARTER_OTHERS = $(CURDIR)/runs/starter-others.json

@@ -153,6 +153,7 @@ def test_seeds_and_single_runs_are_not_mixed(seeded, chain, deepmac, scenes_toml
 
     assert_refused(ended("--out", seeded[0]), "holds runs of several seeds; expected one of them")
     assert_refused(ended("--out", chain[0], "--seeds", "2"), "holds no runs of several seeds")
+    assert_refused(deepmac("teach", "--out", seeded[0]), "no run of one seed there")
     assert_refused(ended("--seeds", "0"), "invalid value for '--seeds'")
     words = ("--out", seeded[0], "--seeds", "2", "--set", "seed=5")
     assert_refused(ended(*words), "--set seed: got 5 for every run, expected --seed")

@@ -99,7 +99,8 @@ def _pipeline(
     given, overrides = _of_data(values_of(run, *groups)) | dict(values or {}), run.set_ or []
     kept = run.out / "config.json" if run.out is not None and (run.out / "config.json").exists() else None
     if not (config or kept) and not any("data." in key for key in [*given, *overrides]):
-        where = f"{run.out}: no run there" if run.out else "no run"
+        several = " of one seed" if run.out and seed_runs(run.out) else ""
+        where = f"{run.out}: no run{several} there" if run.out else "no run"
         raise ConfigError(f"{where} and no data named; expected --config, --annotations, or --out of a run")
     pipeline = load_pipeline(config or kept, overrides, given, note)
     if config is not None and pipeline.name == "run":

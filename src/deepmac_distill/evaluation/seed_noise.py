@@ -9,10 +9,10 @@ where h_images is the half-width from resampled images alone and s_seeds the sta
 training's figure, pooled over the rows of one table, with its degrees of freedom in t. Each half-width is
 right by itself before they are added: Zou & Donner 2008, "Construction of confidence limits about effect
 measures: a general approach". One t quantile for the sum, with Welch-Satterthwaite degrees of freedom,
-covers too little (90 to 92 %) with two or three seeds, since a spread that is small by chance counts twice
-there; the tests hold the simulated coverage. Resampled images of a mean over seeds show what seeds and
-images do together (one seed is better on some images), and so does the spread of seeds on these images; it
-is taken out of the former.
+covers too little with two or three seeds, since a spread that is small by chance counts twice there; the
+tests hold the simulated coverage. Resampled images of a mean over seeds show what seeds and images do
+together (one seed is better on some images), and so does the spread of seeds on these images; it is taken
+out of the former.
 """
 
 from __future__ import annotations
