@@ -231,7 +231,12 @@ def test_seeds_of_an_earlier_version_leave_out_what_it_did_not_measure() -> None
     old = replace(
         each[0], given_boxes=each[0].given_boxes.map(lambda row: replace(row, boundary=None, by_size=None))
     )
-    found = retention_over_seeds(ious, {**each, 0: old}, CLASSES, 10).given_boxes.all
+    found = retention_over_seeds({**each, 0: old}, of_means(ious)).given_boxes.all
+    assert found == replace(
+        retention_over_seeds({**each, 0: old}).given_boxes.all,
+        class_mean_iou=found.class_mean_iou,
+        instance_mean_iou=found.instance_mean_iou,
+    )
     assert found.boundary is found.by_size is None and found.class_mean_iou.retention.low is not None
 
 

@@ -141,6 +141,18 @@ class Leaf:
     share: float | None = None
 
 
+def test_a_row_that_learns_nothing_has_no_noise_and_lends_none() -> None:
+    """GrabCut as the teacher of several seeds."""
+
+    def leaf(value: float) -> Leaf:
+        return Leaf(Interval(value, value - 0.01, value + 0.01), 3)
+
+    fixed, student = {0: leaf(0.5), 1: leaf(0.5)}, {0: leaf(0.1), 1: leaf(0.3)}
+    still, moved = over_seeds([leaf(0.5), leaf(0.2)], [fixed, student])
+    assert [still.value.low, still.value.high] == pytest.approx([0.49, 0.51])
+    assert moved == over_seeds([leaf(0.2)], [student])[0]
+
+
 def test_every_interval_in_a_result_is_widened_and_nothing_else_changes() -> None:
     def leaf(value: float) -> Leaf:
         return Leaf(Interval(value, value - 0.01, value + 0.01), 3, value)

@@ -162,17 +162,32 @@ def why_undefined(denominator: Interval, name: str) -> str | None:
 def over_seeds(wholes: Sequence[R], each: Sequence[Mapping[int, R]]) -> list[R]:
     """Results of one type, each of a mean over seeds, with every interval in them widened by seeds.
 
+    A row that is the same in every seed learns nothing; it has no noise, and none of its calm is pooled.
+
     Args:
         wholes: of each row of one table, measured on the mean over seeds.
         each: of each row, by seed.
     """
+    learns = [len(by_seed) < 2 or not _are_equal(list(by_seed.values())) for by_seed in each]
+    rows = list(zip(wholes, each, learns, strict=True))
+    pooled = iter(
+        _over_seeds([whole for whole, _, does in rows if does], [one for _, one, does in rows if does])
+    )
+    return [next(pooled) if does else _over_seeds([whole], [by_seed])[0] for whole, by_seed, does in rows]
+
+
+def _are_equal(results: Sequence[object]) -> bool:
+    return all(result == results[0] for result in results)
+
+
+def _over_seeds(wholes: Sequence[R], each: Sequence[Mapping[int, R]]) -> list[R]:
     results = [*wholes, *(result for by_seed in each for result in by_seed.values())]
     if len({type(result) for result in results}) != 1 or not dataclasses.is_dataclass(results[0]):
         return list(wholes)
     if isinstance(results[0], Interval):
         return cast(list[R], _widened_rows(cast(Sequence[Interval], wholes), cast(Any, each)))
     parts: dict[str, list[Any]] = {
-        field.name: over_seeds(
+        field.name: _over_seeds(
             [getattr(whole, field.name) for whole in wholes],
             [{seed: getattr(one, field.name) for seed, one in by_seed.items()} for by_seed in each],
         )
@@ -191,6 +206,8 @@ def mean_over_seeds(each: Sequence[R]) -> R:
     together, which is wider than the truth. What is no float, or not a number in one of them, is the first's.
     """
     first: Any = each[0]
+    if len(each) == 1:
+        return each[0]
     if isinstance(first, Interval):
         value = mean_over_seeds([cast(Interval, one).value for one in each])
         widths = [_half(cast(Interval, one)) for one in each]
