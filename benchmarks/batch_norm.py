@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from deepmac_distill.config import DeepMacConfig
 from deepmac_distill.data.augment import evaluation_views, training_views
-from deepmac_distill.data.dataset import BoxDataset
+from deepmac_distill.data.dataset import AnnotatedImages, BoxDataset
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.loader import evaluation_batches, training_batches
 from deepmac_distill.data.synthetic import write_scenes
@@ -94,8 +94,8 @@ def train(folder: Path, least: int, seed: int) -> dict[str, float]:
     model = narrow(len(training.classes))
     with_least(model, least).train()
     optimizer, schedule = make_optimizer(model, "adam", LR), make_schedule("cosine", STEPS, STEPS // 10)
-    images = ImageFolder(folder / "train/images")
-    dataset = BoxDataset(training, images, mask_size=CELLS, view_of=training_views(SIZE_PX), seed=seed)
+    source = AnnotatedImages(training, ImageFolder(folder / "train/images"), mask_size=CELLS)
+    dataset = BoxDataset(source, training_views(SIZE_PX), seed=seed)
     norms, counts = [], []
     for step, batch in zip(range(STEPS), training_batches(dataset, BATCH, seed), strict=False):
         for group in optimizer.param_groups:
@@ -133,8 +133,8 @@ def ious(model: DeepMac, folder: Path) -> dict[str, float]:
     """Mean IoU of the grids, over instances of other scenes."""
     truth = Dataset.open(folder / "val/instances.json", seen=(SEEN,)).for_evaluation()
     seen_class = truth.classes.names.index(SEEN)
-    images = ImageFolder(folder / "val/images")
-    dataset = BoxDataset(truth, images, mask_size=CELLS, view_of=evaluation_views(SIZE_PX))
+    source = AnnotatedImages(truth, ImageFolder(folder / "val/images"), mask_size=CELLS)
+    dataset = BoxDataset(source, evaluation_views(SIZE_PX))
     values: dict[str, list[Tensor]] = {"seen": [], "unseen": []}
     for batch in evaluation_batches(dataset, 16):
         found = model.segment(batch.images, batch.instances).grids > 0.5
@@ -220,6 +220,7 @@ def main() -> int:
     )
     commands = parser.add_subparsers(dest="action", required=True)
     commands.add_parser("measure").add_argument("out", type=Path)
+    torch.set_num_threads(1)
     measure(parser.parse_args().out)
     return 0
 

@@ -201,6 +201,10 @@ RCNN = ["--set", 'teacher.model={architecture="mask_rcnn", backbone="resnet18"}'
         (["--seed", "-1"], "seed: got -1, expected at least 0"),
         (["--set", "teacher.train.image_size_px=60"], "teacher.train.image_size_px: got 60, expected a mult"),
         (["--set", "teacher.model.mask_head=unet"], "teacher.model.mask_head: got 'unet', expected one of"),
+        (
+            ["--set", "teacher.model.batch_norm_boxes=seen"],
+            "teacher.model.batch_norm_boxes: got 'seen', exp",
+        ),
         (["--set", "teacher.model.mask_size=7"], "teacher.model.mask_size: got 7, expected a multiple of 2"),
         (["--set", "teacher.model.backbone=tinny"], "teacher.model.backbone: got 'tinny', expected tiny, "),
         (["--set", "teacher.model.backbone_width=6"], "teacher.model.backbone_width: got 6, expected a mu"),

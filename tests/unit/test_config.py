@@ -61,6 +61,11 @@ def test_the_student_keeps_its_light_mask_head_when_a_file_names_something_else_
         ("[teacher.model]\nmask_width = 6", "teacher.model.mask_width", "a multiple of 4"),
         ("[teacher.model]\nbackbone_width = 0", "teacher.model.backbone_width", "got 0"),
         ("[teacher.model]\nmask_weight = -1", "teacher.model.mask_weight", "got -1"),
+        (
+            "[teacher.model]\nbatch_norm_boxes = 'none'",
+            "teacher.model.batch_norm_boxes",
+            "masked, all",
+        ),
         ("[student.train]\nsteps = 0", "student.train.steps", "got 0, expected at least 1"),
         ("[student.train]\nsteps = 1.5", "student.train.steps", "got 1.5, expected int"),
         ("[student.train]\nlr = 0", "student.train.lr", "expected > 0"),
