@@ -307,6 +307,10 @@ def test_a_mistake_in_a_pipeline_is_reported_before_torch_is_imported(tmp_path: 
             "gone.safetensors",
         ],
         "--box 1,2: expected four numbers": ["predict", "a.png", "--box", "1,2", "--model", "run"],
+        "--cut: got 'best', expected a number, 0 <= cut < 1, or 'expected-iou'": [
+            *("predict", "a.png", "--box", "1,1,9,9", "--model", "run", "--cut", "best")
+        ],
+        "--cut: got 1.0, expected a number": ["detect", "a.png", "--model", "run", "--cut", "1"],
     }
     program = [sys.executable, "-c", ENDS_WITHOUT_TORCH, json.dumps(list(commands.values()))]
     ended = subprocess.run(program, capture_output=True, text=True, cwd=tmp_path, check=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from deepmac_distill.data.synthetic import SEEN_SHAPES
+from deepmac_distill.labels.cut import DEFAULT_CUT
+
+ROOT = Path(__file__).parents[2]
 
 HIDDEN = sorted(SEEN_SHAPES)[0]
 REST = ("pseudolabel", "select", "student", "evaluate-student", "report", "evaluate-teacher")
@@ -81,6 +86,24 @@ def test_a_teacher_that_did_not_see_the_classes_is_evaluated_on_unseen_ones(
         read(out / "evaluate-teacher-hidden" / "evaluation.json")["hidden"]
     )
     assert not (out / "validation_readings.jsonl").exists()
+    assert deepmac("pseudolabel", "--out", out).code == 0
+    cut = [
+        sys.executable,
+        ROOT / "benchmarks" / "cut.py",
+        out,
+        "--cuts",
+        "0.4",
+        "0.5",
+        "--json",
+        tmp_path / "cut.json",
+    ]
+    done = subprocess.run(cut, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = read(tmp_path / "cut.json")[str(out)]
+    # The labels' masks of hidden classes are those that the evaluation measured, at the cut of the run.
+    measured = splits["unseen"]["model"]["value"]
+    assert found["cuts"][str(DEFAULT_CUT)]["class_mean_iou"]["a"] == pytest.approx(measured)
+    assert "| 0.4 |" in done.stdout and not (out / "validation_readings.jsonl").exists()
 
 
 def test_without_hidden_classes_there_is_nothing_to_evaluate(taught: Path, deepmac) -> None:

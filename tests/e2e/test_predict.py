@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from deepmac_distill.labels.cut import DEFAULT_CUT
+
 
 @pytest.fixture
 def photos(chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -41,6 +43,20 @@ def test_it_writes_a_picture_and_coco_to_the_working_directory(chain, deepmac, p
         mask = coco.annToMask(annotation)
         assert mask.shape == (64, 64) and mask.sum() == annotation["area"]
         assert mask[y : y + h, x : x + w].sum() == mask.sum()
+
+
+def test_masks_end_where_they_are_cut(chain, deepmac, photos: Path) -> None:
+    found = {}
+    for cut in ("0.2", "0.5", "expected-iou", None):
+        asked = [] if cut is None else ["--cut", cut]
+        given = ["--box", "4,6,30,20", "--model", chain[0], "--out", f"{cut}"]
+        assert deepmac("predict", photos / "000001.png", *given, *asked).code == 0
+        (found[cut],) = json.loads(Path(f"{cut}.json").read_text())["annotations"]
+    assert found["0.2"]["area"] >= found["0.5"]["area"] and found["0.2"]["cut"] == pytest.approx(0.2)
+    by_rule = found["expected-iou"]
+    assert by_rule["expected_iou"] >= max(found[cut]["expected_iou"] for cut in ("0.2", "0.5"))
+    assert by_rule["cut"] == pytest.approx(by_rule["expected_iou"] / (1 + by_rule["expected_iou"]))
+    assert found[None] == found[DEFAULT_CUT if isinstance(DEFAULT_CUT, str) else str(DEFAULT_CUT)]
 
 
 def test_a_box_over_the_edge_is_clipped_and_said_so(chain, deepmac, photos: Path) -> None:

@@ -6,8 +6,15 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
 from deepmac_distill.geometry.boxes import clip_boxes, has_area, move_sides
+from deepmac_distill.geometry.codes import extents_of
 from deepmac_distill.geometry.rasterize import rasterize_polygons, rasterize_rle
-from deepmac_distill.geometry.rle import decode_counts, encode_boxes, encode_ellipses, encode_grids
+from deepmac_distill.geometry.rle import (
+    decode_counts,
+    encode_and_measure_grids,
+    encode_boxes,
+    encode_ellipses,
+    encode_grids,
+)
 
 # pycocotools hands its buffers to numpy in a way that numpy 2 means to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -116,3 +123,17 @@ def test_moved_sides_stay_in_reach_in_the_image_and_apart(
     assert has_area(moved).all() and moved.min(initial=0) >= 0 and moved.max(initial=0) <= side
     reach = share * np.tile(inside[:, 2:] - inside[:, :2], 2) + 1e-9
     assert (np.abs(moved - inside) <= reach).all()
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_masks_are_measured_as_they_are_encoded(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(0, 6))
+    corner, sizes = rng.uniform(-3, 20, (n, 2)), rng.integers(5, 30, (n, 2))
+    boxes = np.clip(np.c_[corner, corner + rng.uniform(0, 25, (n, 2))], 0, sizes[:, [1, 0, 1, 0]])
+    grids = (rng.random((n, 4, 4)) * rng.random((n, 1, 1)) * 256).astype(np.uint8)
+    codes, extents = encode_and_measure_grids(grids, boxes, *sizes.T, 0.4)
+    decoded = extents_of(codes, sizes[:, 0])
+    assert codes == encode_grids(grids, boxes, *sizes.T, 0.4)
+    assert np.array_equal(extents.areas, decoded.areas)
+    assert np.array_equal(extents.boxes_xywh, decoded.boxes_xywh)

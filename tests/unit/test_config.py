@@ -82,7 +82,7 @@ def test_the_student_keeps_its_light_mask_head_when_a_file_names_something_else_
         ("[labels]\ncut = 1", "labels.cut", "got 1.0, expected in [0, 1), or expected-iou"),
         ("[labels]\ncut = 'best'", "labels.cut", "got 'best', expected a number or expected-iou"),
         ("[labels]\ncut = true", "labels.cut", "got True, expected a number or expected-iou"),
-        ("[labels]\ncut = 'expected-iou'\nsoft = false", "labels.soft", "true for a cut other than 0.5"),
+        ("[labels]\ncut = 0.5\nsoft = false", "labels.soft", "true for a cut other than expected-iou"),
         ("[labels]\nthreshold = 0.4", "labels.threshold", "it is now called cut"),
         ("[labels]\non_rejected = 'hide'", "labels.on_rejected", "keep_box, drop, ignore"),
         ("[evaluation]\nbootstrap = 0", "evaluation.bootstrap", "got 0"),

@@ -15,7 +15,7 @@ from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
 from deepmac_distill.inference import DetectedObjects, SegmentedBoxes
-from deepmac_distill.labels.cut import Cut
+from deepmac_distill.labels.cut import DEFAULT_CUT, Cut
 from deepmac_distill.labels.describe import (
     coco_results,
     given_box_masks,
@@ -216,7 +216,7 @@ def test_another_threshold_gives_the_masks_that_labeling_at_it_would_have_given(
 
 def test_the_stored_threshold_changes_nothing(annotations: Annotations, tmp_path: Path) -> None:
     labels = labeled(annotations, left=SLOPE)
-    assert recut_at(labels, 0.5, tmp_path) == labels.drop_columns(["soft"])
+    assert recut_at(labels, DEFAULT_CUT, tmp_path) == labels.drop_columns(["soft"])
 
 
 def test_each_mask_is_cut_at_its_own_best_when_read(annotations: Annotations, tmp_path: Path) -> None:
@@ -245,11 +245,11 @@ def test_grids_that_are_no_probabilities_stay_where_they_were_cut(
 
 def test_there_and_back_again_is_where_it_was(annotations: Annotations, tmp_path: Path) -> None:
     labels = labeled(annotations, left=SLOPE)
-    cuts: tuple[Cut, ...] = (0.3, "expected-iou")
+    cuts: tuple[Cut, ...] = (0.3, 0.5, "expected-iou")
     for cut in cuts:
         again = recut_at(labels, cut, tmp_path)
         both = again.append_column("soft", labels["soft"]).select(labels.schema.names).cast(labels.schema)
-        assert recut_at(both, 0.5, tmp_path) == labels.drop_columns(["soft"])
+        assert recut_at(both, DEFAULT_CUT, tmp_path) == labels.drop_columns(["soft"])
 
 
 def test_the_expected_iou_is_the_share_of_the_probabilities_that_the_mask_holds(

@@ -169,10 +169,23 @@ class Model:
             cuts=masks.cuts,
         )
 
-    def detect(self, image: ImageLike, *, min_score: float = 0.3, max_detections: int = 100) -> Objects:
+    def detect(
+        self,
+        image: ImageLike,
+        *,
+        min_score: float = 0.3,
+        max_detections: int = 100,
+        cut: Cut = DEFAULT_CUT,
+    ) -> Objects:
         """The objects that the model finds by itself.
 
+        Args:
+            image: as in `masks`, as is `cut`.
+            min_score: objects below it are left out.
+            max_detections: how many objects at most, the best ones.
+
         Raises:
+            ValueError: a cut outside [0, 1), or an unknown rule.
             DataError: the image cannot be read.
             ConfigError: the model was trained without detection.
         """
@@ -185,6 +198,7 @@ class Model:
             self._device,
             min_score=min_score,
             max_detections=max_detections,
+            cut=cut,
         )
         return Objects(
             size=(pixels.shape[1], pixels.shape[2]),

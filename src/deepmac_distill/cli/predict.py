@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from deepmac_distill.cli.app import app
-from deepmac_distill.cli.options import Code, Device, Looking, command
+from deepmac_distill.cli.options import Code, Cutting, Device, Looking, command
 from deepmac_distill.cli.terminal import Terminal
 from deepmac_distill.errors import ConfigError
 
@@ -20,6 +20,7 @@ def predict(
     on: Device,
     code: Code,
     looking: Looking,
+    cutting: Cutting,
     images: Annotated[
         list[Path] | None, typer.Argument(help="JPEG or PNG files; with --boxes also their folders.")
     ] = None,
@@ -44,7 +45,7 @@ def predict(
     """Segment boxes that you give: a picture with numbered boxes for each image, and a COCO JSON."""
     if (box is None) == (boxes is None):
         raise ConfigError("predict: expected either --box, once per object, or --boxes FILE.json")
-    changes = looking.changes
+    changes, cut = looking.changes, cutting.at
     by_hand = [_box(text) for text in box or []]
     if by_hand and not images:
         raise ConfigError("predict: got no image, expected at least one beside --box")
@@ -59,7 +60,7 @@ def predict(
     else:
         given = boxes_of_file(boxes, images or [])
     device = pick_device(on.device or "auto")
-    found = predict_masks(model, device, given, out, Terminal(), code.allow_code, changes)
+    found = predict_masks(model, device, given, out, Terminal(), code.allow_code, changes, cut)
     pictures, results = outputs_of(given.files, out)
     if by_hand:
         _print_masks(found)
@@ -86,6 +87,7 @@ def _print_masks(found: dict[str, Any]) -> None:
 @command(app)
 def detect(
     on: Device,
+    cutting: Cutting,
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     model: Annotated[Path, typer.Option("--model", help="Weights, or a run directory (its student).")],
     min_score: Annotated[
@@ -100,7 +102,8 @@ def detect(
     from deepmac_distill.stages.detect import detect as detect_on
 
     device = pick_device(on.device or "auto")
-    found = detect_on(model, device, images, out, Terminal(), min_score=min_score)
+    cut = cutting.at
+    found = detect_on(model, device, images, out, Terminal(), min_score=min_score, cut=cut)
     unreadable = f", {found.unreadable} unreadable" if found.unreadable else ""
     print(f"{found.objects} objects on {found.images} images{unreadable}: {found.results}")
 

@@ -198,7 +198,7 @@ class LabelsConfig:
 
     # A pixel is foreground where its probability is above it; or expected-iou: each mask is cut where its own
     # grid expects the largest IoU. Evaluation cuts in the same way
-    cut: float | Literal["expected-iou"] = 0.5
+    cut: float | Literal["expected-iou"] = "expected-iou"
     soft: bool = True  # keep the teacher's probabilities beside the mask
     unit_images: int = 64  # images per resumable unit and Parquet row group; batches never cross one
     batch_size: int = 8  # images per forward pass
@@ -218,7 +218,7 @@ class LabelsConfig:
         for name in ("unit_images", "batch_size"):
             require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
         require(self.soft or self.targets == "hard", "soft", self.soft, 'true for targets = "soft"')
-        require(self.soft or self.cut == 0.5, "soft", self.soft, "true for a cut other than 0.5")
+        require(self.soft or by_rule, "soft", self.soft, "true for a cut other than expected-iou")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,7 @@ from deepmac_distill.experiments.frozen_features import Frozen, Shown, images_of
 from deepmac_distill.experiments.mask_head_rows import GRABCUTS, ROWS, Row
 from deepmac_distill.files import sha256_of_file, write_json
 from deepmac_distill.inference import boxes_for, segment_boxes
+from deepmac_distill.labels.cut import EVEN_CUT
 from deepmac_distill.labels.describe import given_box_masks
 from deepmac_distill.models.build import build_model
 from deepmac_distill.models.deepmac import DeepMac
@@ -183,7 +184,7 @@ def evaluate_heads(model: BoxSegmenter, batches: Iterable[Batch], truth: Truth) 
     """IoU of every instance of the validation set that can be evaluated."""
     groups = ([batch] for batch in batches)
     segmented = segment_boxes(model, groups, torch.device("cpu"), autocast=False)
-    return given_box_ious(truth, given_box_masks(truth, segmented))
+    return given_box_ious(truth, given_box_masks(truth, segmented, EVEN_CUT))
 
 
 def head_config(row: Row, base_model: Mapping[str, Any]) -> ModelConfig:

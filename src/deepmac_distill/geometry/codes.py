@@ -80,16 +80,28 @@ def _sound(codes: Sequence[bytes], pixels: Ints) -> NDArray[np.bool_]:
 
 def _extents(codes: Sequence[bytes], heights: Ints) -> Extents:
     lengths, starts, counts = _decoded(codes)
-    n = len(codes)
-    mask = np.repeat(np.arange(n), counts)
+    mask = np.repeat(np.arange(len(codes)), counts)
     place = np.arange(len(lengths)) - np.repeat(starts, counts)
     after = lengths.cumsum()
     after -= np.repeat(after[starts] - lengths[starts], counts)
-    drawn = (place % 2 == 1) & (lengths > 0)
-    owner, end, run = mask[drawn], after[drawn], lengths[drawn]
-    areas = np.bincount(owner, run, n).astype(np.int64)
+    drawn = place % 2 == 1
+    end = after[drawn]
+    return extents_of_runs(mask[drawn], end - lengths[drawn], end, heights)
+
+
+def extents_of_runs(mask: Ints, start: Ints, end: Ints, heights: Ints) -> Extents:
+    """Areas and tight boxes of N masks from their foreground runs, ordered by mask; empty ones are skipped.
+
+    Args:
+        mask: (R,) which of the N masks a run belongs to.
+        start, end: (R,) half-open, in pixels counted down the columns.
+        heights: (N,) of the image of each mask.
+    """
+    drawn, n = end > start, len(heights)
+    owner, start, end = mask[drawn], start[drawn], end[drawn]
+    areas = np.bincount(owner, end - start, n).astype(np.int64)
     height = heights[owner]
-    left, top = np.divmod(end - run, height)
+    left, top = np.divmod(start, height)
     right, bottom = np.divmod(end - 1, height)
     over = right > left  # goes on over the foot of a column: it holds a top and a bottom pixel
     top[over], bottom[over] = 0, height[over] - 1

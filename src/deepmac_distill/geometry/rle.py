@@ -7,10 +7,13 @@ Pixel i has its center at i + 0.5, and a pixel is foreground when its center is.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from deepmac_distill.geometry.codes import Extents, extents_of_runs
 
 _COLUMNS_AT_ONCE = 4096  # keeps the samples of a chunk of masks in the cache
 _TIE_PX = 1e-6  # a pixel center this near to a crossing is on it, hence background, however sums round
@@ -40,21 +43,24 @@ def encode_grids(
     Raises:
         ValueError: grids that are not square, or as many as boxes; a threshold out of range.
     """
-    boxes, heights, widths = _frames(boxes, heights, widths)
-    thresholds = np.broadcast_to(np.asarray(threshold, dtype=np.float64), len(boxes))
-    if grids.ndim != 3 or grids.shape[1] != grids.shape[2] or len(grids) != len(boxes):
-        raise ValueError(f"grids: got {grids.shape}, expected ({len(boxes)}, S, S)")
-    outside = ~((thresholds >= 0) & (thresholds < 1))  # not a number is outside too
-    if outside.any():
-        raise ValueError(f"threshold: got {thresholds[outside][0]}, expected 0 <= threshold < 1")
-    if grids.dtype == np.uint8:
-        thresholds = thresholds * 255
-    first, last = _pixel_range(boxes[:, 0], boxes[:, 2], widths)
+    return [
+        code
+        for runs, tall, wide in _runs_of_grids(grids, boxes, heights, widths, threshold)
+        for code in _encode_runs(*runs, tall * wide)
+    ]
+
+
+def encode_and_measure_grids(
+    grids: Grids, boxes: ArrayLike, heights: ArrayLike, widths: ArrayLike, threshold: ArrayLike = 0.5
+) -> tuple[list[bytes], Extents]:
+    """`encode_grids`, and the areas and tight boxes of its masks, without decoding them again."""
     codes: list[bytes] = []
-    for part in _chunks(np.maximum(last - first, 0)):
-        runs = _grid_runs(grids[part], boxes[part], heights[part], first[part], last[part], thresholds[part])
-        codes += _encode_runs(*runs, heights[part] * widths[part])
-    return codes
+    parts = [Extents(np.zeros(0, np.int64), np.zeros((0, 4)))]
+    for runs, tall, wide in _runs_of_grids(grids, boxes, heights, widths, threshold):
+        codes += _encode_runs(*runs, tall * wide)
+        parts.append(extents_of_runs(*runs, tall))
+    areas, boxes_xywh = ([getattr(part, name) for part in parts] for name in ("areas", "boxes_xywh"))
+    return codes, Extents(np.concatenate(areas), np.concatenate(boxes_xywh))
 
 
 def encode_boxes(boxes: ArrayLike, heights: ArrayLike, widths: ArrayLike) -> list[bytes]:
@@ -108,6 +114,25 @@ def decode_counts(counts: bytes) -> Ints:
     lengths[1::2] = np.cumsum(lengths[1::2])
     lengths[2::2] = np.cumsum(lengths[2::2])
     return lengths
+
+
+def _runs_of_grids(
+    grids: Grids, boxes: ArrayLike, heights: ArrayLike, widths: ArrayLike, threshold: ArrayLike
+) -> Iterator[tuple[tuple[Ints, Ints, Ints], Ints, Ints]]:
+    """Chunk by chunk: the runs of some grids (see `_grid_runs`), and the sizes of their images."""
+    boxes, heights, widths = _frames(boxes, heights, widths)
+    thresholds = np.broadcast_to(np.asarray(threshold, dtype=np.float64), len(boxes))
+    if grids.ndim != 3 or grids.shape[1] != grids.shape[2] or len(grids) != len(boxes):
+        raise ValueError(f"grids: got {grids.shape}, expected ({len(boxes)}, S, S)")
+    outside = ~((thresholds >= 0) & (thresholds < 1))  # not a number is outside too
+    if outside.any():
+        raise ValueError(f"threshold: got {thresholds[outside][0]}, expected 0 <= threshold < 1")
+    if grids.dtype == np.uint8:
+        thresholds = thresholds * 255
+    first, last = _pixel_range(boxes[:, 0], boxes[:, 2], widths)
+    for part in _chunks(np.maximum(last - first, 0)):
+        runs = _grid_runs(grids[part], boxes[part], heights[part], first[part], last[part], thresholds[part])
+        yield runs, heights[part], widths[part]
 
 
 def _grid_runs(

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from deepmac_distill.contract import ModelSpec
 from deepmac_distill.geometry.boxes import box_area, xywh_to_xyxy
-from deepmac_distill.geometry.codes import extents_of
-from deepmac_distill.geometry.rle import encode_grids
+from deepmac_distill.geometry.rle import encode_and_measure_grids
+
+if TYPE_CHECKING:  # imports torch, which a mistake in --cut is reported without
+    from deepmac_distill.contract import ModelSpec
 
 # Where a mask ends: above a probability, or where its own grid expects the largest IoU (see `best_cuts`).
 Cut = float | Literal["expected-iou"]
 EXPECTED_IOU: Final = "expected-iou"
-DEFAULT_CUT: Cut = 0.5  # of every mask nobody asks another for; masks.parquet is written with it
+DEFAULT_CUT: Cut = EXPECTED_IOU  # where nobody asks for another; masks.parquet is written with it
 EVEN_CUT = 0.5  # of grids that are no probabilities, where a rule is asked for: none can be expected of them
 _MASKS_AT_ONCE = 64  # keeps the cells whose values are counted in the cache
 _LEVELS = 256  # values of a cell
@@ -80,8 +81,7 @@ def recut(
         cuts = np.where(probabilities, best_cuts(held, above), np.float32(EVEN_CUT)).astype(np.float64)
     else:
         cuts = np.full(len(grids), cut)
-    counts = encode_grids(grids, boxes, sizes[:, 0], sizes[:, 1], cuts)
-    extents = extents_of(counts, sizes[:, 0])
+    counts, extents = encode_and_measure_grids(grids, boxes, sizes[:, 0], sizes[:, 1], cuts)
     masks, least = np.arange(len(grids)), np.floor(255 * cuts).astype(np.int64) + 1  # value above the cut
     total, held, above = above[:, 0], held[masks, least], above[masks, least]
     return CutMasks(

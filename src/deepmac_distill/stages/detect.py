@@ -14,6 +14,7 @@ from deepmac_distill.data.images import read_image
 from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.files import write_json
 from deepmac_distill.geometry.boxes import xyxy_to_xywh
+from deepmac_distill.labels.cut import DEFAULT_CUT, Cut
 from deepmac_distill.models.load import Weights
 from deepmac_distill.one_image import ImageObjects, detect_image
 from deepmac_distill.progress import Progress
@@ -45,6 +46,7 @@ def detect(
     *,
     min_score: float = 0.3,
     max_detections: int = 100,
+    cut: Cut = DEFAULT_CUT,
 ) -> Found:
     """Write ``<out>/<name>.png`` for each image, objects drawn, and ``<out>/detections.json``.
 
@@ -53,6 +55,7 @@ def detect(
         given: image files, and folders of them. What cannot be read is noted and left out.
         min_score: objects below it are left out.
         max_detections: per image.
+        cut: see `labels.cut.recut`.
 
     Raises:
         DataError: no image can be read.
@@ -78,7 +81,9 @@ def detect(
             except DataError as error:
                 progress.note(str(error))
                 continue
-            found = detect_image(detector, image, device, min_score=min_score, max_detections=max_detections)
+            found = detect_image(
+                detector, image, device, min_score=min_score, max_detections=max_detections, cut=cut
+            )
             height, width = image.shape[1:]
             images.append({"id": len(images) + 1, "file_name": file.name, "height": height, "width": width})
             annotations += _annotations(found, card, images[-1], first_id=len(annotations) + 1)

@@ -17,7 +17,7 @@ from deepmac_distill.data.images import read_image
 from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.files import write_json
 from deepmac_distill.geometry.boxes import clip_boxes, has_area, xywh_to_xyxy, xyxy_to_xywh
-from deepmac_distill.labels.cut import DEFAULT_CUT, CutMasks, box_ious
+from deepmac_distill.labels.cut import DEFAULT_CUT, Cut, CutMasks, box_ious, note_of
 from deepmac_distill.models.load import Source, segmenter_for
 from deepmac_distill.one_image import segment_image
 from deepmac_distill.progress import Progress
@@ -57,6 +57,7 @@ def predict(
     progress: Progress,
     allow_code: bool = False,
     look: Mapping[str, object] = MappingProxyType({}),
+    cut: Cut = DEFAULT_CUT,
 ) -> dict[str, Any]:
     """Write a picture of each image with numbered boxes and masks, and one COCO file; returns the latter.
 
@@ -66,6 +67,7 @@ def predict(
         model_at: weights, a run directory (its teacher), or None: the starter.
         out: see `outputs_of`.
         look: what differs from how the model looks at boxes.
+        cut: see `labels.cut.recut`.
 
     Raises:
         DataError: an image cannot be read, or a box has no area in it.
@@ -81,15 +83,21 @@ def predict(
         progress.note(NO_MODEL)
     source = source_at(model_at or starter.WEIGHTS, allow_code=allow_code).looking(look)
     model = _segmenter(source, device, given)
+    if note := note_of(cut, model.spec):
+        progress.note(note)
     results.parent.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image, picture in zip(given.images, pictures, strict=True):
         pixels = read_image(image.path)
         boxes, size = _boxes_in(image, pixels), {"height": pixels.shape[1], "width": pixels.shape[2]}
-        masks = segment_image(model, pixels, boxes, DEFAULT_CUT, device, image.class_index, source.look).masks
+        masks = segment_image(model, pixels, boxes, cut, device, image.class_index, source.look).masks
         images.append({"id": image.image_id, "file_name": image.path.name, **size})
-        annotations += _annotations(image, masks, given.category_ids, source.role, list(size.values()))
+        found = _annotations(image, masks, given.category_ids, source.role, list(size.values()))
+        if model.spec.probabilities:
+            trusted = zip(found, masks.expected_iou.tolist(), strict=True)
+            found = [one | {"expected_iou": expected} for one, expected in trusted]
+        annotations += found
         overlay_png(pixels.permute(1, 2, 0).numpy(), _numbered(boxes, masks), picture)
     pairs = zip(given.category_ids, given.class_names, strict=True)
     document = document_of(images, annotations, [{"id": id, "name": name} for id, name in pairs])
@@ -144,7 +152,7 @@ def _annotations(
 ) -> list[dict[str, Any]]:
     columns = zip(
         *(image.annotation_ids.tolist(), image.class_index.tolist(), image.boxes_xywh.tolist()),
-        *(masks.areas.tolist(), masks.scores.tolist(), masks.counts),
+        *(masks.areas.tolist(), masks.scores.tolist(), masks.cuts.tolist(), masks.counts),
         box_ious(masks.tight_boxes, xywh_to_xyxy(image.boxes_xywh)).tolist(),
         strict=True,
     )
@@ -157,9 +165,10 @@ def _annotations(
             "area": area,
             "iscrowd": 0,
             "source": role,
+            "cut": cut,
             "mask_score": score,
             "mask_bbox_iou": iou,
             "segmentation": {"size": size, "counts": counts.decode("ascii")},
         }
-        for id, index, bbox, area, score, counts, iou in columns
+        for id, index, bbox, area, score, cut, counts, iou in columns
     ]
