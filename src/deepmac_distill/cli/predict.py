@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from deepmac_distill.cli.app import app
-from deepmac_distill.cli.options import Code, Cutting, Device, Looking, command
+from deepmac_distill.cli.cutting import Cutting
+from deepmac_distill.cli.options import Code, Device, Looking, command
 from deepmac_distill.cli.terminal import Terminal
 from deepmac_distill.errors import ConfigError
 
