@@ -205,8 +205,8 @@ def page(recorded: Any) -> str:
             "Gradient norm at initialization, the largest of three seeds, where batch norm uses its running "
             "statistics below so many values per channel:",
             markdown_table(norms),
-            f"{STEPS} steps of a narrow hourglass-52 on scenes of one seen class, 1.7 masks a pass, mean of "
-            "three seeds:",
+            f"{STEPS} steps of a narrow hourglass-52 on scenes of one seen class, 1.7 masks a pass; the mean "
+            "of three seeds, of those rows where all three are measured:",
             markdown_table(trained),
             "`python benchmarks/batch_norm.py measure benchmarks/results/batch_norm.json`",
         )
