@@ -13,6 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from deepmac_distill.labels.table import SCHEMA_VERSION
+
 FEW = ["--set", "student.train.steps=2"]
 
 
@@ -32,7 +34,7 @@ def teach(run: Path, deepmac) -> Callable[..., Any]:
     return student
 
 
-def rewritten(run: Path, path: Path, version: bytes = b"2", **columns: Any) -> Path:
+def rewritten(run: Path, path: Path, version: bytes = str(SCHEMA_VERSION).encode(), **columns: Any) -> Path:
     """The run's labels with other columns, or under another version."""
     table = pq.read_table(run / "pseudolabel" / "masks.parquet")
     for name, value in columns.items():
@@ -95,4 +97,4 @@ def test_options_that_nobody_knows_are_refused(teach, given: list[str], says: st
 
 def test_our_exported_file_says_that_it_is_ours(chain) -> None:
     document = json.loads((chain[0] / "select" / "instances.json").read_text())
-    assert document["deepmac_distill"]["schema"] == 2
+    assert document["deepmac_distill"]["schema"] == SCHEMA_VERSION

@@ -14,7 +14,7 @@ from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.errors import DataError
 from deepmac_distill.labels.export import write_instances_json
 from deepmac_distill.labels.rules import Rules
-from deepmac_distill.labels.table import label_table
+from deepmac_distill.labels.table import SCHEMA_VERSION, label_table
 
 SQUARE = [[10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]]
 CROWD = {"size": [40, 60], "counts": [80, 40, 2280]}
@@ -101,7 +101,7 @@ def test_everything_else_in_the_source_is_kept_and_the_source_is_left_alone(tmp_
     expected = source()
     ours = {
         "annotations": written["annotations"],
-        "deepmac_distill": {"schema": 2, "seen_mask_classes": None},
+        "deepmac_distill": {"schema": SCHEMA_VERSION, "seen_mask_classes": None},
     }
     assert written == expected | ours
     given = copy.deepcopy(expected)

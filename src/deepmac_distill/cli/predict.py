@@ -99,11 +99,11 @@ def detect(
     ] = Path("detections"),
 ) -> None:
     """Detect and segment objects in new images: a drawn PNG for each, and one COCO JSON."""
+    cut = cutting.at
     from deepmac_distill.devices import pick_device
     from deepmac_distill.stages.detect import detect as detect_on
 
     device = pick_device(on.device or "auto")
-    cut = cutting.at
     found = detect_on(model, device, images, out, Terminal(), min_score=min_score, cut=cut)
     unreadable = f", {found.unreadable} unreadable" if found.unreadable else ""
     print(f"{found.objects} objects on {found.images} images{unreadable}: {found.results}")
