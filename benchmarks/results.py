@@ -5,7 +5,7 @@ python benchmarks/results.py record runs/x benchmarks/results/x "make x"   # of 
 python benchmarks/results.py tables            # rewrites the pages between their results markers
 python benchmarks/results.py tables --check    # fails if that would change it
 
-batch_norm.json, codec.json, mask_heads.json and starter.json are written by their benchmarks;
+batch_norm.json, codec.json, starter.json and the files in mask_heads/ are written by their benchmarks;
 appendix_b_small.json and latency.json are copies of what `make appendix-b SMALL=1` leaves in
 runs/appendix_b_small (appendix_b.json, latency.json).
 """
@@ -28,6 +28,8 @@ from deepmac_distill.evaluation.retention import ARMS
 from deepmac_distill.evaluation.retention_results import Retention
 from deepmac_distill.evaluation.splits import Split
 from deepmac_distill.experiments import appendix_b_table, latency, mask_head_table, recipe_choices
+from deepmac_distill.experiments.mask_head_figures import figures_of
+from deepmac_distill.experiments.mask_head_results import read_results
 from deepmac_distill.experiments.run_record import RunRecord, record_of, record_over_seeds, small_record_of
 from deepmac_distill.files import write_json
 from deepmac_distill.report.markdown import markdown_table
@@ -159,22 +161,12 @@ def _retention_cells(found: Retention) -> tuple[Cell, ...]:
     return (*arms, row.pseudo_minus_human_seen, row.human_all_minus_pseudo, row.retention)
 
 
-def heads_table(recorded: Any) -> str:
-    """Markdown: mask heads on a frozen model."""
-    found = from_json(recorded, mask_head_table.MaskHeadFigures, "mask_heads")
-    again = [name for name, row in found.rows.items() if len(row.unseen_of_each_seed) > 1]
-    seeds = f"one seed, of {' and '.join(again)} the mean of two" if again else "one seed"
-    made = next(row.inputs for row in found.made.values() if "steps" in row.inputs)
-    return "\n".join(
-        [
-            markdown_table(mask_head_table.table(found)),
-            "",
-            f"`make mask-heads DATA=FOLDER`: {seeds}; {made['steps']} steps "
-            f"of {made['batch_size']} images, {found.environment.cores} cores of "
-            f"{found.environment.processor}. Costs are of one instance at the widths trained, forward "
-            "and training on the CPU, measured in one run.",
-        ]
-    )
+def heads_page(folder: Path) -> str:
+    """Markdown: mask heads in models that were trained whole, as far as their files are there."""
+    if not any(folder.glob("*-seed-*.json")):
+        return _MISSING
+    results = read_results(folder)
+    return mask_head_table.page(results, figures_of(results))
 
 
 def choices_table(rows: list[recipe_choices.Choice]) -> str:
@@ -203,7 +195,6 @@ TABLES = {
     "demo": (chain_table, "demo"),
     "coco_sample": (chain_table, "coco_sample"),
     "retention": (retention_table, "coco_sample", "coco_sample_mask_rcnn"),
-    "mask_heads": (heads_table, "mask_heads"),
     "appendix_b": (appendix_table, "appendix_b_small"),
     "starter": (starter.page, "starter"),
     "latency": (latency_page, "latency"),
@@ -228,6 +219,7 @@ def _with_tables(page: str) -> str:
     bodies = {name: _body(*parts) for name, parts in TABLES.items()}
     rows = recipe_choices.kept_in(RESULTS / "recipe_choices")
     bodies["recipe_choices"] = choices_table(rows) if rows else _MISSING
+    bodies["mask_heads"] = heads_page(RESULTS / "mask_heads")
     for name, body in bodies.items():
         block = f"<!-- results:{name} -->\n{body}\n<!-- end -->"
         page = re.sub(rf"<!-- results:{name} -->.*?<!-- end -->", lambda _, b=block: b, page, flags=re.DOTALL)

@@ -57,6 +57,16 @@ def figure(where: str, name: str) -> float:
     return value
 
 
+def figure_of_seen(where: str, name: str) -> float | None:
+    """The same of seen classes; None where that place of the paper has none.
+
+    >>> figure_of_seen("table 5", "hourglass-20"), figure_of_seen("table 3", "hourglass-20")
+    (39.8, None)
+    """
+    value: float | None = _document()["seen"].get(where, {}).get(name)
+    return value
+
+
 def speeds() -> list[Speed]:
     """Time per image, where the paper has it."""
     return [Speed(row["model"], row.get("canvas_px"), row["milliseconds"]) for row in _document()["speeds"]]

@@ -1,197 +1,224 @@
-"""The comparison of mask heads on a frozen model: what learns, what is shown, and the table."""
+"""The comparison of mask heads, whole trainings on scenes: what is trained, kept, skipped, and the tables."""
 
 from __future__ import annotations
 
-import dataclasses
-from itertools import islice
+import json
+import shutil
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 import mask_heads
-from deepmac_distill.config import MaskRcnnConfig, load_pipeline
-from deepmac_distill.data.loader import evaluation_batches
+from deepmac_distill.config import load_pipeline, located
 from deepmac_distill.data.synthetic import SEEN_SHAPES
-from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.evaluation.results import read_result
-from deepmac_distill.experiments.frozen_features import Frozen, Shown, images_of
-from deepmac_distill.experiments.mask_head_rows import ROWS
-from deepmac_distill.experiments.mask_head_table import MaskHeadFigures
-from deepmac_distill.experiments.mask_heads import HeadRecipe, evaluate_heads, head_config, train_row
-from deepmac_distill.inference import boxes_for
+from deepmac_distill.experiments.mask_head_results import HeadRun
+from deepmac_distill.experiments.mask_head_rows import GRABCUTS, HEADS, PAIRS, ROWS, values_of
 from deepmac_distill.models.build import build_model
-from deepmac_distill.models.load import Weights
-from deepmac_distill.weights.card import read_card, save_weights
+from deepmac_distill.weights.card import read_card
 
-MASK_RCNN = MaskRcnnConfig(
-    backbone="tiny",
-    backbone_width=8,
-    class_agnostic=True,
-    fpn_channels=8,
-    mask_channels=8,
-    box_channels=8,
-    anchor_sizes=(8, 16, 32, 64),
-    proposals=20,
-    sampled_proposals=16,
-)
-SEEN = list(SEEN_SHAPES)
+TRAINED = ["hourglass-10", "hourglass-20"]
 
 
-@pytest.fixture
-def pipeline_file(chain, tmp_path: Path) -> Path:
-    """The scenes of the chain as data on disk, the images of both splits in one folder each."""
-    path = tmp_path / "scenes.toml"
+@pytest.fixture(scope="module")
+def recipe(chain, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scenes of the chain as data on disk, and a tiny model on windows of them."""
+    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
     path.write_text(
         f"""
         threads = 1
+        device = "cpu"
         [data]
-        root = "{chain[0]}"
         train_annotations = "scenes-train/instances.json"
         train_images = "scenes-train/images"
         val_annotations = "scenes-val/instances.json"
         val_images = "scenes-val/images"
-        seen = {SEEN}
+        seen = {list(SEEN_SHAPES)}
+        [teacher.model]
+        backbone = "tiny"
+        backbone_width = 8
+        head_channels = 8
+        mask_width = 8
+        mask_size = 8
+        detection = false
+        [teacher.look]
+        boxes = "windows"
+        window_size_px = 32
+        [teacher.train]
+        views = "windows"
+        steps = 3
+        batch_size = 4
+        image_size_px = 32
+        [evaluation]
+        bootstrap = 5
+        gt_boxes_only = true
         """
     )
     return path
 
 
+def train(recipe: Path, folder: Path, *words: str, data: Path) -> int:
+    given = ["train", "--recipe", recipe, "--data", data, "--out", folder / "runs"]
+    return mask_heads.main([*map(str, given), "--results", str(folder / "results"), *words])
+
+
+@pytest.fixture(scope="module")
+def trained(recipe: Path, chain, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two heads with two seeds, and GrabCut. To be looked at: tests that change it take a copy."""
+    folder = tmp_path_factory.mktemp("heads")
+    words = ("--seeds", "2", "--only", *TRAINED, *GRABCUTS)
+    assert train(recipe, folder, *words, data=chain[0]) == 0
+    return folder
+
+
 @pytest.fixture
-def weights(chain, tmp_path: Path) -> dict[str, Path]:
-    """A trained Deep-MAC, and a Mask R-CNN for the same classes."""
-    deepmac = chain[0] / "teacher" / "weights.safetensors"
-    card = dataclasses.replace(read_card(deepmac), model=dataclasses.asdict(MASK_RCNN))
-    torch.manual_seed(0)
-    model = build_model(MASK_RCNN, len(card.class_names), load_weights=False)
-    save_weights(tmp_path / "mask_rcnn.safetensors", model.state_dict(), card)
-    return {"deepmac": deepmac, "mask_rcnn": tmp_path / "mask_rcnn.safetensors"}
+def copied(trained: Path, tmp_path: Path) -> Path:
+    shutil.copytree(trained, tmp_path / "copy")
+    return tmp_path / "copy"
 
 
-BRIEF = HeadRecipe(steps=3, batch_size=2, warmup_steps=1, views=2)
-FLAGS = ["--steps", "3", "--batch-size", "2", "--warmup-steps", "1", "--views", "2"]
-
-
-def frozen_of(path: Path, pipeline_file: Path) -> Frozen:
-    pipeline = load_pipeline(pipeline_file)
-    training, validation = (
-        Dataset.open(Path(pipeline.data.root) / name, seen=SEEN)
-        for name in (pipeline.data.train_annotations, pipeline.data.val_annotations)
-    )
-    truth = validation.for_evaluation()
-    return Frozen.of(path, pipeline, training.for_training(), truth, BRIEF.views)
-
-
-@pytest.mark.parametrize("name", ["resnet-4", "deep-marc-gt", "deep-marc-proposals"])
-def test_only_the_mask_head_learns(
-    name: str, weights: dict[str, Path], pipeline_file: Path, tmp_path: Path
-) -> None:
-    row = ROWS[name]
-    base = frozen_of(weights[row.base], pipeline_file)
-    torch.manual_seed(0)
-    fresh = build_model(head_config(row, base.card.model), len(base.card.class_names), False)
-    trained = train_row(row, base, BRIEF, seed=0, out=tmp_path)[0].state_dict()
-    own = {key for key in trained if key.startswith("mask_head.") and key.endswith("weight")}
-    assert own and all(not torch.equal(trained[key], fresh.state_dict()[key]) for key in own)
-    others = trained.keys() - {key for key in trained if key.startswith("mask_head.")}
-    assert others
-    for key in others:  # the average of equal weights is rounded
-        torch.testing.assert_close(trained[key], base.state[key], rtol=1e-5, atol=0)
-
-
-def test_the_frozen_model_gives_the_masks_of_the_model_itself(
-    weights: dict[str, Path], pipeline_file: Path
-) -> None:
-    """But for the rounding of the maps to float16."""
-    base = frozen_of(weights["deepmac"], pipeline_file)
-    whole = Weights.read(weights["deepmac"]).model(torch.device("cpu"))
-    on_maps = Weights.read(weights["deepmac"]).model(torch.device("cpu"))
-    on_maps.backbone = Shown()
-    images = images_of(base.pipeline, "val")
-    batches = evaluation_batches(boxes_for(base.spec, base.truth, images), 1)
-    expected, got = (
-        evaluate_heads(model, shown, base.truth)["iou"].to_numpy()
-        for model, shown in ((whole, batches), (on_maps, base.validation_batches(on_maps.backbone)))
-    )
-    np.testing.assert_allclose(got, expected, atol=0.02)
-    assert np.abs(got - expected).mean() < 1e-3
-
-
-def test_every_row_sees_the_same_images_and_boxes(weights: dict[str, Path], pipeline_file: Path) -> None:
-    base, shown = frozen_of(weights["deepmac"], pipeline_file), Shown()
-    ids, boxes, maps = [], [], []
-    for size in (8, 16):
-        for batch in islice(base.training_batches(shown, size, 2, seed=3), 4):
-            assert batch.instances.masks.shape[-1] == size
-            ids.append(batch.image_ids)
-            boxes.append(batch.instances.boxes)
-            maps.append(shown.maps[0])
-    assert ids[:4] == ids[4:]
-    assert all(torch.equal(a, b) for a, b in zip(boxes[:4] + maps[:4], boxes[4:] + maps[4:], strict=True))
-    assert not torch.equal(maps[0], maps[1])
-
-
-def test_rows_become_a_table(
-    weights: dict[str, Path], pipeline_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out, kept = tmp_path / "heads", tmp_path / "heads.json"
-    given = ["train", "--pipeline", str(pipeline_file), "--deepmac", str(weights["deepmac"])]
-    given += ["--mask-rcnn", str(weights["mask_rcnn"]), "--out", str(out), "--seeds", "0", "1", *FLAGS]
-    rows = ["resnet-4", "hourglass-20-no-encoder-decoder", "hourglass-10", "deep-marc-gt"]
-    rows += ["grabcut", "grabcut-or-box"]
-    assert mask_heads.main([*given, "--only", *rows]) == 0
-    before = (out / "resnet-4" / "seed-1" / "ious.parquet").stat().st_mtime_ns
+def table(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
-    assert mask_heads.main([*given, "--only", *rows, "deep-marc-proposals"]) == 0
-    assert (out / "resnet-4" / "seed-1" / "ious.parquet").stat().st_mtime_ns == before
-    assert "seed-1: done before, skipped" in capsys.readouterr().err
-    assert mask_heads.main(["table", str(out), "--json", str(kept), "--resamples", "20"]) == 0
-    told, found = capsys.readouterr().out, read_result(kept, MaskHeadFigures)
-    figures, costs = found.rows, found.costs
-    assert figures.keys() == {*rows, "deep-marc-proposals", "box"}
-    assert costs.keys() == figures.keys() - {"grabcut", "grabcut-or-box", "box"}
-    assert len(figures["resnet-4"].unseen_of_each_seed) == 2
-    assert len(figures["grabcut"].unseen_of_each_seed) == 1
-    one, other = figures["deep-marc-gt"], figures["deep-marc-proposals"]
-    assert one.against and other.against and figures["box"].against is figures["grabcut"].against is None
-    assert one.against.rival == "deep-marc-proposals" and "| +7.7 (table 1) |" in told
-    difference = one.against.difference.unseen.value
-    assert difference == pytest.approx(one.iou.unseen - other.iou.unseen, abs=1e-9)
-    assert difference == -other.against.difference.unseen.value
-    assert figures["resnet-4"].training_loss > 0
-    assert figures["grabcut"].misses >= figures["grabcut-or-box"].misses == 0
-    assert found.made["grabcut"].inputs.keys() == {"training", "truth", "image_size_px"}
-    assert found.made["grabcut-or-box"].inputs["fallback"] == "box"
-    assert figures["grabcut"].training_loss is None and 0 <= one.misses <= 1
-    assert found.made["hourglass-10"].inputs["steps"] == BRIEF.steps
-    boxes = pq.read_table(out / "grabcut" / "seed-0" / "ious.parquet")
-    assert figures["box"].iou.seen > 0 and boxes["box_baseline_iou"].null_count == 0
-    assert costs["hourglass-20-no-encoder-decoder"].gmacs > 3 * costs["hourglass-10"].gmacs
-    assert all(min(cost.forward_ms, cost.training_ms) > 0 for cost in costs.values())
-    assert all(f"| {name} |" in told for name in figures)
+    assert mask_heads.main(["table", "--results", str(folder / "results"), "--resamples", "20"]) == 0
+    return capsys.readouterr().out
 
 
-def test_a_row_made_otherwise_is_refused_in_one_line(
-    weights: dict[str, Path], pipeline_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_every_row_and_seed_is_a_run_of_the_chain_with_its_own_mask_head(trained: Path) -> None:
+    for row in TRAINED:
+        runs = [trained / "runs" / row / f"seed-{seed}" for seed in range(2)]
+        assert all((run / "evaluate-teacher" / "summary.json").exists() for run in runs)
+        card = read_card(runs[0] / "teacher" / "weights.safetensors")
+        assert (card.model["mask_head"], card.look.boxes) == (row, "windows")
+        weights = [(run / "teacher" / "weights.safetensors").read_bytes() for run in runs]
+        assert weights[0] != weights[1]  # another seed learned otherwise
+    assert [path.name for path in (trained / "runs" / "grabcut").iterdir()] == ["seed-0"]
+
+
+def test_grabcut_stands_there_with_the_box_where_it_has_no_answer(trained: Path) -> None:
+    plain, backed = (read_result(trained / "results" / f"{row}-seed-0.json", HeadRun) for row in GRABCUTS)
+    box = json.loads((trained / "results" / "instances.json").read_text())["box"]
+    assert plain.training_loss is None and plain.seconds.keys() == {"evaluate-teacher"}
+    for without, with_box, of_box in zip(plain.iou, backed.iou, box, strict=True):
+        assert with_box == without or (without == 0 and with_box == pytest.approx(of_box, abs=0.05))
+    fallbacks = [run.recipe["teacher.arguments"]["fallback"] for run in (plain, backed)]
+    assert fallbacks == ["none", "box"]
+
+
+def test_the_small_file_of_a_run_has_its_evaluation(trained: Path) -> None:
+    run = trained / "runs" / "hourglass-10" / "seed-1"
+    kept = read_result(trained / "results" / "hourglass-10-seed-1.json", HeadRun)
+    ious = pq.read_table(run / "evaluate-teacher" / "ious.parquet").sort_by("row")
+    assert kept.iou == pytest.approx(ious["iou"].to_pylist(), abs=1e-4)
+    assert kept.boundary_iou == pytest.approx(ious["boundary_iou"].to_pylist(), abs=1e-4)
+    assert (kept.seed, kept.recipe["teacher.model.mask_head"]) == (1, "hourglass-10")
+    assert kept.seconds.keys() == {"teacher", "evaluate-teacher"} and kept.training_loss > 0
+    shared = json.loads((trained / "results" / "instances.json").read_text())
+    assert shared["box"] == pytest.approx(ious["box_baseline_iou"].to_pylist(), abs=1e-4)
+    assert shared["image_id"] == ious["image_id"].to_pylist()
+
+
+def test_what_is_there_is_not_trained_again(copied: Path, recipe: Path, chain, capsys) -> None:
+    """Not even where its run is gone: the small file is what counts."""
+    shutil.rmtree(copied / "runs" / "hourglass-20")
+    before = (copied / "results" / "hourglass-20-seed-0.json").stat().st_mtime_ns
+    assert train(recipe, copied, "--seeds", "1", "--only", "hourglass-20", data=chain[0]) == 0
+    assert "hourglass-20-seed-0.json: done before, skipped" in capsys.readouterr().err
+    assert (copied / "results" / "hourglass-20-seed-0.json").stat().st_mtime_ns == before
+    assert not (copied / "runs" / "hourglass-20").exists()
+
+
+def test_a_run_that_was_stopped_before_its_file_goes_on(copied: Path, recipe: Path, chain, capsys) -> None:
+    file = copied / "results" / "hourglass-10-seed-1.json"
+    before = file.read_bytes()
+    file.unlink()
+    assert train(recipe, copied, "--seeds", "2", "--only", "hourglass-10", data=chain[0]) == 0
+    assert "teacher: done before, skipped" in capsys.readouterr().err and file.read_bytes() == before
+
+
+def test_the_table_says_what_is_missing(trained: Path, copied: Path, capsys) -> None:
+    printed = table(trained, capsys)
+    assert all(f"| {name} | " in printed for name in (*TRAINED, *GRABCUTS, "ellipse", "box"))
+    assert "| hourglass-20 − hourglass-10 | 2 | " in printed
+    assert "–, +3.1, – (table 3) | the paper prints none |" in printed
+    assert "image sampling and seed noise" in printed and "3 steps of 4 windows of 32 px" in printed
+    missing = printed.split("Not there yet: ")[1]
+    assert "hourglass-10 (seed 2)" in missing and "resnet-4 (seeds 0, 1, 2)" in missing
+    for path in (copied / "results").glob("*-seed-1.json"):
+        path.unlink()
+    assert "image sampling only, and show no difference of heads" in table(copied, capsys)
+    (copied / "results" / "hourglass-10-seed-0.json").unlink()
+    assert "hourglass-20 − hourglass-10" not in table(copied, capsys)
+
+
+def test_costs_of_every_head_join_the_table(copied: Path, recipe: Path, capsys) -> None:
+    given = ["costs", "--recipe", str(recipe), "--results", str(copied / "results")]
+    assert mask_heads.main(given) == 2
+    assert "mask_size: got 8, expected a multiple of 32 for hourglass-52" in capsys.readouterr().err
+    assert mask_heads.main([*given, "--set", "teacher.model.mask_size=32"]) == 0
+    costs = json.loads((copied / "results" / "costs.json").read_text())["costs"]
+    assert costs.keys() == set(HEADS)
+    assert costs["hourglass-20-no-encoder-decoder"]["gmacs"] > 2 * costs["hourglass-20"]["gmacs"]
+    assert all(min(cost["forward_ms"], cost["training_ms"]) > 0 for cost in costs.values())
+    assert f"{costs['hourglass-10']['parameters']:,}" in table(copied, capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--only", "resnet-5"], f"row: got 'resnet-5', expected one of {', '.join(ROWS)}"),
+        (["--set", "teacher.train.stepz=4"], "teacher.train.stepz: unknown key; did you mean steps?"),
+        (
+            ["--set", "teacher.train.steps=4"],
+            "hourglass-10-seed-0.json: made with teacher.train.steps = 3, expected 4 as now",
+        ),
+        (
+            ["--seeds", "3", "--set", f'data.seen=["{SEEN_SHAPES[0]}"]', "--only", "resnet-4"],
+            "other annotations or seen classes than those of",
+        ),
+        (["--recipe", "mask_headz"], "mask_headz: no such pipeline file"),
+        (["--only", "resnet-4", "--hidden"], "hidden classes: got none"),
+        (["--only", "resnet-4", "--set", "data.val_annotations="], "data.val_annotations: got nothing"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_one_line(
+    words: list[str], says: str, copied: Path, recipe: Path, chain, capsys
 ) -> None:
-    given = ["train", "--pipeline", str(pipeline_file), "--deepmac", str(weights["deepmac"])]
-    given += ["--mask-rcnn", str(weights["mask_rcnn"]), "--out", str(tmp_path / "x"), "--only", "resnet-4"]
-    assert mask_heads.main([*given, *FLAGS]) == 0
-    assert mask_heads.main([*given, *FLAGS, "--steps", "4"]) == 2
+    only = [] if "--only" in words else ["--only", *TRAINED]
+    assert train(recipe, copied, *words, *only, data=chain[0]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert "seed-0 was made with steps = 3, now 4" in last and last.startswith("mask_heads: ")
-    assert mask_heads.main([*given, *FLAGS, "--steps", "4", "--force"]) == 0
+    assert last.startswith("mask_heads: ") and says in last
 
 
-def test_rows_that_learn_nothing_need_no_weights_and_others_name_what_they_need(
-    pipeline_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    given = ["train", "--pipeline", str(pipeline_file), "--out", str(tmp_path / "heads"), "--only"]
-    assert mask_heads.main([*given, "grabcut-or-box"]) == 0
-    assert mask_heads.main([*given, "hourglass-10"]) == 2
-    refused = capsys.readouterr().err.splitlines()[-1]
-    assert refused == "mask_heads: rows on a frozen deepmac: got no weights, expected --deepmac FILE"
-    assert mask_heads.main(["table", str(tmp_path / "heads"), "--resamples", "5"]) == 0
-    assert "| grabcut-or-box |" in capsys.readouterr().out
+def test_a_table_of_nothing_or_of_two_recipes_is_refused(copied: Path, tmp_path: Path, capsys) -> None:
+    assert mask_heads.main(["table", "--results", str(tmp_path / "none")]) == 2
+    assert "no results there" in capsys.readouterr().err
+    path = copied / "results" / "hourglass-20-seed-1.json"
+    run = json.loads(path.read_text())
+    for change, says in (
+        ({"recipe": run["recipe"] | {"teacher.train.lr": 0.5}}, "made with teacher.train.lr = 0.5"),
+        ({"truth": "another"}, "evaluated on other data than instances.json has"),
+    ):
+        path.write_text(json.dumps(run | change))
+        assert mask_heads.main(["table", "--results", str(path.parent)]) == 2
+        assert says in capsys.readouterr().err
+
+
+def test_on_hidden_classes_no_validation_set_is_read(recipe: Path, chain, tmp_path: Path) -> None:
+    hide = f'data.hide=["{SEEN_SHAPES[0]}"]'
+    words = ("--seeds", "1", "--only", "hourglass-10", "--set", hide, "--hidden")
+    assert train(recipe, tmp_path, *words, data=chain[0]) == 0
+    run = tmp_path / "runs" / "hourglass-10" / "seed-0"
+    assert (run / "evaluate-teacher-hidden").is_dir() and not (run / "evaluate-teacher").exists()
+    assert not list(run.glob("*validation*"))
+
+
+def test_the_recipe_of_the_comparison_builds_every_row() -> None:
+    for row in ROWS:
+        pipeline = load_pipeline(located(Path("mask_heads")), values=values_of(row))
+        if row in HEADS:
+            model = build_model(pipeline.teacher.model, 1, load_weights=False)
+            assert model.get_submodule("mask_head") is not None and not pipeline.teacher.model.detection
+        else:
+            assert pipeline.teacher.segmenter == "grabcut"
+    assert {head for pair in PAIRS for head in (pair.a, pair.b)} == set(HEADS)

@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 
 def test_recipes_for_everybody_come_first() -> None:
     names = recipe_names()
-    assert names[:4] == ["coco_sample", "coco_sample_mask_rcnn", "demo", "starter"]
-    assert all(name.startswith("paper/") for name in names[4:]) and len(names) > 4
+    assert names[:5] == ["coco_sample", "coco_sample_mask_rcnn", "demo", "mask_heads", "starter"]
+    assert all(name.startswith("paper/") for name in names[5:]) and len(names) > 5
 
 
 def test_a_recipe_is_found_by_name_and_a_file_before_it(tmp_path: Path, monkeypatch) -> None:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from deepmac_distill.config import DeepMacConfig, MaskRcnnConfig, ModelConfig
-from deepmac_distill.experiments.mask_head_rows import ROWS
-from deepmac_distill.experiments.mask_heads import head_config
+from deepmac_distill.config import DeepMacConfig
 from deepmac_distill.models.build import build_model
 from deepmac_distill.models.catalog import size_of
 from deepmac_distill.models.deepmac import mask_input_channels
@@ -32,13 +29,13 @@ class Cost:
     training_ms: float  # of a forward and backward pass
 
 
-def costs(base_models: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> dict[str, Cost]:
-    """Of each row's mask head, for one instance: its size, and the ms of a forward and of a training pass."""
+def costs(model: DeepMacConfig, heads: Iterable[str]) -> dict[str, Cost]:
+    """Of each mask head in a model, for one instance: its size, ms of a forward and of a training pass."""
+    channels = mask_input_channels(model.pixel_embedding, model.instance_embedding, model.coordinates)
+    shape = (COST_CROPS, channels, model.mask_size, model.mask_size)
     found = {}
-    for name in names:
-        row = ROWS[name]
-        recipe = head_config(row, base_models[row.base])
-        shape = (COST_CROPS, *_crop_shape(recipe))
+    for name in heads:
+        recipe = replace(model, mask_head=name, backbone_weights="none")
         with torch.device("meta"):
             shapes = build_model(recipe, 1, load_weights=False).get_submodule("mask_head")
             size = size_of(shapes, torch.empty(shape))
@@ -46,19 +43,6 @@ def costs(base_models: Mapping[str, Mapping[str, Any]], names: Iterable[str]) ->
         forward_ms, training_ms = _milliseconds(head, torch.randn(shape))
         found[name] = Cost(**asdict(size), forward_ms=forward_ms, training_ms=training_ms)
     return found
-
-
-def _crop_shape(recipe: ModelConfig) -> tuple[int, int, int]:
-    """Channels and sides of what a mask head gets of one instance."""
-    match recipe:
-        case DeepMacConfig():
-            channels = mask_input_channels(
-                recipe.pixel_embedding, recipe.instance_embedding, recipe.coordinates
-            )
-            return channels, recipe.mask_size, recipe.mask_size
-        case MaskRcnnConfig():
-            return recipe.fpn_channels, recipe.mask_crop, recipe.mask_crop
-    raise ValueError(f"{recipe}: has no mask head")
 
 
 def _milliseconds(head: nn.Module, crops: Tensor) -> tuple[float, float]:

@@ -1,177 +1,176 @@
-"""The comparison of mask heads as figures and as one table."""
+"""The comparison of mask heads as tables: the rows, and the differences beside the paper's."""
 
 from __future__ import annotations
 
-import json
-import statistics
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from collections.abc import Collection, Mapping
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from deepmac_distill.dataset.classes import Classes
-from deepmac_distill.dataset.views import Annotations
-from deepmac_distill.evaluation.means import Means, interval
-from deepmac_distill.evaluation.results import Interval, read_result
-from deepmac_distill.evaluation.splits import Split
-from deepmac_distill.evaluation.summary import paired_ious
+from deepmac_distill.evaluation.results import Interval
 from deepmac_distill.experiments.mask_head_costs import Cost
-from deepmac_distill.experiments.mask_head_rows import GRABCUTS, ROWS
-from deepmac_distill.experiments.run_record import Environment
-from deepmac_distill.report.table import Cell, Column, Table, columns, names
-from deepmac_distill.rundir import DONE, read_record
+from deepmac_distill.experiments.mask_head_figures import HeadFigures, PairFigures, RowFigures
+from deepmac_distill.experiments.mask_head_results import Results
+from deepmac_distill.experiments.mask_head_rows import HEADS, ROWS, SEEDS, Pair
+from deepmac_distill.report.markdown import markdown_table
+from deepmac_distill.report.table import MISSING, Cell, Column, Table, columns, names, percent
+from deepmac_distill.report.tables import LEAST
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class SeenUnseen(Generic[T]):
-    """One value for the classes whose masks were shown, one for the others."""
-
-    seen: T
-    unseen: T
+# Points by which the paper's tables 5 and 6 differ on unseen classes for the same ResNet-20: its own noise.
+PAPERS_NOISE = 1.1
 
 
-@dataclass(frozen=True, slots=True)
-class Paper:
-    """Mask AP of unseen classes in percent, as the paper has it."""
-
-    mask_ap: float
-    rivals_mask_ap: float
-    where: str  # both stand there
-
-
-@dataclass(frozen=True, slots=True)
-class Against:
-    """A row minus its rival, here and in the paper."""
-
-    rival: str
-    difference: SeenUnseen[Interval]
-    paper: Paper
-
-
-@dataclass(frozen=True, slots=True)
-class RowFigures:
-    """One row: IoU in given boxes, means over classes."""
-
-    iou: SeenUnseen[float]
-    minus_box: SeenUnseen[Interval]
-    unseen_of_each_seed: tuple[float, ...]  # none of the row `box`
-    misses: float  # share of the objects of IoU 0
-    training_loss: float | None  # None of a row that does not learn
-    against: Against | None  # None: no rival, or one that is not there
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """What the first seed of a row was made with, and where."""
-
-    inputs: Mapping[str, Any]  # as its stage kept them
-    environment: Environment
-
-
-@dataclass(frozen=True, slots=True)
-class MaskHeadFigures:
-    """Everything that the comparison finds, by row."""
-
-    environment: Environment  # where the costs were measured
-    rows: Mapping[str, RowFigures]
-    made: Mapping[str, Made]
-    costs: Mapping[str, Cost]  # of the rows that have a mask head
-
-
-def compare_rows(out: Path, annotations: Annotations, resamples: int = 1000) -> dict[str, RowFigures]:
-    """Of each row its class means, and its difference to its rival."""
-    ious = {
-        name: _mean_over_seeds(out / name)
-        for name in (*ROWS, *GRABCUTS)
-        if any((out / name).glob(f"*/{DONE}"))
-    }
-    paired = paired_ious(ious)
-    first = next(iter(ious.values()))
-    paired = paired.append_column("box iou", first["box_baseline_iou"])
-    models = [*ious, "box"]
-    of_models = [f"{name} iou" for name in models]
-    means = Means.of(paired, of_models, annotations.classes, resamples, seed=0)
-    column = {name: position for position, name in enumerate(models)}
-
-    def mean(split: Split, name: str) -> float:
-        return float(means.class_means[split][0, column[name]])
-
-    def minus(split: Split, a: str, b: str) -> Interval:
-        values = means.class_means[split]
-        return interval(values[:, column[a]] - values[:, column[b]])
-
-    def difference(a: str, b: str) -> SeenUnseen[Interval]:
-        return SeenUnseen(minus("seen", a, b), minus("unseen", a, b))
-
-    def against(name: str) -> Against | None:
-        row = ROWS.get(name)
-        if row is None or row.against not in ious:
-            return None
-        return Against(row.against, difference(name, row.against), Paper(*row.paper, row.where))
-
-    return {
-        name: RowFigures(
-            iou=SeenUnseen(mean("seen", name), mean("unseen", name)),
-            minus_box=difference(name, "box"),
-            unseen_of_each_seed=_of_each_seed(out / name, annotations.classes) if name != "box" else (),
-            misses=float(np.mean(paired[f"{name} iou"].to_numpy() == 0)),
-            training_loss=_training_loss(out / name),
-            against=against(name),
-        )
-        for name in models
-    }
-
-
-def made(out: Path) -> dict[str, Made]:
-    """Row -> what its first seed was made with, and where."""
-    return {
-        path.parts[-3]: Made(
-            inputs=read_record(path)["inputs"],
-            environment=read_result(path.parents[1] / "environment.json", Environment),
-        )
-        for path in sorted(out.glob(f"*/*/{DONE}"), reverse=True)
-    }
-
-
-def table(found: MaskHeadFigures) -> Table:
-    """The comparison as one table, the best of unseen classes first."""
-    rows = sorted(found.rows.items(), key=lambda item: -item[1].iou.unseen)
+def rows_table(found: HeadFigures) -> Table:
+    """The rows, the best of unseen classes first."""
     return Table(
-        "Mask heads on a frozen model",
+        "Mask heads, each in a model that was trained whole",
         (
-            *names("model"),
-            Column("unseen IoU"),
-            Column("− box", "points"),
-            Column("seen IoU"),
-            Column("minus", "text"),
-            Column("unseen IoU, ours", "points"),
-            *columns("figure", ("unseen mask AP, the paper's", "parameters", "GMACs")),
-            *columns("figure", ("forward ms", "training ms", "saved MiB")),
+            *names("mask head"),
+            Column("seeds", "count"),
+            *columns("percent", ("seen", "unseen")),
+            Column("unseen of each seed", "figure"),
+            *columns("points", ("unseen − seen", "unseen − ellipse")),
         ),
-        tuple(
-            (
-                *(name, row.iou.unseen, "" if name == "box" else row.minus_box.unseen),
-                *(row.iou.seen, *_rival_cells(row.against), *_cost_cells(found.costs.get(name))),
-            )
-            for name, row in rows
-        ),
+        tuple((name, *_row_cells(row)) for name, row in _ordered(found)),
     )
 
 
-def _rival_cells(against: Against | None) -> tuple[Cell, ...]:
-    """The rival, our difference to it and the paper's."""
-    if against is None:
-        return "", "", ""
-    paper = against.paper
-    gap = f"{paper.mask_ap - paper.rivals_mask_ap:+.1f} ({paper.where})"
-    return against.rival, against.difference.unseen, gap
+def details_table(found: HeadFigures, costs: Mapping[str, Cost]) -> Table:
+    """Sizes, edges, training loss and costs of the rows, in the order of `rows_table`."""
+    return Table(
+        "Mask heads in detail",
+        (
+            *names("mask head"),
+            *columns("percent", ("unseen, small", "medium", "large", "boundary IoU, unseen", "seen")),
+            Column("missed", "percent"),
+            *columns("figure", ("training loss", "parameters", "GMACs")),
+            *columns("figure", ("forward ms", "training ms", "saved MiB")),
+        ),
+        tuple((name, *_detail_cells(row), *_cost_cells(costs.get(name))) for name, row in _ordered(found)),
+    )
+
+
+def pairs_table(found: HeadFigures) -> Table:
+    """The differences, on seen and on unseen classes, and their difference."""
+    return Table(
+        "Differences of mask heads",
+        (
+            *names("a − b"),
+            Column("seeds", "count"),
+            *columns("points", ("on seen", "on unseen", "interaction: unseen − seen")),
+            Column(LEAST, "percent"),
+            Column("the paper's: seen, unseen, interaction", "figure"),
+            Column("interaction as in the paper", "text"),
+        ),
+        tuple(_pair_cells(row, found.seeds_known) for row in found.pairs),
+    )
+
+
+def page(results: Results, found: HeadFigures) -> str:
+    """Markdown: both tables, what made them, and what is missing."""
+    learned = next((run for run in results.runs if run.training_loss is not None), results.runs[0])
+    recipe, costs = learned.recipe, results.costs
+    minutes = [sum(run.seconds.values()) / 60 for run in results.runs if run.row in HEADS]
+    lines = [markdown_table(rows_table(found)), ""]
+    lines += [markdown_table(pairs_table(found)), ""] if found.pairs else []
+    lines += [markdown_table(details_table(found, costs.costs if costs else {})), ""]
+    lines += [
+        f"`make mask-heads DATA=FOLDER`: {recipe.get('teacher.train.steps', MISSING)} steps of "
+        f"{recipe.get('teacher.train.batch_size', MISSING)} windows of "
+        f"{recipe.get('teacher.look.window_size_px', MISSING)} px, {learned.environment.hardware}, torch "
+        f"{learned.environment.torch}. Mask IoU in given boxes, mean over classes.",
+        "Brackets are 95 % intervals of image sampling and seed noise, which is pooled over the rows."
+        if found.seeds_known
+        else "One seed: brackets are 95 % intervals of image sampling only, and show no difference of heads.",
+    ]
+    if minutes:
+        lines.append(f"A training with its evaluation took {min(minutes):.0f} to {max(minutes):.0f} minutes.")
+    if costs:
+        lines.append(
+            f"Costs are of one instance at the widths trained, on the CPU: {costs.environment.hardware}."
+        )
+    if missing := missing_runs({(run.row, run.seed) for run in results.runs}):
+        lines.append(f"Not there yet: {missing}.")
+    return "\n".join(lines)
+
+
+def missing_runs(there: Collection[tuple[str, int]], seeds: int = SEEDS) -> str:
+    """Which trainings a complete table lacks, in words.
+
+    >>> there = {(row, seed) for row in ROWS for seed in range(3)} - {("resnet-4", 2), ("hourglass-10", 0)}
+    >>> missing_runs(there)
+    'resnet-4 (seed 2), hourglass-10 (seed 0)'
+    """
+    parts = []
+    for row in ROWS:
+        lacking = [seed for seed in range(seeds if row in HEADS else 1) if (row, seed) not in there]
+        if lacking:
+            word = "seeds" if len(lacking) > 1 else "seed"
+            parts.append(f"{row} ({word} {', '.join(map(str, lacking))})")
+    return ", ".join(parts)
+
+
+def as_in_the_paper(interaction: Interval, papers: float | None, seeds_known: bool) -> str:
+    """Whether our interaction has the sign of the paper's: only an interval can show it.
+
+    Args:
+        papers: the paper's interaction in points; None: it does not print one.
+
+    >>> as_in_the_paper(Interval(0.02, 0.01, 0.03), 13.3, True)
+    'yes'
+    >>> as_in_the_paper(Interval(0.02, -0.01, 0.05), 13.3, True)
+    'not shown'
+    >>> as_in_the_paper(Interval(-0.02, -0.03, -0.01), 13.3, True)
+    'no, the other way round'
+    >>> as_in_the_paper(Interval(0.02, 0.01, 0.03), 0.3, True)
+    'the paper has none'
+    >>> as_in_the_paper(Interval(0.02, 0.01, 0.03), 13.3, False)
+    'one seed shows nothing'
+    """
+    if papers is None:
+        return "the paper prints none"
+    if abs(papers) <= PAPERS_NOISE:
+        return "the paper has none"
+    if not seeds_known or interaction.low is None or interaction.high is None:
+        return "one seed shows nothing"
+    low, high = sorted((papers * interaction.low, papers * interaction.high))
+    if low > 0:
+        return "yes"
+    return "no, the other way round" if high < 0 else "not shown"
+
+
+def _ordered(found: HeadFigures) -> list[tuple[str, RowFigures]]:
+    return sorted(found.rows.items(), key=lambda item: -(item[1].iou.unseen.value or 0))
+
+
+def _row_cells(row: RowFigures) -> tuple[Cell, ...]:
+    return (
+        *(len(row.seeds), row.iou.seen.value, row.iou.unseen.value),
+        *(", ".join(map(percent, row.unseen_of_each_seed)), row.iou.gap, row.minus_ellipse.unseen),
+    )
+
+
+def _detail_cells(row: RowFigures) -> tuple[Cell, ...]:
+    loss = "" if row.training_loss is None else f"{row.training_loss:.3f}"
+    sizes = (value for _, value in row.unseen_by_size.items())
+    return (*sizes, row.boundary_iou.unseen, row.boundary_iou.seen, row.missed, loss)
+
+
+def _pair_cells(row: PairFigures, seeds_known: bool) -> tuple[Cell, ...]:
+    seen, unseen, gap = papers_differences(row.pair)
+    papers = ", ".join(MISSING if value is None else f"{value:+.1f}" for value in (seen, unseen, gap))
+    ours = row.difference
+    return (
+        *(f"{row.pair.a} − {row.pair.b}", len(row.seeds), ours.seen, ours.unseen, ours.gap),
+        *(ours.gap.least_difference, f"{papers} ({row.pair.where})"),
+        as_in_the_paper(ours.gap, gap, seeds_known),
+    )
+
+
+def papers_differences(pair: Pair) -> tuple[float | None, float, float | None]:
+    """The paper's a - b on seen and on unseen classes, and the interaction, in points."""
+    a, b = pair.paper
+    unseen = a.unseen - b.unseen
+    if a.seen is None or b.seen is None:
+        return None, unseen, None
+    return a.seen - b.seen, unseen, unseen - (a.seen - b.seen)
 
 
 def _cost_cells(cost: Cost | None) -> tuple[Cell, ...]:
@@ -179,33 +178,3 @@ def _cost_cells(cost: Cost | None) -> tuple[Cell, ...]:
         return ("",) * 5
     times = (f"{value:.1f}" for value in (cost.forward_ms, cost.training_ms, cost.saved_mib))
     return (f"{cost.parameters:,}", f"{cost.gmacs:.3f}", *times)
-
-
-def _seed_tables(folder: Path) -> list[pa.Table]:
-    return [pq.read_table(path).sort_by("row") for path in sorted(folder.glob("seed-*/ious.parquet"))]
-
-
-def _mean_over_seeds(folder: Path) -> pa.Table:
-    """One table: the IoU of an instance is the mean over the seeds."""
-    tables = _seed_tables(folder)
-    total = tables[0]["iou"]
-    for other in tables[1:]:
-        total = pc.add(total, other["iou"])
-    position = tables[0].schema.get_field_index("iou")
-    return tables[0].set_column(position, "iou", pc.divide(total, float(len(tables))))
-
-
-def _training_loss(folder: Path) -> float | None:
-    """Of the mask, at the end: the mean over the last quarter of the log of the first seed; None without."""
-    path = folder / "seed-0" / "metrics.jsonl"
-    if not path.exists():
-        return None
-    losses: list[float] = [json.loads(line)["mask"] for line in path.read_text(encoding="utf-8").splitlines()]
-    return statistics.mean(losses[-max(len(losses) // 4, 1) :])
-
-
-def _of_each_seed(folder: Path, classes: Classes) -> tuple[float, ...]:
-    means = [
-        Means.of(table, ("iou",), classes, 0, 0).class_means["unseen"][0, 0] for table in _seed_tables(folder)
-    ]
-    return tuple(float(mean) for mean in means)

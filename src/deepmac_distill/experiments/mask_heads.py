@@ -1,225 +1,140 @@
-"""The paper's mask heads on one frozen backbone: which of them carries over to classes without masks?
+"""The paper's mask heads, each in a model that is trained whole: which carries over to classes without masks?
 
-A trained model is frozen but for its mask head, and its backbone's maps of a few views of every training
-image are kept. On them each row learns its mask head from scratch, by one recipe and for the same number of
-steps, from the masks of seen classes alone; then it is evaluated in the given boxes of the validation set.
-Each row is a run of its own, with a stage for each seed, so several processes may share the rows. What is
-frozen once learned together with a mask head of its own, which may favor heads of that kind.
+Each (row, seed) is a run of the ordinary chain, `teach` and `evaluate teacher`, by one recipe in which the
+row's mask head takes the place of the recipe's. All seeds learn and are evaluated on the same data. When a
+run ends, what the table needs of it is kept as a small file (see `mask_head_results`); rows whose file is
+there are not trained again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
-
-from deepmac_distill import config
-from deepmac_distill.config import ModelConfig, Pipeline
-from deepmac_distill.contract import BoxSegmenter
-from deepmac_distill.data.loader import evaluation_batches
-from deepmac_distill.dataset.dataset import Dataset
-from deepmac_distill.dataset.views import Annotations, Truth
-from deepmac_distill.errors import CheckpointError, ConfigError
-from deepmac_distill.evaluation.mask_iou import given_box_ious
-from deepmac_distill.experiments.frozen_features import Frozen, Shown, images_of
-from deepmac_distill.experiments.mask_head_rows import GRABCUTS, ROWS, Row
-from deepmac_distill.files import sha256_of_file, write_json
-from deepmac_distill.inference import boxes_for, segment_boxes
-from deepmac_distill.labels.cut import EVEN_CUT
-from deepmac_distill.labels.describe import given_box_masks
-from deepmac_distill.models.build import build_model
-from deepmac_distill.models.deepmac import DeepMac
-from deepmac_distill.models.mask_rcnn import MaskRcnn
-from deepmac_distill.progress import Progress, Silent
+from deepmac_distill.config import Pipeline, flatten, load_pipeline
+from deepmac_distill.dataset.views import Truth
+from deepmac_distill.errors import ConfigError, RunError
+from deepmac_distill.evaluation.results import read_result
+from deepmac_distill.experiments.mask_head_results import (
+    INSTANCES,
+    HeadRun,
+    Instances,
+    refuse_other_recipe,
+    rounded,
+    run_name,
+    write_result,
+)
+from deepmac_distill.experiments.mask_head_rows import GRABCUTS, ROWS, values_of
+from deepmac_distill.experiments.run_record import Environment, seconds_of
+from deepmac_distill.progress import Progress
 from deepmac_distill.rundir import RunDir
-from deepmac_distill.structures import Batch
-from deepmac_distill.teachers.grabcut import GrabCut
-from deepmac_distill.training.loop import LoopSettings, make_optimizer, train
-from deepmac_distill.training.schedule import make_schedule
-from deepmac_distill.weights.card import read_card
+from deepmac_distill.stages.compare import read_ious
+from deepmac_distill.stages.evaluate import evaluate
+from deepmac_distill.stages.evaluated_set import hidden_set, validation_set
+from deepmac_distill.stages.job import Job
+from deepmac_distill.stages.train import teach
 
-GRABCUT_PX = 640  # COCO's photographs as they are; it learns nothing that a smaller canvas would make cheaper
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeadRecipe:
-    """How every mask head is trained."""
-
-    steps: int = 400
-    batch_size: int = 8  # images
-    views: int = 4  # of every training image
-    lr: float = 1e-3
-    weight_decay: float = 0.05
-    warmup_steps: int = 40
-    max_grad_norm: float = 5.0
-    ema_decay: float = 0.99
+DECIDES = ("teacher.", "labels.cut", "data.seen", "data.hide", "data.exif")  # of the pipeline's keys
+DECIDES_UNTRAINED = ("teacher.segmenter", "teacher.arguments", "teacher.look.", *DECIDES[1:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What the rows are trained and evaluated on."""
+    """Which recipe the rows are trained by, on what, and where they are kept."""
 
-    pipeline: Pipeline  # where the data are, and how views are drawn
-    weights: Mapping[str, Path]  # kind of model -> one that is trained; of kinds that no row needs, none
-    recipe: HeadRecipe
-    training: Annotations
-    truth: Truth
-    _frozen: dict[str, Frozen] = field(default_factory=dict, repr=False)
+    recipe: Path
+    out: Path  # runs: ROW/seed-N
+    results: Path  # folder of the small files
+    data: str = ""  # folder, in place of the recipe's `data.root`
+    overrides: Sequence[str] = ()  # KEY=VALUE
+    hidden: bool = False  # evaluate on the classes that data.hide hides, in the training file
 
-    @classmethod
-    def of(cls, pipeline: Pipeline, weights: Mapping[str, Path], recipe: HeadRecipe) -> Comparison:
-        """Read the annotations of both splits."""
-        root, data = Path(pipeline.data.root), pipeline.data
-        return cls(
-            pipeline=pipeline,
-            weights=weights,
-            recipe=recipe,
-            training=Dataset.open(root / data.train_annotations, seen=data.seen).for_training(),
-            truth=Dataset.open(root / data.val_annotations, seen=data.seen).for_evaluation(),
-        )
-
-    def trained(self, kind: str) -> Path:
-        """The weights of a kind of model.
-
-        Raises:
-            ConfigError: none were given.
-        """
-        if kind not in self.weights:
-            flag = kind.replace("_", "-")
-            raise ConfigError(f"rows on a frozen {kind}: got no weights, expected --{flag} FILE")
-        return self.weights[kind]
-
-    def frozen(self, kind: str) -> Frozen:
-        """The frozen model of a kind; its maps are made once."""
-        if kind not in self._frozen:
-            self._frozen[kind] = Frozen.of(
-                self.trained(kind), self.pipeline, self.training, self.truth, self.recipe.views
-            )
-        return self._frozen[kind]
+    def pipeline(self, row: str, seed: int = 0) -> Pipeline:
+        """Of a row; `seed` is counted from the recipe's."""
+        values = {**values_of(row), **({"data.root": self.data} if self.data else {})}
+        pipeline = load_pipeline(self.recipe, self.overrides, values)
+        return load_pipeline(self.recipe, [*self.overrides, f"seed={pipeline.seed + seed}"], values)
 
 
 def compare_heads(
-    comparison: Comparison,
-    names: Sequence[str],
-    seeds: Sequence[int],
-    out: Path,
-    progress: Progress,
-    force: bool = False,
+    comparison: Comparison, rows: Sequence[str], seeds: int, progress: Progress, force: bool = False
 ) -> None:
-    """Train and evaluate each row that is named and not yet there: `out`/ROW/seed-N/ious.parquet.
+    """Train and evaluate each row that is named and not yet there, the first seed of all rows first.
+
+    Args:
+        force: again, whatever is there.
 
     Raises:
-        RunError: a row was made with other inputs, or another process works on it.
-        ConfigError: a row needs weights that were not given.
+        ConfigError: there is no such row, a key is refused, or there is no validation set.
+        RunError: a row was made by another recipe or on other data, or another process works on it.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    _write_facts(comparison, out / "evaluation.json")
-    for seed in seeds:
-        for name in names:
-            if name in GRABCUTS and seed != seeds[0]:
+    for row in rows:
+        if row not in ROWS:
+            raise ConfigError(f"row: got {row!r}, expected one of {', '.join(ROWS)}")
+    for seed in range(seeds):
+        for row in rows:
+            if row in GRABCUTS and seed:
                 continue
-
-            def work(folder: Path, name: str = name, seed: int = seed) -> None:
-                pq.write_table(_ious_of(comparison, name, seed, folder), folder / "ious.parquet")
-
-            inputs = _inputs(comparison, name, seed)
-            progress.note(f"{name}, seed {seed}")
-            RunDir(out / name).run_stage(f"seed-{seed}", inputs, work, progress, force=force)
-
-
-def _write_facts(comparison: Comparison, path: Path) -> None:
-    """What the rows are evaluated on, and the models that they stand on, those of earlier calls too."""
-    before = json.loads(path.read_text(encoding="utf-8"))["base_models"] if path.exists() else {}
-    facts = {
-        "annotations": str(comparison.truth.path.resolve()),
-        "seen": list(comparison.truth.classes.seen_names),
-        "base_models": before | {kind: read_card(at).model for kind, at in comparison.weights.items()},
-    }
-    write_json(path, facts)
+            pipeline = comparison.pipeline(row, seed)
+            path = comparison.results / run_name(row, pipeline.seed)
+            if path.exists() and not force:
+                made = read_result(path, HeadRun).recipe
+                refuse_other_recipe(path, made, _recipe(pipeline, row))
+                progress.note(f"{path}: done before, skipped")
+                continue
+            write_result(path, _run(comparison, pipeline, row, progress, force))
+            progress.note(f"{path}: written")
 
 
-def train_row(
-    row: Row, base: Frozen, recipe: HeadRecipe, seed: int, out: Path
-) -> tuple[DeepMac | MaskRcnn, Shown]:
-    """The row's model after its steps, and its backbone; its state is kept in `out` meanwhile."""
-    torch.manual_seed(seed)
-    model = build_model(head_config(row, base.card.model), len(base.training.classes), load_weights=False)
-    kept = {name: tensor for name, tensor in base.state.items() if not name.startswith("mask_head.")}
-    missing = model.load_state_dict(kept, strict=False).missing_keys
-    if strays := [name for name in missing if not name.startswith("mask_head.")]:
-        raise CheckpointError(f"{row.keys}: no weight {strays[0]}; expected all but the mask head's")
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith("mask_head."))
-    shown = Shown()
-    model.add_module("backbone", shown)
-    state = train(
-        model,
-        partial(base.training_batches, shown, model.target_mask_size, recipe.batch_size, seed),
-        make_optimizer(model, "adamw", recipe.lr, recipe.weight_decay),
-        make_schedule("cosine", recipe.steps, recipe.warmup_steps),
-        LoopSettings(
-            steps=recipe.steps,
-            gradient_accumulation_steps=1,
-            max_grad_norm=recipe.max_grad_norm,
-            ema_decay=recipe.ema_decay,
-            checkpoint_every=recipe.steps,
-            autocast=False,
-        ),
-        torch.device("cpu"),
-        out,
-        Silent(),
+def _run(comparison: Comparison, pipeline: Pipeline, row: str, progress: Progress, force: bool) -> HeadRun:
+    """A run of the chain as far as the teacher's evaluation."""
+    progress.note(f"{row}, seed {pipeline.seed}")
+    run = RunDir(comparison.out / row / f"seed-{pipeline.seed}")
+    job = Job(pipeline=pipeline, source=None, run=run, progress=progress, force=force)
+    truth = (hidden_set if comparison.hidden else validation_set)(job).truth
+    _require_same_truth(comparison.results, truth)
+    teach(job)
+    folder = evaluate(job, "teacher", hidden=comparison.hidden)
+    ious = read_ious(folder).sort_by("row")
+    write_result(comparison.results / INSTANCES, Instances.of(ious, truth.classes, truth.fingerprint))
+    stages = [stage for stage in ("teacher", folder.name) if (run.path / stage).exists()]
+    return HeadRun(
+        row=row,
+        seed=pipeline.seed,
+        recipe=_recipe(pipeline, row),
+        environment=read_result(run.path / "environment.json", Environment),
+        truth=truth.fingerprint,
+        seconds={stage: seconds_of(run.path / stage) for stage in stages},
+        training_loss=_training_loss(run.path / "teacher" / "metrics.jsonl"),
+        iou=rounded(ious["iou"]),
+        boundary_iou=rounded(ious["boundary_iou"]),
     )
-    model.load_state_dict(state)
-    return model.eval(), shown
 
 
-def evaluate_heads(model: BoxSegmenter, batches: Iterable[Batch], truth: Truth) -> pa.Table:
-    """IoU of every instance of the validation set that can be evaluated."""
-    groups = ([batch] for batch in batches)
-    segmented = segment_boxes(model, groups, torch.device("cpu"), autocast=False)
-    return given_box_ious(truth, given_box_masks(truth, segmented, EVEN_CUT))
+def _recipe(pipeline: Pipeline, row: str) -> dict[str, Any]:
+    """What decides a row's figures, but for data and seed."""
+    decides = DECIDES_UNTRAINED if row in GRABCUTS else DECIDES
+    kept = {key: value for key, value in flatten(pipeline).items() if key.startswith(decides)}
+    found: dict[str, Any] = json.loads(json.dumps(kept))  # as it will be read back
+    return found
 
 
-def head_config(row: Row, base_model: Mapping[str, Any]) -> ModelConfig:
-    """The frozen model's configuration with the row's mask head."""
-    return config.build_model_config({**base_model, "backbone_weights": "none", **row.keys}, "row")
+def _require_same_truth(results: Path, truth: Truth) -> None:
+    path = results / INSTANCES
+    if path.exists() and read_result(path, Instances).truth != truth.fingerprint:
+        raise RunError(
+            f"{truth.path}: other annotations or seen classes than those of {path}; expected the same for "
+            "all rows and seeds"
+        )
 
 
-def _ious_of(comparison: Comparison, name: str, seed: int, folder: Path) -> pa.Table:
-    if name in GRABCUTS:
-        return _evaluate_grabcut(comparison.truth, comparison.pipeline, GRABCUTS[name])
-    base = comparison.frozen(ROWS[name].base)
-    model, shown = train_row(ROWS[name], base, comparison.recipe, seed, folder)
-    return evaluate_heads(model, base.validation_batches(shown), comparison.truth)
-
-
-def _evaluate_grabcut(truth: Truth, pipeline: Pipeline, fallback: str) -> pa.Table:
-    """GrabCut needs the pixels and nothing else."""
-    model = GrabCut(input_size_px=GRABCUT_PX, fallback=fallback)
-    whole = boxes_for(model.spec, truth, images_of(pipeline, "val"))
-    return evaluate_heads(model, evaluation_batches(whole, 1), truth)
-
-
-def _inputs(comparison: Comparison, name: str, seed: int) -> dict[str, Any]:
-    """What a row depends on."""
-    contents: dict[str, Any] = {
-        "training": comparison.training.fingerprint,
-        "truth": comparison.truth.fingerprint,
-    }
-    if name in GRABCUTS:
-        named = {} if GRABCUTS[name] == "none" else {"fallback": GRABCUTS[name]}
-        return contents | {"image_size_px": GRABCUT_PX} | named
-    return {
-        **contents,
-        "weights": sha256_of_file(comparison.trained(ROWS[name].base)),
-        "keys": dict(ROWS[name].keys),
-        **asdict(comparison.recipe),
-        "seed": seed,
-    }
+def _training_loss(log: Path) -> float | None:
+    """Of the masks, the mean over the last quarter of the log; None of a row that does not learn."""
+    if not log.exists():
+        return None
+    losses: list[float] = [json.loads(line)["mask"] for line in log.read_text(encoding="utf-8").splitlines()]
+    return statistics.mean(losses[-max(len(losses) // 4, 1) :])
