@@ -71,6 +71,12 @@ def test_the_report_holds_means_with_intervals_of_images_and_seeds(seeded) -> No
     variance = np.mean([np.var(row, ddof=1) for row in levels])
     unseen = found.report.teacher.given_boxes.unseen.model
     assert unseen.high - unseen.value >= 4.3026 * np.sqrt(variance / 2)
+    for part in (
+        found.report.teacher.given_boxes.unseen.boundary,
+        found.report.student.given_boxes.all.by_size.small,
+    ):
+        lead = part.model_minus_ellipse  # of whatever stands in a result, the interval holds both errors
+        assert lead.high - lead.value == pytest.approx(lead.value - lead.low)
     assert "image sampling and training noise (2 seeds)" in ended.out and "standard deviation" in ended.out
 
 
@@ -99,7 +105,8 @@ def test_each_seed_is_kept_as_a_small_file_and_a_table_takes_what_is_there(seede
     for role in ("teacher", "student"):
         ours, exact = (getattr(x, role).given_boxes.unseen.model_minus_ellipse for x in (mean, found))
         assert ours.value == pytest.approx(exact.value)
-        assert (ours.high - ours.low) / (exact.high - exact.low) == pytest.approx(1.0, abs=0.05)
+        # Of 20 resamples, other ones for each seed: the widths agree as far as these can show.
+        assert (ours.high - ours.low) / (exact.high - exact.low) == pytest.approx(1.0, abs=0.3)
 
 
 def test_status_shows_each_seed(seeded, deepmac) -> None:
