@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import batch_norm
+import sizes
 import starter
 from deepmac_distill.chain import SEED, seed_runs
 from deepmac_distill.evaluation.results import Evaluation, from_json, to_json
@@ -194,6 +195,7 @@ PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 TABLES = {
     "demo": (chain_table, "demo"),
     "coco_sample": (chain_table, "coco_sample"),
+    "coco_sample_sizes": (sizes.page, "coco_sample"),
     "retention": (retention_table, "coco_sample", "coco_sample_mask_rcnn"),
     "appendix_b": (appendix_table, "appendix_b_small"),
     "starter": (starter.page, "starter"),

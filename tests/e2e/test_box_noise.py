@@ -121,3 +121,18 @@ def test_a_list_that_cannot_be_used_is_refused(chain, deepmac, given: list[str],
     ended = deepmac("evaluate", "teacher", "--out", chain[0], *given)
     assert ended.code == 2 and ended.out == "" and says in ended.err.splitlines()[-1]
     assert len(ended.err.splitlines()) == 1 and not list(chain[0].glob("box-noise-*"))
+
+
+def test_hidden_classes_are_evaluated_in_loose_boxes_without_a_reading(
+    chain, deepmac, tmp_path: Path
+) -> None:
+    model = ["--model", chain[0] / "teacher" / "weights.safetensors", "--config", chain[0] / "config.toml"]
+    given = ["--out", tmp_path / "run", "--hide", "fold:0/2", "--hidden", "--box-noise", "10"]
+    ended = deepmac("evaluate", *model, *given)
+    assert ended.code == 0, ended.err
+    (folder,) = (tmp_path / "run").glob("box-noise-*")
+    assert folder.name.endswith("-hidden")
+    assert not (tmp_path / "run" / "validation_readings.jsonl").exists()
+    (level,) = read_result(folder / "summary.json", BoxNoise).levels
+    hidden = len(SEEN_SHAPES) // 2
+    assert level.given_boxes.all.classes in (hidden, hidden + len(SEEN_SHAPES) % 2)

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 import results
+import sizes
 from deepmac_distill.data.synthetic import SEEN_SHAPES
 from deepmac_distill.errors import RunError
 from deepmac_distill.evaluation.results import from_json, read_result, to_json
 from deepmac_distill.experiments.appendix_b_table import AppendixB
 from deepmac_distill.experiments.run_record import RunRecord
+from deepmac_distill.report.table import percent
 
 NUMBER = re.compile(r"[+-]?\d+\.\d")
 
@@ -141,6 +143,11 @@ def test_what_is_kept_of_a_run_is_what_its_files_say(chain, tmp_path: Path) -> N
         assert kept[name] == read(run / file)
     page = results.chain_table(kept)
     assert "`make demo`, seed " in page and page.count("| teacher |") == page.count("| student |") == 3
+    by_size = sizes.page(kept)
+    assert by_size.count("| teacher | unseen |") == by_size.count("| student | seen |") == 4
+    unseen = stated.teacher.given_boxes.unseen.by_size.small
+    assert f"| {percent(unseen.boundary.class_mean_iou.model)} |" in by_size.splitlines()[7]
+    assert by_size.splitlines()[7].startswith(f"| teacher | unseen | small | {unseen.instances} |")
 
 
 @pytest.mark.parametrize(
