@@ -8,10 +8,15 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from PIL import Image
 
 import deepmac_distill
+from deepmac_distill.data.synthetic import write_scenes
+from deepmac_distill.dataset.dataset import Dataset
+from deepmac_distill.evaluation.mask_iou import given_box_ious
 from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.stages.predict import NO_MODEL
 from deepmac_distill.weights import starter
@@ -42,6 +47,20 @@ def test_what_travels_states_what_it_is() -> None:
     assert len({row["file_name"] for row in rows}) == len(rows) == 100
     assert {row["license"] for row in rows} == {"CC BY 2.0", "CC BY-SA 2.0"}
     assert all(row["photograph"].startswith("http") and row["license_url"] for row in rows)
+
+
+def test_what_travels_draws_better_masks_than_the_ellipse(tmp_path: Path) -> None:
+    """On generated scenes, which are no photographs: it leads by 20 points there."""
+    write_scenes(tmp_path, images=2, seed=0, size_px=256)
+    truth = Dataset.open(tmp_path / "instances.json", seen="all").for_evaluation()
+    model = deepmac_distill.load("starter", device="cpu")
+    rows, codes = [], []
+    for position, name in enumerate(truth.images["file_name"].to_pylist()):
+        of_image = np.arange(*truth.rows_by_image()[position : position + 2])
+        found = model.masks(tmp_path / "images" / name, truth.boxes_xyxy()[of_image])
+        rows, codes = [*rows, *of_image.tolist()], [*codes, *found.counts]
+    ious = given_box_ious(truth, pa.table({"row": pa.array(rows, pa.int64()), "rle_counts": codes}))
+    assert pc.mean(ious["iou"]).as_py() > pc.mean(ious["ellipse_iou"]).as_py() + 0.1
 
 
 def masks(out: str) -> list[dict]:
