@@ -118,6 +118,7 @@ def chain_and_parses(
     folder = tmp_path_factory.mktemp("runs") / "chain"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cache, "ingest", counted)
+        patch.setenv("DEEPMAC_CACHE", str(folder.parent / "cache"))  # nothing was parsed for an earlier test
         return (folder, run_command("run", scenes_toml, "--out", folder)), parsed
 
 

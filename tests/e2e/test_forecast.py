@@ -223,9 +223,8 @@ def test_evaluation_in_given_boxes_alone_is_one_pass_without_detections() -> Non
 
 
 def looking(look: Look, **train) -> RoleConfig:
-    settings = recipe(image_size_px=64, **train)
-    model = replace(settings.model, detection=False)
-    return replace(settings, model=model, look=look, train=settings.train)
+    plain = RoleConfig(model=DeepMacConfig(mask_size=16, detection=False))
+    return replace(plain, look=look, train=replace(plain.train, image_size_px=64, **train))
 
 
 def test_windows_are_canvases_of_their_own_with_one_mask_each() -> None:

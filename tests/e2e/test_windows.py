@@ -80,7 +80,7 @@ def test_from_python_a_model_looks_as_it_was_trained_to_unless_it_is_asked_other
     given = [one for one in document["annotations"] if one["image_id"] == image["id"]]
     path = run / "scenes-val" / "images" / image["file_name"]
     boxes = [one["bbox"] for one in given]
-    masks = model.masks(path, boxes, fmt="xywh", cut=0.5)
+    masks = model.masks(path, boxes, fmt="xywh")
     table = pq.read_table(run / "evaluate-teacher" / "masks.parquet").to_pylist()
     expected = {row["annotation_id"]: row["rle_counts"] for row in table}
     assert list(masks.counts) == [expected[one["id"]] for one in given]
