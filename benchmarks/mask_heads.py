@@ -49,7 +49,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     training.add_argument("--out", type=Path, default=Path("runs/mask_heads"))
     training.add_argument("--seeds", type=int, default=SEEDS, help="so many, from the recipe's seed on")
     training.add_argument("--only", nargs="+", default=ROWS, metavar="ROW", help=", ".join(ROWS))
-    training.add_argument("--hidden", action="store_true", help="evaluate on the classes of data.hide")
+    training.add_argument("--hidden", action="store_true", help="evaluate on the classes of data.hide alone")
     training.add_argument("--force", action="store_true", help="redo rows that are there")
     showing.add_argument("--resamples", type=int, default=1000)
     return parser.parse_args(arguments)

@@ -15,6 +15,7 @@ from deepmac_distill.experiments.mask_head_results import HeadRun, Instances, Re
 from deepmac_distill.experiments.mask_head_rows import PAIRS
 from deepmac_distill.experiments.mask_head_table import (
     details_table,
+    page,
     pairs_table,
     papers_differences,
     rows_table,
@@ -139,3 +140,12 @@ def test_the_papers_interactions_are_those_of_its_tables() -> None:
     assert printed["hourglass-20", "resnet-4"] == pytest.approx((2.4, 15.7, 13.3))
     assert printed["hourglass-52", "fully-connected-2"] == pytest.approx((1.4, 6.5, 5.1))
     assert printed["hourglass-20", "hourglass-10"] == (None, pytest.approx(3.1), None)
+
+
+def test_without_seen_classes_there_is_no_interaction() -> None:
+    """As where only hidden classes of the training file are evaluated."""
+    runs = [run(row, at, both(0.8, UNSEEN[row][at])) for row in SEEN for at in range(2)]
+    whole = results(runs)
+    unseen = replace(whole, instances=replace(whole.instances, seen=(False, False)))
+    text = page(unseen, figures_of(unseen, resamples=5))
+    assert "| not measured |" in text and "nan" not in text and "took 1 minutes" in text

@@ -47,10 +47,10 @@ class RowFigures:
 
     seeds: tuple[int, ...]  # none of a row that looks at no image
     iou: SeenUnseen[Interval]
-    unseen_of_each_seed: tuple[float, ...]
+    unseen_of_each_seed: tuple[float | None, ...]
     minus_ellipse: SeenUnseen[Interval]
     unseen_by_size: BySize[float | None]
-    boundary_iou: SeenUnseen[float]
+    boundary_iou: SeenUnseen[float | None]
     missed: float  # share of the objects of IoU 0
     training_loss: float | None  # mean over the seeds; None of a row that does not learn
 
@@ -160,12 +160,12 @@ def _row(measured: _Measured, row: str, noise: SeenUnseen[Noise]) -> RowFigures:
     return RowFigures(
         seeds=tuple(runs),
         iou=_intervals(each, noise),
-        unseen_of_each_seed=tuple(_values(one).unseen for one in each) if runs else (),
+        unseen_of_each_seed=tuple(known(_values(one).unseen) for one in each) if runs else (),
         minus_ellipse=_intervals([_minus(one, ellipse) for one in each], noise),
         unseen_by_size=BySize.of(
             lambda size: known(_values(_mean(measured.class_means(ious, size=size))).unseen)
         ),
-        boundary_iou=_values(_mean(measured.class_means(boundaries))),
+        boundary_iou=_values(_mean(measured.class_means(boundaries))).map(known),
         missed=float(np.mean(np.array(ious) == 0)),
         training_loss=float(np.mean(losses)) if losses else None,
     )

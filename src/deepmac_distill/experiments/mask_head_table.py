@@ -81,7 +81,8 @@ def page(results: Results, found: HeadFigures) -> str:
         else "One seed: brackets are 95 % intervals of image sampling only, and show no difference of heads.",
     ]
     if minutes:
-        lines.append(f"A training with its evaluation took {min(minutes):.0f} to {max(minutes):.0f} minutes.")
+        least_to_most = " to ".join(dict.fromkeys(f"{end:.0f}" for end in (min(minutes), max(minutes))))
+        lines.append(f"A training with its evaluation took {least_to_most} minutes.")
     if costs:
         lines.append(
             f"Costs are of one instance at the widths trained, on the CPU: {costs.environment.hardware}."
@@ -128,7 +129,9 @@ def as_in_the_paper(interaction: Interval, papers: float | None, seeds_known: bo
         return "the paper prints none"
     if abs(papers) <= PAPERS_NOISE:
         return "the paper has none"
-    if not seeds_known or interaction.low is None or interaction.high is None:
+    if interaction.low is None or interaction.high is None:
+        return "not measured"
+    if not seeds_known:
         return "one seed shows nothing"
     low, high = sorted((papers * interaction.low, papers * interaction.high))
     if low > 0:
