@@ -13,6 +13,7 @@ import mask_heads
 from deepmac_distill.config import load_pipeline, located
 from deepmac_distill.data.synthetic import SEEN_SHAPES
 from deepmac_distill.evaluation.results import read_result
+from deepmac_distill.experiments import mask_head_costs
 from deepmac_distill.experiments.mask_head_results import HeadRun
 from deepmac_distill.experiments.mask_head_rows import GRABCUTS, HEADS, PAIRS, ROWS, values_of
 from deepmac_distill.models.build import build_model
@@ -151,7 +152,9 @@ def test_the_table_says_what_is_missing(trained: Path, copied: Path, capsys) -> 
     assert "hourglass-20 − hourglass-10" not in table(copied, capsys)
 
 
-def test_costs_of_every_head_join_the_table(copied: Path, recipe: Path, capsys) -> None:
+def test_costs_of_every_head_join_the_table(copied: Path, recipe: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(mask_head_costs, "COST_CROPS", 4)
+    monkeypatch.setattr(mask_head_costs, "COST_ROUNDS", 1)
     given = ["costs", "--recipe", str(recipe), "--results", str(copied / "results")]
     assert mask_heads.main(given) == 2
     assert "mask_size: got 8, expected a multiple of 32 for hourglass-52" in capsys.readouterr().err
