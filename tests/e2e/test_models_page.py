@@ -19,7 +19,7 @@ from deepmac_distill.config import (
     build_model_config,
     load_pipeline,
 )
-from deepmac_distill.experiments.mask_head_rows import ROWS as ROWS_OF_HEADS
+from deepmac_distill.experiments.mask_head_rows import PAIRS, Pair
 from deepmac_distill.models.build import build_model
 from deepmac_distill.models.mask_heads import MASK_HEADS
 from deepmac_distill.paper import Figure, figures
@@ -157,15 +157,19 @@ def test_a_figure_that_deepmac_models_prints_is_on_the_page(name: str, paper: Fi
     assert any(str(figure) in re.findall(r"\d+\.\d", row.figure) for row in rows), rows
 
 
-@pytest.mark.parametrize("name", ROWS_OF_HEADS)
-def test_a_figure_that_the_comparison_of_mask_heads_prints_is_on_the_page(name: str) -> None:
-    """Its own and its rival's, both in the place that it names."""
-    row = ROWS_OF_HEADS[name]
-    for keys, figure in ((row.keys, row.paper[0]), (ROWS_OF_HEADS[row.against].keys, row.paper[1])):
-        wanted = {str(value) for key, value in keys.items() if key in ("mask_head", "mask_boxes")}
-        there = [r for r in ROWS if row.where in places(r.where) and wanted <= set(map(str, r.keys.values()))]
-        in_text = row.where in ("figure 3", "table 11")  # whose rival is told in a caption
-        assert in_text or any(str(figure) in re.findall(r"\d+\.\d", r.figure) for r in there), (name, figure)
+def says(row: Row, where: str) -> bool:
+    """Whether a row is of a place of the paper, or takes its figure from the caption there."""
+    return where in places(row.where) or f"caption of {where}" in row.what.lower()
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: f"{pair.a}-{pair.b}")
+def test_a_figure_that_the_comparison_of_mask_heads_prints_is_on_the_page(pair: Pair) -> None:
+    """Those of both heads, each in the place that it names."""
+    for head, paper in zip((pair.a, pair.b), pair.paper, strict=True):
+        where = paper.table.split(",")[0]
+        there = [row for row in ROWS if says(row, where) and head in row.keys.values()]
+        found = {figure for row in there for figure in re.findall(r"\d+\.\d", row.figure)}
+        assert str(paper.unseen) in found, (head, where, there)
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if "](" in row.where], ids=label)
