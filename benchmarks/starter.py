@@ -159,7 +159,7 @@ def page(recorded: Any) -> str:
         f"{markdown_table(table)}\n\n"
         f"`{found.command}`: {found.recipe}, seed {found.seed}, torch {found.environment.torch}. Mask IoU in "
         f"given boxes on {found.images} photographs, mean over {half.classes} classes, in percent; brackets "
-        f"are 95 % intervals from resampled images. `labels.cut` is {found.cut}. The file has "
+        f"are 95 % intervals of image sampling only. `labels.cut` is {found.cut}. The file has "
         f"{found.bytes / 1e6:.1f} MB; half precision changes the mean by {difference:.1g} points."
     )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
 
 BoxesIn = Literal["image", "windows", "by-size", "average"]
+# Beyond these a window is no view of its box, and its canvas or its zero margin would fill the memory.
+_RANGES = {"window_context": (1, 20), "window_size_px": (1, 4096), "image_from": (0, 2)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +28,12 @@ class Look:
     mirror: bool = False  # the mean with the mirrored view: twice the cost
 
     def __post_init__(self) -> None:
-        for name, least in (("window_context", 1), ("window_size_px", 1), ("image_from", 0)):
+        if self.boxes not in get_args(BoxesIn):
+            raise ValueError(f"boxes: got {self.boxes!r}, expected one of {', '.join(get_args(BoxesIn))}")
+        for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
-            if not (value >= least and math.isfinite(value)):
-                raise ValueError(f"{name}: got {value!r}, expected at least {least}")
+            if not least <= value <= most:
+                raise ValueError(f"{name}: got {value!r}, expected {least} to {most}")
 
     @property
     def in_windows(self) -> bool:
@@ -70,13 +73,14 @@ WHOLE_IMAGE = Look()
 def folder_name(changes: Mapping[str, object]) -> str:
     """How the folder of an evaluation ends that looks otherwise than the model does.
 
-    >>> folder_name({"boxes": "by-size", "mirror": True, "window_context": 2.0})
-    'by-size-mirror-context-2'
+    >>> folder_name({"mirror": True, "boxes": "by-size", "window_context": 2.0})
+    'by-size-context-2-mirror'
     """
+    order = [field.name for field in fields(Look)]
     words = {"boxes": "", "window_context": "context-", "window_size_px": "px-", "image_from": "from-"}
     return "-".join(
         ("mirror" if value else "no-mirror") if key == "mirror" else f"{words[key]}{_short(value)}"
-        for key, value in changes.items()
+        for key, value in sorted(changes.items(), key=lambda item: order.index(item[0]))
     )
 
 

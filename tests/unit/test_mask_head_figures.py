@@ -107,6 +107,14 @@ def test_one_seed_shows_nothing(of_seeds) -> None:
     assert pairs_table(of_seeds(3)).texts()[0][-1] in {"yes", "not shown"}
 
 
+def test_a_second_seed_of_one_row_shows_nothing_either() -> None:
+    """The state of a comparison that goes on: the first seed of all rows is there, and the second of one."""
+    runs = [run(row, 0, both(0.8, UNSEEN[row][0])) for row in SEEN]
+    again = figures_of(results([*runs, run("hourglass-20", 1, both(0.8, UNSEEN["hourglass-20"][1]))]), 20)
+    assert not again.seeds_known
+    assert pairs_table(again).texts()[0][-1] == "one seed shows nothing"
+
+
 def test_pairs_are_of_the_seeds_that_both_have(of_seeds) -> None:
     runs = [run("hourglass-20", seed, both(0.8, 0.7 + seed / 100)) for seed in (0, 1, 2)]
     found = figures_of(results([*runs, run("resnet-4", 2, both(0.8, 0.6))]), resamples=30)

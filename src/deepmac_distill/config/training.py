@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,7 +65,7 @@ class TrainConfig:
         require(0 <= self.box_jitter < 0.5, "box_jitter", self.box_jitter, "in [0, 0.5)")
         for name in ("scale_range", "window_scale_range"):
             value = getattr(self, name)
-            low_high = len(value) == 2 and 0 < value[0] <= value[1]
+            low_high = len(value) == 2 and 0 < value[0] <= value[1] < math.inf
             require(low_high, name, value, "two numbers, 0 < low <= high")
         needs_decay = (self.schedule == "steps") == bool(self.decay_steps)
         require(needs_decay, "decay_steps", self.decay_steps, 'steps exactly when schedule = "steps"')

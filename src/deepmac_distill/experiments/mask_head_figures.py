@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from deepmac_distill.evaluation.means import Floats, Means, interval, known
 from deepmac_distill.evaluation.results import Interval
-from deepmac_distill.evaluation.seed_noise import Noise, paired_noise, pooled_noise, widened
+from deepmac_distill.evaluation.seed_noise import UNKNOWN, Noise, paired_noise, pooled_noise, widened
 from deepmac_distill.evaluation.sizes import BySize, Size, of_size
 from deepmac_distill.experiments.mask_head_results import HeadRun, Ious, Results
 from deepmac_distill.experiments.mask_head_rows import HEADS, PAIRS, Pair
@@ -70,7 +70,7 @@ class HeadFigures:
 
     rows: Mapping[str, RowFigures]
     pairs: tuple[PairFigures, ...]
-    seeds_known: bool  # whether intervals hold seed noise: some row has two seeds
+    seeds_known: bool  # whether intervals hold seed noise: two rows have two seeds in common
 
 
 Draws = SeenUnseen[Floats]  # each (1 + R,): of the data, and of resampled images
@@ -138,11 +138,14 @@ def figures_of(results: Results, resamples: int = 1000) -> HeadFigures:
     """Of every row that is there, and of every pair of which both are."""
     measured = _Measured(results, resamples)
     level, difference = measured.noise(pooled_noise), measured.noise(paired_noise)
+    known = level.unseen.df > 0 and difference.unseen.df > 0  # one row alone holds no pair
+    if not known:
+        level = difference = level.map(lambda _: UNKNOWN)
     present = [pair for pair in PAIRS if _common(measured, pair)]
     return HeadFigures(
         rows={row: _row(measured, row, level) for row in (*measured.runs, *FLOORS)},
         pairs=tuple(_pair(measured, pair, difference) for pair in present),
-        seeds_known=level.unseen.df > 0,
+        seeds_known=known,
     )
 
 

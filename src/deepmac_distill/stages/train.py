@@ -89,7 +89,7 @@ def require_buildable(job: Job, role: Role) -> None:
     except (ConfigError, CheckpointError) as error:
         raise type(error)(f"{role}.{error}") from None
     sizes = {f"{role}.train.image_size_px": recipe.train.image_size_px}
-    if recipe.look.in_windows:
+    if recipe.look.in_windows or recipe.train.views != "images":
         sizes[f"{role}.look.window_size_px"] = recipe.look.window_size_px
     for key, size_px in sizes.items():
         if size_px % (multiple := model.spec.size_divisibility):
