@@ -211,7 +211,10 @@ RCNN = ["--set", 'teacher.model={architecture="mask_rcnn", backbone="resnet18"}'
         (["--set", "teacher.model.backbone_weights=gone.pth"], "gone.pth: "),
         (["--set", "teacher.look.window_size_px=60", "--set", "teacher.look.boxes=windows"], WINDOW),
         (["--set", "teacher.look.boxes=zoom"], "teacher.look.boxes: got 'zoom', expected one of image, "),
-        (["--set", "teacher.look.window_context=0.5"], "teacher.look.window_context: got 0.5, expected at"),
+        (
+            ["--set", "teacher.look.window_context=0.5"],
+            "teacher.look.window_context: got 0.5, expected 1 to 20",
+        ),
         (
             ["--set", "teacher.train.window_shift=2"],
             "teacher.train.window_shift: got 2.0, expected in [0",
