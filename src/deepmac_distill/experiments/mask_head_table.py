@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from deepmac_distill.evaluation.results import Interval
 from deepmac_distill.experiments.mask_head_costs import Cost
 from deepmac_distill.experiments.mask_head_figures import HeadFigures, PairFigures, RowFigures
-from deepmac_distill.experiments.mask_head_results import Results
+from deepmac_distill.experiments.mask_head_results import HeadRun, Results
 from deepmac_distill.experiments.mask_head_rows import HEADS, ROWS, SEEDS, Pair
 from deepmac_distill.report.markdown import markdown_table
 from deepmac_distill.report.table import MISSING, Cell, Column, Table, columns, names, percent
@@ -65,17 +65,15 @@ def pairs_table(found: HeadFigures) -> Table:
 
 def page(results: Results, found: HeadFigures) -> str:
     """Markdown: both tables, what made them, and what is missing."""
-    learned = next((run for run in results.runs if run.training_loss is not None), results.runs[0])
-    recipe, costs = learned.recipe, results.costs
+    learned = next((run for run in results.runs if run.training_loss is not None), None)
+    environment, costs = (learned or results.runs[0]).environment, results.costs
     minutes = [sum(run.seconds.values()) / 60 for run in results.runs if run.row in HEADS]
     lines = [markdown_table(rows_table(found)), ""]
     lines += [markdown_table(pairs_table(found)), ""] if found.pairs else []
     lines += [markdown_table(details_table(found, costs.costs if costs else {})), ""]
     lines += [
-        f"`make mask-heads DATA=FOLDER`: {recipe.get('teacher.train.steps', MISSING)} steps of "
-        f"{recipe.get('teacher.train.batch_size', MISSING)} windows of "
-        f"{recipe.get('teacher.look.window_size_px', MISSING)} px, {learned.environment.hardware}, torch "
-        f"{learned.environment.torch}. Mask IoU in given boxes, mean over classes.",
+        f"`make mask-heads DATA=FOLDER`: {_schedule(learned) if learned else 'no head is trained yet'}, "
+        f"{environment.hardware}, torch {environment.torch}. Mask IoU in given boxes, mean over classes.",
         "Brackets are 95 % intervals of image sampling and seed noise, which is pooled over the rows."
         if found.seeds_known
         else "One seed: brackets are 95 % intervals of image sampling only, and show no difference of heads.",
@@ -90,6 +88,12 @@ def page(results: Results, found: HeadFigures) -> str:
     if missing := missing_runs({(run.row, run.seed) for run in results.runs}):
         lines.append(f"Not there yet: {missing}.")
     return "\n".join(lines)
+
+
+def _schedule(run: HeadRun) -> str:
+    keys = ("teacher.train.steps", "teacher.train.batch_size", "teacher.look.window_size_px")
+    steps, windows, size_px = (run.recipe.get(key, MISSING) for key in keys)
+    return f"{steps} steps of {windows} windows of {size_px} px"
 
 
 def missing_runs(there: Collection[tuple[str, int]], seeds: int = SEEDS) -> str:
