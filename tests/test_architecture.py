@@ -17,7 +17,8 @@ PACKAGE = ROOT / "src" / "deepmac_distill"
 BENCHMARKS, EXAMPLES = ROOT / "benchmarks", ROOT / "examples"
 LAYERS = [
     {"errors", "look"},
-    {"config", "structures", "files", "progress", "devices", "runlock", "chain", "paper"},
+    {"config", "structures", "files", "progress", "stopping", "devices", "runlock", "chain", "made_with"}
+    | {"paper"},
     {"geometry", "contract"},
     {"dataset", "weights", "teachers"},
     {"data", "models"},

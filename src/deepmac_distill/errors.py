@@ -35,6 +35,10 @@ class DeviceError(DistillError):
     """A device that the machine does not have."""
 
 
+class MachineError(DistillError):
+    """What the machine cannot give: memory, disk, locks, processes. The message names what needs less."""
+
+
 class DivergedError(DistillError):
     """A training loss is not finite; the message names each term."""
 

@@ -1,41 +1,131 @@
-"""Writes files whole or not at all, and hashes them."""
+"""Writes files and folders whole or not at all, on the disk before they have their name, and hashes them."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+OLD = ".old"  # suffix of a folder that its successor replaces
+_LEFT = ".*.part"  # of a writer that was killed
+# What a disk says that cannot do it for a folder; the work is no worse for it.
+_NOT_FOR_FOLDERS = (errno.EINVAL, errno.EACCES, errno.EBADF, errno.EISDIR, errno.EOPNOTSUPP)
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; rename it into place when the block ends well.
 
-    A block that raises leaves nothing behind, so a reader never meets half a file.
+    A block that raises leaves nothing behind, so a reader never meets half a file; nor does one after the
+    machine has failed, since the bytes reach the disk first. A link at `path` is replaced, not followed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    name = path.name.encode()[:200].decode(errors="ignore")  # what is put around it has to fit too
+    aside = path.with_name(f".{name}.{os.getpid()}.part")
+    aside.unlink(missing_ok=True)
     try:
         yield aside
+        sync(aside)
         aside.replace(path)
+        sync(path.parent)
     finally:
         aside.unlink(missing_ok=True)
 
 
+def sync(path: Path) -> None:
+    """Return when a file's bytes, or a folder's names, are on the disk."""
+    if path.is_dir() and os.name == "nt":  # where a folder cannot be opened
+        return
+    file = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if not (path.is_dir() and error.errno in _NOT_FOR_FOLDERS):
+            raise
+    finally:
+        os.close(file)
+
+
+def replace_folder(part: Path, whole: Path) -> None:
+    """Rename a folder that is whole to `whole`; what has that name goes aside first, and is removed last.
+
+    A kill at any moment leaves both, or the new one; `settle_folder` ends what it has stopped.
+    """
+    for path in (*part.rglob("*"), part):
+        sync(path)
+    old = old_of(whole)
+    if os.path.lexists(whole):
+        remove(old)
+        whole.rename(old)
+    part.rename(whole)
+    sync(whole.parent)
+    remove(old)
+
+
+def settle_folder(whole: Path) -> None:
+    """End a replacement that was stopped between its renames, where nothing is left to take the name."""
+    old = old_of(whole)
+    if not os.path.lexists(old):
+        return
+    if os.path.lexists(whole):
+        remove(old)
+    else:
+        old.rename(whole)
+
+
+def old_of(whole: Path) -> Path:
+    """Where a folder waits until its successor has its name."""
+    return whole.with_name(f"{whole.name}{OLD}")
+
+
+def remove(path: Path) -> None:
+    """Remove a folder, a file or a link, whose target stays; nothing at all is no error."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder; a kill in between leaves none of its name, so half of it is never taken for it."""
+    if folder.exists():
+        old = old_of(folder)
+        remove(old)
+        folder.rename(old)
+        remove(old)
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder holds nothing but the unfinished files of killed writers."""
+    return all(path.match(_LEFT) for path in folder.iterdir())
+
+
+def first_link(folder: Path) -> Path | None:
+    """The folder itself, or a path in it, that is a symbolic link; None where all is its own."""
+    return next((path for path in (folder, *sorted(folder.rglob("*"))) if path.is_symlink()), None)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove the unfinished files of killed writers under `folder`."""
-    for aside in folder.rglob(".*.part"):
-        aside.unlink()
+    for aside in list(folder.rglob(_LEFT)):
+        remove(aside)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON with a closing newline, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all."""
     with written_whole(path) as aside:
-        aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        aside.write_text(text, encoding="utf-8")
 
 
 def sha256_of_file(path: Path) -> str:

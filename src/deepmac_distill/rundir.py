@@ -7,7 +7,7 @@ A stage works in ``<stage>.part`` and is renamed to ``<stage>`` when it is whole
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,21 @@ from typing import Any
 
 from deepmac_distill.chain import STAGES, command_line, seed_runs
 from deepmac_distill.errors import RunError
-from deepmac_distill.files import remove_leftovers, sha256_of_file, sha256_of_json, write_json
+from deepmac_distill.files import (
+    discard,
+    first_link,
+    is_empty,
+    old_of,
+    remove,
+    remove_leftovers,
+    replace_folder,
+    settle_folder,
+    sha256_of_file,
+    sha256_of_json,
+    write_json,
+    write_text,
+)
+from deepmac_distill.made_with import read_begun, read_done, refuse_changes
 from deepmac_distill.progress import Progress
 from deepmac_distill.runlock import NAME as LOCK
 from deepmac_distill.runlock import run_lock
@@ -25,7 +39,9 @@ Inputs = Mapping[str, Any]  # name a user knows ("teacher.train.lr", "labels") -
 About = Mapping[str, Mapping[str, Any]]  # input that is a hash -> fact ("file", "data.seen") -> JSON value
 DONE = "done.json"
 TIME = "%Y-%m-%dT%H:%M:%SZ"
-NOT_COMPARED = {"metrics.jsonl", "state.pt", DONE, "inputs.json"}  # times, and means to an end
+BEGUN = "inputs.json"  # of a stage that is not done
+STATE = "state.pt"  # to go on from
+NOT_COMPARED = {"metrics.jsonl", STATE, DONE, BEGUN}  # times, and means to an end
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +72,7 @@ class RunDir:
         """Keep the pipeline file's text verbatim and the resolved values beside it."""
         write_json(self.path / "config.json", resolved)
         if source is not None:
-            (self.path / "config.toml").write_text(source, encoding="utf-8")
+            write_text(self.path / "config.toml", source)
 
     def output(self, stage: str, name: str) -> Path:
         """A file of a stage of the chain that is done.
@@ -71,14 +87,16 @@ class RunDir:
                 f"{self.path}: no {stage}/{name}; expected `{command}` to be done in this run before"
             )
         if (self.path / stage / DONE).exists():
-            outputs = read_record(self.path / stage / DONE)["outputs"]
+            outputs = read_done(self.path / stage / DONE)["outputs"]
+            if name not in outputs:
+                raise RunError(f"{path}: is none of the files that {stage} made; --force redoes it")
             _refuse_edits(self.path / stage, {name: outputs[name]})
         return path
 
     def sha256_of_output(self, stage: str, name: str) -> str | None:
         """The recorded hash of a file that `output` has just checked; None where there is no record."""
         done = self.path / stage / DONE
-        return read_record(done)["outputs"][name] if done.exists() else None
+        return read_done(done)["outputs"][name] if done.exists() else None
 
     def run_stage(
         self,
@@ -117,54 +135,54 @@ class RunDir:
         derived: bool,
     ) -> Path:
         whole, part = self.path / stage, self.path / f"{stage}.part"
+        _refuse_foreign(whole, part)
+        _settle(whole, part)
         if force or (derived and self.inputs_of(stage) != now["inputs"]):
-            shutil.rmtree(whole, ignore_errors=True)
-            shutil.rmtree(part, ignore_errors=True)
-        if whole.exists():
-            record = read_record(whole / DONE)
-            _refuse_changes(self.path, stage, record, now)
+            discard(part)
+        elif (begun := _begun(part, progress)) and begun["inputs"] == now["inputs"]:
+            progress.note(f"{stage}: goes on where it was stopped")
+        elif whole.exists():
+            record = read_done(whole / DONE)
+            refuse_changes(self.path, stage, record, now)
             _refuse_edits(whole, record["outputs"])
             progress.note(f"{stage}: done before, skipped")
             return whole
-        remove_leftovers(part)
-        if _holds_work(part):
-            record = read_record(part / "inputs.json")
-            _refuse_changes(self.path, stage, record if "inputs" in record else {"inputs": record}, now)
-            progress.note(f"{stage}: goes on where it was stopped")
+        elif begun:
+            refuse_changes(self.path, stage, begun, now)
         part.mkdir(parents=True, exist_ok=True)
         if not (self.path / "environment.json").exists():
             from deepmac_distill.devices import environment  # imports torch, which reading a run does without
 
             write_json(self.path / "environment.json", environment())
-        write_json(part / "inputs.json", now)
+        write_json(part / BEGUN, now)
         started = time.perf_counter()
         work(part)
-        (part / "state.pt").unlink(missing_ok=True)
-        outputs = {
-            str(path.relative_to(part)): sha256_of_file(path)
-            for path in sorted(part.rglob("*"))
-            if path.is_file() and path.name not in NOT_COMPARED
-        }
         record = {
             **now,
             "made_from": _made_from(self.path, stage),
-            "outputs": outputs,
+            "outputs": _hashes(part),
             "seconds_since_last_start": round(time.perf_counter() - started, 1),
             "ended": time.strftime(TIME, time.gmtime()),
         }
         write_json(part / DONE, record)
-        part.rename(whole)
-        (whole / "inputs.json").unlink()
+        replace_folder(part, whole)
+        _remove_scaffolding(whole)
         return whole
 
     def inputs_of(self, stage: str) -> Inputs | None:
-        """What a stage that is done was made with; None where it is not done."""
+        """What a stage that is done was made with; None where it is not done, or its record is damaged."""
         path = self.path / stage / DONE
-        return read_record(path)["inputs"] if path.exists() else None
+        try:
+            return read_done(path)["inputs"] if path.exists() else None
+        except RunError:
+            return None
 
     def log_validation_reading(self, stage: str, annotations: Path) -> None:
         """Note that a validation set was read, and by what: nothing may be tuned on it unseen."""
-        with (self.path / "validation_readings.jsonl").open("a", encoding="utf-8") as log:
+        path = self.path / "validation_readings.jsonl"
+        if path.is_symlink():
+            raise _is_a_link(path)
+        with path.open("a", encoding="utf-8") as log:
             when = time.strftime(TIME, time.gmtime())
             log.write(json.dumps({"stage": stage, "annotations": str(annotations), "time": when}) + "\n")
 
@@ -177,78 +195,82 @@ def _made_from(run: Path, stage: str) -> dict[str, str]:
 
 def outputs_digest(folder: Path) -> str | None:
     """One hash for the outputs of a stage; None where it is not done."""
-    return sha256_of_json(read_record(folder / DONE)["outputs"]) if (folder / DONE).exists() else None
+    return sha256_of_json(read_done(folder / DONE)["outputs"]) if (folder / DONE).exists() else None
+
+
+def _refuse_foreign(whole: Path, part: Path) -> None:
+    """Refuse to work in, or to replace, what this program did not make.
+
+    Raises:
+        RunError: names the link, the file, or the folder without a record.
+    """
+    if os.path.lexists(part):
+        if link := first_link(part):
+            raise _is_a_link(link)
+        if not part.is_dir() or not (is_empty(part) or (part / BEGUN).exists()):
+            raise _is_foreign(part)
+    if os.path.lexists(whole) and not (whole / DONE).exists():
+        raise _is_foreign(whole)
+
+
+def _is_a_link(path: Path) -> RunError:
+    return RunError(f"{path}: is a link, and this run would write through it; expected no link; remove it")
+
+
+def _is_foreign(path: Path) -> RunError:
+    return RunError(f"{path}: is not what this run made; expected its own or nothing; move it away")
+
+
+def _settle(whole: Path, part: Path) -> None:
+    """End what a killed process has begun: the rename of a stage that is whole, or its last cleaning."""
+    if (part / DONE).exists():
+        try:
+            _refuse_edits(part, read_done(part / DONE)["outputs"])
+        except RunError:  # damaged since: the work is done again
+            (part / DONE).unlink()
+        else:
+            replace_folder(part, whole)
+    settle_folder(whole)
+    remove(old_of(part))
+    if not whole.is_symlink():  # nothing is written through it
+        _remove_scaffolding(whole)
+
+
+def _begun(part: Path, progress: Progress) -> dict[str, Any] | None:
+    """The record of work to go on from; None where there is none, or where the record is damaged.
+
+    Beside a stage that is done it is that of a forced one, which was stopped.
+    """
+    remove_leftovers(part)
+    if not _holds_work(part):
+        discard(part)
+        return None
+    try:
+        return read_begun(part / BEGUN)
+    except RunError:
+        progress.note(f"{part / BEGUN}: damaged; the stage begins again")
+        discard(part)
+        return None
 
 
 def _holds_work(part: Path) -> bool:
     """Does a stopped stage hold anything to go on from?"""
-    return any(
-        path.name not in ("inputs.json", "metrics.jsonl") for path in part.rglob("*") if path.is_file()
-    )
+    return any(path.name not in (BEGUN, "metrics.jsonl") for path in part.rglob("*") if path.is_file())
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """What a stage keeps of itself.
-
-    Raises:
-        RunError: the file is not there or is broken.
-    """
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return record
-    except (FileNotFoundError, json.JSONDecodeError):
-        raise RunError(f"{path}: cannot be read; --force redoes the stage") from None
+def _remove_scaffolding(whole: Path) -> None:
+    """What a stage needs only until it is done."""
+    for name in (STATE, BEGUN):
+        (whole / name).unlink(missing_ok=True)
 
 
-def _refuse_changes(run: Path, stage: str, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Name an input that differs: before others one of which the cause is known."""
-    old, new = before["inputs"], now["inputs"]
-    changed = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
-    if not changed:
-        return
-    facts = [record.get("about", {}) for record in (before, now)]
-    causes = {name: _differences(*(about.get(name, {}) for about in facts)) for name in changed}
-    name = next(filter(causes.get, changed), changed[0])
-    made_with = f"{name} = {old.get(name)!r}, now {new.get(name)!r}"
-    if causes[name]:
-        made_with = f"other {name}: {causes[name]}"
-    more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
-    raise RunError(
-        f"{run}: {stage} was made with {made_with}{more}; "
-        "expected the same; --force redoes it, another output directory keeps both"
-    )
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """In which facts two inputs differ; empty where none is known of both.
-
-    >>> _differences({"file": "a.json", "annotations": 8}, {"file": "a.json", "annotations": 9})
-    'annotations (8, now 9)'
-    >>> _differences({"data.seen": ["cat", "dog"]}, {"data.seen": ["cat", "owl"]})
-    'data.seen (now with owl, without dog)'
-    >>> _differences({"file": "a.json", "annotations": 8}, {"file": "a.json", "annotations": 8})
-    'content (same file, annotations)'
-    """
-    known = [fact for fact in now if fact in before]
-    differing = [fact for fact in known if before[fact] != now[fact]]
-    if known and not differing:
-        return f"content (same {', '.join(known)})"
-    return ", ".join(f"{fact} ({_difference(before[fact], now[fact])})" for fact in differing)
-
-
-def _difference(before: Any, now: Any) -> str:
-    if not (isinstance(before, list) and isinstance(now, list)):
-        return f"{before}, now {now}"
-    lists = {
-        "with": [name for name in now if name not in before],
-        "without": [name for name in before if name not in now],
+def _hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every output, by its name."""
+    return {
+        str(path.relative_to(folder)): sha256_of_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in NOT_COMPARED
     }
-    changes = [
-        f"{word} {', '.join(map(str, names[:3]))}{' ...' if len(names) > 3 else ''}"
-        for word, names in lists.items()
-        if names
-    ]
-    return f"now {', '.join(changes) or 'in another order'}"
 
 
 def _refuse_edits(folder: Path, outputs: dict[str, str]) -> None:

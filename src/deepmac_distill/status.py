@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 from deepmac_distill.chain import STAGES, Stage, command_line
 from deepmac_distill.errors import RunError
-from deepmac_distill.rundir import DONE, TIME, outputs_digest, read_record
+from deepmac_distill.files import OLD
+from deepmac_distill.made_with import read_done
+from deepmac_distill.rundir import BEGUN, DONE, TIME, outputs_digest
 from deepmac_distill.runlock import is_held
 
 State = Literal["done", "at work", "stopped", "stale", "broken", "not begun"]
@@ -61,12 +63,14 @@ def to_do(run: Path, found: Iterable[StageStatus]) -> list[str]:
 
 
 def _is_stage(path: Path) -> bool:
-    return (path / DONE).exists() or (path.name.endswith(".part") and (path / "inputs.json").exists())
+    if path.suffix == OLD:  # of a stage whose successor is being renamed
+        return False
+    return (path / DONE).exists() or (path.name.endswith(".part") and (path / BEGUN).exists())
 
 
 def _status(run: Path, name: str, held: bool, before: dict[str, StageStatus]) -> StageStatus:
     whole, part = run / name, run / f"{name}.part"
-    if part.is_dir() and not whole.exists():
+    if part.is_dir() and (held or not whole.exists()):  # a forced one leaves the old where it is
         last = max((path.stat().st_mtime for path in part.rglob("*")), default=part.stat().st_mtime)
         when = datetime.fromtimestamp(last, UTC)
         return StageStatus(
@@ -75,7 +79,7 @@ def _status(run: Path, name: str, held: bool, before: dict[str, StageStatus]) ->
     if not whole.exists():
         return StageStatus(stage=name, state="not begun")
     try:
-        record = read_record(whole / DONE)
+        record = read_done(whole / DONE)
         missing = [file for file in record["outputs"] if not (whole / file).exists()]
     except (RunError, KeyError, TypeError):
         return StageStatus(stage=name, state="broken", detail=f"{DONE} cannot be read")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from deepmac_distill.cli import app
+from deepmac_distill.stopping import Stopped
 
 
 @pytest.mark.parametrize(
@@ -121,3 +123,27 @@ def test_an_interrupt_is_one_line(deepmac, monkeypatch) -> None:
     monkeypatch.setattr(app, "_invoke", interrupted)
     ended = deepmac("run", "demo")
     assert (ended.code, ended.err) == (130, "deepmac: stopped; the same command goes on from what is done\n")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_is_one_line_that_says_what_was_kept_and_has_the_code_of_shells(
+    deepmac, monkeypatch, number: signal.Signals, code: int
+) -> None:
+    monkeypatch.setattr(app, "_invoke", lambda arguments: signal.raise_signal(number))
+    before = signal.getsignal(number)
+    ended = deepmac("run", "demo")
+    assert (ended.code, ended.err) == (code, "deepmac: stopped; the same command goes on from what is done\n")
+    assert signal.getsignal(number) is before
+
+    def saved(arguments: list[str]) -> None:
+        raise Stopped(number, "saved after step 7 of 12")
+
+    monkeypatch.setattr(app, "_invoke", saved)
+    ended = deepmac("run", "demo", "--force")
+    assert (ended.code, ended.err) == (
+        code,
+        "deepmac: stopped, saved after step 7 of 12; the same command without --force goes on from what "
+        "is done\n",
+    )

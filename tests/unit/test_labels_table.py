@@ -78,6 +78,10 @@ def test_a_unit_is_a_row_group_and_masks_have_no_dictionary(tmp_path: Path) -> N
     assert columns["category_id"].has_dictionary_page
 
 
+def refuse(note: str) -> None:
+    raise AssertionError(note)
+
+
 def test_a_run_that_was_killed_ends_with_the_bytes_of_one_that_was_not(tmp_path: Path) -> None:
     units = [rows((1, 5), (1, 9)), rows(), rows((2, 3)), rows((4, 1), (5, 2))]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
@@ -86,8 +90,8 @@ def test_a_run_that_was_killed_ends_with_the_bytes_of_one_that_was_not(tmp_path:
     for unit in (0, 2):
         write_unit(killed, unit, units[unit])
     (killed / ".unit-000001.parquet.99.part").write_bytes(b"half a fi")
-    assert finished_units(killed) == {0, 2}
-    for unit in sorted(set(range(4)) - finished_units(killed)):
+    assert finished_units(killed, 4, refuse) == {0, 2}
+    for unit in (1, 3):
         write_unit(killed, unit, units[unit])
     for folder in (straight, killed):
         assert assemble(folder, 4, folder / "masks.parquet", PROVENANCE) == 5
@@ -96,7 +100,7 @@ def test_a_run_that_was_killed_ends_with_the_bytes_of_one_that_was_not(tmp_path:
 
 
 def test_unfinished_units_are_not_assembled(tmp_path: Path) -> None:
-    assert finished_units(tmp_path / "nothing") == set()
+    assert finished_units(tmp_path / "nothing", 3, refuse) == set()
     write_unit(tmp_path, 1, rows((1, 5)))
     with pytest.raises(ValueError, match=r"units \[0, 2\] are not finished"):
         assemble(tmp_path, 3, tmp_path / "masks.parquet", {})
@@ -266,3 +270,19 @@ def test_a_file_with_wrong_bytes_is_refused_or_read(tmp_path: Path, seed: int) -
     labels.path.write_bytes(content)
     with contextlib.suppress(DataError):
         assert len(Labels.open(labels.path).with_cut(0.25).table) >= 0
+
+
+def test_any_byte_of_a_unit_that_is_damaged_is_found_and_the_unit_is_not_finished(tmp_path: Path) -> None:
+    write_unit(tmp_path, 0, rows((1, 5), (1, 9)))
+    path = tmp_path / "unit-000000.parquet"
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        notes: list[str] = []
+        if finished_units(tmp_path, 1, notes.append):
+            assert pq.read_table(path) == pa.Table.from_batches(rows((1, 5), (1, 9)).to_batches()), at
+        else:
+            assert notes[0].startswith(f"{path}: ") and notes[0].endswith("; it is labeled again"), at
+    for cut in (0, 1, 100, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        assert not finished_units(tmp_path, 1, notes.append)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 
 from deepmac_distill.errors import DivergedError
 from deepmac_distill.progress import Silent
+from deepmac_distill.stopping import SIGNALS, Stopped
 from deepmac_distill.structures import Batch, Instances
+from deepmac_distill.training.checkpoint import DamagedState
 from deepmac_distill.training.loop import LoopSettings, make_optimizer, train
 from deepmac_distill.training.schedule import make_schedule
 
@@ -112,6 +115,73 @@ def test_a_killed_run_started_again_ends_with_the_bits_of_one_that_was_not(
     assert resumed.keys() == unbroken.keys()
     assert all(torch.equal(resumed[name], unbroken[name]) for name in unbroken)
     assert (killed / "metrics.jsonl").read_text() == (tmp_path / "a" / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_ends_the_run_after_its_step_and_the_rest_gives_the_same_bits(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    def signaled(first: int) -> Iterator[Batch]:
+        for index, batch in enumerate(batches_from(first), start=first):
+            if index == 6:  # between the checkpoints after 5 and 10 steps
+                signal.raise_signal(number)
+            yield batch
+
+    unbroken, before = fit(_folder(tmp_path / "a")), signal.getsignal(number)
+    with pytest.raises(Stopped, match="saved after step 7 of 12") as stopped:
+        fit(_folder(tmp_path / "b"), batches=signaled)
+    assert stopped.value.number == number and signal.getsignal(number) is before
+    assert torch.load(tmp_path / "b" / "state.pt", weights_only=True)["step"] == 7
+    resumed = fit(tmp_path / "b")
+    assert all(torch.equal(resumed[name], unbroken[name]) for name in unbroken)
+
+
+def test_a_second_signal_does_not_wait_for_the_step(tmp_path: Path) -> None:
+    def impatient(first: int) -> Iterator[Batch]:
+        for index, batch in enumerate(batches_from(first), start=first):
+            for _ in range(2 if index == 6 else 0):
+                signal.raise_signal(signal.SIGINT)
+            yield batch
+
+    with pytest.raises(Stopped, match=r"^$"):
+        fit(tmp_path, batches=impatient)
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 5
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut off", "no archive", "another model", "no number", "pickle"])
+def test_a_state_that_cannot_be_used_is_one_line_without_advice_to_load_it_unsafely(
+    tmp_path: Path, damage: str
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path, batches=stopping_at(8))
+    path = tmp_path / "state.pt"
+    match damage:
+        case "empty":
+            path.write_bytes(b"")
+        case "cut off":
+            path.write_bytes(path.read_bytes()[:-100])
+        case "no archive":
+            path.write_bytes(b"precious" * 100)
+        case "another model":
+            torch.save(torch.load(path, weights_only=True) | {"parts": {"model": {}}}, path)
+        case "no number":
+            torch.save(torch.load(path, weights_only=True) | {"step": None}, path)
+        case _:
+            torch.save({"step": Net()}, path)  # would run code where it is loaded unsafely
+    with pytest.raises(
+        DamagedState, match=r"state\.pt: cannot be used \(\w+\); expected the state"
+    ) as refused:
+        fit(tmp_path)
+    assert "\n" not in str(refused.value) and "weights_only" not in str(refused.value)
+
+
+def test_damaged_lines_of_the_log_are_dropped_when_a_run_goes_on(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path, batches=stopping_at(8))
+    with (tmp_path / "metrics.jsonl").open("ab") as log:
+        log.write(b'\xff\xfe\n{"step": "7"}\n[3]\n{"lr": 1}\n')
+    fit(tmp_path)
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()] == [0, 10, 11]
 
 
 def test_steps_are_logged_with_every_loss_and_the_rate_they_were_made_with(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Protocol, cast
@@ -12,6 +13,7 @@ import typer
 
 from deepmac_distill import __version__
 from deepmac_distill.errors import DistillError
+from deepmac_distill.stopping import Stopped, signals_raise
 
 NAME = "deepmac"
 RENAMED = {  # flags of earlier versions, refused with the name they have now
@@ -51,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: list[str]) -> int:
     """Invoke without click's own end, which makes a closed pipe an error and frames a mistake."""
     try:
-        _invoke(arguments)
+        with signals_raise():
+            _invoke(arguments)
         sys.stdout.flush()
     except typer.Exit as ended:
         return ended.exit_code
@@ -61,8 +64,8 @@ def _run(arguments: list[str]) -> int:
         if isinstance(ended.__context__, BrokenPipeError):  # rich's answer to the same
             return 0
         raise
-    except KeyboardInterrupt:
-        return _refused("stopped; the same command goes on from what is done", 130)
+    except KeyboardInterrupt as stop:
+        return _stopped(stop, "--force" in arguments)
     except DistillError as error:
         return _refused(str(error), error.exit_code)
     except USAGE_ERROR as error:
@@ -85,6 +88,15 @@ def _invoke(arguments: list[str]) -> None:
 def _refused(message: str, code: int) -> int:
     print(f"{NAME}: {message}", file=sys.stderr)
     return code
+
+
+def _stopped(stop: KeyboardInterrupt, forced: bool) -> int:
+    """How to go on, and the code that a shell gives a program which a signal ended."""
+    known = isinstance(stop, Stopped)
+    kept = f", {stop.kept}" if known and stop.kept else ""
+    number = stop.number if known else signal.SIGINT
+    without = " without --force" if forced else ""
+    return _refused(f"stopped{kept}; the same command{without} goes on from what is done", 128 + number)
 
 
 class _Context(Protocol):

@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 from deepmac_distill.contract import ModelSpec
 from deepmac_distill.data.dataset import AnnotatedImages, Sample
 from deepmac_distill.data.frames import frames_of
-from deepmac_distill.data.loader import collate, loaded, refuse
+from deepmac_distill.data.loader import collate
+from deepmac_distill.data.workers import loaded, refuse
 from deepmac_distill.errors import DataError
 from deepmac_distill.geometry.boxes import Boxes
 from deepmac_distill.look import Look

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import count
-from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
 
 from deepmac_distill.data.dataset import BoxDataset, Key, Sample
 from deepmac_distill.data.windows import WindowDataset
+from deepmac_distill.data.workers import loaded, refuse
 from deepmac_distill.errors import DataError
 from deepmac_distill.structures import Batch, Instances
 
@@ -113,38 +111,6 @@ def evaluation_batches(
     return _batches(dataset, keys, workers, on_unreadable or refuse)
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """An image that failed. It leaves a worker as a value: raised there, its message would be a traceback."""
-
-    image_id: int
-    error: DataError
-
-
-Collated = TypeVar("Collated")
-
-
-class Items(Protocol):
-    """What can be loaded by key."""
-
-    def __getitem__(self, key: Any, /) -> Any:
-        """The item; a DataError where its image cannot be read."""
-
-    def image_id(self, key: Any, /) -> int:
-        """Of the image that an item is of."""
-
-
-class _Guarded(Dataset[Any]):
-    def __init__(self, items: Items) -> None:
-        self.items = items
-
-    def __getitem__(self, key: Any) -> Any:
-        try:
-            return self.items[key]
-        except DataError as error:
-            return Unreadable(self.items.image_id(key), error)
-
-
 def _batches(
     dataset: BoxDataset | WindowDataset,
     keys: Iterable[list[Key]],
@@ -156,33 +122,6 @@ def _batches(
             on_unreadable(failure.image_id, failure.error)
         if batch is not None:
             yield batch
-
-
-def loaded(
-    items: Items, keys: Iterable[list[Any]], workers: int, collated: Callable[[list[Any]], Collated]
-) -> Iterator[tuple[Collated | None, list[Unreadable]]]:
-    """For each list of keys the items that can be read, collated, or None; and those that cannot."""
-    return iter(
-        DataLoader(
-            _Guarded(items),
-            batch_sampler=keys,
-            num_workers=workers,
-            collate_fn=partial(_collate_readable, collated),
-            generator=torch.Generator(),  # or the loader would draw from the global one and disturb training
-        )
-    )
-
-
-def _collate_readable(
-    collated: Callable[[list[Any]], Collated], items: list[Any]
-) -> tuple[Collated | None, list[Unreadable]]:
-    readable = [item for item in items if not isinstance(item, Unreadable)]
-    return collated(readable) if readable else None, [i for i in items if isinstance(i, Unreadable)]
-
-
-def refuse(_image_id: int, error: DataError) -> None:
-    """Raise what an image failed with."""
-    raise error
 
 
 @lru_cache(maxsize=2)

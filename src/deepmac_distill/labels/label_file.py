@@ -22,10 +22,8 @@ from deepmac_distill.labels.checks import check_facts, check_grids, check_masks
 from deepmac_distill.labels.cut import EVEN_CUT, EXPECTED_IOU, Cut, are_best, box_ious, recut, require_cut
 from deepmac_distill.labels.export import SEEN_MASK_CLASSES, names_or_unknown, write_instances_json
 from deepmac_distill.labels.rules import Rules
-from deepmac_distill.labels.table import LABELS_SCHEMA, provenance_of, require_schema
+from deepmac_distill.labels.table import LABELS_SCHEMA, READING_FAILS, provenance_of, require_schema
 
-# What Arrow raises of broken files: names that are no UTF-8 and sizes beyond all memory are among them.
-READING_FAILS = (OSError, pa.ArrowException, ValueError, MemoryError)
 ROWS_AT_ONCE = 2048  # bounds the soft grids in memory
 _ALL_BUT_SOFT = [name for name in LABELS_SCHEMA.names if name != "soft"]
 

@@ -6,7 +6,7 @@ Facts only. What is good enough is decided when the file is read (`select`).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import written_whole
 
+# What Arrow raises of broken files: names that are no UTF-8 and sizes beyond all memory are among them.
+READING_FAILS = (OSError, pa.ArrowException, ValueError, MemoryError)
 SCHEMA_VERSION = 3
 _VERSION_KEY, _PROVENANCE_KEY = b"deepmac_distill.schema_version", b"deepmac_distill.provenance"
-_PARTS = "unit-*.parquet"
 
 LABELS_SCHEMA = pa.schema(
     [
@@ -84,7 +85,7 @@ def label_table(columns: Mapping[str, Column]) -> pa.Table:
 class LabelWriter:
     """Writes one row group per call, so that memory is bounded by a unit of work."""
 
-    def __init__(self, path: Path, provenance: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, provenance: Mapping[str, Any], checksums: bool = False) -> None:
         metadata = {
             _VERSION_KEY: str(SCHEMA_VERSION).encode(),
             _PROVENANCE_KEY: json.dumps(provenance, sort_keys=True, ensure_ascii=False).encode(),
@@ -96,6 +97,7 @@ class LabelWriter:
             compression="zstd",
             compression_level=3,
             use_dictionary=_DICTIONARY,
+            write_page_checksum=checksums,
         )
         self._last = (-(2**63), -(2**63))
 
@@ -121,15 +123,16 @@ class LabelWriter:
 
 
 @contextmanager
-def label_writer(path: Path, provenance: Mapping[str, Any]) -> Iterator[LabelWriter]:
+def label_writer(path: Path, provenance: Mapping[str, Any], checksums: bool = False) -> Iterator[LabelWriter]:
     """A writer whose file is whole or absent.
 
     Args:
         path: of the Parquet file to be.
         provenance: JSON values that describe where the labels come from; kept in the file's metadata.
+        checksums: of each page, so that a reader finds damage.
     """
     with written_whole(path) as aside:
-        writer = LabelWriter(aside, provenance)
+        writer = LabelWriter(aside, provenance, checksums)
         try:
             yield writer
         finally:
@@ -138,13 +141,22 @@ def label_writer(path: Path, provenance: Mapping[str, Any]) -> Iterator[LabelWri
 
 def write_unit(folder: Path, unit: int, rows: pa.Table) -> None:
     """Keep the rows of one unit of work, whole or not at all, until all units are there."""
-    with label_writer(_part(folder, unit), {}) as writer:
+    with label_writer(_part(folder, unit), {}, checksums=True) as writer:
         writer.write(rows)
 
 
-def finished_units(folder: Path) -> frozenset[int]:
-    """The units of work that need not be done again."""
-    return frozenset(int(path.stem.removeprefix("unit-")) for path in folder.glob(_PARTS))
+def finished_units(folder: Path, units: int, note: Callable[[str], None]) -> frozenset[int]:
+    """Which units of work, 0 to `units` - 1, need not be done again; one that is damaged is noted."""
+    found = set()
+    for unit in range(units):
+        path = _part(folder, unit)
+        try:
+            if path.exists():
+                _read_part(path)
+                found.add(unit)
+        except DataError as error:
+            note(f"{error}; it is labeled again")
+    return frozenset(found)
 
 
 def assemble(folder: Path, units: int, path: Path, provenance: Mapping[str, Any]) -> int:
@@ -156,8 +168,7 @@ def assemble(folder: Path, units: int, path: Path, provenance: Mapping[str, Any]
         ValueError: a unit is not finished.
         DataError: a part cannot be read.
     """
-    missing = sorted(set(range(units)) - finished_units(folder))
-    if missing:
+    if missing := [unit for unit in range(units) if not _part(folder, unit).exists()]:
         raise ValueError(f"{folder}: units {missing[:5]} are not finished; expected all {units}")
     rows = 0
     with label_writer(path, provenance) as writer:
@@ -212,9 +223,9 @@ def _part(folder: Path, unit: int) -> Path:
 
 def _read_part(path: Path) -> pa.Table:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             require_schema(path, file.schema_arrow)
             return file.read().replace_schema_metadata()
-    except (OSError, pa.ArrowException) as error:
+    except READING_FAILS as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: cannot be read: {reason}; expected a part of a masks.parquet") from error

@@ -93,7 +93,7 @@ def _label_units(job: Job, annotations: Annotations, images: ImageStore, source:
     if note := note_of(labels.cut, model.spec):
         job.progress.note(note)
     starts = range(0, len(dataset), labels.unit_images)
-    finished = finished_units(parts)
+    finished = finished_units(parts, len(starts), job.progress.note)
     with job.progress.bar("labeling", len(starts), done=len(finished), unit="unit") as bar:
         for unit, start in enumerate(starts):
             if unit in finished:

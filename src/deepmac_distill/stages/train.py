@@ -18,10 +18,12 @@ from deepmac_distill.errors import CheckpointError, ConfigError
 from deepmac_distill.labels.export import seen_mask_classes_of
 from deepmac_distill.labels.lesson import ChosenLabels, Lesson
 from deepmac_distill.models.build import build_model, require_backbone_weights
+from deepmac_distill.rundir import STATE
 from deepmac_distill.stages.job import Job, training_split
 from deepmac_distill.stages.lesson_batches import lesson_batches
 from deepmac_distill.stages.sources import source_of
 from deepmac_distill.stages.training_inputs import training_inputs
+from deepmac_distill.training.checkpoint import DamagedState
 from deepmac_distill.training.loop import LoopSettings, make_optimizer, train
 from deepmac_distill.training.schedule import make_schedule
 from deepmac_distill.weights import transfer
@@ -134,7 +136,12 @@ def train_stage(
             counts = ", ".join(f"{count} {name}" for name, count in lesson.counts.items() if count)
             job.progress.note(f"{stage}: masks: {counts}")
         job.progress.note(f"{stage}: {_described(recipe)} on {job.device}")
-        state = _fit(job, recipe, lesson, images, folder)
+        try:
+            state = _fit(job, recipe, lesson, images, folder)
+        except DamagedState as error:
+            job.progress.note(f"{error}; {stage} begins again")
+            (folder / STATE).unlink()
+            state = _fit(job, recipe, lesson, images, folder)
         card = _card(role, recipe, annotations, seen, pretrained_mask_classes)
         card = card.taught_by(_teacher_mask_classes(annotations, labels))
         save_weights(folder / "weights.safetensors", state, card)
@@ -183,7 +190,7 @@ def _fit(job: Job, recipe: RoleConfig, lesson: Lesson, images: ImageStore, folde
     torch.manual_seed(job.pipeline.seed)
     model = build_model(recipe.model, len(annotations.classes), load_weights=True)
     settings, seed = recipe.train, job.pipeline.seed
-    if settings.init_from and not (folder / "state.pt").exists():  # a state holds all weights
+    if settings.init_from and not (folder / STATE).exists():  # a state holds all weights
         _start_from(job, recipe, model, annotations.classes.names)
     source = AnnotatedImages(
         annotations,

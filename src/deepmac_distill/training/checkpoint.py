@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +22,10 @@ class Stateful(Protocol):
         """Take a state back."""
 
 
+class DamagedState(CheckpointError):
+    """A state that nothing can go on from."""
+
+
 class TrainingState:
     """Everything that a loop needs to resume exactly, in one file."""
 
@@ -40,7 +43,7 @@ class TrainingState:
         """Load the state if there is one; returns the number of steps done (0: a fresh start).
 
         Raises:
-            CheckpointError: the file cannot be read or belongs to another model.
+            DamagedState: the file cannot be read or belongs to another model; the parts are half loaded.
         """
         if not self._path.exists():
             return 0
@@ -48,10 +51,12 @@ class TrainingState:
             saved = torch.load(self._path, map_location="cpu", weights_only=True)
             for name, part in self._parts.items():
                 part.load_state_dict(saved["parts"][name])
-        except (OSError, RuntimeError, LookupError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise CheckpointError(
-                f"{self._path}: cannot resume: {reason}; expected this run's state"
-            ) from None
-        torch.set_rng_state(saved["rng"])
-        return int(saved["step"])
+            torch.set_rng_state(saved["rng"])
+            return int(saved["step"])
+        except MemoryError:
+            raise
+        except Exception as error:
+            # Bytes of any kind make torch raise anything; its words advise to load the file unsafely.
+            raise DamagedState(
+                f"{self._path}: cannot be used ({type(error).__name__}); expected the state of this training"
+            ) from error

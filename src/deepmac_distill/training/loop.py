@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from deepmac_distill.errors import DivergedError
 from deepmac_distill.progress import Progress
+from deepmac_distill.stopping import Stopped, signals_wait
 from deepmac_distill.structures import Batch, LossUnit
 from deepmac_distill.training.checkpoint import Stateful, TrainingState
 from deepmac_distill.training.ema import averaged
@@ -52,6 +53,7 @@ def train(
     of a training that was not stopped (CPU, same threads).
 
     Raises:
+        Stopped: a signal has asked for it; the state after the step that was under way is saved.
         DivergedError: a loss or the gradient is not finite; names each term and the step.
     """
     model.to(device).train()
@@ -66,6 +68,7 @@ def train(
     with (
         MetricsLog(folder / "metrics.jsonl", first_step) as log,
         progress.bar("training", settings.steps, done=first_step, unit="step") as bar,
+        signals_wait() as asked,
     ):
         for step in range(first_step, settings.steps):
             for group, base_lr in zip(optimizer.param_groups, base_lrs, strict=True):
@@ -81,8 +84,10 @@ def train(
                 lr = max(group["lr"] for group in optimizer.param_groups)
                 log.write(step, lr=lr, grad_norm=norms.take_largest(), **losses)
             bar.advance(1, loss=sum(losses.values()))
-            if (step + 1) % settings.checkpoint_every == 0:
+            if (step + 1) % settings.checkpoint_every == 0 or asked.number is not None:
                 state.save(step + 1)
+            if asked.number is not None:
+                raise Stopped(asked.number, f"saved after step {step + 1} of {settings.steps}")
     return (average.module if average else model).state_dict()
 
 

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from types import TracebackType
 
+from deepmac_distill.files import write_text
+
 
 class MetricsLog:
     """Append records to `path`; records at or past `first_step` are dropped when it is opened.
@@ -14,8 +16,8 @@ class MetricsLog:
     """
 
     def __init__(self, path: Path, first_step: int) -> None:
-        kept = [line for line in _lines(path) if json.loads(line)["step"] < first_step]
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        kept = [line for line in _lines(path) if _is_before(line, first_step)]
+        write_text(path, "".join(f"{line}\n" for line in kept))
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, **figures: float) -> None:
@@ -35,5 +37,13 @@ class MetricsLog:
 def _lines(path: Path) -> list[str]:
     if not path.exists():
         return []
-    whole = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    whole = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     return [line.rstrip("\n") for line in whole if line.endswith("\n")]  # the last may have been cut off
+
+
+def _is_before(line: str, first_step: int) -> bool:
+    """Whether a line is of an earlier step; a damaged one is of none."""
+    try:
+        return bool(json.loads(line)["step"] < first_step)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return False

@@ -1,0 +1,119 @@
+"""What a stage was made with, and how that differs from what is asked for now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deepmac_distill.errors import RunError
+
+
+def read_done(path: Path) -> dict[str, Any]:
+    """What a stage that is done keeps of itself: at least its inputs by name, and a hash of every output.
+
+    Raises:
+        RunError: the file is not there, is broken, or names an output outside the stage.
+    """
+    record = _read(path)
+    if not (_is_named(record.get("inputs")) and _are_outputs(record.get("outputs"))):
+        raise _unreadable(path)
+    return _with_known_facts(record)
+
+
+def read_begun(path: Path) -> dict[str, Any]:
+    """What a stage that has begun keeps of itself: at least its inputs by name.
+
+    Raises:
+        RunError: the file is not there or is broken.
+    """
+    record = _read(path)
+    record = record if "inputs" in record else {"inputs": record}  # of earlier versions
+    if not _is_named(record["inputs"]):
+        raise _unreadable(path)
+    return _with_known_facts(record)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError):
+        raise _unreadable(path) from None
+    if not _is_named(record):
+        raise _unreadable(path)
+    return dict(record)
+
+
+def _is_named(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _are_outputs(value: Any) -> bool:
+    """Whether these are hashes of files below the folder of a stage: a record may be a stranger's."""
+    return isinstance(value, dict) and all(
+        isinstance(sha256, str) and not Path(name).is_absolute() and ".." not in Path(name).parts
+        for name, sha256 in value.items()
+    )
+
+
+def _with_known_facts(record: dict[str, Any]) -> dict[str, Any]:
+    """Facts are only reported: those of another shape are as good as none."""
+    about = record.get("about")
+    facts = {name: known for name, known in about.items() if _is_named(known)} if _is_named(about) else {}
+    return record | {"about": facts}
+
+
+def _unreadable(path: Path) -> RunError:
+    return RunError(f"{path}: cannot be read; --force redoes the stage")
+
+
+def refuse_changes(run: Path, stage: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Name an input that differs: before others one of which the cause is known."""
+    old, new = before["inputs"], now["inputs"]
+    changed = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    if not changed:
+        return
+    facts = [record.get("about", {}) for record in (before, now)]
+    causes = {name: _differences(*(about.get(name, {}) for about in facts)) for name in changed}
+    name = next(filter(causes.get, changed), changed[0])
+    made_with = f"{name} = {old.get(name)!r}, now {new.get(name)!r}"
+    if causes[name]:
+        made_with = f"other {name}: {causes[name]}"
+    more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+    raise RunError(
+        f"{run}: {stage} was made with {made_with}{more}; "
+        "expected the same; --force redoes it, another output directory keeps both"
+    )
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """In which facts two inputs differ; empty where none is known of both.
+
+    >>> _differences({"file": "a.json", "annotations": 8}, {"file": "a.json", "annotations": 9})
+    'annotations (8, now 9)'
+    >>> _differences({"data.seen": ["cat", "dog"]}, {"data.seen": ["cat", "owl"]})
+    'data.seen (now with owl, without dog)'
+    >>> _differences({"file": "a.json", "annotations": 8}, {"file": "a.json", "annotations": 8})
+    'content (same file, annotations)'
+    """
+    known = [fact for fact in now if fact in before]
+    differing = [fact for fact in known if before[fact] != now[fact]]
+    if known and not differing:
+        return f"content (same {', '.join(known)})"
+    return ", ".join(f"{fact} ({_difference(before[fact], now[fact])})" for fact in differing)
+
+
+def _difference(before: Any, now: Any) -> str:
+    if not (isinstance(before, list) and isinstance(now, list)):
+        return f"{before}, now {now}"
+    lists = {
+        "with": [name for name in now if name not in before],
+        "without": [name for name in before if name not in now],
+    }
+    changes = [
+        f"{word} {', '.join(map(str, names[:3]))}{' ...' if len(names) > 3 else ''}"
+        for word, names in lists.items()
+        if names
+    ]
+    return f"now {', '.join(changes) or 'in another order'}"
