@@ -60,8 +60,8 @@ def _are_outputs(value: Any) -> bool:
 def _with_known_facts(record: dict[str, Any]) -> dict[str, Any]:
     """Facts are only reported: those of another shape are as good as none."""
     about = record.get("about")
-    facts = {name: known for name, known in about.items() if _is_named(known)} if _is_named(about) else {}
-    return record | {"about": facts}
+    known = about.items() if isinstance(about, dict) else ()
+    return record | {"about": {name: facts for name, facts in known if _is_named(facts)}}
 
 
 def _unreadable(path: Path) -> RunError:

@@ -92,11 +92,12 @@ def _refused(message: str, code: int) -> int:
 
 def _stopped(stop: KeyboardInterrupt, forced: bool) -> int:
     """How to go on, and the code that a shell gives a program which a signal ended."""
-    known = isinstance(stop, Stopped)
-    kept = f", {stop.kept}" if known and stop.kept else ""
-    number = stop.number if known else signal.SIGINT
+    number, kept = (stop.number, stop.kept) if isinstance(stop, Stopped) else (signal.SIGINT, "")
     without = " without --force" if forced else ""
-    return _refused(f"stopped{kept}; the same command{without} goes on from what is done", 128 + number)
+    return _refused(
+        f"{', '.join(filter(None, ['stopped', kept]))}; the same command{without} goes on from what is done",
+        128 + number,
+    )
 
 
 class _Context(Protocol):
