@@ -14,7 +14,7 @@ from typing import Any
 
 OLD = ".old"  # suffix of a folder that its successor replaces
 _LEFT = ".*.part"  # of a writer that was killed
-# What a disk says that cannot do it for a folder; the work is no worse for it.
+# Answers of a disk that cannot do it for a folder; the work is no worse for it.
 _NOT_FOR_FOLDERS = (errno.EINVAL, errno.EACCES, errno.EBADF, errno.EISDIR, errno.EOPNOTSUPP)
 
 

@@ -93,11 +93,9 @@ def _refused(message: str, code: int) -> int:
 def _stopped(stop: KeyboardInterrupt, forced: bool) -> int:
     """How to go on, and the code that a shell gives a program which a signal ended."""
     number, kept = (stop.number, stop.kept) if isinstance(stop, Stopped) else (signal.SIGINT, "")
+    ended = f"stopped, {kept}" if kept else "stopped"
     without = " without --force" if forced else ""
-    return _refused(
-        f"{', '.join(filter(None, ['stopped', kept]))}; the same command{without} goes on from what is done",
-        128 + number,
-    )
+    return _refused(f"{ended}; the same command{without} goes on from what is done", 128 + number)
 
 
 class _Context(Protocol):
