@@ -181,7 +181,11 @@ def test_damaged_lines_of_the_log_are_dropped_when_a_run_goes_on(tmp_path: Path)
     with (tmp_path / "metrics.jsonl").open("ab") as log:
         log.write(b'\xff\xfe\n{"step": "7"}\n[3]\n{"lr": 1}\n')
     fit(tmp_path)
-    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()] == [0, 10, 11]
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [
+        0,
+        10,
+        11,
+    ]
 
 
 def test_steps_are_logged_with_every_loss_and_the_rate_they_were_made_with(tmp_path: Path) -> None:
