@@ -124,7 +124,7 @@ def others(everything: Path, seen: Path, out: Path) -> None:
 def record(run: Path, command: str) -> StarterFigures:
     """What is kept of the run that made the starter, and of its two evaluations."""
     pipeline = load_pipeline(run / "config.json")
-    half = run / f"evaluate-{sha256_of_file(starter.WEIGHTS)[:8]}"
+    (half,) = run.glob(f"evaluate-{sha256_of_file(starter.WEIGHTS)[:8]}-on-*")
     measured = json.loads((half / "evaluation.json").read_text(encoding="utf-8"))["annotations"]
     return StarterFigures(
         command=command,

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 BoxesIn = Literal["image", "windows", "by-size", "average"]
 # Beyond these a window is no view of its box, and its canvas or its zero margin would fill the memory.
-_RANGES = {"window_context": (1, 20), "window_size_px": (1, 4096), "image_from": (0, 2)}
+RANGES = {"window_context": (1, 20), "window_size_px": (1, 4096), "image_from": (0, 2)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class Look:
     def __post_init__(self) -> None:
         if self.boxes not in get_args(BoxesIn):
             raise ValueError(f"boxes: got {self.boxes!r}, expected one of {', '.join(get_args(BoxesIn))}")
-        for name, (least, most) in _RANGES.items():
+        for name, (least, most) in RANGES.items():
             value = getattr(self, name)
             if not least <= value <= most:
                 raise ValueError(f"{name}: got {value!r}, expected {least} to {most}")
@@ -68,6 +68,16 @@ class Look:
 
 
 WHOLE_IMAGE = Look()
+
+
+def differences(look: Look, other: Look) -> dict[str, object]:
+    """What of a look is otherwise in another one, by key.
+
+    >>> differences(Look(mirror=True), Look())
+    {'mirror': True}
+    """
+    values = {field.name: getattr(look, field.name) for field in fields(Look)}
+    return {key: value for key, value in values.items() if value != getattr(other, key)}
 
 
 def folder_name(changes: Mapping[str, object]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from deepmac_distill.comparing import Comparing
 from deepmac_distill.errors import RunError
 
 
@@ -66,6 +67,23 @@ def _with_known_facts(record: dict[str, Any]) -> dict[str, Any]:
 
 def _unreadable(path: Path) -> RunError:
     return RunError(f"{path}: cannot be read; --force redoes the stage")
+
+
+def why_made_anew(
+    run: Path, stage: str, before: dict[str, Any], now: dict[str, Any], comparing: Comparing
+) -> str:
+    """Which inputs changed, if a stage is made anew for them; empty where none did.
+
+    Args:
+        before, now: records, the latter with the inputs that count.
+
+    Raises:
+        RunError: other inputs changed.
+    """
+    before = {**before, "inputs": comparing.compared(before["inputs"])}
+    if not (why := comparing.why_redone(before["inputs"], now["inputs"])):
+        refuse_changes(run, stage, before, now)
+    return why
 
 
 def refuse_changes(run: Path, stage: str, before: dict[str, Any], now: dict[str, Any]) -> None:

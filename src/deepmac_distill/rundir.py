@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from deepmac_distill.chain import STAGES, command_line, seed_runs
+from deepmac_distill.comparing import PLAINLY, Comparing, Inputs
 from deepmac_distill.errors import RunError
 from deepmac_distill.files import (
     discard,
@@ -30,12 +31,11 @@ from deepmac_distill.files import (
     write_json,
     write_text,
 )
-from deepmac_distill.made_with import read_begun, read_done, refuse_changes
+from deepmac_distill.made_with import read_begun, read_done, why_made_anew
 from deepmac_distill.progress import Progress
 from deepmac_distill.runlock import NAME as LOCK
 from deepmac_distill.runlock import run_lock
 
-Inputs = Mapping[str, Any]  # name a user knows ("teacher.train.lr", "labels") -> JSON value
 About = Mapping[str, Mapping[str, Any]]  # input that is a hash -> fact ("file", "data.seen") -> JSON value
 DONE = "done.json"
 TIME = "%Y-%m-%dT%H:%M:%SZ"
@@ -107,6 +107,7 @@ class RunDir:
         force: bool = False,
         derived: bool = False,
         about: About | None = None,
+        comparing: Comparing = PLAINLY,
     ) -> Path:
         """Do `work` in the stage's folder, unless it is done with the same inputs; returns the folder.
 
@@ -116,14 +117,16 @@ class RunDir:
             derived: the stage is cheap and follows from stages before it: other inputs redo it.
             about: what hashes among the inputs are of. Reported where such an input differs, never compared,
                 so that a run which kept other facts, or none, is as good.
+            comparing: how inputs are compared with those that are recorded.
 
         Raises:
             RunError: the stage was done or begun with other inputs, named with old and new value, or an
                 output was changed since; `force` starts the stage afresh instead.
         """
         with run_lock(self.path):
-            now = json.loads(json.dumps({"inputs": inputs, "about": about or {}}))  # as it will be read back
-            return self._run_stage(stage, now, work, progress, force, derived)
+            record = {"inputs": comparing.compared(inputs), "about": about or {}}
+            now = json.loads(json.dumps(record))  # as it will be read back
+            return self._run_stage(stage, now, work, progress, force, derived, comparing)
 
     def _run_stage(
         self,
@@ -133,22 +136,28 @@ class RunDir:
         progress: Progress,
         force: bool,
         derived: bool,
+        comparing: Comparing,
     ) -> Path:
         whole, part = self.path / stage, self.path / f"{stage}.part"
         _refuse_foreign(whole, part)
         _settle(whole, part)
-        if force or (derived and self.inputs_of(stage) != now["inputs"]):
+        done, why = self.inputs_of(stage), ""
+        if force or (derived and (done is None or comparing.compared(done) != now["inputs"])):
             discard(part)
-        elif (begun := _begun(part, progress)) and begun["inputs"] == now["inputs"]:
+        elif (begun := _begun(part, progress)) and comparing.compared(begun["inputs"]) == now["inputs"]:
             progress.note(f"{stage}: goes on where it was stopped")
         elif whole.exists():
             record = read_done(whole / DONE)
-            refuse_changes(self.path, stage, record, now)
-            _refuse_edits(whole, record["outputs"])
-            progress.note(f"{stage}: done before, skipped")
-            return whole
+            why = why_made_anew(self.path, stage, record, now, comparing)
+            if not why:
+                _refuse_edits(whole, record["outputs"])
+                progress.note(f"{stage}: done before, skipped")
+                return whole
         elif begun:
-            refuse_changes(self.path, stage, begun, now)
+            why = why_made_anew(self.path, stage, begun, now, comparing)
+        if why:
+            progress.note(f"{stage}: made anew, since the look changed: {why}")
+            discard(part)
         part.mkdir(parents=True, exist_ok=True)
         if not (self.path / "environment.json").exists():
             from deepmac_distill.devices import environment  # imports torch, which reading a run does without

@@ -129,9 +129,18 @@ def test_a_class_whose_masks_the_model_saw_is_never_among_the_unseen(chain, deep
     assert figures["unseen"] == read(run / "evaluate-teacher" / "summary.json")["given_boxes"]["unseen"]
 
 
-def test_evaluations_made_before_the_key_was_there_are_still_valid(chain) -> None:
-    inputs = read(chain[0] / "evaluate-teacher" / "done.json")["inputs"]
-    assert "evaluation.gt_boxes_only" not in inputs
+def test_evaluations_made_before_a_key_was_named_are_still_valid(run_copy, deepmac) -> None:
+    """Without a name the key was off, and the cut was 0.5."""
+    run = run_copy("report", "retention")
+    done = run / "evaluate-teacher" / "done.json"
+    record = read(done)
+    for name in ("evaluation.gt_boxes_only", "labels.cut"):
+        del record["inputs"][name]
+    done.write_text(json.dumps(record))
+    same = deepmac("evaluate", "--out", run, "--set", "labels.cut=0.5")
+    assert same.code == 0 and "evaluate-teacher: done before, skipped" in same.err, same.err
+    other = deepmac("evaluate", "--out", run, "--set", "labels.cut=0.4")
+    assert other.code == 2 and "made with labels.cut = 0.5, now 0.4" in other.err.splitlines()[-1]
 
 
 def test_a_missing_image_of_either_folder_is_named(chain, deepmac, lvis, tmp_path: Path) -> None:

@@ -165,23 +165,105 @@ def test_an_evaluation_that_looks_otherwise_stands_beside_the_models(
     )
     masks, own = (pq.read_table(at / "masks.parquet") for at in (found, run / "evaluate-teacher"))
     assert sorted(masks["row"].to_pylist()) == sorted(own["row"].to_pylist()) and masks != own
-    as_it_is = deepmac(*given, "boxes=windows")  # what the card says, asked for in words
-    assert as_it_is.code == 0, as_it_is.err
-    assert pq.read_table(run / "evaluate-teacher-windows" / "ious.parquet") == pq.read_table(
-        run / "evaluate-teacher" / "ious.parquet"
-    )
+    as_it_is = deepmac(*given, "boxes=windows,mirror=false")  # as the model does, asked for in words
+    assert as_it_is.code == 0 and "evaluate-teacher: done before, skipped" in as_it_is.err
+    assert not list(run.glob("evaluate-teacher-windows*"))
 
 
-def test_labels_can_be_made_with_another_look_but_not_in_place_of_others(
+def test_labels_of_a_named_model_are_not_made_anew_for_another_look(
     in_windows: tuple[Path, Path], deepmac, tmp_path: Path
 ) -> None:
+    """The run does not keep how it looked, so a look that was forgotten must not replace them."""
     run, pipeline = in_windows
-    refused = deepmac("pseudolabel", "--config", pipeline, "--out", run, "--look", "boxes=average")
-    assert refused.code == 2 and "look.boxes" in refused.err.splitlines()[-1]
     given = ["--config", pipeline, "--out", tmp_path / "run", "--model", run / WEIGHTS]
     ended = deepmac("pseudolabel", *given, "--look", "boxes=average,window_context=2")
     assert ended.code == 0, ended.err
     assert look_of(tmp_path / "run") == {"image 64 px + window 32 px x 2"}
+    refused = deepmac("pseudolabel", *given, "--look", "boxes=average")
+    assert refused.code == 2
+    assert "made with look.window_context = 2.0, now 1.5; expected the same" in refused.err.splitlines()[-1]
+
+
+def test_a_look_that_is_set_after_training_acts_and_is_no_reason_to_train_again(
+    in_windows: tuple[Path, Path], deepmac, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(in_windows[0], run)
+    weights = (run / WEIGHTS).read_bytes()
+    mirrored = ["--config", in_windows[1], "--out", run, "--set", "teacher.look.mirror=true"]
+    for command, stage in ((["evaluate", "teacher"], "evaluate-teacher"), (["pseudolabel"], "pseudolabel")):
+        ended = deepmac(*command, *mirrored)
+        assert ended.code == 0, ended.err
+        why = f"{stage}: made anew, since the look changed: look.mirror (False, now True)"
+        assert why in ended.err
+        assert ("labels changed: the student learned from others" in ended.err) == (stage == "pseudolabel")
+        again = deepmac(*command, "--out", run)  # the run keeps it
+        assert again.code == 0 and f"{stage}: done before, skipped" in again.err
+    assert look_of(run) == {"window 32 px x 1.5, mirrored too"}
+    assert json.loads((run / "evaluate-teacher" / "evaluation.json").read_text())["look"]["mirror"]
+    assert deepmac_distill.load(run).look.mirror
+    ended = deepmac("teach", *mirrored)
+    assert ended.code == 0 and "teacher: done before, skipped" in ended.err
+    assert (run / WEIGHTS).read_bytes() == weights
+    student = deepmac("student", *mirrored)
+    assert student.code == 2 and "--force redoes it" in student.err.splitlines()[-1]
+
+
+def test_labels_that_were_stopped_are_begun_anew_with_another_look(
+    in_windows: tuple[Path, Path], deepmac, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(in_windows[0], run)
+    (run / "pseudolabel").rename(run / "pseudolabel.part")
+    record = json.loads((run / "pseudolabel.part" / "done.json").read_text())
+    (run / "pseudolabel.part" / "inputs.json").write_text(json.dumps(record))
+    ended = deepmac("pseudolabel", "--out", run, "--set", "teacher.look.image_from=0.4")
+    assert ended.code == 0 and "look.image_from (0.5, now 0.4)" in ended.err
+    assert "goes on where it was stopped" not in ended.err
+
+
+def test_a_run_keeps_the_look_that_it_was_asked_for(
+    in_windows: tuple[Path, Path], deepmac, tmp_path: Path
+) -> None:
+    """A window of another context too, which its training does not take over."""
+    run = tmp_path / "run"
+    shutil.copytree(in_windows[0], run, ignore=shutil.ignore_patterns("pseudolabel", "select", "*student"))
+    assert deepmac("pseudolabel", "--out", run, "--look", "window_context=2").code == 0
+    assert look_of(run) == {"window 32 px x 2"}
+    kept = json.loads((run / "config.json").read_text())["teacher"]
+    assert (kept["look"]["window_context"], kept["train"]["window_context"]) == (2.0, 1.5)
+    (command,) = [line for line in deepmac("status", run).out.splitlines() if "deepmac run" in line]
+    ended = deepmac(*command.split()[1:])
+    assert ended.code == 0 and "teacher: done before, skipped" in ended.err, ended.err
+    assert "pseudolabel: done before, skipped" in ended.err and look_of(run) == {"window 32 px x 2"}
+    why = "evaluate-teacher: made anew, since the look changed: look.window_context (1.5, now 2.0)"
+    assert why in ended.err
+
+
+def test_a_run_whose_teacher_knows_windows_alone_is_not_asked_for_images(
+    in_windows: tuple[Path, Path], deepmac, tmp_path: Path
+) -> None:
+    ended = deepmac("run", in_windows[1], "--out", tmp_path / "run", "--look", "boxes=image")
+    assert ended.code == 2 and not (tmp_path / "run").exists()
+    assert "--look: teacher.look.boxes: got 'image', expected windows, by-size" in ended.err.splitlines()[-1]
+
+
+def test_records_of_earlier_versions_are_read_as_they_were_meant(
+    in_windows: tuple[Path, Path], deepmac, tmp_path: Path
+) -> None:
+    """They named what was set of a look, all of it in a training, and no cut of 0.5 in an evaluation."""
+    run = tmp_path / "run"
+    shutil.copytree(in_windows[0], run)
+    for stage in ("teacher", "evaluate-teacher", "pseudolabel"):
+        record = json.loads((run / stage / "done.json").read_text())
+        inputs = {key: value for key, value in record["inputs"].items() if "look." not in key}
+        if stage == "teacher":
+            inputs |= {"teacher.look.boxes": "by-size", "teacher.look.window_size_px": 32}
+        (run / stage / "done.json").write_text(json.dumps({**record, "inputs": inputs}))
+    commands = {"teacher": "teach", "evaluate-teacher": "evaluate", "pseudolabel": "pseudolabel"}
+    for stage, command in commands.items():
+        ended = deepmac(command, "--out", run)
+        assert ended.code == 0 and f"{stage}: done before, skipped" in ended.err, ended.err
 
 
 def test_the_chain_can_be_run_with_another_look_of_the_teacher(
@@ -193,7 +275,7 @@ def test_the_chain_can_be_run_with_another_look_of_the_teacher(
     assert ended.code == 0, ended.err
     assert look_of(run) == {"window 32 px x 1.5, mirrored too"}
     inputs = [json.loads((run / f"evaluate-{who}" / "done.json").read_text())["inputs"] for who in ROLES]
-    assert inputs[0]["look.mirror"] and "look.mirror" not in inputs[1]
+    assert inputs[0]["look.mirror"] and not inputs[1]["look.mirror"]
 
 
 def test_predict_looks_as_it_is_asked_to(in_windows: tuple[Path, Path], deepmac, tmp_path: Path) -> None:
@@ -259,6 +341,8 @@ def test_a_teacher_of_somebody_else_can_look_through_windows(
     inputs = json.loads((tmp_path / "run" / "pseudolabel" / "done.json").read_text())["inputs"]
     assert inputs["teacher.look.boxes"] == "windows"
     again = deepmac("pseudolabel", *given, "--set", "teacher.look.boxes=average")
-    assert again.code == 2 and "teacher.look.boxes" in again.err.splitlines()[-1]
+    assert again.code == 0, again.err
+    why = "pseudolabel: made anew, since the look changed: teacher.look.boxes (windows, now average)"
+    assert why in again.err and look_of(tmp_path / "run") == {"image + window 32 px x 1.5"}
     refused = deepmac("pseudolabel", *given, "--set", "teacher.look.window_size_px=30")
     assert refused.code == 2 and "look.window_size_px: got 30, expected a multiple of 4" in refused.err

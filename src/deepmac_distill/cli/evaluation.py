@@ -71,7 +71,7 @@ def evaluate(
         folder = evaluate_in_noise(job, evaluated, percents, hidden=hidden)
         print_box_noise(read_box_noise(folder))
     else:
-        folder = evaluate_model(job, evaluated, hidden=hidden, apart=True)
+        folder = evaluate_model(job, evaluated, hidden=hidden)
         print_evaluation(read_evaluation(folder), per_class)
     print(f"figures: {folder}")
 

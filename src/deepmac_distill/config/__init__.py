@@ -8,6 +8,7 @@ from deepmac_distill.config.reading import (
     flatten,
     load_pipeline,
     look_changes,
+    looking,
 )
 from deepmac_distill.config.recipes import FOLDER, located, recipe_names
 from deepmac_distill.config.schema import (
@@ -37,5 +38,6 @@ __all__ = [
     "load_pipeline",
     "located",
     "look_changes",
+    "looking",
     "recipe_names",
 ]

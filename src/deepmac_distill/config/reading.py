@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from deepmac_distill.config.schema import ModelConfig, Pipeline
+from deepmac_distill.config.schema import ModelConfig, Pipeline, TeacherConfig
 from deepmac_distill.config.short_runs import fit_schedules
 from deepmac_distill.errors import ConfigError
 from deepmac_distill.look import Look
@@ -132,6 +132,18 @@ def changed_look(look: Look, changes: Mapping[str, Any]) -> Look:
         ConfigError: an unknown key, or a value that no look has.
     """
     return _changed(look, dict(changes), "--look", "")
+
+
+def looking(teacher: TeacherConfig, changes: Mapping[str, Any]) -> TeacherConfig:
+    """The teacher with what `look_changes` gives as its own look, in all but its training.
+
+    Raises:
+        ConfigError: an unknown key, or a value that no look has or that does not fit what it trains on.
+    """
+    try:
+        return teacher.looking(changed_look(teacher.look, changes))
+    except ValueError as refused:
+        raise ConfigError(f"--look: teacher.{refused}") from None
 
 
 def _changed(default: Built, tree: Any, where: str, prefix: str) -> Built:

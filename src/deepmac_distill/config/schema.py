@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
 
 from deepmac_distill.config.refusal import require
 from deepmac_distill.config.training import TrainConfig
-from deepmac_distill.look import Look
+from deepmac_distill.look import Look, differences
 
 _LOSS_WEIGHTS = ("center_weight", "size_weight", "offset_weight", "mask_weight")
 
@@ -153,6 +153,26 @@ class RoleConfig:
     def detects(self) -> bool:
         """Whether the model learns to find boxes, those of whole images."""
         return not isinstance(self.model, DeepMacConfig) or self.model.detection
+
+    @property
+    def window_context(self) -> float:
+        """Side of a window in training / longer side of its box."""
+        return self.train.window_context or self.look.window_context
+
+    @property
+    def window_size_px(self) -> int:
+        """Side of the canvas of a window in training."""
+        return self.train.window_size_px or self.look.window_size_px
+
+    def looking(self, look: Look) -> Self:
+        """The same with another look; what it trains on stays.
+
+        Raises:
+            Refused: the look does not fit the views that it trains on.
+        """
+        kept = {} if self.train.views == "images" else differences(self.look, look)
+        windows = {key: getattr(self, key) for key in ("window_context", "window_size_px") if key in kept}
+        return replace(self, look=look, train=replace(self.train, **windows))
 
     def __post_init__(self) -> None:
         if self.train.views == "images":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from deepmac_distill.config.refusal import require
+from deepmac_distill.look import RANGES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,9 @@ class TrainConfig:
     scale_range: tuple[float, float] = (0.6, 1.3)  # side of the random square crop / longer side of the image
     flip_fraction: float = 0.5
     color_jitter: bool = True
-    window_scale_range: tuple[float, float] = (0.8, 1.25)  # random factor on look.window_context
+    window_context: float = 0.0  # side of a window in training / longer side of its box; 0: as in `look`
+    window_size_px: int = 0  # side of its canvas; 0: as in `look`
+    window_scale_range: tuple[float, float] = (0.8, 1.25)  # random factor on the context
     window_shift: float = 0.1  # a window moves by at most this share of its side, along each axis
     # Masks are learned in boxes each side of which moves by at most this share of the box's width or height
     box_jitter: float = 0.0
@@ -63,6 +66,9 @@ class TrainConfig:
         require(0 <= self.flip_fraction <= 1, "flip_fraction", self.flip_fraction, "in [0, 1]")
         require(0 <= self.window_shift <= 1, "window_shift", self.window_shift, "in [0, 1]")
         require(0 <= self.box_jitter < 0.5, "box_jitter", self.box_jitter, "in [0, 0.5)")
+        for name in ("window_context", "window_size_px"):
+            value, (low, high) = getattr(self, name), RANGES[name]
+            require(value == 0 or low <= value <= high, name, value, f"{low} to {high}, or 0 for the look's")
         for name in ("scale_range", "window_scale_range"):
             value = getattr(self, name)
             low_high = len(value) == 2 and 0 < value[0] <= value[1] < math.inf

@@ -157,7 +157,7 @@ def described(recipe: RoleConfig) -> str:
     kind = f"deepmac with {model.mask_head}" if isinstance(model, DeepMacConfig) else "mask_rcnn"
     seen = train.batch_size * train.gradient_accumulation_steps
     if train.views == "windows":
-        views = f"{recipe.look.window_size_px} px, {train.steps:,} steps of {seen} windows"
+        views = f"{recipe.window_size_px} px, {train.steps:,} steps of {seen} windows"
     else:
         views = f"{train.image_size_px} px, {train.steps:,} steps of {seen} images"
     return f"{kind} on {model.backbone}, {views}"

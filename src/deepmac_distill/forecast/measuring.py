@@ -77,5 +77,5 @@ def measured_rates(job: Job, recipe: RoleConfig, data: Inventory, free_bytes: in
 
 def _largest_canvas(recipe: RoleConfig) -> int:
     """Side of the largest canvas that a recipe trains on."""
-    sizes = {"images": recipe.train.image_size_px, "windows": recipe.look.window_size_px}
+    sizes = {"images": recipe.train.image_size_px, "windows": recipe.window_size_px}
     return sizes.get(recipe.train.views, max(sizes.values()))

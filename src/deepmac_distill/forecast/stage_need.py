@@ -54,7 +54,7 @@ def _training_passes(recipe: RoleConfig, masks: PerImage) -> list[_Passes]:
     settings, canvases = recipe.train, recipe.train.batch_size
     fullest = Load(images=canvases, size_px=settings.image_size_px, masks=masks.in_batch(canvases))
     images = _Passes(fullest, replace(fullest, masks=masks.mean * canvases))
-    window = Load(images=canvases, size_px=recipe.look.window_size_px, masks=canvases)
+    window = Load(images=canvases, size_px=recipe.window_size_px, masks=canvases)
     windows = _Passes(window, window)
     return {"images": [images], "windows": [windows], "both": [images, windows]}[settings.views]
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from deepmac_distill import config
+from deepmac_distill.comparing import Comparing
 from deepmac_distill.contract import BoxSegmenter, Detector, ModelSpec, SegmentedMasks
 from deepmac_distill.errors import CheckpointError, ConfigError
 from deepmac_distill.files import sha256_of_file
-from deepmac_distill.look import WHOLE_IMAGE, Look
+from deepmac_distill.look import WHOLE_IMAGE, Look, differences
 from deepmac_distill.models.build import build_model
 from deepmac_distill.models.deepmac import DeepMac
 from deepmac_distill.models.mask_rcnn import MaskRcnn
@@ -67,13 +68,17 @@ class Weights:
         """How it looks at given boxes."""
         return self.asked_look or self.card.look
 
+    def with_look(self, look: Look) -> Weights:
+        """The same model with another look."""
+        return replace(self, asked_look=look)
+
     def looking(self, changes: Mapping[str, object]) -> Weights:
-        """The same model with another look.
+        """The same model with a look that is changed.
 
         Raises:
             ConfigError: a key or value is refused.
         """
-        return replace(self, asked_look=config.changed_look(self.look, changes)) if changes else self
+        return self.with_look(config.changed_look(self.look, changes)) if changes else self
 
     @property
     def seen_mask_classes(self) -> tuple[str, ...] | None:
@@ -82,8 +87,12 @@ class Weights:
 
     def inputs(self, key: str) -> dict[str, object]:
         """What a stage that uses the model depends on."""
-        asked = self.look if self.look != self.card.look else None
-        return {key: self.sha256} | ({} if asked is None else config.flatten(asked, "look."))
+        otherwise = differences(self.look, self.card.look)
+        return {key: self.sha256} | {f"look.{name}": value for name, value in otherwise.items()}
+
+    def comparing(self) -> Comparing:
+        """How these inputs are compared: what they do not name of the look is as the card has it."""
+        return Comparing(unnamed=config.flatten(self.card.look, "look."), redone_for=("look.",))
 
     def provenance(self) -> dict[str, object]:
         """What a label file records of the model."""
@@ -168,6 +177,11 @@ class Segmenter:
         code = {"teacher code": self.installed.code_sha256} if self.installed.code_sha256 else {}
         look = config.changes(self.look, "teacher.look.")
         return {key: self.identity, "teacher.segmenter": self.name, **given, **code, **look}
+
+    def comparing(self) -> Comparing:
+        """How these inputs are compared: what they do not name of the look is the default."""
+        prefix = "teacher.look."
+        return Comparing(unnamed=config.flatten(WHOLE_IMAGE, prefix), redone_for=(prefix,))
 
     def provenance(self) -> dict[str, object]:
         """What a label file records of the model."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,12 +18,10 @@ from deepmac_distill.evaluation.results import read_result, to_json
 from deepmac_distill.evaluation.summary import summarize_given_boxes
 from deepmac_distill.files import write_json
 from deepmac_distill.labels.cut import DEFAULT_CUT
-from deepmac_distill.look import folder_name
-from deepmac_distill.models.load import Source, segmenter_for
+from deepmac_distill.models.load import segmenter_for
 from deepmac_distill.stages.evaluated_masks import masks_in_given_boxes, note_cut, shown_elsewhere
-from deepmac_distill.stages.evaluated_set import EvaluatedSet, hidden_set, validation_set
+from deepmac_distill.stages.evaluated_model import EvaluatedModel
 from deepmac_distill.stages.job import Job
-from deepmac_distill.stages.sources import source_of
 
 
 def box_noise(job: Job, model: Trained | Path, percents: Sequence[float], *, hidden: bool = False) -> Path:
@@ -41,25 +38,10 @@ def box_noise(job: Job, model: Trained | Path, percents: Sequence[float], *, hid
         ConfigError: a strength is out of range or twice in the list, or there is none.
     """
     require_percents(percents)
-    source = source_of(job, model)
-    on = hidden_set(job) if hidden else validation_set(job)
-    stage = on.stage(f"box-noise-{model if isinstance(model, str) else source.identity[:8]}")
-    stage = f"{stage}-{folder_name(job.look)}" if job.look else stage
-
-    def work(folder: Path) -> None:
-        on.log_reading(job, stage)
-        _evaluate(job, on, source, percents, folder, upper_bound=model == "student-human")
-
-    inputs: dict[str, Any] = {
-        **source.inputs("weights"),
-        **on.inputs(),
-        "box noise": list(percents),
-        "evaluation.bootstrap": job.pipeline.evaluation.bootstrap,
-        "seed": job.pipeline.seed,
-    }
-    if (cut := job.pipeline.labels.cut) != DEFAULT_CUT:
-        inputs["labels.cut"] = cut
-    return job.do(stage, inputs, work)
+    strengths = "-".join(f"{percent:g}" for percent in percents)
+    of = EvaluatedModel.of(job, "box-noise", model, hidden=hidden, strengths=strengths)
+    inputs, unnamed = {"box noise": list(percents)}, {"labels.cut": DEFAULT_CUT}
+    return of.do(job, inputs, unnamed, lambda folder: _evaluate(job, of, percents, folder))
 
 
 def require_percents(percents: Sequence[float]) -> None:
@@ -83,18 +65,11 @@ def read_box_noise(folder: Path) -> BoxNoise:
     return read_result(folder / "summary.json", BoxNoise)
 
 
-def _evaluate(
-    job: Job,
-    on: EvaluatedSet,
-    source: Source,
-    percents: Sequence[float],
-    folder: Path,
-    *,
-    upper_bound: bool,
-) -> None:
-    classes, resamples, seed = on.truth.classes, job.pipeline.evaluation.bootstrap, job.pipeline.seed
+def _evaluate(job: Job, of: EvaluatedModel, percents: Sequence[float], folder: Path) -> None:
+    on, source, classes = of.on, of.source, of.on.truth.classes
+    resamples, seed = job.pipeline.evaluation.bootstrap, job.pipeline.seed
     model = segmenter_for(source, job.device, classes.names)
-    elsewhere = shown_elsewhere(job, on.truth, source, upper_bound)
+    elsewhere = shown_elsewhere(job, on.truth, source, of.upper_bound)
     note_cut(job, model.spec)
     levels, tables = [], []
     for percent in percents:

@@ -23,6 +23,7 @@ from deepmac_distill.evaluation.average_precision import (
 from deepmac_distill.evaluation.mask_iou import IOU_SCHEMA
 from deepmac_distill.evaluation.results import Comparison, PairedDetections, read_result
 from deepmac_distill.evaluation.summary import compare_given_boxes
+from deepmac_distill.look import Look
 from deepmac_distill.report.contact_sheet import contact_sheet
 from deepmac_distill.stages.sheet import EvaluatedMasks, draw_sheet
 
@@ -39,6 +40,9 @@ class EvaluationRecord:
     annotations_sha256: str
     seen: tuple[str, ...]  # classes
     weights: str
+    identity: str = ""  # what changes with the model's masks; older evaluations do not name the next three
+    look: Look | None = None
+    cut: float | str | None = None
     images: str | None = None  # older evaluations do not name it
     exif: Exif = "as-stored"  # how its images were read
     shown_elsewhere: tuple[str, ...] = ()  # unseen classes whose masks the model saw elsewhere

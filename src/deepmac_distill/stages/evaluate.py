@@ -30,22 +30,21 @@ from deepmac_distill.files import sha256_of_file, write_json
 from deepmac_distill.inference import boxes_for, detect_objects
 from deepmac_distill.labels.cut import EVEN_CUT
 from deepmac_distill.labels.describe import coco_results
-from deepmac_distill.look import folder_name
 from deepmac_distill.models.load import Source, detector_for, segmenter_for
 from deepmac_distill.report.contact_sheet import contact_sheet
 from deepmac_distill.stages.compare import EvaluationRecord, compare_on, evaluated_masks
 from deepmac_distill.stages.evaluated_masks import masks_in_given_boxes, note_cut, shown_elsewhere
-from deepmac_distill.stages.evaluated_set import EvaluatedSet, hidden_set, require_split, validation_set
+from deepmac_distill.stages.evaluated_model import EvaluatedModel
+from deepmac_distill.stages.evaluated_set import EvaluatedSet, require_split
 from deepmac_distill.stages.job import Job, training_split, validation_split
 from deepmac_distill.stages.sheet import draw_sheet
-from deepmac_distill.stages.sources import source_of
 from deepmac_distill.structures import Batch
 from deepmac_distill.weights.card import other_classes
 
 ROLES: tuple[Role, ...] = ("teacher", "student")
 
 
-def evaluate(job: Job, model: Trained | Path, *, hidden: bool = False, apart: bool = False) -> Path:
+def evaluate(job: Job, model: Trained | Path, *, hidden: bool = False) -> Path:
     """Evaluate the model of a stage, or any weights file, on the validation set; returns the results' folder.
 
     ``summary.json`` holds every figure, ``ious.parquet`` each instance's, ``detections.json`` COCO results.
@@ -53,33 +52,15 @@ def evaluate(job: Job, model: Trained | Path, *, hidden: bool = False, apart: bo
     Args:
         hidden: evaluate in the training file instead, on the classes that `data.hide` hides there, in given
             boxes alone. This is what choices are made by: no validation set is read.
-        apart: with another look than the model's, in a folder of its own beside the model's evaluation.
     """
-    source = source_of(job, model)
-    on = hidden_set(job) if hidden else validation_set(job)
-    upper_bound = model == "student-human"  # the one model that saw every mask, on purpose
-    stage = on.stage(f"evaluate-{model if isinstance(model, str) else source.identity[:8]}")
-    if apart and job.look:
-        stage = f"{stage}-{folder_name(job.look)}"
-
-    def work(folder: Path) -> None:
-        on.log_reading(job, stage)
-        _evaluate(job, on, source, folder, upper_bound=upper_bound)
-
-    settings = job.pipeline.evaluation
-    inputs: dict[str, Any] = {
-        **source.inputs("weights"),
-        **on.inputs(),
+    of, settings = EvaluatedModel.of(job, "evaluate", model, hidden=hidden), job.pipeline.evaluation
+    inputs = {
         "evaluation.max_detections": settings.max_detections,
-        "evaluation.bootstrap": settings.bootstrap,
         "evaluation.reference": settings.reference,
-        "seed": job.pipeline.seed,
+        "evaluation.gt_boxes_only": settings.gt_boxes_only,
     }
-    if (cut := job.pipeline.labels.cut) != EVEN_CUT:  # named only where they are set: evaluations
-        inputs["labels.cut"] = cut  # without them are as they were
-    if settings.gt_boxes_only:
-        inputs["evaluation.gt_boxes_only"] = True
-    return job.do(stage, inputs, work)
+    unnamed = {"labels.cut": EVEN_CUT, "evaluation.gt_boxes_only": False}
+    return of.do(job, inputs, unnamed, lambda folder: _evaluate(job, of, folder))
 
 
 def require_validation(job: Job) -> bool:
@@ -180,17 +161,11 @@ def read_evaluation(folder: Path) -> Evaluation:
     return read_result(folder / "summary.json", Evaluation)
 
 
-def _evaluate(job: Job, on: EvaluatedSet, source: Source, folder: Path, *, upper_bound: bool) -> None:
-    """Masks in given boxes, then detections, then every figure of both.
-
-    Args:
-        upper_bound: the weights saw the unseen masks of this very data, and are read beside others that did
-            not: their classes stay in the splits of the data.
-    """
-    settings, truth = job.pipeline.evaluation, on.truth
+def _evaluate(job: Job, of: EvaluatedModel, folder: Path) -> None:
+    """Masks in given boxes, then detections, then every figure of both."""
+    settings, on, source, truth = job.pipeline.evaluation, of.on, of.source, of.on.truth
     model = segmenter_for(source, job.device, truth.classes.names)
-    elsewhere = shown_elsewhere(job, truth, source, upper_bound)
-
+    elsewhere = shown_elsewhere(job, truth, source, of.upper_bound)
     note_cut(job, model.spec)
     masks = masks_in_given_boxes(job, on, source, model)
     ious = given_box_ious(truth, masks)
@@ -201,9 +176,7 @@ def _evaluate(job: Job, on: EvaluatedSet, source: Source, folder: Path, *, upper
     if detector is not None:
         whole = _whole(job, model.spec, on)
         detected = detect_objects(detector, whole, job.device, job.autocast, settings.max_detections)
-        segm, bbox = _average_precision(
-            job, truth, coco_results(truth, detected, job.pipeline.labels.cut), elsewhere, folder
-        )
+        segm, bbox = _average_precision(job, truth, coco_results(truth, detected, job.cut), elsewhere, folder)
     record = EvaluationRecord(
         annotations=str(truth.path.resolve()),
         annotations_sha256=truth.fingerprint,
@@ -212,6 +185,9 @@ def _evaluate(job: Job, on: EvaluatedSet, source: Source, folder: Path, *, upper
         seen=truth.classes.seen_names,
         hidden=on.hidden,
         weights=source.name,
+        identity=source.identity,
+        look=source.look,
+        cut=job.cut,
         shown_elsewhere=tuple(sorted(elsewhere)),
     )
     write_json(folder / "evaluation.json", to_json(record))

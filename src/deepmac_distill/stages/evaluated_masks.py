@@ -23,14 +23,12 @@ def masks_in_given_boxes(
 ) -> pa.Table:
     """A model's masks of the boxes of a set, as it looks at them, cut as labels are."""
     segmented = segment_boxes(model, _framed(job, source, model.spec, on, title), job.device, job.autocast)
-    return given_box_masks(
-        on.truth, segmented, job.pipeline.labels.cut, probabilities=model.spec.probabilities
-    )
+    return given_box_masks(on.truth, segmented, job.cut, probabilities=model.spec.probabilities)
 
 
 def note_cut(job: Job, spec: ModelSpec) -> None:
     """Say so where masks are not cut by the rule that is asked for."""
-    if note := note_of(job.pipeline.labels.cut, spec):
+    if note := note_of(job.cut, spec):
         job.progress.note(note)
 
 

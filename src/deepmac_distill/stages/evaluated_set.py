@@ -28,10 +28,6 @@ class EvaluatedSet:
         """(N,) annotations that are evaluated; None: all of them."""
         return self.truth.has_human_mask() if self.hidden else None
 
-    def stage(self, name: str) -> str:
-        """The folder of an evaluation on this set."""
-        return f"{name}-hidden" if self.hidden else name
-
     def inputs(self) -> dict[str, Any]:
         """What an evaluation depends on."""
         part = "train" if self.hidden else "val"

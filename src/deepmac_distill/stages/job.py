@@ -10,7 +10,8 @@ from typing import Any, Literal, overload
 
 import torch
 
-from deepmac_distill import devices
+from deepmac_distill import config, devices
+from deepmac_distill.comparing import PLAINLY, Comparing
 from deepmac_distill.config import Pipeline
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.synthetic import write_scenes
@@ -18,6 +19,7 @@ from deepmac_distill.dataset.choice import fits, is_by_masks
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.views import Annotations, TrainingView, Truth
 from deepmac_distill.errors import ConfigError
+from deepmac_distill.labels.cut import Cut
 from deepmac_distill.progress import Progress
 from deepmac_distill.rundir import RunDir
 
@@ -33,6 +35,7 @@ class Job:
     force: bool = False
     allow_code: bool = False  # whether the pipeline file may name Python code that is not installed
     look: Mapping[str, object] = field(default_factory=dict)  # how a model looks other than its card has it
+    asked_cut: Cut | None = None  # where masks are cut in evaluation, other than the pipeline has it
     plan: tuple[str, ...] = ()  # stages of the whole run that this is part of, in their order
     _facts: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)  # of files read, by hash
     _opened: dict[tuple[Path, Any], Dataset] = field(default_factory=dict, repr=False)
@@ -46,6 +49,11 @@ class Job:
     def autocast(self) -> bool:
         """Whether inference runs in bfloat16."""
         return devices.autocast_allowed(self.device, "auto")
+
+    @property
+    def cut(self) -> Cut:
+        """Where masks end."""
+        return self.pipeline.labels.cut if self.asked_cut is None else self.asked_cut
 
     def open(self, path: Path) -> Dataset:
         """An annotation file, opened once for all stages of this command.
@@ -131,8 +139,27 @@ class Job:
         self.progress.note(f"{path}: {counted}; seen: {', '.join(annotations.classes.seen_names)}")
         return annotations
 
+    def keeping_look(self) -> Job:
+        """The same with the look that is asked for as the teacher's own, so that the run keeps it.
+
+        Raises:
+            ConfigError: it does not fit what the teacher trains on.
+        """
+        if not self.look:
+            return self
+        teacher = config.looking(self.pipeline.teacher, self.look)
+        return dataclasses.replace(
+            self, pipeline=dataclasses.replace(self.pipeline, teacher=teacher), look={}
+        )
+
     def do(
-        self, stage: str, inputs: dict[str, Any], work: Callable[[Path], None], *, derived: bool = False
+        self,
+        stage: str,
+        inputs: dict[str, Any],
+        work: Callable[[Path], None],
+        *,
+        derived: bool = False,
+        comparing: Comparing = PLAINLY,
     ) -> Path:
         """Run one stage in its folder; the run keeps the configuration of the stage begun last."""
 
@@ -145,7 +172,14 @@ class Job:
             self.progress.note(f"stage {self.plan.index(stage) + 1} of {len(self.plan)}: {stage}")
         about = {name: self._facts[value] for name, value in inputs.items() if str(value) in self._facts}
         return self.run.run_stage(
-            stage, inputs, recorded, self.progress, force=self.force, derived=derived, about=about
+            stage,
+            inputs,
+            recorded,
+            self.progress,
+            force=self.force,
+            derived=derived,
+            about=about,
+            comparing=comparing,
         )
 
 

@@ -42,8 +42,8 @@ def _windows(recipe: RoleConfig, source: AnnotatedImages, seed: int) -> WindowDa
     train = recipe.train
     return WindowDataset(
         source,
-        size_px=recipe.look.window_size_px,
-        context=recipe.look.window_context,
+        size_px=recipe.window_size_px,
+        context=recipe.window_context,
         scale_range=train.window_scale_range,
         shift=train.window_shift,
         box_jitter=train.box_jitter,

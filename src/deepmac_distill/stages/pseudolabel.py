@@ -34,9 +34,12 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
     Two folders: ``pseudolabel/masks.parquet`` holds facts, ``select/instances.json`` what the rules of
     `[labels]` make of them; changing a rule redoes only the latter.
     """
+    job = job if teacher else job.keeping_look()
     data = training_split(job)
     annotations = job.read_and_note(data.annotations)
-    masks = _label_facts(job, annotations, data.images, source_of(job, teacher or "teacher"))
+    masks = _label_facts(
+        job, annotations, data.images, source_of(job, teacher or "teacher"), own=teacher is None
+    )
     chosen = chosen_labels(masks, job.pipeline.labels)
     labels, rules = chosen.labels, chosen.rules
 
@@ -55,8 +58,14 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
     return job.do("select", inputs, work, derived=True) / "instances.json"
 
 
-def _label_facts(job: Job, annotations: Annotations, images: ImageStore, source: Source) -> Path:
-    """The teacher's masks as facts: ``pseudolabel/masks.parquet``, in units that a stopped run keeps."""
+def _label_facts(
+    job: Job, annotations: Annotations, images: ImageStore, source: Source, *, own: bool
+) -> Path:
+    """The teacher's masks as facts: ``pseudolabel/masks.parquet``, in units that a stopped run keeps.
+
+    Args:
+        own: it is the run's teacher, whose look the run keeps.
+    """
     labels = job.pipeline.labels
     inputs = {
         **source.inputs("teacher"),
@@ -81,7 +90,8 @@ def _label_facts(job: Job, annotations: Annotations, images: ImageStore, source:
         assemble(folder / "units", units, folder / "masks.parquet", provenance)
         shutil.rmtree(folder / "units")
 
-    return job.do("pseudolabel", inputs, work) / "masks.parquet"
+    comparing = source.comparing() if own else dataclasses.replace(source.comparing(), redone_for=())
+    return job.do("pseudolabel", inputs, work, comparing=comparing) / "masks.parquet"
 
 
 def _label_units(job: Job, annotations: Annotations, images: ImageStore, source: Source, parts: Path) -> int:

@@ -31,7 +31,7 @@ from deepmac_distill.stages.train import (
     require_buildable,
     train_stage,
 )
-from deepmac_distill.stages.training_inputs import training_inputs
+from deepmac_distill.stages.training_inputs import how_compared, training_inputs
 from deepmac_distill.weights.card import read_card, require_classes
 
 # Inputs that decide which masks a student sees.
@@ -123,7 +123,8 @@ def _student_of_run(job: Job, annotations: Annotations, images: ImageStore) -> P
         # Its labels came from elsewhere; all the rest can be compared.
         inputs = training_inputs(job, "student", annotations, images)
         inputs |= {name: value for name, value in done.items() if name.startswith(_OF_LABELS)}
-        return job.do("student", inputs, lambda _: None) / "weights.safetensors"
+        comparing = how_compared(job.pipeline.student, "student")
+        return job.do("student", inputs, lambda _: None, comparing=comparing) / "weights.safetensors"
     if labeled is not None and labeled["data.train_annotations"] != annotations.fingerprint:
         raise RunError(
             f"{job.run.path}: pseudolabel was made from other annotations or seen classes than "

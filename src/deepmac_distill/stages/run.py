@@ -20,6 +20,7 @@ def run(job: Job) -> Report | None:
     Raises:
         GateError: the teacher's lead over the ellipse is below `evaluation.min_lead_over_ellipse`.
     """
+    job = job.keeping_look()  # so that a resume and every other stage has it too
     require_buildable(job, "teacher")
     require_buildable(job, "student")
     require_unleaked(job, "student")
@@ -40,8 +41,7 @@ def _do(job: Job, stage: Stage) -> None:
         case "train":
             (teach if stage.role == "teacher" else student)(job)
         case "evaluate":
-            looking = job if stage.role == "teacher" else replace(job, look={})
-            folder = evaluate(looking, stage.model)
+            folder = evaluate(job, stage.model)
             if stage.role == "teacher":
                 require_lead(job, folder)
         case "label":

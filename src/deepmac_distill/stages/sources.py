@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deepmac_distill.chain import WEIGHTS, Role, Trained
-from deepmac_distill.config import load_pipeline
+from deepmac_distill.chain import TRAININGS, WEIGHTS, Role, Trained
+from deepmac_distill.config import RoleConfig, load_pipeline
 from deepmac_distill.errors import RunError
 from deepmac_distill.models.load import Segmenter, Source, Weights
 from deepmac_distill.stages.job import Job
@@ -19,14 +19,22 @@ def source_of(job: Job, model: Trained | Path) -> Source:
         CheckpointError: not weights of ours.
         ConfigError, ContractError: the segmenter of the pipeline cannot be used.
     """
+    return own_source_of(job, model).looking(job.look)
+
+
+def own_source_of(job: Job, model: Trained | Path) -> Source:
+    """The same as it looks where nobody asks it otherwise.
+
+    A model of the run looks as its pipeline has it, whatever its card keeps from its training.
+    """
     if isinstance(model, Path):
-        return source_at(model, allow_code=job.allow_code).looking(job.look)
+        return source_at(model, allow_code=job.allow_code)
     teacher = job.pipeline.teacher
     if model == "teacher" and teacher.segmenter:
-        named = Segmenter.named(teacher.segmenter, teacher.arguments, job.allow_code, teacher.look)
-        return named.looking(job.look)
+        return Segmenter.named(teacher.segmenter, teacher.arguments, job.allow_code, teacher.look)
     path = job.run.output(model, WEIGHTS)  # hashes the file
-    return Weights.read(path, job.run.sha256_of_output(model, WEIGHTS)).looking(job.look)
+    recipe: RoleConfig = getattr(job.pipeline, TRAININGS[model].role)
+    return Weights.read(path, job.run.sha256_of_output(model, WEIGHTS)).with_look(recipe.look)
 
 
 def source_at(path: Path, role: Role = "teacher", allow_code: bool = False) -> Source:
@@ -35,16 +43,17 @@ def source_at(path: Path, role: Role = "teacher", allow_code: bool = False) -> S
     Raises:
         RunError: the directory is no run.
         CheckpointError: not weights of ours.
-        ConfigError, ContractError: the run's segmenter cannot be used.
+        ConfigError, ContractError: the run's configuration or segmenter cannot be used.
     """
     if not path.is_dir():
         return Weights.read(path)
     kept = path / "config.json"
-    if role == "teacher" and kept.is_file():
-        teacher = load_pipeline(kept).teacher
-        if teacher.segmenter:
-            return Segmenter.named(teacher.segmenter, teacher.arguments, allow_code, teacher.look)
+    pipeline = load_pipeline(kept) if kept.is_file() else None
+    if role == "teacher" and pipeline and (segmenter := pipeline.teacher.segmenter):
+        teacher = pipeline.teacher
+        return Segmenter.named(segmenter, teacher.arguments, allow_code, teacher.look)
     weights = path / role / WEIGHTS
     if not weights.is_file():
         raise RunError(f"{path}: no weights of a {role} there; expected a run directory or a weights file")
-    return Weights.read(weights)
+    found, recipe = Weights.read(weights), pipeline and getattr(pipeline, role)
+    return found.with_look(recipe.look) if isinstance(recipe, RoleConfig) else found

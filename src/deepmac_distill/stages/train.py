@@ -22,7 +22,7 @@ from deepmac_distill.rundir import STATE
 from deepmac_distill.stages.job import Job, training_split
 from deepmac_distill.stages.lesson_batches import lesson_batches
 from deepmac_distill.stages.sources import source_of
-from deepmac_distill.stages.training_inputs import training_inputs
+from deepmac_distill.stages.training_inputs import how_compared, training_inputs
 from deepmac_distill.training.checkpoint import DamagedState
 from deepmac_distill.training.loop import LoopSettings, make_optimizer, train
 from deepmac_distill.training.schedule import make_schedule
@@ -91,8 +91,11 @@ def require_buildable(job: Job, role: Role) -> None:
     except (ConfigError, CheckpointError) as error:
         raise type(error)(f"{role}.{error}") from None
     sizes = {f"{role}.train.image_size_px": recipe.train.image_size_px}
-    if recipe.look.in_windows or recipe.train.views != "images":
+    if recipe.look.in_windows:
         sizes[f"{role}.look.window_size_px"] = recipe.look.window_size_px
+    if recipe.train.views != "images":
+        key = "train" if recipe.train.window_size_px else "look"
+        sizes[f"{role}.{key}.window_size_px"] = recipe.window_size_px
     for key, size_px in sizes.items():
         if size_px % (multiple := model.spec.size_divisibility):
             raise ConfigError(f"{key}: got {size_px}, expected a multiple of {multiple} for this backbone")
@@ -129,6 +132,7 @@ def train_stage(
     seen = annotations.classes.seen if seen is None else seen
     pretrained_mask_classes = _pretrained_mask_classes(job, stage, recipe, annotations, seen)
     inputs = training_inputs(job, role, annotations, images) | (labels.inputs() if labels else {})
+    comparing = how_compared(recipe, role)
 
     def work(folder: Path) -> None:
         lesson = labels.lesson(annotations) if labels else Lesson(annotations)
@@ -146,7 +150,7 @@ def train_stage(
         card = card.taught_by(_teacher_mask_classes(annotations, labels))
         save_weights(folder / "weights.safetensors", state, card)
 
-    return job.do(stage, inputs, work) / "weights.safetensors"
+    return job.do(stage, inputs, work, comparing=comparing) / "weights.safetensors"
 
 
 def _pretrained_mask_classes(
@@ -252,7 +256,7 @@ def _described(recipe: RoleConfig) -> str:
     settings = recipe.train
     canvases = {
         "images": f"images at {settings.image_size_px} px",
-        "windows": f"windows at {recipe.look.window_size_px} px",
+        "windows": f"windows at {recipe.window_size_px} px",
     }
     canvases["both"] = " and ".join(canvases.values()) + " in turn"
     size = settings.batch_size * settings.gradient_accumulation_steps

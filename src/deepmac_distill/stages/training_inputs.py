@@ -7,15 +7,18 @@ from typing import Any
 
 from deepmac_distill import config
 from deepmac_distill.chain import Role
+from deepmac_distill.comparing import Comparing
 from deepmac_distill.config import RoleConfig
 from deepmac_distill.data.image_check import images_sha256
 from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.files import sha256_of_file
+from deepmac_distill.look import Look
 from deepmac_distill.stages.job import Job
 
 # Keys of `train` that are named only where they are set: trainings without them are as they were.
 _NAMED_WHERE_SET = ("init_from", "views", "window_scale_range", "window_shift", "box_jitter")
+_OF_WINDOWS = ("window_context", "window_size_px")  # of `train`, or of `look` where those are not set
 
 
 def training_inputs(job: Job, role: Role, annotations: Annotations, images: ImageStore) -> dict[str, Any]:
@@ -35,9 +38,27 @@ def training_inputs(job: Job, role: Role, annotations: Annotations, images: Imag
     return inputs
 
 
+def how_compared(recipe: RoleConfig, role: Role) -> Comparing:
+    """How these inputs are compared: of a look only the windows of training count.
+
+    Earlier versions recorded every key of a look that was set.
+    """
+    look, windows = config.flatten(Look(), f"{role}.look."), _windows_of(recipe, role)
+    return Comparing(unnamed={key: look[key] for key in windows}, dropped=tuple(look.keys() - windows.keys()))
+
+
+def _windows_of(recipe: RoleConfig, role: Role) -> dict[str, Any]:
+    if recipe.train.views == "images":
+        return {}
+    return {f"{role}.look.{key}": getattr(recipe, key) for key in _OF_WINDOWS}
+
+
 def _inputs_of(recipe: RoleConfig, role: Role) -> dict[str, Any]:
-    """What a training depends on beside model and data; its look, since the card records it."""
+    """What a training depends on beside model and data."""
     inputs, set_here = (values(recipe.train) for values in (config.flatten, config.changes))
-    named = {key: value for key, value in inputs.items() if key not in _NAMED_WHERE_SET or key in set_here}
-    train = {f"{role}.train.{key}": value for key, value in named.items()}
-    return train | config.changes(recipe.look, f"{role}.look.")
+    named = {
+        key: value
+        for key, value in inputs.items()
+        if key not in _OF_WINDOWS and (key not in _NAMED_WHERE_SET or key in set_here)
+    }
+    return {f"{role}.train.{key}": value for key, value in named.items()} | _windows_of(recipe, role)
