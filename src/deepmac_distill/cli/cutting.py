@@ -1,4 +1,4 @@
-"""The option `--cut` of commands that use a model on pictures."""
+"""The option `--cut` of commands that draw or evaluate masks."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ if TYPE_CHECKING:  # importing labels costs start-up time that --help should not
 
 @dataclass(frozen=True, kw_only=True)
 class Cutting:
-    """Where masks end, for commands that use a model on pictures."""
+    """Where masks end."""
 
     cut: Annotated[
         str | None,
         typer.Option(
             "--cut",
-            help="A pixel is foreground where its probability exceeds this number; or expected-iou, the "
-            "default: each mask is cut where its own probabilities expect the largest IoU.",
+            help="A pixel is foreground where its probability exceeds this number; or expected-iou: each "
+            "mask is cut where its own probabilities expect the largest IoU. Default: the run's labels.cut, "
+            "else expected-iou.",
         ),
     ] = None
 
     @property
-    def at(self) -> Cut:
-        """The cut.
+    def asked(self) -> Cut | None:
+        """The cut that is asked for, if any.
 
         Raises:
             ConfigError: neither a number in [0, 1) nor the rule.
         """
-        from deepmac_distill.labels.cut import DEFAULT_CUT, require_cut
-
         if self.cut is None:
-            return DEFAULT_CUT
+            return None
+        from deepmac_distill.labels.cut import require_cut
+
         try:
             number: float | str = float(self.cut)
         except ValueError:

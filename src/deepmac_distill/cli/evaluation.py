@@ -10,6 +10,7 @@ import typer
 
 from deepmac_distill.chain import TRAININGS, Trained
 from deepmac_distill.cli.app import app
+from deepmac_distill.cli.cutting import Cutting
 from deepmac_distill.cli.jobs import job_of, named_paths
 from deepmac_distill.cli.options import Code, Config, Data, Looking, Redo, Run, TrainData, ValData, command
 from deepmac_distill.cli.results import print_box_noise, print_comparison, print_evaluation
@@ -27,6 +28,7 @@ def evaluate(
     redo: Redo,
     code: Code,
     looking: Looking,
+    cutting: Cutting,
     role: Annotated[
         str | None, typer.Argument(help="teacher (default), student, student-seen, student-human or starter.")
     ] = None,
@@ -60,7 +62,7 @@ def evaluate(
             "--box-noise: its table has no classes and no AP; expected no --per-class, --reference"
         )
     by_reference = {"evaluation.reference": True} if reference else {}
-    job = job_of(config.config, at, data, train, val, redo, code, looking, values=by_reference)
+    job = job_of(config.config, at, data, train, val, redo, code, looking, cutting, values=by_reference)
     from deepmac_distill.stages.evaluate import evaluate as evaluate_model
     from deepmac_distill.stages.evaluate import read_evaluation
 
@@ -103,7 +105,8 @@ def compare(
     if as_json:
         print(json.dumps(to_json(found), indent=2))
     else:
-        print(f"a: {a}\nb: {b}")
+        for name, folder, how in zip("ab", (a, b), found.how or (None, None), strict=True):
+            print(f"{name}: {folder}" + (f" ({how.words})" if how and how.words else ""))
         print_comparison(found, "a", "b")
 
 
@@ -139,7 +142,7 @@ def _role_or_weights(role: str | None, model: Path | None) -> Trained | Path:
     if role is not None and model is not None:
         raise ConfigError(f"evaluate: got {role} and --model {model}, expected one of them")
     if role == starter.NAME:
-        return starter.WEIGHTS
+        model = Path(role)
     if model is not None:
         if not starter.located(model).exists():
             raise ConfigError(f"{model}: no such file; expected weights, a run directory or starter")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepmac_distill.chain import SEED, seed_runs
+from deepmac_distill.cli.cutting import Cutting
 from deepmac_distill.cli.options import Code, Looking, Redo, Run, values_of
 from deepmac_distill.cli.terminal import Terminal
 from deepmac_distill.config import Pipeline, load_pipeline, located
@@ -51,6 +52,7 @@ def job_of(config: Path | None, run: Run, *groups: object, values: Mapping[str, 
             if isinstance(group, Looking)
             for key, value in group.changes.items()
         },
+        asked_cut=next((group.asked for group in groups if isinstance(group, Cutting)), None),
     )
 
 
@@ -102,6 +104,9 @@ def _pipeline(
         several = " of one seed" if run.out and seed_runs(run.out) else ""
         where = f"{run.out}: no run{several} there" if run.out else "no run"
         raise ConfigError(f"{where} and no data named; expected --config, --annotations, or --out of a run")
+    named = given.keys() | {override.partition("=")[0].strip() for override in overrides}
+    if not (config or kept or named & {"data.root", "data.train_annotations"}):
+        given = {"data.train_annotations": "", **given}  # the default is in a folder that nobody named
     pipeline = load_pipeline(config or kept, overrides, given, note)
     if config is not None and pipeline.name == "run":
         return dataclasses.replace(pipeline, name=config.stem)

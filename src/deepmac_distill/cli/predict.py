@@ -46,7 +46,7 @@ def predict(
     """Segment boxes that you give: a picture with numbered boxes for each image, and a COCO JSON."""
     if (box is None) == (boxes is None):
         raise ConfigError("predict: expected either --box, once per object, or --boxes FILE.json")
-    changes, cut = looking.changes, cutting.at
+    changes, cut = looking.changes, cutting.asked
     by_hand = [_box(text) for text in box or []]
     if by_hand and not images:
         raise ConfigError("predict: got no image, expected at least one beside --box")
@@ -99,7 +99,7 @@ def detect(
     ] = Path("detections"),
 ) -> None:
     """Detect and segment objects in new images: a drawn PNG for each, and one COCO JSON."""
-    cut = cutting.at
+    cut = cutting.asked
     from deepmac_distill.devices import pick_device
     from deepmac_distill.stages.detect import detect as detect_on
 

@@ -58,9 +58,13 @@ def print_evaluation(evaluation: Evaluation, per_class: bool = False, seeds: Seq
 
 def print_box_noise(found: BoxNoise) -> None:
     """What one model does in loose boxes."""
-    from deepmac_distill.report.box_noise_table import box_noise_table
+    from deepmac_distill.report import tables
+    from deepmac_distill.report.box_noise_table import box_noise_table, why_nothing_is_measured
 
     print_table(box_noise_table(found))
+    if why := why_nothing_is_measured(found):
+        print_line(why)
+    print_line(tables.interval_note(()))
 
 
 def print_retention(retention: Retention) -> None:
@@ -83,6 +87,9 @@ def print_comparison(comparison: Comparison, a: str, b: str) -> None:
     if comparison.detected:
         print_table(tables.detection_comparison_table(comparison.detected, a, b))
     print_line(tables.interval_note(comparison.seeds))
+    one, other = comparison.how or (None, None)
+    if one and other and (ways := one.unlike(other)):
+        print_line(f"{a} and {b} {' and '.join(ways)} differently: {a}: {one.words}; {b}: {other.words}")
 
 
 def print_line(line: str) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from deepmac_distill.dataset.views import Truth
+from deepmac_distill.evaluation.how_evaluated import HowEvaluated
 from deepmac_distill.evaluation.results import SplitIoU
 from deepmac_distill.evaluation.splits import BySplit
 from deepmac_distill.geometry.boxes import move_sides, xyxy_to_xywh
@@ -29,6 +30,7 @@ class BoxNoise:
 
     levels: tuple[NoiseLevel, ...]  # in the order asked for
     seed: int
+    how: HowEvaluated = field(default_factory=HowEvaluated)
 
 
 def with_box_noise(truth: Truth, percent: float, seed: int) -> Truth:

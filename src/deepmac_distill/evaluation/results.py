@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from deepmac_distill.errors import RunError
+from deepmac_distill.evaluation.how_evaluated import HowEvaluated
 from deepmac_distill.evaluation.sizes import BySize
 from deepmac_distill.evaluation.splits import BySplit
 
@@ -228,6 +229,7 @@ class Comparison:
     given_boxes: BySplit[PairedIoU]
     detected: PairedDetections | None = None  # None unless both models detect
     seeds: tuple[int, ...] = ()  # of the trainings; intervals of several hold training noise
+    how: tuple[HowEvaluated, HowEvaluated] | None = None  # None: an earlier version did not record it
 
 
 @dataclass(frozen=True, slots=True)

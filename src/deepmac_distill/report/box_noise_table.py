@@ -6,6 +6,16 @@ from deepmac_distill.evaluation.box_noise import BoxNoise
 from deepmac_distill.report.table import Column, Table, columns, names
 
 
+def why_nothing_is_measured(found: BoxNoise) -> str:
+    """One line that explains rows without figures; empty where there are figures."""
+    splits = found.levels[0].given_boxes
+    if not splits.all.instances:
+        return "no figures: the data has no human mask in a usable box"
+    if not splits.unseen.instances:
+        return "unseen: no figures: the data has no human masks of unseen classes that the model never saw"
+    return ""
+
+
 def box_noise_table(found: BoxNoise) -> Table:
     """Class-mean IoU by split and strength of noise, beside the ellipse in the noisy boxes and the boxes."""
     return Table(

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from deepmac_distill.chain import Trained
 from deepmac_distill.errors import ConfigError
 from deepmac_distill.evaluation.box_noise import MOST, BoxNoise, NoiseLevel, with_box_noise
+from deepmac_distill.evaluation.how_evaluated import HowEvaluated
 from deepmac_distill.evaluation.mask_iou import given_box_ious
 from deepmac_distill.evaluation.results import read_result, to_json
 from deepmac_distill.evaluation.summary import summarize_given_boxes
@@ -80,4 +81,5 @@ def _evaluate(job: Job, of: EvaluatedModel, percents: Sequence[float], folder: P
         levels.append(NoiseLevel(percent, found))
         tables.append(ious.append_column("box_noise", pa.array(np.full(len(ious), float(percent)))))
     pq.write_table(pa.concat_tables(tables), folder / "ious.parquet")
-    write_json(folder / "summary.json", to_json(BoxNoise(tuple(levels), seed)))
+    how = HowEvaluated(source.identity, source.look, job.cut)
+    write_json(folder / "summary.json", to_json(BoxNoise(tuple(levels), seed, how)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,10 +20,10 @@ from deepmac_distill.evaluation.average_precision import (
     Detection,
     compare_average_precision,
 )
+from deepmac_distill.evaluation.how_evaluated import HowEvaluated
 from deepmac_distill.evaluation.mask_iou import IOU_SCHEMA
 from deepmac_distill.evaluation.results import Comparison, PairedDetections, read_result
 from deepmac_distill.evaluation.summary import compare_given_boxes
-from deepmac_distill.look import Look
 from deepmac_distill.report.contact_sheet import contact_sheet
 from deepmac_distill.stages.sheet import EvaluatedMasks, draw_sheet
 
@@ -40,9 +40,7 @@ class EvaluationRecord:
     annotations_sha256: str
     seen: tuple[str, ...]  # classes
     weights: str
-    identity: str = ""  # what changes with the model's masks; older evaluations do not name the next three
-    look: Look | None = None
-    cut: float | str | None = None
+    how: HowEvaluated = field(default_factory=HowEvaluated)
     images: str | None = None  # older evaluations do not name it
     exif: Exif = "as-stored"  # how its images were read
     shown_elsewhere: tuple[str, ...] = ()  # unseen classes whose masks the model saw elsewhere
@@ -73,6 +71,7 @@ def compare_on(truth: Truth, a: Path, b: Path, resamples: int, seed: int) -> Com
             read_ious(a), read_ious(b), truth.classes, resamples, seed, shown_elsewhere=elsewhere
         ),
         detected=_compare_detections(truth, folders, elsewhere, resamples, seed),
+        how=(read_record(a).how, read_record(b).how),
     )
 
 
@@ -179,6 +178,21 @@ def _read_table(folder: Path, name: str, *columns: str) -> pa.Table:
 def seen_elsewhere(folders: Sequence[Path]) -> frozenset[str]:
     """Classes that at least one of some evaluated models saw elsewhere."""
     return frozenset(name for folder in folders for name in read_record(folder).shown_elsewhere)
+
+
+def require_one_way(folders: Sequence[Path]) -> None:
+    """Refuse evaluations whose mean would be of models that looked, or were cut, in different ways.
+
+    Raises:
+        DataError: names two of them. What an earlier version did not record is not compared.
+    """
+    first, *others = ((folder, read_record(folder).how) for folder in folders)
+    for folder, how in others:
+        if how.unlike(first[1]):
+            raise DataError(
+                f"{folder}: evaluated as {how.words}; expected as {first[0]}: {first[1].words} "
+                "(deepmac evaluate)"
+            )
 
 
 def _images_of(folder: Path, given: Path | None = None) -> ImageFolder | None:

@@ -14,7 +14,7 @@ from deepmac_distill.data.images import read_image
 from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.files import write_json
 from deepmac_distill.geometry.boxes import xyxy_to_xywh
-from deepmac_distill.labels.cut import DEFAULT_CUT, Cut
+from deepmac_distill.labels.cut import Cut
 from deepmac_distill.models.load import Weights
 from deepmac_distill.one_image import ImageObjects, detect_image
 from deepmac_distill.progress import Progress
@@ -22,6 +22,7 @@ from deepmac_distill.report.contact_sheet import overlay_png
 from deepmac_distill.report.drawing import Overlay, color_of
 from deepmac_distill.rundir import RunDir
 from deepmac_distill.stages.pictures import document_of, files_of, picture_names, require_ours
+from deepmac_distill.stages.sources import cut_at
 from deepmac_distill.weights.card import ModelCard
 
 RESULTS = "detections.json"
@@ -46,7 +47,7 @@ def detect(
     *,
     min_score: float = 0.3,
     max_detections: int = 100,
-    cut: Cut = DEFAULT_CUT,
+    cut: Cut | None = None,
 ) -> Found:
     """Write ``<out>/<name>.png`` for each image, objects drawn, and ``<out>/detections.json``.
 
@@ -55,7 +56,7 @@ def detect(
         given: image files, and folders of them. What cannot be read is noted and left out.
         min_score: objects below it are left out.
         max_detections: per image.
-        cut: see `labels.cut.recut`.
+        cut: see `labels.cut.recut`; None: that of the run, or the default.
 
     Raises:
         DataError: no image can be read.
@@ -66,7 +67,7 @@ def detect(
     pictures = [out / f"{name}.png" for name in picture_names(files)]
     require_ours([*pictures, out / RESULTS], files)
     weights = RunDir(model).output("student", WEIGHTS) if model.is_dir() else model
-    source = Weights.read(weights)
+    source, cut = Weights.read(weights), cut_at(model) if cut is None else cut
     detector, card = source.model(device), source.card
     if not detector.spec.detects:
         raise ConfigError(f"{weights}: was trained without detection; expected a model that detects")
@@ -93,7 +94,8 @@ def detect(
     categories = [
         {"id": id, "name": name} for id, name in zip(card.category_ids, card.class_names, strict=True)
     ]
-    write_json(out / RESULTS, document_of(images, annotations, categories))
+    how = {"model": source.name, "identity": source.identity, "cut": cut}
+    write_json(out / RESULTS, document_of(images, annotations, categories, how))
     return Found(out / RESULTS, len(images), len(annotations), len(files) - len(images))
 
 

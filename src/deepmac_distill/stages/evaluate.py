@@ -23,8 +23,15 @@ from deepmac_distill.evaluation.average_precision import (
     Detection,
     coco_average_precision,
 )
+from deepmac_distill.evaluation.how_evaluated import HowEvaluated
 from deepmac_distill.evaluation.mask_iou import given_box_ious
-from deepmac_distill.evaluation.results import AveragePrecision, Evaluation, Report, read_result, to_json
+from deepmac_distill.evaluation.results import (
+    AveragePrecision,
+    Evaluation,
+    Report,
+    read_result,
+    to_json,
+)
 from deepmac_distill.evaluation.summary import summarize
 from deepmac_distill.files import sha256_of_file, write_json
 from deepmac_distill.inference import boxes_for, detect_objects
@@ -185,9 +192,7 @@ def _evaluate(job: Job, of: EvaluatedModel, folder: Path) -> None:
         seen=truth.classes.seen_names,
         hidden=on.hidden,
         weights=source.name,
-        identity=source.identity,
-        look=source.look,
-        cut=job.cut,
+        how=HowEvaluated(source.identity, source.look, job.cut),
         shown_elsewhere=tuple(sorted(elsewhere)),
     )
     write_json(folder / "evaluation.json", to_json(record))

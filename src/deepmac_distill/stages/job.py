@@ -128,7 +128,7 @@ class Job:
         data = self.pipeline.data
         scenes = self.run.path / "scenes-train" / "instances.json"
         path = scenes if data.source == "scenes" else Path(data.root) / data.train_annotations
-        return path if path.exists() else None
+        return path if path.is_file() else None  # none is named: the folder
 
     def read_and_note(self, path: Path) -> Annotations:
         """`read`, with a note of what the file holds and what will not be used."""
@@ -202,11 +202,17 @@ class Split:
     images: ImageFolder
 
 
-def training_split(job: Job) -> Split:
-    """Where the training data are; generated scenes are made first."""
+def training_split(job: Job, *, needed: bool = True) -> Split:
+    """Where the training data are; generated scenes are made first.
+
+    Raises:
+        ConfigError: its annotations are `needed` and not named.
+    """
     data = job.pipeline.data
     if data.source == "scenes":
         return _scenes(job, "train", data.scenes.train_images)
+    if needed and not data.train_annotations:
+        raise ConfigError("data.train_annotations: got nothing, expected a COCO file (--annotations)")
     root = Path(data.root)
     return Split(root / data.train_annotations, ImageFolder(root / data.train_images, data.exif))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +69,17 @@ def require_ours(outputs: Iterable[Path], inputs: Sequence[Path]) -> None:
 
 
 def document_of(
-    images: list[dict[str, Any]], annotations: list[dict[str, Any]], categories: list[dict[str, Any]]
+    images: list[dict[str, Any]],
+    annotations: list[dict[str, Any]],
+    categories: list[dict[str, Any]],
+    how: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """A COCO file that names its maker."""
-    about = {"description": SOFTWARE}
+    """A COCO file that names its maker.
+
+    Args:
+        how: which model drew its masks, and how.
+    """
+    about = {"description": SOFTWARE, **how}
     return {"info": about, "images": images, "annotations": annotations, "categories": categories}
 
 

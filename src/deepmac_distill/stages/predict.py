@@ -15,9 +15,11 @@ from torch import Tensor
 from deepmac_distill.contract import BoxSegmenter
 from deepmac_distill.data.images import read_image
 from deepmac_distill.errors import ConfigError, DataError
+from deepmac_distill.evaluation.how_evaluated import HowEvaluated
+from deepmac_distill.evaluation.results import to_json
 from deepmac_distill.files import write_json
 from deepmac_distill.geometry.boxes import clip_boxes, has_area, xywh_to_xyxy, xyxy_to_xywh
-from deepmac_distill.labels.cut import DEFAULT_CUT, Cut, CutMasks, box_ious, note_of
+from deepmac_distill.labels.cut import Cut, CutMasks, box_ious, note_of
 from deepmac_distill.models.load import Source, segmenter_for
 from deepmac_distill.one_image import segment_image
 from deepmac_distill.progress import Progress
@@ -25,7 +27,7 @@ from deepmac_distill.report.contact_sheet import overlay_png
 from deepmac_distill.report.drawing import Overlay, color_of
 from deepmac_distill.stages.given_boxes import BoxedImage, GivenBoxes
 from deepmac_distill.stages.pictures import document_of, picture_names, require_ours
-from deepmac_distill.stages.sources import source_at
+from deepmac_distill.stages.sources import cut_at, source_at
 from deepmac_distill.weights import starter
 
 RESULTS = "masks.json"
@@ -57,7 +59,7 @@ def predict(
     progress: Progress,
     allow_code: bool = False,
     look: Mapping[str, object] = MappingProxyType({}),
-    cut: Cut = DEFAULT_CUT,
+    cut: Cut | None = None,
 ) -> dict[str, Any]:
     """Write a picture of each image with numbered boxes and masks, and one COCO file; returns the latter.
 
@@ -67,7 +69,7 @@ def predict(
         model_at: weights, a run directory (its teacher), or None: the starter.
         out: see `outputs_of`.
         look: what differs from how the model looks at boxes.
-        cut: see `labels.cut.recut`.
+        cut: see `labels.cut.recut`; None: that of the run, or the default.
 
     Raises:
         DataError: an image cannot be read, or a box has no area in it.
@@ -81,7 +83,10 @@ def predict(
         _note_clipped(image, _boxes_in(image, read_image(image.path)), progress)
     if model_at is None:
         progress.note(NO_MODEL)
+    if note := starter.note_of(model_at):
+        progress.note(note)
     source = source_at(model_at or starter.WEIGHTS, allow_code=allow_code).looking(look)
+    cut = cut_at(model_at) if cut is None else cut
     model = _segmenter(source, device, given)
     if note := note_of(cut, model.spec):
         progress.note(note)
@@ -100,7 +105,9 @@ def predict(
         annotations += found
         overlay_png(pixels.permute(1, 2, 0).numpy(), _numbered(boxes, masks), picture)
     pairs = zip(given.category_ids, given.class_names, strict=True)
-    document = document_of(images, annotations, [{"id": id, "name": name} for id, name in pairs])
+    categories = [{"id": id, "name": name} for id, name in pairs]
+    how = to_json(HowEvaluated(source.identity, source.look, cut))
+    document = document_of(images, annotations, categories, {"model": source.name, **how})
     write_json(results, document)
     return document
 

@@ -16,7 +16,7 @@ from deepmac_distill.evaluation.retention import retention_in_given_boxes, reten
 from deepmac_distill.evaluation.retention_results import Retention
 from deepmac_distill.evaluation.seed_results import SeedsReport
 from deepmac_distill.files import write_json
-from deepmac_distill.stages.compare import compare_on, read_ious, seen_elsewhere, truth_of
+from deepmac_distill.stages.compare import compare_on, read_ious, require_one_way, seen_elsewhere, truth_of
 from deepmac_distill.stages.evaluate import ROLES, read_evaluation
 
 
@@ -33,6 +33,8 @@ def report_seeds(out: Path, runs: Mapping[int, Path], resamples: int, seed: int)
     """
     folders = {role: {key: run / f"evaluate-{role}" for key, run in runs.items()} for role in ROLES}
     everywhere = [folder for by_seed in folders.values() for folder in by_seed.values()]
+    for by_seed in folders.values():
+        require_one_way(list(by_seed.values()))
     truth, elsewhere = truth_of(everywhere), seen_elsewhere(everywhere)
     ious = {role: {key: read_ious(at) for key, at in by_seed.items()} for role, by_seed in folders.items()}
     each = {
@@ -85,7 +87,9 @@ def retention_of_seeds(out: Path, runs: Mapping[int, Path], resamples: int, seed
     folders = {
         arm: {key: run / f"evaluate-{stage}" for key, run in runs.items()} for arm, stage in ARMS.items()
     }
-    truth = truth_of([folder for by_seed in folders.values() for folder in by_seed.values()])
+    everywhere = [folder for by_seed in folders.values() for folder in by_seed.values()]
+    require_one_way(everywhere)  # arms too: they are one student, but for what it learned from
+    truth = truth_of(everywhere)
     means = {
         arm: mean_table([read_ious(folder) for folder in by_seed.values()])
         for arm, by_seed in folders.items()
@@ -125,6 +129,8 @@ def compare_seeds(a: Mapping[int, Path], b: Mapping[int, Path], resamples: int, 
         one, other = (", ".join(map(str, keys)) or "none" for keys in (a, b))
         raise RunError(f"compare: seeds {one} and {other}; expected a seed that both have")
     everywhere = [folders[key] for folders in (a, b) for key in common]
+    for folders in (a, b):
+        require_one_way([folders[key] for key in common])
     truth, elsewhere = truth_of(everywhere), seen_elsewhere(everywhere)
     return comparison_over_seeds(
         {key: read_ious(a[key]) for key in common},

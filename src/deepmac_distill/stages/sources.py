@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from deepmac_distill.chain import TRAININGS, WEIGHTS, Role, Trained
-from deepmac_distill.config import RoleConfig, load_pipeline
+from deepmac_distill.config import Pipeline, RoleConfig, load_pipeline
 from deepmac_distill.errors import RunError
+from deepmac_distill.labels.cut import DEFAULT_CUT, Cut
 from deepmac_distill.models.load import Segmenter, Source, Weights
 from deepmac_distill.stages.job import Job
+from deepmac_distill.weights import starter
 
 
 def source_of(job: Job, model: Trained | Path) -> Source:
@@ -28,6 +30,8 @@ def own_source_of(job: Job, model: Trained | Path) -> Source:
     A model of the run looks as its pipeline has it, whatever its card keeps from its training.
     """
     if isinstance(model, Path):
+        if note := starter.note_of(model):
+            job.progress.note(note)
         return source_at(model, allow_code=job.allow_code)
     teacher = job.pipeline.teacher
     if model == "teacher" and teacher.segmenter:
@@ -47,8 +51,7 @@ def source_at(path: Path, role: Role = "teacher", allow_code: bool = False) -> S
     """
     if not path.is_dir():
         return Weights.read(path)
-    kept = path / "config.json"
-    pipeline = load_pipeline(kept) if kept.is_file() else None
+    pipeline = _kept_in(path)
     if role == "teacher" and pipeline and (segmenter := pipeline.teacher.segmenter):
         teacher = pipeline.teacher
         return Segmenter.named(segmenter, teacher.arguments, allow_code, teacher.look)
@@ -57,3 +60,19 @@ def source_at(path: Path, role: Role = "teacher", allow_code: bool = False) -> S
         raise RunError(f"{path}: no weights of a {role} there; expected a run directory or a weights file")
     found, recipe = Weights.read(weights), pipeline and getattr(pipeline, role)
     return found.with_look(recipe.look) if isinstance(recipe, RoleConfig) else found
+
+
+def cut_at(path: Path | None) -> Cut:
+    """Where the masks of a model end that is named: as its run has it, or by the default.
+
+    Raises:
+        ConfigError: the run's configuration cannot be used.
+    """
+    pipeline = None if path is None else _kept_in(path)
+    return DEFAULT_CUT if pipeline is None else pipeline.labels.cut
+
+
+def _kept_in(run: Path) -> Pipeline | None:
+    """The configuration of a run directory; None where there is none."""
+    kept = run / "config.json"
+    return load_pipeline(kept) if kept.is_file() else None

@@ -26,10 +26,11 @@ def student(job: Job, labels: Path | None = None) -> Path:
         DataError: the labels are of other classes, images or boxes than the run's training annotations.
     """
     require_buildable(job, "student")
-    data = training_split(job)
-    if labels is not None and labels.suffix != ".parquet":
+    whole = labels is not None and labels.suffix != ".parquet"  # it holds all that is learned from
+    data = training_split(job, needed=not whole)
+    if labels is not None and whole:
         annotations = job.read_and_note(labels)
-        if data.annotations.exists():
+        if data.annotations.is_file():
             _require_same_data(annotations, job.read(data.annotations))
         return train_stage(job, "student", annotations, data.images)
     chosen = chosen_labels(labels or job.run.output("pseudolabel", "masks.parquet"), job.pipeline.labels)
