@@ -165,6 +165,10 @@ def test_rules_are_floors_and_a_missing_score_counts_as_zero() -> None:
     assert strict.accept(table).tolist() == [True] + [False] * 7
     assert Rules().accept(table).tolist() == [True] * 5 + [False] * 3
     assert strict.accept(rows()).tolist() == []
+    expected = table.set_column(
+        table.schema.get_field_index("expected_iou"), "expected_iou", [[0.7, 0.69, *[None] * 6]]
+    )
+    assert Rules(min_expected_iou=0.7).accept(expected).tolist() == [True] + [False] * 7
 
 
 def test_rules_refuse_what_they_do_not_know() -> None:

@@ -225,13 +225,14 @@ class LabelsConfig:
     # An unreadable image stops labeling, or its boxes get rows with the reason. It always stops training.
     on_unreadable: Literal["error", "skip"] = "error"
     min_mask_score: float = 0.0  # below: rejected
+    min_expected_iou: float = 0.0  # below, or without one: rejected
     min_mask_bbox_iou: float = 0.0  # below: rejected
     on_rejected: Literal["keep_box", "drop", "ignore"] = "keep_box"
     mask_weight: Literal["none", "mask_score", "expected_iou"] = "none"  # of a teacher's mask in the loss
     targets: Literal["hard", "soft"] = "hard"  # the student learns the teacher's masks, or its probabilities
 
     def __post_init__(self) -> None:
-        for name in ("min_mask_score", "min_mask_bbox_iou"):
+        for name in ("min_mask_score", "min_expected_iou", "min_mask_bbox_iou"):
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
         by_rule = self.cut == "expected-iou"
         require(by_rule or 0 <= float(self.cut) < 1, "cut", self.cut, "in [0, 1), or expected-iou")

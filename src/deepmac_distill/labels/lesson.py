@@ -50,6 +50,10 @@ class ChosenLabels:
             inputs["labels.targets"] = self.targets
         return inputs
 
+    def unnamed(self) -> dict[str, Any]:
+        """What inputs were that earlier versions did not name."""
+        return {"labels.min_expected_iou": 0.0}
+
     def lesson(self, view: Annotations) -> Lesson:
         """The view with the teacher's masks where no human's is, each of its rows by the rules.
 

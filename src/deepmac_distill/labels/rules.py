@@ -11,6 +11,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 OnRejected = Literal["keep_box", "drop", "ignore"]
+THRESHOLDS = {  # and the column that each is about
+    "min_mask_score": "mask_score",
+    "min_expected_iou": "expected_iou",
+    "min_mask_bbox_iou": "mask_bbox_iou",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,11 +27,12 @@ class Rules:
     """
 
     min_mask_score: float = 0.0  # mean probability inside the mask
+    min_expected_iou: float = 0.0  # IoU that the mask's own grid expects
     min_mask_bbox_iou: float = 0.0  # the mask's tight box against the given box
     on_rejected: OnRejected = "keep_box"  # keep the box without a mask | drop it | ignore its region (crowd)
 
     def __post_init__(self) -> None:
-        for name in ("min_mask_score", "min_mask_bbox_iou"):
+        for name in THRESHOLDS:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected 0 to 1")
         if self.on_rejected not in get_args(OnRejected):
@@ -37,16 +43,14 @@ class Rules:
 
         A score that is missing counts as zero.
         """
-        scores = {
-            name: np.asarray(pc.fill_null(rows[name], 0))
-            for name in ("mask_score", "mask_bbox_iou", "mask_area")
-        }
+        names = (*THRESHOLDS.values(), "mask_area")
+        scores = {name: np.asarray(pc.fill_null(rows[name], 0)) for name in names}
         accepted: NDArray[np.bool_] = (
             np.asarray(pc.equal(rows["source"], "teacher"))
             & np.asarray(pc.equal(rows["status"], "labeled"))
             & np.asarray(pc.is_valid(rows["rle_counts"]))
             & (scores["mask_area"] > 0)
-            & (scores["mask_score"] >= np.float32(self.min_mask_score))
-            & (scores["mask_bbox_iou"] >= np.float32(self.min_mask_bbox_iou))
         )
+        for threshold, column in THRESHOLDS.items():
+            accepted &= scores[column] >= np.float32(getattr(self, threshold))
         return accepted

@@ -47,6 +47,7 @@ def chosen_labels(masks: Path, choice: LabelsConfig) -> ChosenLabels:
         labels=Labels.open(masks).with_cut(choice.cut),
         rules=Rules(
             min_mask_score=choice.min_mask_score,
+            min_expected_iou=choice.min_expected_iou,
             min_mask_bbox_iou=choice.min_mask_bbox_iou,
             on_rejected=choice.on_rejected,
         ),

@@ -132,7 +132,7 @@ def train_stage(
     seen = annotations.classes.seen if seen is None else seen
     pretrained_mask_classes = _pretrained_mask_classes(job, stage, recipe, annotations, seen)
     inputs = training_inputs(job, role, annotations, images) | (labels.inputs() if labels else {})
-    comparing = how_compared(recipe, role)
+    comparing = how_compared(recipe, role, labels.unnamed() if labels else {})
 
     def work(folder: Path) -> None:
         lesson = labels.lesson(annotations) if labels else Lesson(annotations)

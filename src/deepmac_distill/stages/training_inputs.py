@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from deepmac_distill import config
 from deepmac_distill.chain import Role
-from deepmac_distill.comparing import Comparing
+from deepmac_distill.comparing import Comparing, Inputs
 from deepmac_distill.config import RoleConfig
 from deepmac_distill.data.image_check import images_sha256
 from deepmac_distill.data.image_store import ImageStore
@@ -38,13 +39,19 @@ def training_inputs(job: Job, role: Role, annotations: Annotations, images: Imag
     return inputs
 
 
-def how_compared(recipe: RoleConfig, role: Role) -> Comparing:
+def how_compared(recipe: RoleConfig, role: Role, unnamed: Inputs = MappingProxyType({})) -> Comparing:
     """How these inputs are compared: of a look only the windows of training count.
 
     Earlier versions recorded every key of a look that was set.
+
+    Args:
+        unnamed: what further inputs were where they did not name them.
     """
     look, windows = config.flatten(Look(), f"{role}.look."), _windows_of(recipe, role)
-    return Comparing(unnamed={key: look[key] for key in windows}, dropped=tuple(look.keys() - windows.keys()))
+    return Comparing(
+        unnamed={**unnamed, **{key: look[key] for key in windows}},
+        dropped=tuple(look.keys() - windows.keys()),
+    )
 
 
 def _windows_of(recipe: RoleConfig, role: Role) -> dict[str, Any]:
