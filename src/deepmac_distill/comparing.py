@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+CONTENT = " (content)"  # ends the names of inputs that earlier versions did not record
 Inputs = Mapping[str, Any]  # name a user knows ("teacher.train.lr", "labels") -> JSON value
 
 

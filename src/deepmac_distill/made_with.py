@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deepmac_distill.comparing import Comparing
+from deepmac_distill.comparing import CONTENT, Comparing
 from deepmac_distill.errors import RunError
 
 
@@ -80,7 +80,13 @@ def why_made_anew(
     Raises:
         RunError: other inputs changed.
     """
-    before = {**before, "inputs": comparing.compared(before["inputs"])}
+    recorded = comparing.compared(before["inputs"])
+    unrecorded = {
+        name: value
+        for name, value in now["inputs"].items()
+        if name.endswith(CONTENT) and name not in recorded
+    }
+    before = {**before, "inputs": recorded | unrecorded}  # nobody knows better
     if not (why := comparing.why_redone(before["inputs"], now["inputs"])):
         refuse_changes(run, stage, before, now)
     return why

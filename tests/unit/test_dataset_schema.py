@@ -151,7 +151,9 @@ def test_names_are_found_in_any_unicode_form_and_two_names_for_one_file_are_refu
 def test_turned_images_are_counted_named_in_errors_and_turned_on_request(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(np.zeros((60, 40, 3), dtype=np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    Image.fromarray(np.tile(np.arange(120, dtype=np.uint8), 60).reshape(60, 40, 3)).save(
+        tmp_path / "a.jpg", exif=exif
+    )
     path = write(tmp_path / "a.json", BOX | {"id": 1})
     with pytest.raises(DataError, match=r'its EXIF orientation is 6, and data.exif = "apply" turns it'):
         ImageFolder(tmp_path).read_sized("a.jpg", 40, 60)

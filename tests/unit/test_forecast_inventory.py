@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deepmac_distill.data.image_store import ImageFolder, absent_images
+from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.errors import DataError
 from deepmac_distill.forecast.inventory import (
     COCO_PAGE,
     LVIS_PAGE,
+    Inventory,
     PerImage,
     download_page,
     take_inventory,
@@ -41,8 +44,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def take(annotations: Path, images: Path) -> Inventory:
+    return take_inventory(annotations, ImageFolder(images), partial(Dataset.open, seen="cat"))
+
+
 def test_a_complete_set_is_counted(folder: Path) -> None:
-    found = take_inventory(folder / "a.json", folder / "train2017", "cat")
+    found = take(folder / "a.json", folder / "train2017")
     assert found.missing == () and (found.images, found.boxes) == (3, 5)
     assert found.class_names == ("cat", "kite")
     assert found.usable == PerImage(mean=4 / 3, most=3) and found.seen == PerImage(mean=1.0, most=2)
@@ -55,11 +62,11 @@ def test_the_fullest_batch_is_the_fullest_image_and_average_ones() -> None:
 
 
 def test_every_missing_thing_is_named(folder: Path) -> None:
-    gone = take_inventory(folder / "annotations" / "x.json", folder / "val2017", "cat")
+    gone = take(folder / "annotations" / "x.json", folder / "val2017")
     assert gone.missing == (f"{folder / 'annotations' / 'x.json'}", f"{folder / 'val2017'}/")
     assert gone.images == 0
     (folder / "train2017" / "2.png").unlink()
-    some = take_inventory(folder / "a.json", folder / "train2017", "cat")
+    some = take(folder / "a.json", folder / "train2017")
     assert some.missing == (f"1 of 3 images of {folder / 'train2017'}/, such as 2.png",)
     assert download_page(some.missing[0]) == COCO_PAGE
     assert download_page("data/lvis_v1_val.json") == LVIS_PAGE
@@ -90,11 +97,11 @@ def test_images_are_found_where_training_finds_them(folder: Path) -> None:
 def test_a_file_that_is_no_data_set_is_refused(folder: Path, change: dict[str, Any], says: str) -> None:
     (folder / "a.json").write_text(json.dumps(document() | change))
     with pytest.raises(DataError, match=says):
-        take_inventory(folder / "a.json", folder / "train2017", "cat")
+        take(folder / "a.json", folder / "train2017")
 
 
 def test_masks_are_not_looked_at(folder: Path) -> None:
     raw = document()
     raw["annotations"][0]["segmentation"] = "garbage"
     (folder / "a.json").write_text(json.dumps(raw))
-    assert take_inventory(folder / "a.json", folder / "train2017", "cat").missing == ()
+    assert take(folder / "a.json", folder / "train2017").missing == ()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deepmac_distill.cli.app import app
+from deepmac_distill.cli.image_reading import ReadingImages
 from deepmac_distill.cli.options import Reading, command, names_of
 from deepmac_distill.cli.results import print_table
 
@@ -26,6 +27,7 @@ _NUMBERS = re.compile(r"\[[^\]]*\]|-?\d+(\.\d+)?")  # what differs between messa
 @command(app)
 def check(
     reading: Reading,
+    of_images: ReadingImages,
     annotations: Annotated[Path, typer.Argument(help="COCO, LVIS or boxes-only JSON.")],
     images: Annotated[
         Path | None, typer.Option(help="Folder of its images; they are opened and measured.")
@@ -40,14 +42,15 @@ def check(
 
     seen, strict = tuple(names_of(reading.seen or ["voc"])), bool(reading.strict)
     hide = names_of(reading.hide or [])
-    problems = list(find_all_problems(annotations, images, seen, strict, against, hide))
+    reader = of_images.reader
+    problems = list(find_all_problems(annotations, images, seen, strict, against, hide, reader))
     for line in cut_short(problems):
         print(line)
     levels = [problem.level for problem in problems]
     print(f"{annotations}: {levels.count('error')} errors, {levels.count('warning')} warnings")
     if "error" in levels:
         raise typer.Exit(2)
-    print_table(class_table(class_statistics(annotations, seen, hide, images)))
+    print_table(class_table(class_statistics(annotations, seen, hide, images, reader)))
 
 
 def cut_short(problems: Sequence[Problem], most: int = 20) -> Iterator[str]:

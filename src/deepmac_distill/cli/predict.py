@@ -11,6 +11,7 @@ import typer
 
 from deepmac_distill.cli.app import app
 from deepmac_distill.cli.cutting import Cutting
+from deepmac_distill.cli.image_reading import ReadingImages
 from deepmac_distill.cli.options import Code, Device, Looking, command
 from deepmac_distill.cli.terminal import Terminal
 from deepmac_distill.errors import ConfigError
@@ -22,6 +23,7 @@ def predict(
     code: Code,
     looking: Looking,
     cutting: Cutting,
+    of_images: ReadingImages,
     images: Annotated[
         list[Path] | None, typer.Argument(help="JPEG or PNG files; with --boxes also their folders.")
     ] = None,
@@ -31,7 +33,7 @@ def predict(
     ] = None,
     box: Annotated[
         list[str] | None,
-        typer.Option("--box", help="x,y,w,h in pixels of the image as stored; once per object."),
+        typer.Option("--box", help="x,y,w,h in pixels of the image as --exif has it; once per object."),
     ] = None,
     boxes: Annotated[
         Path | None, typer.Option("--boxes", help="COCO file of boxes; images beside it, if none are named.")
@@ -46,7 +48,7 @@ def predict(
     """Segment boxes that you give: a picture with numbered boxes for each image, and a COCO JSON."""
     if (box is None) == (boxes is None):
         raise ConfigError("predict: expected either --box, once per object, or --boxes FILE.json")
-    changes, cut = looking.changes, cutting.asked
+    changes, cut, reader = looking.changes, cutting.asked, of_images.reader
     by_hand = [_box(text) for text in box or []]
     if by_hand and not images:
         raise ConfigError("predict: got no image, expected at least one beside --box")
@@ -59,9 +61,9 @@ def predict(
     if boxes is None:
         given = the_same_in_each(files_of(images or []), by_hand)
     else:
-        given = boxes_of_file(boxes, images or [])
+        given = boxes_of_file(boxes, images or [], reader)
     device = pick_device(on.device or "auto")
-    found = predict_masks(model, device, given, out, Terminal(), code.allow_code, changes, cut)
+    found = predict_masks(model, device, given, out, Terminal(), code.allow_code, changes, cut, reader)
     pictures, results = outputs_of(given.files, out)
     if by_hand:
         _print_masks(found)
@@ -89,6 +91,7 @@ def _print_masks(found: dict[str, Any]) -> None:
 def detect(
     on: Device,
     cutting: Cutting,
+    of_images: ReadingImages,
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     model: Annotated[Path, typer.Option("--model", help="Weights, or a run directory (its student).")],
     min_score: Annotated[
@@ -99,12 +102,12 @@ def detect(
     ] = Path("detections"),
 ) -> None:
     """Detect and segment objects in new images: a drawn PNG for each, and one COCO JSON."""
-    cut = cutting.asked
+    cut, reader = cutting.asked, of_images.reader
     from deepmac_distill.devices import pick_device
     from deepmac_distill.stages.detect import detect as detect_on
 
     device = pick_device(on.device or "auto")
-    found = detect_on(model, device, images, out, Terminal(), min_score=min_score, cut=cut)
+    found = detect_on(model, device, images, out, Terminal(), min_score=min_score, cut=cut, reader=reader)
     unreadable = f", {found.unreadable} unreadable" if found.unreadable else ""
     print(f"{found.objects} objects on {found.images} images{unreadable}: {found.results}")
 

@@ -13,6 +13,7 @@ from deepmac_distill.config.reading import (
 from deepmac_distill.config.recipes import FOLDER, located, recipe_names
 from deepmac_distill.config.schema import (
     BackboneConfig,
+    DataConfig,
     DeepMacConfig,
     MaskRcnnConfig,
     ModelConfig,
@@ -24,6 +25,7 @@ from deepmac_distill.config.schema import (
 __all__ = [
     "FOLDER",
     "BackboneConfig",
+    "DataConfig",
     "DeepMacConfig",
     "MaskRcnnConfig",
     "ModelConfig",

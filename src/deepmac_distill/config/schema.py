@@ -42,13 +42,15 @@ class DataConfig:
     min_masks: int = 10  # what a class needs to be seen under with-masks
     hide: tuple[str, ...] = ()  # seen classes that are treated as unseen: names, or a fold such as fold:0/2
     exif: Literal["as-stored", "apply"] = "as-stored"  # whether images are turned by their EXIF tag
+    max_megapixels: int = 178  # a larger image is refused before it is decoded
     strict: bool = False  # refuse boxes without area or over the edge, and polygon parts of 2 points or less
     workers: int = 0  # processes that decode images; 0 decodes in the training process
     scenes: ScenesConfig = field(default_factory=ScenesConfig)
 
     def __post_init__(self) -> None:
         require(self.workers >= 0, "workers", self.workers, "at least 0")
-        require(self.min_masks > 0, "min_masks", self.min_masks, "at least 1")
+        for name in ("min_masks", "max_megapixels"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
         require(len(self.seen) > 0, "seen: expected at least one class or a preset")
 
 

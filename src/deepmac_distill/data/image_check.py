@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+from deepmac_distill.comparing import CONTENT
 from deepmac_distill.data.image_store import ImageFolder, ImageStore
+from deepmac_distill.data.images import orientation_of
 from deepmac_distill.dataset.problems import Problem
 from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
@@ -14,23 +17,32 @@ from deepmac_distill.files import sha256_of_json
 def find_image_problems(annotations: Annotations, images: ImageFolder) -> Iterator[Problem]:
     """Every image that is missing, cannot be decoded, or has another size than its annotations give.
 
-    Images whose EXIF orientation would turn them are counted: annotations may be on either form.
+    Images whose EXIF orientation would turn them are counted: annotations may be on either form. One of a
+    single value is a picture of nothing.
     """
     if not images.folder.is_dir():
         yield Problem("error", str(images), "no such folder; expected the images")
         return
-    turned = []
-    for image in annotations.images.select(["image_id", "file_name", "height", "width"]).to_pylist():
+    turned: list[Path] = []
+    rows = annotations.images.select(["image_id", "file_name", "height", "width"]).to_pylist()
+    for row, path in zip(rows, images.find([row["file_name"] for row in rows]), strict=True):
+        where = f"{annotations.path}: image {row['image_id']}"
+        if isinstance(path, DataError):
+            yield Problem("error", where, str(path))
+            continue
         try:
-            images.read_sized(image["file_name"], image["height"], image["width"])
-            turned += images.turned([image["file_name"]])
+            pixels = images.read_sized(row["file_name"], row["height"], row["width"])
         except DataError as error:
-            yield Problem("error", f"{annotations.path}: image {image['image_id']}", str(error))
+            yield Problem("error", where, str(error))
+            continue
+        if (value := pixels.min()) == pixels.max():
+            yield Problem("warning", where, f"{path}: all its pixels are {value}; expected a picture")
+        turned += [path] if orientation_of(path) != 1 else []
     if turned:
         how = "are read as stored" if images.exif == "as-stored" else "are turned"
         message = (
-            f"{len(turned)} images have an EXIF orientation other than 1, such as {turned[0]}, and {how}; "
-            "set data.exif (as-stored | apply) to the pixels that were annotated"
+            f"{len(turned)} images have an EXIF orientation other than 1, such as {turned[0].name}, and "
+            f"{how}; set data.exif (as-stored | apply) to the pixels that were annotated"
         )
         yield Problem("warning", str(images), message)
 
@@ -44,3 +56,14 @@ def images_sha256(annotations: Annotations, images: ImageStore) -> str:
         DataError: an image is missing, or two names mean one.
     """
     return sha256_of_json(images.fingerprints(annotations.images["file_name"].to_pylist()))
+
+
+def image_inputs(key: str, annotations: Annotations, images: ImageStore) -> dict[str, str]:
+    """What a stage depends on that reads these images, by name: their names and sizes, then their content.
+
+    Raises:
+        DataError: as `images_sha256`.
+    """
+    inputs = {key: images_sha256(annotations, images)}
+    inputs[f"{key}{CONTENT}"] = sha256_of_json(images.contents(annotations.images["file_name"].to_pylist()))
+    return inputs | ({"data.exif": "apply"} if images.exif == "apply" else {})

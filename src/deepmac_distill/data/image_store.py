@@ -6,19 +6,23 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
-from deepmac_distill.data.images import orientation_of, read_image, size_of
+from deepmac_distill.data.image_hashes import sha256_of_files
+from deepmac_distill.data.images import MAX_MEGAPIXELS, Exif, read_image, size_of
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import sha256_of_json
-
-Exif = Literal["as-stored", "apply"]
 
 
 class ImageStore(Protocol):
     """Images by the names that an annotation file gives them."""
+
+    @property
+    def exif(self) -> Exif:
+        """Whether images are turned by their EXIF orientation."""
+        ...
 
     def read(self, name: str) -> Tensor:
         """(3, H, W) uint8 RGB.
@@ -37,10 +41,18 @@ class ImageStore(Protocol):
         ...
 
     def fingerprints(self, names: Sequence[str]) -> list[list[object]]:
-        """Names and sizes in bytes: a change of an image shows in them at the price of one look at each.
+        """Names and sizes in bytes, at the price of one look at each file.
 
         Raises:
             DataError: an image is missing, or two names mean one image.
+        """
+        ...
+
+    def contents(self, names: Sequence[str]) -> list[str]:
+        """SHA-256 of each file; only what changed since it was hashed is read.
+
+        Raises:
+            DataError: as `fingerprints`.
         """
         ...
 
@@ -51,6 +63,7 @@ class ImageFolder:
 
     folder: Path
     exif: Exif = "as-stored"  # COCO's sizes, boxes and masks are on the pixels as stored
+    max_megapixels: int = MAX_MEGAPIXELS  # a larger image is refused
 
     def __str__(self) -> str:
         return str(self.folder)
@@ -66,24 +79,53 @@ class ImageFolder:
                 return path
         raise DataError(f"{self.folder / name}: no such file; expected an image")
 
+    def find(self, names: Sequence[str]) -> list[Path | DataError]:
+        """`locate` for all images of a file, or why one is not to be used.
+
+        Without its folders an image is looked for only where no other of the file has the same last part:
+        else two would be one.
+        """
+        by_last_part: dict[str, set[str]] = {}
+        for name in names:
+            by_last_part.setdefault(PurePosixPath(name).name, set()).add(name)
+        name_of: dict[Path, str] = {}
+        found: list[Path | DataError] = []
+        for name in names:
+            others = by_last_part[PurePosixPath(name).name] - {name}
+            try:
+                path = self.locate(name)
+            except DataError as error:
+                found.append(error)
+                continue
+            if (first := name_of.setdefault(path, name)) != name:
+                found.append(DataError(f"{path}: is both {first} and {name}; expected one name"))
+            elif others and path.parent == self.folder and "/" in name:
+                found.append(self._ambiguous(name, path, min(others)))
+            else:
+                found.append(path)
+        return found
+
+    def _ambiguous(self, name: str, path: Path, other: str) -> DataError:
+        first, second = sorted((name, other))
+        if not (self.folder / other).is_file():
+            return DataError(f"{path}: is both {first} and {second}; expected one name")
+        return DataError(
+            f"{self.folder / name}: no such file; {path} may be {other} as well, expected it in its folder"
+        )
+
     def read(self, name: str) -> Tensor:
         """See `ImageStore.read`."""
-        return read_image(self.locate(name), turned=self.exif == "apply")
+        turned = self.exif == "apply"
+        return read_image(self.locate(name), turned=turned, max_megapixels=self.max_megapixels)
 
     def read_sized(self, name: str, height: int, width: int) -> Tensor:
         """See `ImageStore.read_sized`."""
-        path = self.locate(name)
-        image = read_image(path, turned=self.exif == "apply")
-        if image.shape[1:] != (height, width):
-            got = f"{image.shape[1]} x {image.shape[2]}"
-            reason = ""
-            if image.shape[1:] == (width, height) and (tag := orientation_of(path)) > 4:
-                other = "apply" if self.exif == "as-stored" else "as-stored"
-                reason = f'; its EXIF orientation is {tag}, and data.exif = "{other}" turns it to this size'
-            raise DataError(
-                f"{path}: image is {got} (H x W), its annotations give {height} x {width}{reason}"
-            )
-        return image
+        return read_image(
+            self.locate(name),
+            turned=self.exif == "apply",
+            size=(height, width),
+            max_megapixels=self.max_megapixels,
+        )
 
     def size_of(self, name: str) -> tuple[int, int]:
         """(height, width) of an image, by its header alone.
@@ -91,10 +133,8 @@ class ImageFolder:
         Raises:
             DataError: it is missing or no image.
         """
-        path = self.locate(name)
-        height, width = size_of(path)
-        turned = self.exif == "apply" and orientation_of(path) > 4
-        return (width, height) if turned else (height, width)
+        turned = self.exif == "apply"
+        return size_of(self.locate(name), turned=turned, max_megapixels=self.max_megapixels)
 
     def state_of(self, names: Sequence[str]) -> str:
         """See `SizeSource.state_of`: a hash of the folder and of each image's size in bytes and time."""
@@ -107,18 +147,19 @@ class ImageFolder:
 
     def fingerprints(self, names: Sequence[str]) -> list[list[object]]:
         """See `ImageStore.fingerprints`."""
-        found: list[list[object]] = []
-        name_of: dict[Path, str] = {}
-        for name in names:
-            path = self.locate(name)
-            if name_of.setdefault(path, name) != name:
-                raise DataError(f"{path}: is both {name_of[path]} and {name}; expected one name")
-            found.append([name, path.stat().st_size])
-        return found
+        pairs = zip(names, self._found(names), strict=True)
+        return [[name, path.stat().st_size] for name, path in pairs]
 
-    def turned(self, names: Sequence[str]) -> list[str]:
-        """The names of images with an EXIF orientation other than 1."""
-        return [name for name in names if orientation_of(self.locate(name)) != 1]
+    def contents(self, names: Sequence[str]) -> list[str]:
+        """See `ImageStore.contents`."""
+        return sha256_of_files(self.folder, self._found(names))
+
+    def _found(self, names: Sequence[str]) -> list[Path]:
+        found = self.find(names)
+        for one in found:
+            if isinstance(one, DataError):
+                raise one
+        return [one for one in found if isinstance(one, Path)]
 
 
 def absent_images(names: Sequence[str], folder: Path) -> list[str]:

@@ -30,7 +30,7 @@ from deepmac_distill.errors import DataError
 from deepmac_distill.files import sha256_of_file, sha256_of_json, write_json
 
 FORMAT = 3  # raised with every change of what the tables hold or of how a file is read
-_SETTLED_SECONDS = 2.0  # a file that was changed just now may change again without another time
+SETTLED_SECONDS = 2.0  # a file that was changed just now may change again without another time
 _TABLES = (ANNOTATIONS_FILE, IMAGES_FILE, FINDINGS_FILE)
 Json = dict[str, Any]
 
@@ -89,7 +89,7 @@ class TableCache:
             return str(found["sha256"])
         hashes = [sha256_of_file(file) for file in files_of(path)]
         sha256 = hashes[0] if len(hashes) == 1 else sha256_of_json(hashes)
-        if time.time() - max(at for one in stamp for at in one[1:3]) / 1e9 > _SETTLED_SECONDS:
+        if time.time() - max(at for one in stamp for at in one[1:3]) / 1e9 > SETTLED_SECONDS:
             write_checked(known, {"path": str(path.resolve()), "stamp": stamp, "sha256": sha256})
         return sha256
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepmac_distill.data.image_store import ImageFolder, absent_images
-from deepmac_distill.dataset.classes import SeenSpec
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.parquet import files_of
+from deepmac_distill.errors import DataError
 
 JSON_IN_MEMORY = 3  # bytes at most for each of the file while it is read; 2.3 on polygons of COCO
 COCO_PAGE, LVIS_PAGE = "https://cocodataset.org/#download", "https://www.lvisdataset.org/dataset"
@@ -44,23 +46,28 @@ class Inventory:
     seen: PerImage = field(default_factory=PerImage)  # of them those of seen classes
 
 
-def take_inventory(annotations: Path, folder: Path, seen: SeenSpec, strict: bool = False) -> Inventory:
+def take_inventory(annotations: Path, images: ImageFolder, open_file: Callable[[Path], Dataset]) -> Inventory:
     """Compare an annotation file with the listing of its folder of images.
 
     Errors of masks are left to `deepmac check`, which is the thorough way.
 
+    Args:
+        open_file: opens an annotation file as the stages do.
+
     Raises:
         DataError: the file is there and something but its masks is wrong, or its classes do not fit `seen`.
     """
+    folder = images.folder
     lacking = [str(annotations)] if not annotations.exists() else []
     if not folder.is_dir():
         lacking.append(f"{folder}/")
     if not annotations.exists():
         return Inventory(annotations=annotations, folder=folder, missing=tuple(lacking))
-    dataset = Dataset.open(annotations, seen=seen, strict=strict, sizes=ImageFolder(folder))
+    dataset = open_file(annotations)
     names = dataset.tables.images["file_name"].to_pylist()
     if folder.is_dir() and (absent := absent_images(names, folder)):
         lacking.append(f"{len(absent)} of {len(names)} images of {folder}/, such as {absent[0]}")
+    _require_one_file_each(names, images)
     table, classes = dataset.tables.annotations, dataset.classes
     usable = ~table["iscrowd"].to_numpy()
     seen_ids = [i for i, shown in zip(classes.category_ids, classes.seen, strict=True) if shown]
@@ -77,6 +84,14 @@ def take_inventory(annotations: Path, folder: Path, seen: SeenSpec, strict: bool
         usable=_per_image(image_ids[usable], len(names)),
         seen=_per_image(image_ids[usable & of_seen], len(names)),
     )
+
+
+def _require_one_file_each(names: Sequence[str], images: ImageFolder) -> None:
+    """Refuse images that differ in their folders alone and are one file, as the stages do."""
+    last_parts = Counter(PurePosixPath(name).name for name in set(names))
+    for found in images.find([name for name in names if last_parts[PurePosixPath(name).name] > 1]):
+        if isinstance(found, DataError):
+            raise found
 
 
 def download_page(missing: str) -> str:

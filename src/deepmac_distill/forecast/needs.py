@@ -16,7 +16,6 @@ import torch
 from deepmac_distill import devices
 from deepmac_distill.chain import Role, Stage, planned
 from deepmac_distill.config import RoleConfig
-from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.synthetic import SCENE_CLASSES
 from deepmac_distill.errors import DataError, DeviceError, DistillError, RunError
 from deepmac_distill.forecast.cost import MARGINS
@@ -37,7 +36,7 @@ from deepmac_distill.forecast.stage_need import (
     selection_need,
     training_need,
 )
-from deepmac_distill.stages.job import Job, Split, validation_split
+from deepmac_distill.stages.job import Job, training_split, validation_split
 from deepmac_distill.stages.train import require_buildable
 
 SCENE_SHAPES = PerImage(mean=5, most=7)  # of a generated scene
@@ -119,11 +118,11 @@ def free_of(job: Job) -> Machine:
 
 def _inventories(job: Job, machine: Machine) -> tuple[list[Inventory], list[DistillError]]:
     """The training set, then the validation set if there is one; and what is wrong with them."""
-    data, root = job.pipeline.data, Path(job.pipeline.data.root)
+    data = job.pipeline.data
     if data.source == "scenes":
         return [_scenes(name, getattr(data.scenes, f"{name}_images")) for name in ("train", "val")], []
     splits = [
-        Split(root / data.train_annotations, ImageFolder(root / data.train_images)),
+        training_split(job),
         validation_split(job),
     ]
     inventories: list[Inventory] = []
@@ -142,7 +141,7 @@ def _inventories(job: Job, machine: Machine) -> tuple[list[Inventory], list[Dist
                 )
             )
         else:
-            inventories.append(take_inventory(split.annotations, split.images.folder, data.seen))
+            inventories.append(take_inventory(split.annotations, split.images, job.open))
     missing = [what for inventory in inventories for what in inventory.missing]
     if missing:
         pages = sorted({page for what in missing if (page := download_page(what))})

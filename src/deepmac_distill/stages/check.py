@@ -9,11 +9,14 @@ import pyarrow as pa
 
 from deepmac_distill.data.image_check import find_image_problems
 from deepmac_distill.data.image_store import ImageFolder
+from deepmac_distill.data.images import ImageReader
 from deepmac_distill.dataset.check import class_statistics as statistics_of
 from deepmac_distill.dataset.check import find_problems
 from deepmac_distill.dataset.classes import SeenSpec
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.problems import Problem
+
+AS_STORED = ImageReader()
 
 
 def check(
@@ -23,6 +26,7 @@ def check(
     strict: bool = False,
     against: Path | None = None,
     hide: Sequence[str] = (),
+    reader: ImageReader = AS_STORED,
 ) -> Iterator[Problem]:
     """All problems, not the first: of the file, then (where the file is sound) of each image.
 
@@ -30,11 +34,12 @@ def check(
         images: folder of the images; None leaves them unopened.
         against: another annotation file that should share no image with this one.
         hide: seen classes that count as unseen.
+        reader: how the images are read.
 
     Raises:
         DataError: `hide` names what is no seen class.
     """
-    store = None if images is None else ImageFolder(images)
+    store = None if images is None else ImageFolder(images, reader.exif, reader.max_megapixels)
     problems = find_problems(annotations, seen, against, hide=hide, strict=strict, sizes=store)
     yield from problems
     if store is not None and not any(problem.level == "error" for problem in problems):
@@ -43,13 +48,17 @@ def check(
 
 
 def class_statistics(
-    annotations: Path, seen: SeenSpec, hide: Sequence[str] = (), images: Path | None = None
+    annotations: Path,
+    seen: SeenSpec,
+    hide: Sequence[str] = (),
+    images: Path | None = None,
+    reader: ImageReader = AS_STORED,
 ) -> pa.Table:
     """What is in a sound file, a row for each class: see `dataset.check.class_statistics`.
 
     Raises:
         DataError: the file is not sound, or the classes do not fit.
     """
-    sizes = None if images is None else ImageFolder(images)
+    sizes = None if images is None else ImageFolder(images, reader.exif, reader.max_megapixels)
     dataset = Dataset.open(annotations, seen=seen, sizes=sizes)
     return statistics_of(dataset.for_evaluation(dataset.hidden_names(hide)))

@@ -10,7 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deepmac_distill.data.image_store import Exif, ImageFolder
+from deepmac_distill.data.image_store import ImageFolder
+from deepmac_distill.data.images import MAX_MEGAPIXELS, Exif
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.views import Truth
 from deepmac_distill.errors import ConfigError, DataError, RunError
@@ -43,6 +44,7 @@ class EvaluationRecord:
     how: HowEvaluated = field(default_factory=HowEvaluated)
     images: str | None = None  # older evaluations do not name it
     exif: Exif = "as-stored"  # how its images were read
+    max_megapixels: int = MAX_MEGAPIXELS
     shown_elsewhere: tuple[str, ...] = ()  # unseen classes whose masks the model saw elsewhere
     hidden: tuple[str, ...] = ()  # of the training file; empty: it is of a validation set
 
@@ -199,7 +201,7 @@ def _images_of(folder: Path, given: Path | None = None) -> ImageFolder | None:
     """The images of an evaluation, or those in a folder that is given, read as the evaluation read them."""
     record = read_record(folder)
     images = given or (Path(record.images) if record.images else None)
-    return ImageFolder(images, record.exif) if images else None
+    return ImageFolder(images, record.exif, record.max_megapixels) if images else None
 
 
 def truth_of(folders: Sequence[Path]) -> Truth:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from deepmac_distill.chain import WEIGHTS
-from deepmac_distill.data.images import read_image
+from deepmac_distill.data.images import ImageReader
 from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.files import write_json
 from deepmac_distill.geometry.boxes import xyxy_to_xywh
@@ -25,6 +25,7 @@ from deepmac_distill.stages.pictures import document_of, files_of, picture_names
 from deepmac_distill.stages.sources import cut_at
 from deepmac_distill.weights.card import ModelCard
 
+AS_STORED = ImageReader()
 RESULTS = "detections.json"
 
 
@@ -48,6 +49,7 @@ def detect(
     min_score: float = 0.3,
     max_detections: int = 100,
     cut: Cut | None = None,
+    reader: ImageReader = AS_STORED,
 ) -> Found:
     """Write ``<out>/<name>.png`` for each image, objects drawn, and ``<out>/detections.json``.
 
@@ -57,6 +59,7 @@ def detect(
         min_score: objects below it are left out.
         max_detections: per image.
         cut: see `labels.cut.recut`; None: that of the run, or the default.
+        reader: how the images are read.
 
     Raises:
         DataError: no image can be read.
@@ -78,10 +81,12 @@ def detect(
         for file, picture in zip(files, pictures, strict=True):
             bar.advance()
             try:
-                image = read_image(file)
+                image = reader.read(file)
             except DataError as error:
                 progress.note(str(error))
                 continue
+            if note := reader.note_of(file):
+                progress.note(note)
             found = detect_image(
                 detector, image, device, min_score=min_score, max_detections=max_detections, cut=cut
             )

@@ -44,6 +44,7 @@ from deepmac_distill.stages.evaluated_masks import masks_in_given_boxes, note_cu
 from deepmac_distill.stages.evaluated_model import EvaluatedModel
 from deepmac_distill.stages.evaluated_set import EvaluatedSet, require_split
 from deepmac_distill.stages.job import Job, training_split, validation_split
+from deepmac_distill.stages.overlap import note_overlap
 from deepmac_distill.stages.sheet import draw_sheet
 from deepmac_distill.structures import Batch
 from deepmac_distill.weights.card import other_classes
@@ -91,6 +92,7 @@ def require_validation(job: Job) -> bool:
     if lacking := sorted(theirs - ours):
         _require_class_agnostic(job, f"{truth.path}: class {lacking[0]} is not in {training.path}")
     images_sha256(truth, data.images)
+    note_overlap(job, truth, data.images)
     return True
 
 
@@ -189,6 +191,7 @@ def _evaluate(job: Job, of: EvaluatedModel, folder: Path) -> None:
         annotations_sha256=truth.fingerprint,
         images=str(on.images.folder.resolve()),
         exif=on.images.exif,
+        max_megapixels=on.images.max_megapixels,
         seen=truth.classes.seen_names,
         hidden=on.hidden,
         weights=source.name,

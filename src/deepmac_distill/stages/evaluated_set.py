@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepmac_distill.data.image_check import images_sha256
+from deepmac_distill.data.image_check import image_inputs
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.dataset.views import Truth
 from deepmac_distill.errors import ConfigError
 from deepmac_distill.stages.job import Job, Split, training_split, validation_split
+from deepmac_distill.stages.overlap import note_overlap
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class EvaluatedSet:
         part = "train" if self.hidden else "val"
         return {
             f"data.{part}_annotations": self.truth.fingerprint,
-            f"data.{part}_images": images_sha256(self.truth, self.images),
+            **image_inputs(f"data.{part}_images", self.truth, self.images),
         }
 
     def log_reading(self, job: Job, stage: str) -> None:
@@ -49,7 +50,9 @@ def validation_set(job: Job) -> EvaluatedSet:
         ConfigError: there is none.
     """
     data = require_split(job)
-    return EvaluatedSet(job.read(data.annotations, hide_unseen=False), data.images)
+    truth = job.read(data.annotations, hide_unseen=False)
+    note_overlap(job, truth, data.images)
+    return EvaluatedSet(truth, data.images)
 
 
 def hidden_set(job: Job) -> EvaluatedSet:

@@ -10,9 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deepmac_distill.data.image_store import ImageFolder
+from deepmac_distill.data.images import ImageReader
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
+
+AS_STORED = ImageReader()
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,7 @@ class BoxedImage:
 
     path: Path
     image_id: int
-    boxes_xywh: NDArray[np.float64]  # (N, 4) pixels of the image as stored
+    boxes_xywh: NDArray[np.float64]  # (N, 4) pixels of the image as it is read
     class_index: NDArray[np.int64]  # (N,) among the names of `GivenBoxes`
     annotation_ids: NDArray[np.int64]  # (N,)
 
@@ -58,17 +61,20 @@ def the_same_in_each(images: Sequence[Path], boxes_xywh: ArrayLike) -> GivenBoxe
     return GivenBoxes(tuple(some), ("object",), (1,), named=False)
 
 
-def boxes_of_file(file: Path, given: Sequence[Path] = ()) -> GivenBoxes:
+def boxes_of_file(file: Path, given: Sequence[Path] = (), reader: ImageReader = AS_STORED) -> GivenBoxes:
     """The boxes of a COCO file.
 
     Args:
         given: image files, which choose images of the file by name, and folders where its images are. None
             is the folder of the file.
+        reader: how the images are read that give sizes which the file lacks.
 
     Raises:
         DataError: the file is not COCO, has no box, or an image is not there.
     """
-    truth = Dataset.open(file, seen=("all",)).for_training()
+    folder = next((path for path in given if path.is_dir()), file.parent)
+    sizes = ImageFolder(folder, reader.exif, reader.max_megapixels)
+    truth = Dataset.open(file, seen=("all",), sizes=sizes).for_training()
     usable = np.asarray(truth.annotations["status"]) == "ok"
     images = tuple(_boxed(truth, usable, given or [file.parent]))
     if not images:

@@ -12,7 +12,7 @@ import torch
 
 from deepmac_distill import config, devices
 from deepmac_distill.comparing import PLAINLY, Comparing
-from deepmac_distill.config import Pipeline
+from deepmac_distill.config import DataConfig, Pipeline
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.synthetic import write_scenes
 from deepmac_distill.dataset.choice import fits, is_by_masks
@@ -38,6 +38,7 @@ class Job:
     asked_cut: Cut | None = None  # where masks are cut in evaluation, other than the pipeline has it
     plan: tuple[str, ...] = ()  # stages of the whole run that this is part of, in their order
     _facts: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)  # of files read, by hash
+    _noted: set[str] = field(default_factory=set, repr=False)
     _opened: dict[tuple[Path, Any], Dataset] = field(default_factory=dict, repr=False)
 
     @property
@@ -55,13 +56,19 @@ class Job:
         """Where masks end."""
         return self.pipeline.labels.cut if self.asked_cut is None else self.asked_cut
 
+    def note_once(self, text: str) -> None:
+        """Report a note that several stages of this command have reason for."""
+        if text not in self._noted:
+            self._noted.add(text)
+            self.progress.note(text)
+
     def open(self, path: Path) -> Dataset:
         """An annotation file, opened once for all stages of this command.
 
         Where masks decide which classes are seen, it is those of the training file that do; and it is the
         training file that has the classes which `data.seen` names.
         """
-        data, training = self.pipeline.data, self._training_file()
+        data, training = self.pipeline.data, self.training_file()
         stat = path.stat() if path.exists() else None
         key = (path, stat and (stat.st_mtime_ns, stat.st_size))
         if key not in self._opened:
@@ -84,7 +91,7 @@ class Job:
         """Seen classes of a file that `data.hide` makes unseen; folds are those of the training file."""
         if not self.pipeline.data.hide:
             return ()
-        reference = self.open(self._training_file() or path)
+        reference = self.open(self.training_file() or path)
         names = reference.hidden_names(self.pipeline.data.hide)
         reference.classes.hiding(names, str(reference.path))  # refuses names that it does not have
         return tuple(name for name in names if name in self.open(path).classes.seen_names)
@@ -121,9 +128,9 @@ class Job:
         data = self.pipeline.data
         of_validation = data.val_annotations and path == Path(data.root) / data.val_annotations
         named = data.val_images if of_validation and data.val_images else data.train_images
-        return ImageFolder(Path(data.root) / named, data.exif)
+        return image_folder(data, named)
 
-    def _training_file(self) -> Path | None:
+    def training_file(self) -> Path | None:
         """The training annotations, where they are there already."""
         data = self.pipeline.data
         scenes = self.run.path / "scenes-train" / "instances.json"
@@ -214,7 +221,7 @@ def training_split(job: Job, *, needed: bool = True) -> Split:
     if needed and not data.train_annotations:
         raise ConfigError("data.train_annotations: got nothing, expected a COCO file (--annotations)")
     root = Path(data.root)
-    return Split(root / data.train_annotations, ImageFolder(root / data.train_images, data.exif))
+    return Split(root / data.train_annotations, image_folder(data, data.train_images))
 
 
 def validation_split(job: Job) -> Split | None:
@@ -225,9 +232,12 @@ def validation_split(job: Job) -> Split | None:
     if not data.val_annotations:
         return None
     root = Path(data.root)
-    return Split(
-        root / data.val_annotations, ImageFolder(root / (data.val_images or data.train_images), data.exif)
-    )
+    return Split(root / data.val_annotations, image_folder(data, data.val_images or data.train_images))
+
+
+def image_folder(data: DataConfig, named: str) -> ImageFolder:
+    """A folder of images that the keys of `data` name, read as they ask for."""
+    return ImageFolder(Path(data.root) / named, data.exif, data.max_megapixels)
 
 
 def _scenes(job: Job, split: Literal["train", "val"], images: int) -> Split:

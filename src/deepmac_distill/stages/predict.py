@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepmac_distill.contract import BoxSegmenter
-from deepmac_distill.data.images import read_image
+from deepmac_distill.data.images import ImageReader
 from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.evaluation.how_evaluated import HowEvaluated
 from deepmac_distill.evaluation.results import to_json
@@ -30,6 +30,7 @@ from deepmac_distill.stages.pictures import document_of, picture_names, require_
 from deepmac_distill.stages.sources import cut_at, source_at
 from deepmac_distill.weights import starter
 
+AS_STORED = ImageReader()
 RESULTS = "masks.json"
 FOLDER = Path("masks")
 NO_MODEL = (
@@ -60,6 +61,7 @@ def predict(
     allow_code: bool = False,
     look: Mapping[str, object] = MappingProxyType({}),
     cut: Cut | None = None,
+    reader: ImageReader = AS_STORED,
 ) -> dict[str, Any]:
     """Write a picture of each image with numbered boxes and masks, and one COCO file; returns the latter.
 
@@ -70,6 +72,7 @@ def predict(
         out: see `outputs_of`.
         look: what differs from how the model looks at boxes.
         cut: see `labels.cut.recut`; None: that of the run, or the default.
+        reader: how the images are read; boxes are on the pixels that it gives.
 
     Raises:
         DataError: an image cannot be read, or a box has no area in it.
@@ -80,7 +83,9 @@ def predict(
     pictures, results = outputs_of(given.files, out)
     require_ours([*pictures, results], given.files)
     for image in given.images:
-        _note_clipped(image, _boxes_in(image, read_image(image.path)), progress)
+        _note_clipped(image, _boxes_in(image, reader.read(image.path)), progress)
+        if note := reader.note_of(image.path):
+            progress.note(note)
     if model_at is None:
         progress.note(NO_MODEL)
     if note := starter.note_of(model_at):
@@ -94,7 +99,7 @@ def predict(
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image, picture in zip(given.images, pictures, strict=True):
-        pixels = read_image(image.path)
+        pixels = reader.read(image.path)
         boxes, size = _boxes_in(image, pixels), {"height": pixels.shape[1], "width": pixels.shape[2]}
         masks = segment_image(model, pixels, boxes, cut, device, image.class_index, source.look).masks
         images.append({"id": image.image_id, "file_name": image.path.name, **size})

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from deepmac_distill import __version__
 from deepmac_distill.chain import redo_after
+from deepmac_distill.comparing import CONTENT
 from deepmac_distill.data.framed import framed_batches
 from deepmac_distill.data.frames import look_words
-from deepmac_distill.data.image_check import images_sha256
+from deepmac_distill.data.image_check import image_inputs
 from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
@@ -70,7 +71,7 @@ def _label_facts(
     inputs = {
         **source.inputs("teacher"),
         "data.train_annotations": annotations.fingerprint,
-        "data.train_images": images_sha256(annotations, images),
+        **image_inputs("data.train_images", annotations, images),
         "labels.soft": labels.soft,
         "labels.unit_images": labels.unit_images,
         "labels.on_unreadable": labels.on_unreadable,
@@ -79,7 +80,7 @@ def _label_facts(
     def work(folder: Path) -> None:
         units = _label_units(job, annotations, images, source, folder / "units")
         provenance = {
-            **inputs,
+            **{name: value for name, value in inputs.items() if not name.endswith(CONTENT)},
             "teacher_card": source.provenance(),
             "look": dataclasses.asdict(source.look),
             SEEN_MASK_CLASSES: source.seen_mask_classes,

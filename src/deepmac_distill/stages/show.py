@@ -101,7 +101,7 @@ def _images_of(path: Path, given: Path | None) -> ImageFolder:
     data = load_pipeline(run / "config.json").data
     scenes = run / "scenes-train" / "images"
     own = scenes if data.source == "scenes" else Path(data.root) / data.train_images
-    return ImageFolder(given or own, data.exif)
+    return ImageFolder(given or own, data.exif, data.max_megapixels)
 
 
 def _class_row(drawn: pa.Table, images: ImageStore, name: str) -> SheetRow:

@@ -10,7 +10,7 @@ from deepmac_distill import config
 from deepmac_distill.chain import Role
 from deepmac_distill.comparing import Comparing, Inputs
 from deepmac_distill.config import RoleConfig
-from deepmac_distill.data.image_check import images_sha256
+from deepmac_distill.data.image_check import image_inputs
 from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.files import sha256_of_file
@@ -30,7 +30,7 @@ def training_inputs(job: Job, role: Role, annotations: Annotations, images: Imag
         **_inputs_of(recipe, role),
         "seed": job.pipeline.seed,
         f"{role} annotations": annotations.fingerprint,
-        "data.train_images": images_sha256(annotations, images),
+        **image_inputs("data.train_images", annotations, images),
     }
     start, backbone = f"{role}.train.init_from", f"{role}.model.backbone_weights"
     for key in (start, backbone):

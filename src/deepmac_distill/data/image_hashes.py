@@ -1,0 +1,58 @@
+"""Hashes of image files, each file read once: again only where its size or times changed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from deepmac_distill.dataset.cache import SETTLED_SECONDS, cache_folder, read_checked, write_checked
+from deepmac_distill.files import sha256_of_file, sha256_of_json
+
+Stamp = tuple[int, int, int, int]  # size, time of the pixels, time of the entry, file
+
+
+def sha256_of_files(folder: Path, paths: Sequence[Path]) -> list[str]:
+    """SHA-256 of each file.
+
+    Args:
+        folder: under whose name the hashes are kept, beside the tables of annotation files.
+    """
+    kept = cache_folder() / "images" / f"{sha256_of_json(str(folder.resolve()))}.json"
+    known = dict(_known(kept))
+    found, changed = [], False
+    for path in paths:
+        stamp, name = _stamp(path), str(path)
+        if (entry := known.get(name)) is None or entry[0] != stamp:
+            entry = (stamp, sha256_of_file(path))
+            if time.time() - max(stamp[1:3]) / 1e9 > SETTLED_SECONDS:
+                known[name], changed = entry, True
+        found.append(entry[1])
+    if changed:
+        _keep(kept, known)
+    return found
+
+
+def _known(kept: Path) -> dict[str, tuple[Stamp, str]]:
+    return _read(kept, _stamp(kept)) if kept.is_file() else {}
+
+
+@lru_cache(maxsize=4)
+def _read(kept: Path, stamp: Stamp) -> dict[str, tuple[Stamp, str]]:
+    """The file as it is at this time; stages ask for the same images several times."""
+    del stamp
+    held = read_checked(kept) or {}
+    return {name: ((at[0], at[1], at[2], at[3]), sha256) for name, (at, sha256) in held.items()}
+
+
+def _keep(kept: Path, known: dict[str, tuple[Stamp, str]]) -> None:
+    try:
+        write_checked(kept, {name: [list(stamp), sha256] for name, (stamp, sha256) in known.items()})
+    except OSError:  # a cache that cannot be written costs time alone
+        return
+
+
+def _stamp(path: Path) -> Stamp:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
