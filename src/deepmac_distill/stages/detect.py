@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from deepmac_distill.chain import WEIGHTS
 from deepmac_distill.data.images import ImageReader
@@ -80,13 +81,9 @@ def detect(
     with progress.bar("detection", len(files), unit="image") as bar:
         for file, picture in zip(files, pictures, strict=True):
             bar.advance()
-            try:
-                image = reader.read(file)
-            except DataError as error:
-                progress.note(str(error))
+            image = _read(file, reader, progress)
+            if image is None:
                 continue
-            if note := reader.note_of(file):
-                progress.note(note)
             found = detect_image(
                 detector, image, device, min_score=min_score, max_detections=max_detections, cut=cut
             )
@@ -102,6 +99,18 @@ def detect(
     how = {"model": source.name, "identity": source.identity, "cut": cut}
     write_json(out / RESULTS, document_of(images, annotations, categories, how))
     return Found(out / RESULTS, len(images), len(annotations), len(files) - len(images))
+
+
+def _read(file: Path, reader: ImageReader, progress: Progress) -> Tensor | None:
+    """An image, with a note of what a person may not expect of it; None where it cannot be read."""
+    try:
+        image = reader.read(file)
+    except DataError as error:
+        progress.note(str(error))
+        return None
+    if note := reader.note_of(file):
+        progress.note(note)
+    return image
 
 
 def _annotations(

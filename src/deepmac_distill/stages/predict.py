@@ -82,10 +82,7 @@ def predict(
     """
     pictures, results = outputs_of(given.files, out)
     require_ours([*pictures, results], given.files)
-    for image in given.images:
-        _note_clipped(image, _boxes_in(image, reader.read(image.path)), progress)
-        if note := reader.note_of(image.path):
-            progress.note(note)
+    _look_at(given.images, reader, progress)
     if model_at is None:
         progress.note(NO_MODEL)
     if note := starter.note_of(model_at):
@@ -141,6 +138,14 @@ def _boxes_in(image: BoxedImage, pixels: Tensor) -> NDArray[np.float64]:
         if not sound:
             raise DataError(f"{image.path}: box {bbox}: no area in the {width} x {height} image (x, y, w, h)")
     return boxes
+
+
+def _look_at(images: Sequence[BoxedImage], reader: ImageReader, progress: Progress) -> None:
+    """Note what a person may not expect of images and their boxes."""
+    for image in images:
+        _note_clipped(image, _boxes_in(image, reader.read(image.path)), progress)
+        if note := reader.note_of(image.path):
+            progress.note(note)
 
 
 def _note_clipped(image: BoxedImage, boxes: NDArray[np.float64], progress: Progress) -> None:
