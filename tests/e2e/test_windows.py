@@ -55,6 +55,7 @@ def in_windows(scenes_toml: Path, deepmac, tmp_path_factory: pytest.TempPathFact
 def test_the_card_says_how_the_teacher_looks(in_windows: tuple[Path, Path]) -> None:
     card = read_card(in_windows[0] / "teacher" / "weights.safetensors")
     assert (card.look.boxes, card.look.window_size_px, card.image_size_px) == ("windows", 32, 64)
+    assert card.views == "windows"
     assert read_card(in_windows[0] / "student" / "weights.safetensors").look.boxes == "image"
 
 
@@ -86,6 +87,14 @@ def test_from_python_a_model_looks_as_it_was_trained_to_unless_it_is_asked_other
     assert list(masks.counts) == [expected[one["id"]] for one in given]
     whole = model.masks(path, boxes, fmt="xywh", look=deepmac_distill.Look())
     assert not np.array_equal(whole.grids, masks.grids)
+    for misfit in (
+        lambda look: deepmac_distill.load(run, look=look),
+        lambda look: model.masks(path, boxes, fmt="xywh", look=look),
+    ):
+        with pytest.raises(
+            deepmac_distill.ConfigError, match=r"window_size_px: got 60, expected a multiple of"
+        ):
+            misfit(deepmac_distill.Look(boxes="windows", window_size_px=60))
     otherwise = deepmac_distill.load(run, look=deepmac_distill.Look()).masks(path, boxes, fmt="xywh")
     assert np.array_equal(otherwise.grids, whole.grids)
 
@@ -156,6 +165,9 @@ def test_an_evaluation_that_looks_otherwise_stands_beside_the_models(
     given = ["evaluate", "teacher", "--config", pipeline, "--out", run, "--look"]
     ended = deepmac(*given, "boxes=by-size,image_from=0.3,mirror=true")
     assert ended.code == 0, ended.err
+    assert (
+        "was trained on windows alone, and looks at whole images too with look.boxes = by-size" in ended.err
+    )
     found = run / "evaluate-teacher-by-size-from-0.3-mirror"
     inputs = json.loads((found / "done.json").read_text())["inputs"]
     assert (inputs["look.boxes"], inputs["look.mirror"], inputs["look.window_size_px"]) == (

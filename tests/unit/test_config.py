@@ -70,6 +70,18 @@ def test_the_student_keeps_its_light_mask_head_when_a_file_names_something_else_
         ("[student.train]\nsteps = 1.5", "student.train.steps", "got 1.5, expected int"),
         ("[student.train]\nlr = 0", "student.train.lr", "expected > 0"),
         ("[student.train]\nlr = nan", "student.train.lr", "got nan"),
+        (
+            "[teacher.model]\nbatch_norm_boxes = 'all'\nmask_instances_per_image = 4",
+            "teacher.model.mask_instances_per_image",
+            "got 4, expected 0 with batch_norm_boxes",
+        ),
+        (
+            "[teacher.train]\nwindow_context = 0.5",
+            "teacher.train.window_context",
+            "1 to 20, or 0 for the look's",
+        ),
+        ("[teacher.train]\nwindow_size_px = -1", "teacher.train.window_size_px", "or 0 for the look's"),
+        ("[labels]\nmin_expected_iou = 1", "labels.min_expected_iou", "got 1.0, expected in [0, 1)"),
         ("[student.train]\nmax_grad_norm = -1", "student.train.max_grad_norm", "got -1"),
         ("[student.train]\nweight_decay = -1", "student.train.weight_decay", "got -1"),
         ("[student.train]\nmomentum = 1", "student.train.momentum", "in [0, 1)"),

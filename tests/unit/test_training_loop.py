@@ -11,8 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from deepmac_distill.config import RoleConfig
+from deepmac_distill.config.training import TrainConfig
 from deepmac_distill.errors import DivergedError
 from deepmac_distill.progress import Silent
+from deepmac_distill.stages.lesson_batches import log_every
 from deepmac_distill.stopping import SIGNALS, Stopped
 from deepmac_distill.structures import Batch, Instances
 from deepmac_distill.training.checkpoint import DamagedState
@@ -297,6 +300,32 @@ def test_a_gradient_that_jumps_is_noted_and_one_that_falls_is_not(tmp_path: Path
     assert note.startswith("step 40: gradient norm 5e+06, where the median of 41 steps is 1;")
     (note,) = train_steep(_folder(tmp_path / "at once"), [5e6, *[2.0] * 40])
     assert note.startswith("step 0: gradient norm 5e+06, where the median of 20 steps is 2;")
+
+
+def test_a_note_of_a_jump_advises_what_is_not_done_and_needs_a_usual_norm(tmp_path: Path) -> None:
+    (free,) = train_steep(_folder(tmp_path / "free"), [*[1.0] * 40, 5e6])
+    assert free.endswith("train.max_grad_norm limits it")
+    (clipped,) = train_steep(_folder(tmp_path / "clipped"), [*[1.0] * 40, 5e6], max_grad_norm=5.0)
+    assert clipped.endswith("train.max_grad_norm has limited it to 5; a lower train.lr may help")
+    mostly_without_masks = [*[0.0] * 30, 1.0, *[0.0] * 30]
+    assert train_steep(_folder(tmp_path / "few"), mostly_without_masks) == []
+
+
+def test_lines_of_the_log_show_both_kinds_of_passes_that_alternate(tmp_path: Path) -> None:
+    every = {
+        (views, passes): log_every(_of(views, passes)) for views in ("images", "both") for passes in (1, 2, 3)
+    }
+    assert every == {
+        **dict.fromkeys([("images", 1), ("images", 2), ("images", 3), ("both", 2)], 10),
+        **dict.fromkeys([("both", 1), ("both", 3)], 11),
+    }
+    train_steep(tmp_path, [1.0] * 24, log_every=11)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [0, 11, 22, 23]
+
+
+def _of(views: Any, passes: int) -> RoleConfig:
+    return RoleConfig(train=TrainConfig(views=views, gradient_accumulation_steps=passes))
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_a_weight(tmp_path: Path) -> None:

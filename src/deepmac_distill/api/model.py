@@ -23,7 +23,7 @@ from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.geometry.boxes import xywh_to_xyxy
 from deepmac_distill.labels.cut import DEFAULT_CUT, Cut, recut
 from deepmac_distill.look import WHOLE_IMAGE, Look
-from deepmac_distill.models.load import Weights
+from deepmac_distill.models.load import Weights, require_fits
 from deepmac_distill.one_image import detect_image, segment_image
 from deepmac_distill.stages.sources import source_at
 
@@ -107,6 +107,9 @@ class Model:
         class_names: the classes it knows, in the order of its class index; of a model whose masks belong to
             classes, and of a detector.
         look: how it looks at given boxes.
+
+    Raises:
+        ConfigError: it cannot take windows of the size that the look has.
     """
 
     def __init__(
@@ -117,6 +120,7 @@ class Model:
         look: Look = WHOLE_IMAGE,
     ) -> None:
         self._segmenter, self._device, self.class_names = segmenter, device, tuple(class_names)
+        require_fits(look, segmenter.spec, segmenter.spec.identity)
         self.look = look
 
     @property
@@ -148,13 +152,15 @@ class Model:
         Raises:
             ValueError: a cut outside [0, 1), or an unknown rule.
             DataError: the image cannot be read, or a box has no area in it.
-            ConfigError: the model needs classes that are missing or that it does not know.
+            ConfigError: the model needs classes that are missing or that it does not know, or it cannot take
+                windows of the size that the look has.
             ContractError: the model returned something else than it must.
         """
         pixels = _pixels(image)
         corners = _corners(boxes, fmt)
         index = self._class_index(classes, len(corners))
         looked = self.look if look is None else look
+        require_fits(looked, self.spec, self.spec.identity)
         found = segment_image(self._segmenter, pixels, corners, cut, self._device, index, looked)
         segmented, masks = found.segmented, found.masks
         return BoxMasks(
@@ -246,6 +252,7 @@ def load(
         CheckpointError: no such file, or no weights of ours.
         RunError: the directory is no run.
         DeviceError: the device is not there.
+        ConfigError: it cannot take windows of the size that the look has.
     """
     where = devices.pick_device(device)
     if not isinstance(model, str | Path):

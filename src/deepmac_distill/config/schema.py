@@ -100,6 +100,8 @@ class DeepMacConfig(BackboneConfig):
         for name in ("instance_embedding", "mask_instances_per_image", *_LOSS_WEIGHTS):
             require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         require(self.mask_size >= 4, "mask_size", self.mask_size, "at least 4")
+        cap, every = self.mask_instances_per_image, self.batch_norm_boxes == "all"
+        require(not (cap and every), "mask_instances_per_image", cap, '0 with batch_norm_boxes = "all"')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,8 +220,7 @@ class TeacherConfig(RoleConfig):
 class LabelsConfig:
     """What is stored about each box, and which masks the student learns from."""
 
-    # A pixel is foreground where its probability is above it; or expected-iou: each mask is cut where its own
-    # grid expects the largest IoU. Evaluation cuts in the same way
+    # Where a mask ends, in labels and evaluations: above a probability, or by the rule of labels/cut.py
     cut: float | Literal["expected-iou"] = "expected-iou"
     soft: bool = True  # keep the teacher's probabilities beside the mask
     unit_images: int = 64  # images per resumable unit and Parquet row group; batches never cross one

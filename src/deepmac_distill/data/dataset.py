@@ -37,6 +37,35 @@ class Sample:
     complete: bool = True  # whether all objects on the canvas are among the boxes
     mirrored: bool = False  # whether grids over the boxes are to be mirrored to be those of the image
 
+    @classmethod
+    def of_boxes(
+        cls,
+        image: Tensor,
+        view: View,
+        rows: NDArray[np.int64],
+        boxes: NDArray[np.float64],
+        class_index: NDArray[np.int64],
+    ) -> Sample:
+        """N boxes of an image without masks, under a view that shows them.
+
+        Args:
+            image: (3, H, W) uint8 RGB.
+            rows: (N,) how the boxes are known.
+            boxes: (N, 4) xyxy in pixels of the image.
+            class_index: (N,)
+        """
+        return cls(
+            image=view.image(image),
+            image_size=view.fit,
+            image_id=0,
+            rows=rows,
+            boxes=view.to_canvas(boxes),
+            class_index=class_index,
+            masks=np.zeros((len(rows), 1, 1), np.uint8),
+            has_mask=np.zeros(len(rows), np.bool_),
+            mask_weight=np.zeros(len(rows), np.float32),
+        )
+
 
 def jittered(
     boxes: NDArray[np.float64], share: float, rng: np.random.Generator, height: int, width: int

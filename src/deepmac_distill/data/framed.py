@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from deepmac_distill.contract import ModelSpec
 from deepmac_distill.data.dataset import AnnotatedImages, Sample
-from deepmac_distill.data.frames import frames_of
+from deepmac_distill.data.frames import Frame, frames_of
 from deepmac_distill.data.loader import collate
 from deepmac_distill.data.workers import loaded, refuse
 from deepmac_distill.errors import DataError
@@ -50,11 +50,7 @@ class FramedBoxes(Dataset[list[Sample]]):
         image, rows = self.source.read(position), self.source.rows(position)
         frames = frames_of(self.look, self.spec, self.source.boxes(rows), *self.source.size_of(position))
         return [
-            replace(
-                self.source.sample(position, image, frame.view, rows[frame.shown]),
-                complete=frame.whole,
-                mirrored=frame.view.flipped,
-            )
+            _seen_in(frame, self.source.sample(position, image, frame.view, rows[frame.shown]))
             for frame in frames
         ]
 
@@ -112,18 +108,9 @@ def framed_image(
     """
     height, width = image.shape[1:]
     samples = [
-        Sample(
-            image=frame.view.image(image),
-            image_size=frame.view.fit,
-            image_id=1,
-            rows=frame.shown,
-            boxes=frame.view.to_canvas(boxes[frame.shown]),
-            class_index=class_index[frame.shown],
-            masks=np.zeros((len(frame.shown), 1, 1), np.uint8),
-            has_mask=np.zeros(len(frame.shown), np.bool_),
-            mask_weight=np.zeros(len(frame.shown), np.float32),
-            complete=frame.whole,
-            mirrored=frame.view.flipped,
+        _seen_in(
+            frame,
+            Sample.of_boxes(image, frame.view, frame.shown, boxes[frame.shown], class_index[frame.shown]),
         )
         for frame in frames_of(look, spec, boxes, height, width)
     ]
@@ -151,6 +138,10 @@ def batches_of(samples: Sequence[Sample], images: int, windows: int) -> list[Bat
         for size in [images if whole else windows]
         for start in range(0, len(some), size)
     ]
+
+
+def _seen_in(frame: Frame, sample: Sample) -> Sample:
+    return replace(sample, complete=frame.whole, mirrored=frame.view.flipped)
 
 
 def _in_frames(images_of_samples: list[list[Sample]], images: int, windows: int) -> FramedImages:

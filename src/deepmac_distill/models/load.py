@@ -72,6 +72,17 @@ class Weights:
         """The same model with another look."""
         return replace(self, asked_look=look)
 
+    @property
+    def look_note(self) -> str:
+        """What a user should know of how it looks, if anything."""
+        alone = "windows" in (self.card.views, self.card.look.boxes)  # earlier cards do not name the views
+        if not (alone and self.look.in_images):
+            return ""
+        return (
+            f"{self.name}: was trained on windows alone, and looks at whole images too with look.boxes = "
+            f"{self.look.boxes}: these it has never learned from; boxes = windows is what it knows"
+        )
+
     def looking(self, changes: Mapping[str, object]) -> Weights:
         """The same model with a look that is changed.
 
@@ -118,7 +129,7 @@ class Weights:
             seen_mask_classes=self.seen_mask_classes,
             identity=self.sha256,
         )
-        _require_fits(self.look, model.spec, self.name)
+        require_fits(self.look, model.spec, self.name)
         return model.to(device).eval()
 
 
@@ -133,7 +144,7 @@ class Segmenter:
     look: Look = WHOLE_IMAGE  # how it looks at given boxes
 
     def __post_init__(self) -> None:
-        _require_fits(self.look, self.installed.spec, self.name)
+        require_fits(self.look, self.installed.spec, self.name)
 
     @classmethod
     def named(
@@ -155,6 +166,11 @@ class Segmenter:
             ConfigError: a key or value is refused.
         """
         return replace(self, look=config.changed_look(self.look, changes)) if changes else self
+
+    @property
+    def look_note(self) -> str:
+        """Nothing is known of what it was trained on."""
+        return ""
 
     @property
     def identity(self) -> str:
@@ -253,7 +269,12 @@ def detector_for(source: Source, model: BoxSegmenter, class_names: tuple[str, ..
     return model if isinstance(model, DeepMac | MaskRcnn | Renumbered) else None
 
 
-def _require_fits(look: Look, spec: ModelSpec, where: str) -> None:
+def require_fits(look: Look, spec: ModelSpec, where: str) -> None:
+    """Refuse a look with windows that a model cannot take.
+
+    Raises:
+        ConfigError: names the key.
+    """
     size_px, multiple = spec.window_size_px(look), spec.size_divisibility
     if look.in_windows and size_px % multiple:
         raise ConfigError(

@@ -20,7 +20,7 @@ from deepmac_distill.evaluation.summary import summarize_given_boxes
 from deepmac_distill.files import write_json
 from deepmac_distill.labels.cut import DEFAULT_CUT
 from deepmac_distill.models.load import segmenter_for
-from deepmac_distill.stages.evaluated_masks import masks_in_given_boxes, note_cut, shown_elsewhere
+from deepmac_distill.stages.evaluated_masks import masks_in_given_boxes, note_how, shown_elsewhere
 from deepmac_distill.stages.evaluated_model import EvaluatedModel
 from deepmac_distill.stages.job import Job
 
@@ -71,7 +71,7 @@ def _evaluate(job: Job, of: EvaluatedModel, percents: Sequence[float], folder: P
     resamples, seed = job.pipeline.evaluation.bootstrap, job.pipeline.seed
     model = segmenter_for(source, job.device, classes.names)
     elsewhere = shown_elsewhere(job, on.truth, source, of.upper_bound)
-    note_cut(job, model.spec)
+    note_how(job, source, model.spec)
     levels, tables = [], []
     for percent in percents:
         loose = replace(on, truth=with_box_noise(on.truth, percent, seed))

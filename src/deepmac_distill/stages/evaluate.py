@@ -40,7 +40,7 @@ from deepmac_distill.labels.describe import coco_results
 from deepmac_distill.models.load import Source, detector_for, segmenter_for
 from deepmac_distill.report.contact_sheet import contact_sheet
 from deepmac_distill.stages.compare import EvaluationRecord, compare_on, evaluated_masks
-from deepmac_distill.stages.evaluated_masks import masks_in_given_boxes, note_cut, shown_elsewhere
+from deepmac_distill.stages.evaluated_masks import masks_in_given_boxes, note_how, shown_elsewhere
 from deepmac_distill.stages.evaluated_model import EvaluatedModel
 from deepmac_distill.stages.evaluated_set import EvaluatedSet, require_split
 from deepmac_distill.stages.job import Job, training_split, validation_split
@@ -175,7 +175,7 @@ def _evaluate(job: Job, of: EvaluatedModel, folder: Path) -> None:
     settings, on, source, truth = job.pipeline.evaluation, of.on, of.source, of.on.truth
     model = segmenter_for(source, job.device, truth.classes.names)
     elsewhere = shown_elsewhere(job, truth, source, of.upper_bound)
-    note_cut(job, model.spec)
+    note_how(job, source, model.spec)
     masks = masks_in_given_boxes(job, on, source, model)
     ious = given_box_ious(truth, masks)
     pq.write_table(masks, folder / "masks.parquet")

@@ -26,9 +26,9 @@ def masks_in_given_boxes(
     return given_box_masks(on.truth, segmented, job.cut, probabilities=model.spec.probabilities)
 
 
-def note_cut(job: Job, spec: ModelSpec) -> None:
-    """Say so where masks are not cut by the rule that is asked for."""
-    if note := note_of(job.cut, spec):
+def note_how(job: Job, source: Source, spec: ModelSpec) -> None:
+    """Note where masks are not cut by the rule that is asked for, or a model looks at what it never saw."""
+    for note in filter(None, (note_of(job.cut, spec), source.look_note)):
         job.progress.note(note)
 
 

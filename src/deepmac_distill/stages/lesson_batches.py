@@ -10,6 +10,7 @@ from deepmac_distill.data.dataset import AnnotatedImages, BoxDataset
 from deepmac_distill.data.loader import alternating_batches, training_batches
 from deepmac_distill.data.windows import WindowDataset
 from deepmac_distill.structures import Batch
+from deepmac_distill.training.loop import LOG_EVERY_STEPS
 
 
 def lesson_batches(
@@ -29,6 +30,16 @@ def lesson_batches(
         case "both":
             images, windows = _images(recipe, source, seed), _windows(recipe, source, seed)
             return alternating_batches(images, windows, size, seed, first, workers)
+
+
+def log_every(recipe: RoleConfig) -> int:
+    """Steps from one line of the log to the next.
+
+    Where a step holds an odd number of passes that alternate, every second step begins with windows; an odd
+    number of steps shows both.
+    """
+    alternates = recipe.train.views == "both" and recipe.train.gradient_accumulation_steps % 2
+    return LOG_EVERY_STEPS + 1 if alternates else LOG_EVERY_STEPS
 
 
 def _images(recipe: RoleConfig, source: AnnotatedImages, seed: int) -> BoxDataset:

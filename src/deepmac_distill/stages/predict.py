@@ -90,7 +90,7 @@ def predict(
     source = source_at(model_at or starter.WEIGHTS, allow_code=allow_code).looking(look)
     cut = cut_at(model_at) if cut is None else cut
     model = _segmenter(source, device, given)
-    if note := note_of(cut, model.spec):
+    for note in filter(None, (note_of(cut, model.spec), source.look_note)):
         progress.note(note)
     results.parent.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []

@@ -19,11 +19,12 @@ from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import write_json
 from deepmac_distill.inference import framed_boxes, segment_boxes
-from deepmac_distill.labels.cut import DEFAULT_CUT, note_of
+from deepmac_distill.labels.cut import DEFAULT_CUT
 from deepmac_distill.labels.describe import label_unit
 from deepmac_distill.labels.export import SEEN_MASK_CLASSES
 from deepmac_distill.labels.table import assemble, finished_units, write_unit
 from deepmac_distill.models.load import Source, segmenter_for
+from deepmac_distill.stages.evaluated_masks import note_how
 from deepmac_distill.stages.job import Job, training_split
 from deepmac_distill.stages.sources import source_of
 from deepmac_distill.stages.student import chosen_labels
@@ -101,8 +102,7 @@ def _label_units(job: Job, annotations: Annotations, images: ImageStore, source:
     wanted = ~annotations.has_human_mask()
     dataset = framed_boxes(source.look, model.spec, annotations, images, wanted)
     labels, offsets = job.pipeline.labels, annotations.rows_by_image()
-    if note := note_of(labels.cut, model.spec):
-        job.progress.note(note)
+    note_how(job, source, model.spec)
     starts = range(0, len(dataset), labels.unit_images)
     finished = finished_units(parts, len(starts), job.progress.note)
     with job.progress.bar("labeling", len(starts), done=len(finished), unit="unit") as bar:

@@ -19,8 +19,9 @@ from deepmac_distill.labels.export import seen_mask_classes_of
 from deepmac_distill.labels.lesson import ChosenLabels, Lesson
 from deepmac_distill.models.build import build_model, require_backbone_weights
 from deepmac_distill.rundir import STATE
+from deepmac_distill.stages.few_values import few_values_note
 from deepmac_distill.stages.job import Job, training_split
-from deepmac_distill.stages.lesson_batches import lesson_batches
+from deepmac_distill.stages.lesson_batches import lesson_batches, log_every
 from deepmac_distill.stages.sources import source_of
 from deepmac_distill.stages.training_inputs import how_compared, training_inputs
 from deepmac_distill.training.checkpoint import DamagedState
@@ -140,6 +141,8 @@ def train_stage(
             counts = ", ".join(f"{count} {name}" for name, count in lesson.counts.items() if count)
             job.progress.note(f"{stage}: masks: {counts}")
         job.progress.note(f"{stage}: {_described(recipe)} on {job.device}")
+        if note := few_values_note(recipe, role):
+            job.progress.note(note)
         try:
             state = _fit(job, recipe, lesson, images, folder)
         except DamagedState as error:
@@ -223,6 +226,7 @@ def _fit(job: Job, recipe: RoleConfig, lesson: Lesson, images: ImageStore, folde
             max_grad_norm=settings.max_grad_norm,
             ema_decay=settings.ema_decay,
             checkpoint_every=settings.checkpoint_every,
+            log_every=log_every(recipe),
             autocast=devices.autocast_allowed(job.device, settings.autocast),
         ),
         job.device,
@@ -283,6 +287,7 @@ def _card(
         seen=seen,
         image_size_px=recipe.train.image_size_px,
         look=recipe.look,
+        views=recipe.train.views,
         steps=recipe.train.steps,
         data_sha256=annotations.fingerprint,
         pretrained_mask_classes=pretrained_mask_classes,

@@ -12,9 +12,14 @@ _QUIET_STEPS = 1000  # after a note
 
 
 class GradientNorms:
-    """Sees the norm of every step's gradient; its state belongs to what a training resumes from."""
+    """Sees the norm of every step's gradient; its state belongs to what a training resumes from.
 
-    def __init__(self) -> None:
+    Args:
+        limit: that gradients are clipped to; 0: they are not.
+    """
+
+    def __init__(self, limit: float = 0.0) -> None:
+        self.limit = limit
         self._recent: list[float] = []
         self._largest_since_line = 0.0
         self._highest = (0.0, 0)  # norm and step, of those that no note has compared yet
@@ -32,14 +37,19 @@ class GradientNorms:
             return None
         (highest, at), usual = self._highest, statistics.median(self._recent)
         self._highest = (0.0, step)
-        if highest <= _JUMP * usual:
+        if not usual or highest <= _JUMP * usual:  # most steps had nothing to learn: no norm is usual
             return None
         self._quiet_until = step + _QUIET_STEPS
         return (
             f"step {at}: gradient norm {highest:.3g}, where the median of {len(self._recent)} steps is "
-            f"{usual:.3g}; such a step can spoil a training: see grad_norm in metrics.jsonl; "
-            "train.max_grad_norm limits it"
+            f"{usual:.3g}; such a step can spoil a training: see grad_norm in metrics.jsonl; {self._advice}"
         )
+
+    @property
+    def _advice(self) -> str:
+        if not self.limit:
+            return "train.max_grad_norm limits it"
+        return f"train.max_grad_norm has limited it to {self.limit:g}; a lower train.lr may help"
 
     def take_largest(self) -> float:
         """The largest norm since this was asked last."""
@@ -48,7 +58,7 @@ class GradientNorms:
 
     def state_dict(self) -> dict[str, Any]:
         """The state by name."""
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if name != "limit"}
 
     def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
         """Take a state back."""

@@ -33,6 +33,7 @@ class LoopSettings:
     ema_decay: float
     checkpoint_every: int
     autocast: bool
+    log_every: int = LOG_EVERY_STEPS
 
 
 def train(
@@ -57,7 +58,8 @@ def train(
         DivergedError: a loss or the gradient is not finite; names each term and the step.
     """
     model.to(device).train()
-    average, norms = averaged(model, settings.ema_decay) if settings.ema_decay else None, GradientNorms()
+    average = averaged(model, settings.ema_decay) if settings.ema_decay else None
+    norms = GradientNorms(settings.max_grad_norm)
     parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "gradient_norms": norms}
     if average:
         parts["average"] = average
@@ -80,7 +82,7 @@ def train(
             optimizer.step()
             if average:
                 average.update_parameters(model)
-            if step % LOG_EVERY_STEPS == 0 or step == settings.steps - 1:
+            if step % settings.log_every == 0 or step == settings.steps - 1:
                 lr = max(group["lr"] for group in optimizer.param_groups)
                 log.write(step, lr=lr, grad_norm=norms.take_largest(), **losses)
             bar.advance(1, loss=sum(losses.values()))

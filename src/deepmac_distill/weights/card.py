@@ -37,6 +37,7 @@ class ModelCard:
     teacher_mask_classes: tuple[str, ...] | None = ()
     about: str = ""  # what its reader should know, where its maker has said something
     look: Look = WHOLE_IMAGE  # how it looks at given boxes; the whole image in cards of earlier versions
+    views: str = "images"  # that it was trained on: images | windows | both; earlier cards do not name them
 
     @property
     def seen_mask_classes(self) -> tuple[str, ...] | None:
@@ -58,7 +59,7 @@ class ModelCard:
         """JSON values, without empty fields: cards of plain trainings stay as they were."""
         said = asdict(self)
         empty: dict[str, Any] = {"pretrained_mask_classes": (), "teacher_mask_classes": (), "about": ""}
-        empty |= {"look": asdict(WHOLE_IMAGE)}
+        empty |= {"look": asdict(WHOLE_IMAGE), "views": "images"}
         return {key: value for key, value in said.items() if key not in empty or value != empty[key]}
 
     @property
