@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import deepmac_distill
+from deepmac_distill.errors import ConfigError
 from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.weights.card import read_card
 
@@ -91,9 +92,7 @@ def test_from_python_a_model_looks_as_it_was_trained_to_unless_it_is_asked_other
         lambda look: deepmac_distill.load(run, look=look),
         lambda look: model.masks(path, boxes, fmt="xywh", look=look),
     ):
-        with pytest.raises(
-            deepmac_distill.ConfigError, match=r"window_size_px: got 60, expected a multiple of"
-        ):
+        with pytest.raises(ConfigError, match=r"window_size_px: got 60, expected a multiple of"):
             misfit(deepmac_distill.Look(boxes="windows", window_size_px=60))
     otherwise = deepmac_distill.load(run, look=deepmac_distill.Look()).masks(path, boxes, fmt="xywh")
     assert np.array_equal(otherwise.grids, whole.grids)
