@@ -44,7 +44,7 @@ def unit_table(unit: int, grids: np.ndarray, boxes: np.ndarray, cut: Cut) -> pa.
     """Label rows, as labeling writes them, at a cut."""
     n = len(grids)
     sizes = np.tile([HEIGHT, WIDTH], (n, 1))
-    masks = recut(grids, boxes, sizes, cut)
+    masks = recut(grids, boxes, sizes, cut, lattice="centers")
     same = {"source": "teacher", "status": "labeled", "reason": "", "category_name": "yak"}
     return label_table(
         {
@@ -73,7 +73,7 @@ def measure(masks: int, path: Path, labeled: Cut, asked: Cut) -> dict[str, str |
     codec, sizes = 0.0, np.tile([HEIGHT, WIDTH], (UNIT, 1))
     with label_writer(path, {}) as writer:
         for unit, (grids, boxes) in enumerate(make_units(masks)):
-            cuts = recut(grids, boxes, sizes, asked).cuts
+            cuts = recut(grids, boxes, sizes, asked, lattice="centers").cuts
             start = time.process_time()
             encode_grids(grids, boxes, HEIGHT, WIDTH, cuts)
             codec += time.process_time() - start

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "deepmac_distill"
 BENCHMARKS, EXAMPLES = ROOT / "benchmarks", ROOT / "examples"
 LAYERS = [
-    {"errors", "look", "comparing"},
+    {"errors", "look", "lattice", "comparing"},
     {"config", "structures", "files", "progress", "stopping", "devices", "runlock", "chain", "made_with"}
     | {"paper"},
     {"geometry", "contract"},

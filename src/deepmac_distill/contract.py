@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
+from deepmac_distill.lattice import LATTICES, LEAST_CELLS, Lattice
 from deepmac_distill.look import Look
 from deepmac_distill.structures import Batch, Detections, Instances
 
@@ -27,7 +28,7 @@ class ModelSpec:
     input_size_px: int | None  # side of its square canvas; None: images at their own size, one by one
     any_size: bool = False  # takes square canvases of other sides too, such as those of windows
     size_divisibility: int = 1  # the canvas's side must be a multiple of this
-    lattice: Literal["centers", "reference"] = "centers"  # of the samples; only "centers" can be cut today
+    lattice: Lattice = "centers"  # where the cells of its grids sample their boxes
     probabilities: bool = True  # whether grids are probabilities; else they are only cut
     class_agnostic: bool = True  # False: `segment` reads the classes of the boxes
     detects: bool = False  # whether it is a `Detector`
@@ -38,6 +39,10 @@ class ModelSpec:
         for name in ("mask_size", "size_divisibility"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, expected at least 1")
+        if self.lattice not in LATTICES:
+            raise ValueError(f"lattice: got {self.lattice!r}, expected one of {', '.join(LATTICES)}")
+        if self.lattice == "reference" and self.mask_size < LEAST_CELLS:
+            raise ValueError(f"mask_size: got {self.mask_size}, expected {LEAST_CELLS} or more on reference")
         if self.input_size_px is not None and self.input_size_px % self.size_divisibility:
             raise ValueError(
                 f"input_size_px: got {self.input_size_px}, expected a multiple of {self.size_divisibility}"

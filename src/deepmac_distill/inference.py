@@ -165,8 +165,6 @@ def require_contract(model: BoxSegmenter, masks: SegmentedMasks, boxes: int) -> 
         ContractError: names the model, the field, what was got and what was expected.
     """
     where, size = f"{model.spec.identity}: segment", model.spec.mask_size
-    if model.spec.lattice != "centers":  # the codec cuts at the cells' centers; others would be shifted
-        raise ContractError(f"{model.spec.identity}: lattice: got {model.spec.lattice!r}, expected 'centers'")
     if not isinstance(masks, SegmentedMasks):
         raise ContractError(f"{where}: got {type(masks).__name__}, expected SegmentedMasks")
     _require_tensor(f"{where}: grids", masks.grids, (boxes, size, size), torch.float32)

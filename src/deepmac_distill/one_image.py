@@ -76,7 +76,8 @@ def segment_image(
     group = framed_image(image, inside, classes, look, model.spec, WINDOWS_IN_A_BATCH)
     (segmented,) = segment_boxes(model, [group], device, autocast=False)
     sizes = np.tile([height, width], (len(inside), 1))
-    masks = recut(segmented.grids, inside, sizes, cut, model.spec.probabilities)
+    spec = model.spec
+    masks = recut(segmented.grids, inside, sizes, cut, spec.probabilities, lattice=spec.lattice)
     return ImageBoxes(inside, segmented, masks)
 
 
@@ -102,5 +103,6 @@ def detect_image(
     (found,) = detect_objects(model, [batch], device, False, max_detections, min_score)
     boxes = found.boxes_fraction * (width, height, width, height)
     sizes = np.tile([height, width], (len(boxes), 1))
-    masks = recut(found.grids, boxes, sizes, cut, model.spec.probabilities)
+    spec = model.spec
+    masks = recut(found.grids, boxes, sizes, cut, spec.probabilities, lattice=spec.lattice)
     return ImageObjects(boxes, found.class_index, found.scores, found.grids, masks)

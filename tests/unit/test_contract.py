@@ -25,6 +25,8 @@ from deepmac_distill.weights.card import read_card
             {"input_size_px": 100, "size_divisibility": 32},
             "input_size_px: got 100, expected a multiple of 32",
         ),
+        ({"lattice": "corners"}, "lattice: got 'corners', expected one of centers, reference"),
+        ({"lattice": "reference", "mask_size": 1}, "mask_size: got 1, expected 2 or more on reference"),
         ({"identity": ""}, "identity: got nothing"),
     ],
 )

@@ -168,13 +168,6 @@ def test_a_model_that_breaks_the_contract_is_named_with_what_it_returned(returne
     assert str(caught.value).startswith("a model of tests: segment: ") and says in str(caught.value)
 
 
-def test_grids_on_another_lattice_are_refused_rather_than_cut_askew() -> None:
-    model = Model()
-    model.spec = replace(model.spec, lattice="reference")
-    with pytest.raises(ContractError, match="a model of tests: lattice: got 'reference', expected 'centers'"):
-        list(segment_boxes(model, [[batch([1])]], CPU, autocast=False))
-
-
 def test_one_group_is_held_at_a_time() -> None:
     drawn = 0
 

@@ -21,7 +21,7 @@ Grid = NDArray[np.uint8]
 
 
 def cut_one(grid: Grid, cut: float | str = "expected-iou") -> CutMasks:
-    return recut(grid[None], BOX, SIZE, cut)  # type: ignore[arg-type]
+    return recut(grid[None], BOX, SIZE, cut, lattice="centers")  # type: ignore[arg-type]
 
 
 def expected(grid: Grid, inside: NDArray[np.bool_]) -> float:
@@ -91,11 +91,11 @@ def test_masks_at_their_own_cuts_are_the_bytes_of_single_ones() -> None:
     corner, side = rng.uniform(-5, 40, (n, 2)), rng.uniform(0.2, 40, (n, 2))
     boxes, sizes = np.c_[corner, corner + side], rng.integers(20, 70, (n, 2))
     boxes = np.clip(boxes, 0, sizes[:, [1, 0, 1, 0]])
-    together = recut(grid, boxes, sizes, "expected-iou")
+    together = recut(grid, boxes, sizes, "expected-iou", lattice="centers")
     cuts = together.cuts.astype(float)
     assert len(set(cuts.tolist())) > 50
     for i, cut in enumerate(cuts.tolist()):
-        one = recut(grid[i : i + 1], boxes[i : i + 1], sizes[i : i + 1], cut)
+        one = recut(grid[i : i + 1], boxes[i : i + 1], sizes[i : i + 1], cut, lattice="centers")
         assert one.counts == [together.counts[i]] and one.scores[0] == together.scores[i]
         assert one.expected_iou[0] == together.expected_iou[i] and one.areas[0] == together.areas[i]
     for some in (grid, grid / 255, (grid / 255).astype(np.float32)):
@@ -106,10 +106,10 @@ def test_masks_at_their_own_cuts_are_the_bytes_of_single_ones() -> None:
 def test_what_is_no_probability_is_cut_in_the_middle() -> None:
     grid = np.full((2, 8, 8), 76, np.uint8)
     boxes, sizes = np.repeat(BOX, 2, 0), np.repeat(SIZE, 2, 0)
-    found = recut(grid, boxes, sizes, "expected-iou", np.array([False, True]))
+    found = recut(grid, boxes, sizes, "expected-iou", np.array([False, True]), lattice="centers")
     assert found.cuts[0] == 0.5 and found.areas[0] == 0 < found.areas[1]
     assert (
-        recut(grid, boxes, sizes, 0.2, probabilities=False).cuts == np.float32(0.2)
+        recut(grid, boxes, sizes, 0.2, probabilities=False, lattice="centers").cuts == np.float32(0.2)
     ).all()  # a number holds
     spec = ModelSpec(mask_size=8, input_size_px=None, probabilities=False, identity="hard")
     assert note_of("expected-iou", spec) == (

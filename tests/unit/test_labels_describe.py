@@ -76,7 +76,9 @@ def labeled(annotations: Annotations, keep_soft: bool = True, left: np.ndarray =
     masks = masks_of(_5=left, _6=np.full((4, 4), 255, np.uint8), _3=np.zeros((4, 4), np.uint8))
     rows = range(0, len(annotations.annotations))
     unreadable = {2: "2.png: truncated"}
-    return label_unit(annotations, rows, masks, unreadable, keep_soft=keep_soft, probabilities=True)
+    return label_unit(
+        annotations, rows, masks, unreadable, keep_soft=keep_soft, probabilities=True, lattice="centers"
+    )
 
 
 def recut_at(labels: pa.Table, cut: Cut, tmp_path: Path) -> pa.Table:
@@ -129,7 +131,7 @@ def test_a_mask_lies_where_its_cells_say(annotations: Annotations) -> None:
     assert np.array_equal(decoded(row), expected)
     assert (row["mask_area"], row["mask_score"]) == (32, 1.0)
     assert row["mask_bbox_iou"] == pytest.approx(0.5)  # the tight box is half of the given one
-    assert (row["soft_size"], row["soft"]) == (4, LEFT_HALF.tobytes())
+    assert (row["soft_size"], row["soft_lattice"], row["soft"]) == (4, "centers", LEFT_HALF.tobytes())
 
 
 def test_a_box_over_the_edge_is_filled_where_the_image_is(annotations: Annotations) -> None:
@@ -149,10 +151,13 @@ def test_a_human_mask_is_kept_whatever_the_teacher_drew(annotations: Annotations
         assert row["soft"] is row["soft_size"] is row["mask_score"] is row["mask_bbox_iou"] is None
 
 
+SOFT = ["soft", "soft_size", "soft_lattice"]
+
+
 def test_soft_grids_are_left_out_on_request(annotations: Annotations, tmp_path: Path) -> None:
     hard, soft = labeled(annotations, keep_soft=False), labeled(annotations)
     assert hard["soft"].null_count == hard["soft_size"].null_count == len(hard)
-    assert hard.drop_columns(["soft", "soft_size"]) == soft.drop_columns(["soft", "soft_size"])
+    assert hard.drop_columns(SOFT) == soft.drop_columns(SOFT)
     assert recut_at(hard, 0.5, tmp_path) == hard.drop_columns(["soft"])
     with pytest.raises(DataError, match="annotation 5: soft: got None, expected a soft grid for another cut"):
         recut_at(hard, 0.4, tmp_path)
@@ -160,7 +165,7 @@ def test_soft_grids_are_left_out_on_request(annotations: Annotations, tmp_path: 
 
 def test_units_together_are_the_whole_and_an_empty_one_has_no_rows(annotations: Annotations) -> None:
     masks = masks_of(_5=LEFT_HALF, _6=LEFT_HALF)
-    options = {"keep_soft": True, "probabilities": True}
+    options = {"keep_soft": True, "probabilities": True, "lattice": "centers"}
     parts = [
         label_unit(annotations, rows, some, {}, **options)
         for rows, some in ((range(3), masks[:1]), (range(3, 3), []), (range(3, 8), masks[1:]))
@@ -170,7 +175,7 @@ def test_units_together_are_the_whole_and_an_empty_one_has_no_rows(annotations: 
 
 
 def test_a_unit_in_which_the_teacher_drew_nothing_still_has_its_rows(annotations: Annotations) -> None:
-    nothing = label_unit(annotations, range(2), [], {}, keep_soft=True, probabilities=True)
+    nothing = label_unit(annotations, range(2), [], {}, keep_soft=True, probabilities=True, lattice="centers")
     assert nothing["source"].to_pylist() == ["human", "human"]
 
 
@@ -239,7 +244,9 @@ def test_each_mask_is_cut_at_its_own_best_when_read(annotations: Annotations, tm
 def test_grids_that_are_no_probabilities_stay_where_they_were_cut(
     annotations: Annotations, tmp_path: Path
 ) -> None:
-    hard = label_unit(annotations, range(8), masks_of(_5=SLOPE), {}, keep_soft=False, probabilities=False)
+    hard = label_unit(
+        annotations, range(8), masks_of(_5=SLOPE), {}, keep_soft=False, probabilities=False, lattice="centers"
+    )
     assert recut_at(hard, "expected-iou", tmp_path) == hard.drop_columns(["soft"])
 
 
@@ -260,7 +267,9 @@ def test_the_expected_iou_is_the_share_of_the_probabilities_that_the_mask_holds(
     assert row["expected_iou"] == pytest.approx(inside / (8 + outside))
     assert row_of(labeled(annotations), LEFT)["expected_iou"] == 1.0
     assert row_of(labeled(annotations), HUMAN)["expected_iou"] is None
-    hard = label_unit(annotations, range(8), masks_of(_5=SLOPE), {}, keep_soft=True, probabilities=False)
+    hard = label_unit(
+        annotations, range(8), masks_of(_5=SLOPE), {}, keep_soft=True, probabilities=False, lattice="centers"
+    )
     assert hard["expected_iou"].null_count == 8  # a grid that is no probability
 
 
@@ -272,11 +281,11 @@ def test_a_row_needs_no_join(annotations: Annotations) -> None:
 def test_a_box_that_the_teacher_does_not_answer_has_a_row_that_says_so(annotations: Annotations) -> None:
     batches = [*masks_of(_6=LEFT_HALF), segmented([LEFT - 3], LEFT_HALF[None], answered=False)]
     rows = range(len(annotations.annotations))
-    labels = label_unit(annotations, rows, batches, {}, keep_soft=True, probabilities=True)
+    labels = label_unit(annotations, rows, batches, {}, keep_soft=True, probabilities=True, lattice="centers")
     row = row_of(labels, LEFT)
     assert (row["source"], row["status"], row["reason"]) == ("none", "unanswered", "the teacher gave no mask")
     assert row["rle_counts"] is None and row["soft"] is None and row["mask_score"] is None
-    given = given_box_masks(annotations, batches)
+    given = given_box_masks(annotations, batches, lattice="centers")
     assert given["annotation_id"].to_pylist() == [6]
 
 
@@ -287,14 +296,18 @@ def test_the_teacher_s_own_estimate_stands_in_its_row(annotations: Annotations) 
         *masks_of(_6=LEFT_HALF),
     ]
     rows = range(len(annotations.annotations))
-    labels = label_unit(annotations, rows, batches, {}, keep_soft=True, probabilities=False)
+    labels = label_unit(
+        annotations, rows, batches, {}, keep_soft=True, probabilities=False, lattice="centers"
+    )
     assert row_of(labels, LEFT)["model_iou"] == 0.75 and row_of(labels, LEFT)["expected_iou"] is None
     assert row_of(labels, 6)["model_iou"] is None and row_of(labels, 3)["model_iou"] is None
 
 
 def test_masks_in_given_boxes_are_found_by_row(annotations: Annotations) -> None:
     batches = [segmented([OVER - 3, LEFT - 3], np.stack([np.full((4, 4), 255, np.uint8), LEFT_HALF]))]
-    table = given_box_masks(annotations, [*batches, segmented([], np.zeros((0, 4, 4), np.uint8))])
+    table = given_box_masks(
+        annotations, [*batches, segmented([], np.zeros((0, 4, 4), np.uint8))], lattice="centers"
+    )
     labels = labeled(annotations)
     assert table.to_pylist() == [
         {"row": id - 3, "annotation_id": id, "rle_counts": row_of(labels, id)["rle_counts"]}
@@ -310,7 +323,7 @@ def test_detections_become_coco_results_at_the_size_of_their_image(annotations: 
         scores=np.array([0.75, 0.5], np.float32),
         grids=np.stack([LEFT_HALF, np.zeros((4, 4), np.uint8)]),
     )
-    first, second = coco_results(annotations, [found])
+    first, second = coco_results(annotations, [found], lattice="centers")
     assert (first["image_id"], first["category_id"], first["score"]) == (2, 2, 0.75)
     assert first["bbox"] == [3, 4, 8, 8] and second["bbox"] == [0, 0, 30, 20]
     expected = np.zeros((HEIGHT, WIDTH), bool)

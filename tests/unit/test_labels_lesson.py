@@ -52,7 +52,9 @@ def labels(scenes: Path) -> Labels:
     rows = np.flatnonzero(usable & ~view.has_human_mask())[1:]
     grids = np.random.default_rng(0).integers(0, 256, (len(rows), 5, 5)).astype(np.uint8)
     batch = SegmentedBoxes(rows, np.sort(grids, axis=2), np.ones(len(rows), bool))
-    table = label_unit(view, range(len(view.annotations)), [batch], {}, keep_soft=True, probabilities=True)
+    table = label_unit(
+        view, range(len(view.annotations)), [batch], {}, keep_soft=True, probabilities=True, lattice="centers"
+    )
     with label_writer(scenes.parent / "masks.parquet", {}) as writer:
         writer.write(table)
     return Labels.open(scenes.parent / "masks.parquet")
@@ -121,14 +123,14 @@ def test_soft_targets_are_the_grids_of_accepted_rows(
         for row in batch.to_pylist()
     }
     for row, grid in lesson.soft.items():
-        assert grid.tobytes() == stored[table["annotation_id"][row].as_py()]
+        assert grid.cells.tobytes() == stored[table["annotation_id"][row].as_py()]
     images = ImageFolder(scenes.parent / "images")
     source = AnnotatedImages(lesson.annotations, images, mask_size=5, soft=lesson.soft)
     whole = BoxDataset(source, evaluation_views(64))
     first = whole[0, 0]
     for row, mask in zip(first.rows.tolist(), first.masks, strict=True):
         if row in lesson.soft:
-            assert np.abs(mask.astype(int) - lesson.soft[row]).max() <= 1
+            assert np.abs(mask.astype(int) - lesson.soft[row].cells).max() <= 1
 
 
 def test_labels_of_other_boxes_are_named(scenes: Path, labels: Labels, tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pycocotools import mask as coco_mask
 
 from deepmac_distill.errors import DataError
+from deepmac_distill.labels.cut import recut
 from deepmac_distill.labels.label_file import ClassCounts, Labels
 from deepmac_distill.labels.rules import Rules
 from deepmac_distill.labels.table import (
@@ -45,6 +47,7 @@ def rows(*ids: tuple[int, int], **columns: list[Any]) -> pa.Table:
         "cut": [0.5] * n,
         "soft": [bytes(range(4))] * n,
         "soft_size": [2] * n,
+        "soft_lattice": ["centers"] * n,
         "mask_area": [4] * n,
         "mask_score": [0.75] * n,
         "mask_bbox_iou": [0.5] * n,
@@ -131,14 +134,14 @@ def test_columns_that_do_not_fit_are_refused() -> None:
 
 def test_another_schema_version_is_refused_by_its_number(tmp_path: Path) -> None:
     path = tmp_path / "masks.parquet"
-    for version, name in ((b"2", "2"), (b"4", "4"), (None, "none")):
+    for version, name in ((b"3", "3"), (b"5", "5"), (None, "none")):
         metadata = {b"deepmac_distill.schema_version": version} if version else {}
         pq.write_table(LABELS_SCHEMA.with_metadata(metadata).empty_table(), path)
-        says = f"label schema version: got {name}, expected 3; label again with this version"
+        says = f"label schema version: got {name}, expected 4; label again with this version"
         with pytest.raises(DataError, match=says):
             Labels.open(path)
     changed = LABELS_SCHEMA.set(0, pa.field("annotation_id", pa.int32()))
-    pq.write_table(changed.with_metadata({b"deepmac_distill.schema_version": b"3"}).empty_table(), path)
+    pq.write_table(changed.with_metadata({b"deepmac_distill.schema_version": b"4"}).empty_table(), path)
     with pytest.raises(DataError, match="column annotation_id int32: expected annotation_id int64"):
         Labels.open(path)
 
@@ -181,7 +184,7 @@ def test_rules_refuse_what_they_do_not_know() -> None:
 def written(path: Path, table: pa.Table, provenance: bytes = b"{}") -> Labels:
     """A label file that the writer would not have written."""
     metadata = {
-        b"deepmac_distill.schema_version": b"3",
+        b"deepmac_distill.schema_version": b"4",
         b"deepmac_distill.provenance": provenance,
     }
     pq.write_table(table.replace_schema_metadata(metadata), path / "masks.parquet")
@@ -226,6 +229,8 @@ def test_rows_that_lie_are_named(tmp_path: Path, column: str, value: Any, says: 
         ("soft_size", 3, "soft: got 4 bytes, expected soft_size x soft_size bytes"),
         ("soft_size", -2, "soft_size: got -2, expected 1 to 1024"),
         ("soft_size", 2**30, "soft_size: got 1073741824, expected 1 to 1024"),
+        ("soft_lattice", "corners", "soft_lattice: got 'corners', expected one of centers, reference"),
+        ("soft_lattice", None, "soft_lattice: got None, expected one of centers, reference"),
         ("soft_size", None, "soft_size: got None, expected 1 to 1024"),
         ("soft", None, "soft: got None, expected a soft grid for another cut"),
     ],
@@ -242,6 +247,15 @@ def test_grids_of_several_sizes_are_cut_each_at_its_own(tmp_path: Path) -> None:
     table = rows((1, 5), (1, 9), (2, 3), soft=full, soft_size=[2, 3, 2], bbox=[[1, 2, 3, 4]] * 3)
     again = written(tmp_path, table).with_cut(0.25).table
     assert again["mask_area"].to_pylist() == [12, 12, 12] and set(again["cut"].to_pylist()) == {0.25}
+
+
+def test_grids_of_both_lattices_are_cut_each_on_its_own(tmp_path: Path) -> None:
+    soft, box = [bytes([255, 0] * 2)] * 2, [[0.0, 0, 40, 40]] * 2
+    table = rows((1, 5), (1, 9), soft=soft, bbox=box, soft_lattice=["centers", "reference"])
+    again = written(tmp_path, table).with_cut(0.25).table
+    grid, size = np.array([[[255, 0], [255, 0]]], np.uint8), np.array([[40, 60]])
+    one, other = (recut(grid, box[:1], size, 0.25, lattice=it).areas[0] for it in ("centers", "reference"))
+    assert again["mask_area"].to_pylist() == [one, other] and other == 30 * 40 > one
 
 
 def test_labels_describe_what_became_of_each_class(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from deepmac_distill.data.images import read_image
 from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.geometry.boxes import xywh_to_xyxy
 from deepmac_distill.labels.cut import DEFAULT_CUT, Cut, recut
+from deepmac_distill.lattice import Lattice
 from deepmac_distill.look import WHOLE_IMAGE, Look
 from deepmac_distill.models.load import Weights, require_fits
 from deepmac_distill.one_image import detect_image, segment_image
@@ -65,6 +66,7 @@ class BoxMasks(_Masks):
     model_iou: NDArray[np.float32] | None  # (N,) the model's own estimate, where it makes one
     counts: tuple[bytes, ...]  # N compressed COCO counts
     cuts: NDArray[np.float32]  # (N,) probability above which a pixel is foreground
+    lattice: Lattice = "centers"  # where the cells of the grids sample their boxes
 
     def at(self, cut: Cut) -> BoxMasks:
         """The same grids cut elsewhere; nothing is computed by the model again.
@@ -77,7 +79,7 @@ class BoxMasks(_Masks):
         """
         probabilities = self.expected_iou is not None
         sizes = np.tile(self.size, (len(self), 1))
-        masks = recut(self.grids, self.boxes, sizes, cut, probabilities)
+        masks = recut(self.grids, self.boxes, sizes, cut, probabilities, lattice=self.lattice)
         return dataclasses.replace(
             self,
             scores=masks.scores,
@@ -173,6 +175,7 @@ class Model:
             model_iou=segmented.iou,
             counts=tuple(masks.counts),
             cuts=masks.cuts,
+            lattice=self.spec.lattice,
         )
 
     def detect(

@@ -66,6 +66,16 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def flatten_model(model: ModelConfig, prefix: str = "") -> dict[str, Any]:
+    """`flatten` for a model, without keys that are named only where they are set: others are as before.
+
+    >>> [flatten_model(DeepMacConfig(lattice=it)).get("lattice") for it in ("centers", "reference")]
+    [None, 'reference']
+    """
+    values = flatten(model, prefix)
+    return {key: it for key, it in values.items() if key != f"{prefix}lattice" or it != "centers"}
+
+
 def changes(config: Any, prefix: str = "") -> dict[str, Any]:
     """`flatten` without the values that are the defaults.
 

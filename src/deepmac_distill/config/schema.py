@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from deepmac_distill.config.refusal import require
 from deepmac_distill.config.training import TrainConfig
+from deepmac_distill.lattice import Lattice
 from deepmac_distill.look import Look, differences
 
 _LOSS_WEIGHTS = ("center_weight", "size_weight", "offset_weight", "mask_weight")
@@ -89,6 +90,9 @@ class DeepMacConfig(BackboneConfig):
     # Boxes that pass the mask head's batch norm in training: those with a mask, or all, as in the paper's
     # code, at the cost of a mask for each. Without a mask there is no loss.
     batch_norm_boxes: Literal["masked", "all"] = "masked"
+    # Where crop and mask sample their box: at the centers of its cells, or from edge to edge, as weights of
+    # Deep-MAC's public code do
+    lattice: Lattice = "centers"
 
     def __post_init__(self) -> None:
         BackboneConfig.__post_init__(self)

@@ -14,11 +14,21 @@ from torch.utils.data import Dataset
 from deepmac_distill.data.augment import View, ViewOf
 from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.dataset.views import Annotations
+from deepmac_distill.geometry.axis import covered_boxes
 from deepmac_distill.geometry.boxes import has_area, move_sides
 from deepmac_distill.geometry.rasterize import rasterize_polygons, rasterize_rle, resample_grid
+from deepmac_distill.lattice import Lattice
 
 Key = tuple[int, int]  # position of the item in its set, number of the draw
 JITTER_STREAM = 3  # sets the draws of jitter apart: without it all others are as they were
+
+
+@dataclass(frozen=True, slots=True)
+class SoftGrid:
+    """Probabilities over a box, on the lattice of the model that gave them."""
+
+    cells: NDArray[np.uint8]  # (S, S), 255 = certain foreground
+    lattice: Lattice
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +108,8 @@ class AnnotatedImages:
         with_masks: bool = True,
         wanted: NDArray[np.bool_] | None = None,
         mask_weight: NDArray[np.float32] | None = None,
-        soft: Mapping[int, NDArray[np.uint8]] | None = None,
+        soft: Mapping[int, SoftGrid] | None = None,
+        lattice: Lattice = "centers",
     ) -> None:
         """
         Args:
@@ -107,7 +118,9 @@ class AnnotatedImages:
             with_masks: False leaves every mask out, for work that needs only boxes.
             wanted: (N,) which annotations to show; all by default.
             mask_weight: (N,) of each mask in the loss; 1 by default.
-            soft: row -> (S, S) grid over the clipped box, which takes the place of the row's mask.
+            soft: row -> grid over the clipped box, which takes the place of the row's mask.
+            lattice: where the cells of the masks sample their boxes. On "reference" a cell holds what is
+                covered around its sample; the paper's code samples a mask of the image there.
         """
         table = annotations.annotations
         self.annotations, self.images, self.mask_size = annotations, images, mask_size
@@ -117,7 +130,7 @@ class AnnotatedImages:
         self._usable = pc.equal(table["status"], "ok").to_numpy() & (True if wanted is None else wanted)
         self._has_mask = annotations.has_mask() & with_masks
         weights = np.ones(len(table), np.float32) if mask_weight is None else mask_weight
-        self._mask_weight, self._soft = weights, soft or {}
+        self._mask_weight, self._soft, self._lattice = weights, soft or {}, lattice
 
     def __len__(self) -> int:
         """The number of images."""
@@ -196,12 +209,16 @@ class AnnotatedImages:
         """(R, M, M) uint8: the masks of table rows over boxes in source pixels."""
         grids = np.zeros((len(rows), self.mask_size, self.mask_size), dtype=np.uint8)
         counts_of, polygons_of = (self.annotations.annotations[name] for name in ("rle_counts", "polygons"))
-        for grid, row, box in zip(grids, rows, boxes, strict=True):
+        for grid, row, box in zip(
+            grids, rows, covered_boxes(boxes, self.mask_size, self._lattice), strict=True
+        ):
             if not self._has_mask[row]:
                 continue
             counts, polygons = counts_of[row], polygons_of[row]
             if row in self._soft:
-                grid[:] = resample_grid(self._soft[row], self._boxes[row], box, self.mask_size)
+                soft, side = self._soft[row], len(self._soft[row].cells)
+                covered = covered_boxes(self._boxes[row][None], side, soft.lattice)[0]
+                grid[:] = resample_grid(soft.cells, covered, box, self.mask_size)
             elif counts.is_valid:
                 grid[:] = rasterize_rle(counts.as_py(), height, width, box, self.mask_size)
             else:

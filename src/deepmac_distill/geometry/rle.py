@@ -2,7 +2,8 @@
 
 A mask is described by where each image column enters and leaves it. COCO codes run down the columns, so
 these crossings are the runs: the cost grows with the box's width and the grid's size, never with its area.
-Pixel i has its center at i + 0.5, and a pixel is foreground when its center is.
+Pixel i has its center at i + 0.5, and a pixel is foreground when its center is. Grids on the lattice of
+Deep-MAC's public code are pasted as that code does (`Lattice`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from deepmac_distill.geometry.axis import Axis, axis_of, pixel_range
 from deepmac_distill.geometry.codes import Extents, extents_of_runs
+from deepmac_distill.lattice import Lattice
 
 _COLUMNS_AT_ONCE = 4096  # keeps the samples of a chunk of masks in the cache
 _TIE_PX = 1e-6  # a pixel center this near to a crossing is on it, hence background, however sums round
@@ -25,38 +28,50 @@ Grids = NDArray[np.floating] | NDArray[np.uint8]
 
 
 def encode_grids(
-    grids: Grids, boxes: ArrayLike, heights: ArrayLike, widths: ArrayLike, threshold: ArrayLike = 0.5
+    grids: Grids,
+    boxes: ArrayLike,
+    heights: ArrayLike,
+    widths: ArrayLike,
+    threshold: ArrayLike = 0.5,
+    lattice: Lattice = "centers",
 ) -> list[bytes]:
     """Compressed COCO counts of N soft masks, each a grid of cells over its own box.
 
     A pixel's probability is the bilinear interpolation of the grid's cell centers at the pixel's center,
     zero outside the grid (`F.grid_sample` with zero padding and align_corners=False); it is foreground
     where that exceeds `threshold` and its center lies in the box. Between two samples of a column the
-    probability is linear, so the crossings are solved, not searched.
+    probability is linear, so the crossings are solved, not searched. On the lattice "reference" samples and
+    pixels lie as in Deep-MAC's public code (its `reframe_box_masks_to_image_masks`).
 
     Args:
         grids: (N, S, S) float probabilities, or uint8 where 255 is 1.
         boxes: (N, 4) xyxy in image pixels; clipped to the image.
         heights, widths: (N,) or one for all, of the image in pixels.
         threshold: (N,) or one for all, in [0, 1).
+        lattice: where the cells of the grids sample their boxes.
 
     Raises:
         ValueError: grids that are not square, or as many as boxes; a threshold out of range.
     """
     return [
         code
-        for runs, tall, wide in _runs_of_grids(grids, boxes, heights, widths, threshold)
+        for runs, tall, wide in _runs_of_grids(grids, boxes, heights, widths, threshold, lattice)
         for code in _encode_runs(*runs, tall * wide)
     ]
 
 
 def encode_and_measure_grids(
-    grids: Grids, boxes: ArrayLike, heights: ArrayLike, widths: ArrayLike, threshold: ArrayLike = 0.5
+    grids: Grids,
+    boxes: ArrayLike,
+    heights: ArrayLike,
+    widths: ArrayLike,
+    threshold: ArrayLike = 0.5,
+    lattice: Lattice = "centers",
 ) -> tuple[list[bytes], Extents]:
     """`encode_grids`, and the areas and tight boxes of its masks, without decoding them again."""
     codes: list[bytes] = []
     parts = [Extents(np.zeros(0, np.int64), np.zeros((0, 4)))]
-    for runs, tall, wide in _runs_of_grids(grids, boxes, heights, widths, threshold):
+    for runs, tall, wide in _runs_of_grids(grids, boxes, heights, widths, threshold, lattice):
         codes += _encode_runs(*runs, tall * wide)
         parts.append(extents_of_runs(*runs, tall))
     areas, boxes_xywh = ([getattr(part, name) for part in parts] for name in ("areas", "boxes_xywh"))
@@ -71,8 +86,8 @@ def encode_boxes(boxes: ArrayLike, heights: ArrayLike, widths: ArrayLike) -> lis
         heights, widths: (N,) or one for all, of the image in pixels.
     """
     boxes, heights, widths = _frames(boxes, heights, widths)
-    first, last = _pixel_range(boxes[:, 0], boxes[:, 2], widths)
-    top, bottom = _pixel_range(boxes[:, 1], boxes[:, 3], heights)
+    first, last = pixel_range(boxes[:, 0], boxes[:, 2], widths)
+    top, bottom = pixel_range(boxes[:, 1], boxes[:, 3], heights)
     mask, x = _columns(first, last)
     return _encode_runs(
         mask, x * heights[mask] + top[mask], x * heights[mask] + bottom[mask], heights * widths
@@ -87,7 +102,7 @@ def encode_ellipses(boxes: ArrayLike, heights: ArrayLike, widths: ArrayLike) -> 
         heights, widths: (N,) or one for all, of the image in pixels.
     """
     boxes, heights, widths = _frames(boxes, heights, widths)
-    mask, x = _columns(*_pixel_range(boxes[:, 0], boxes[:, 2], widths))
+    mask, x = _columns(*pixel_range(boxes[:, 0], boxes[:, 2], widths))
     x1, y1, x2, y2 = boxes[mask].T
     across = (2 * x + 1 - x1 - x2) / (x2 - x1)  # -1 at the left tip, 1 at the right
     half = (y2 - y1) / 2 * np.sqrt(np.clip(1 - across**2, 0, None))
@@ -117,7 +132,12 @@ def decode_counts(counts: bytes) -> Ints:
 
 
 def _runs_of_grids(
-    grids: Grids, boxes: ArrayLike, heights: ArrayLike, widths: ArrayLike, threshold: ArrayLike
+    grids: Grids,
+    boxes: ArrayLike,
+    heights: ArrayLike,
+    widths: ArrayLike,
+    threshold: ArrayLike,
+    lattice: Lattice,
 ) -> Iterator[tuple[tuple[Ints, Ints, Ints], Ints, Ints]]:
     """Chunk by chunk: the runs of some grids (see `_grid_runs`), and the sizes of their images."""
     boxes, heights, widths = _frames(boxes, heights, widths)
@@ -129,26 +149,28 @@ def _runs_of_grids(
         raise ValueError(f"threshold: got {thresholds[outside][0]}, expected 0 <= threshold < 1")
     if grids.dtype == np.uint8:
         thresholds = thresholds * 255
-    first, last = _pixel_range(boxes[:, 0], boxes[:, 2], widths)
-    for part in _chunks(np.maximum(last - first, 0)):
-        runs = _grid_runs(grids[part], boxes[part], heights[part], first[part], last[part], thresholds[part])
+    size = grids.shape[-1]
+    counts = axis_of(boxes[:, 0], boxes[:, 2], widths, size, lattice)
+    for part in _chunks(np.maximum(counts.last - counts.first, 0)):
+        across = axis_of(boxes[part, 0], boxes[part, 2], widths[part], size, lattice)
+        down = axis_of(boxes[part, 1], boxes[part, 3], heights[part], size, lattice)
+        runs = _grid_runs(grids[part], across, down, heights[part], thresholds[part])
         yield runs, heights[part], widths[part]
 
 
 def _grid_runs(
-    grids: Grids, boxes: Floats, heights: Ints, first: Ints, last: Ints, thresholds: Floats
+    grids: Grids, across: Axis, down: Axis, heights: Ints, thresholds: Floats
 ) -> tuple[Ints, Ints, Ints]:
     """Mask, start and end of the runs of n grids: where each pixel column rises and falls past its threshold.
 
     A sample of zero above and below every column makes rises and falls alternate.
     """
     n, size = len(grids), grids.shape[-1]
-    mask, x = _columns(first, last)
-    cell_width, cell_height = ((boxes[:, 2:] - boxes[:, :2]) / size).T
-    # Samples lie down the last axis, with a ring of zeros: sample k is at the cell center k - 1/2.
+    mask, x = _columns(across.first, across.last)
+    # Samples lie down the last axis, with a ring of zeros: sample k of a grid is k + 1 here.
     padded = np.zeros((n, size + 2, size + 2), dtype=np.float32)
     padded[:, 1:-1, 1:-1] = grids.transpose(0, 2, 1)
-    position = (x + 0.5 - boxes[mask, 0]) / cell_width[mask] + 0.5
+    position = across.samples(mask, x)
     left = np.clip(position.astype(np.int64), 0, size)
     row = mask * (size + 2) + left
     samples = padded.reshape(-1, size + 2)
@@ -161,13 +183,11 @@ def _grid_runs(
     column, k = np.divmod(change, size + 2)
     before, after = values.ravel()[change].astype(np.float64), values.ravel()[change + 1]
     owner = mask[column]
-    crossing = k - 0.5 + (thresholds[owner] - before) / (after - before)  # in cells below the top of the box
-    y = boxes[owner, 1] + crossing * cell_height[owner] - 0.5
+    y = down.pixels(owner, k, (thresholds[owner] - before) / (after - before))
     rows = np.empty_like(change)
     rows[0::2] = np.floor(y[0::2] + _TIE_PX) + 1  # the first pixel after a rise
     rows[1::2] = np.ceil(y[1::2] - _TIE_PX)  # the first pixel after a fall
-    top, bottom = _pixel_range(boxes[:, 1], boxes[:, 3], heights)
-    rows = np.clip(rows, top[owner], bottom[owner]) + x[column] * heights[owner]
+    rows = np.clip(rows, down.first[owner], down.last[owner]) + x[column] * heights[owner]
     return owner[0::2], rows[0::2], rows[1::2]
 
 
@@ -233,12 +253,6 @@ def _frames(boxes: ArrayLike, heights: ArrayLike, widths: ArrayLike) -> tuple[Fl
     n = len(boxes)
     heights, widths = (np.asarray(side).astype(np.int64) for side in (heights, widths))
     return boxes, np.broadcast_to(heights, n), np.broadcast_to(widths, n)
-
-
-def _pixel_range(low: Floats, high: Floats, limit: Ints) -> tuple[Ints, Ints]:
-    """First pixel whose center is at or after `low`, and first at or after `high`, within [0, limit]."""
-    first = np.clip(np.ceil(low - 0.5), 0, limit).astype(np.int64)
-    return first, np.clip(np.ceil(high - 0.5), first, np.maximum(limit, first)).astype(np.int64)
 
 
 def _columns(first: Ints, last: Ints) -> tuple[Ints, Ints]:

@@ -13,6 +13,7 @@ from deepmac_distill.dataset.problems import stays_inside
 from deepmac_distill.errors import DataError
 from deepmac_distill.geometry.codes import are_sound, extents_of
 from deepmac_distill.labels.table import LABELS_SCHEMA
+from deepmac_distill.lattice import LATTICES, LEAST_CELLS
 
 SOURCES = ("human", "teacher", "none")
 FRACTIONS = ("mask_score", "mask_bbox_iou", "expected_iou", "model_iou", "cut")
@@ -83,6 +84,10 @@ def check_grids(path: Path, rows: pa.Table) -> None:
     )
     sizes = np.asarray(pc.fill_null(rows["soft_size"], 0)).astype(np.int64)
     _require(path, rows, (sizes > 0) & (sizes <= MAX_CELLS), "soft_size", f"1 to {MAX_CELLS}")
+    known = pc.is_in(rows["soft_lattice"], pa.array(LATTICES))
+    _require(path, rows, known, "soft_lattice", f"one of {', '.join(LATTICES)}")
+    enough = (sizes >= LEAST_CELLS) | np.asarray(pc.not_equal(rows["soft_lattice"], "reference"))
+    _require(path, rows, enough, "soft_size", f"{LEAST_CELLS} or more on reference")
     held = np.asarray(pc.binary_length(rows["soft"]))
     _require(path, rows, held == sizes**2, "soft", "soft_size x soft_size bytes")
 

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from deepmac_distill.geometry.boxes import box_area, xywh_to_xyxy
 from deepmac_distill.geometry.rle import encode_and_measure_grids
+from deepmac_distill.lattice import Lattice
 
 if TYPE_CHECKING:  # imports torch, which a mistake in --cut is reported without
     from deepmac_distill.contract import ModelSpec
@@ -61,6 +62,8 @@ def recut(
     sizes: NDArray[np.int64],
     cut: Cut,
     probabilities: bool | NDArray[np.bool_] = True,
+    *,
+    lattice: Lattice,
 ) -> CutMasks:
     """The masks of N grids at a cut.
 
@@ -71,6 +74,7 @@ def recut(
         cut: a cell or pixel is foreground where its probability exceeds it.
         probabilities: (N,) or one for all, whether a grid's values are probabilities. Others can be cut at a
             number alone, and are cut at `EVEN_CUT` where a rule is asked for.
+        lattice: where the cells of the grids sample their boxes.
 
     Raises:
         ValueError: grids that are not square, or as many as boxes; a cut out of range.
@@ -81,7 +85,7 @@ def recut(
         cuts = np.where(probabilities, best_cuts(held, above), np.float32(EVEN_CUT)).astype(np.float64)
     else:
         cuts = np.full(len(grids), cut)
-    counts, extents = encode_and_measure_grids(grids, boxes, sizes[:, 0], sizes[:, 1], cuts)
+    counts, extents = encode_and_measure_grids(grids, boxes, sizes[:, 0], sizes[:, 1], cuts, lattice)
     masks, least = np.arange(len(grids)), np.floor(255 * cuts).astype(np.int64) + 1  # value above the cut
     total, held, above = above[:, 0], held[masks, least], above[masks, least]
     return CutMasks(

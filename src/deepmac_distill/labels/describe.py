@@ -18,6 +18,7 @@ from deepmac_distill.geometry.codes import extents_of
 from deepmac_distill.inference import DetectedObjects, SegmentedBoxes
 from deepmac_distill.labels.cut import DEFAULT_CUT, Cut, CutMasks, box_ious, recut
 from deepmac_distill.labels.table import label_table
+from deepmac_distill.lattice import Lattice
 
 LookWords = Callable[[NDArray[np.float64], NDArray[np.int64]], Sequence[str]]
 
@@ -59,6 +60,7 @@ def label_unit(
     *,
     keep_soft: bool,
     probabilities: bool,
+    lattice: Lattice,
     seen_mask_classes: Sequence[str] | None = None,
     words_of: LookWords | None = None,
 ) -> pa.Table:
@@ -70,12 +72,12 @@ def label_unit(
         unreadable: image id -> why the image could not be read.
         keep_soft: keep the teacher's grids beside the masks.
         probabilities: whether grids are probabilities, so that an IoU can be expected of them.
+        lattice: where the cells of the grids sample their boxes.
         seen_mask_classes: names of the classes whose masks the teacher saw; None: unknown.
         words_of: (N, 4) clipped boxes and (N, 2) image sizes -> how the teacher saw each; None: unknown.
     """
     table = annotations.annotations.slice(rows.start, len(rows))
-    human = np.asarray(pc.equal(table["source"], "human"))
-    drawn = Drawn.of(batches)
+    human, drawn = np.asarray(pc.equal(table["source"], "human")), Drawn.of(batches)
     drawn = drawn.where(~human[drawn.rows - rows.start])
     unanswered = np.zeros(len(rows), bool)
     unanswered[drawn.rows[~drawn.answered] - rows.start] = True
@@ -85,9 +87,8 @@ def label_unit(
     by_teacher = position >= 0
     lost = ~human & ~by_teacher & ~unanswered & np.isin(table["image_id"], list(unreadable))
     sizes = annotations.image_sizes()[rows.start : rows.stop]  # (R, 2)
-    boxes = annotations.boxes_xyxy()[drawn.rows]
-    drawn_sizes = sizes[drawn.rows - rows.start]
-    masks = recut(drawn.grids, boxes, drawn_sizes, DEFAULT_CUT, probabilities)
+    boxes, drawn_sizes = annotations.boxes_xyxy()[drawn.rows], sizes[drawn.rows - rows.start]
+    masks = recut(drawn.grids, boxes, drawn_sizes, DEFAULT_CUT, probabilities, lattice=lattice)
     codes, areas = _human_masks(table.filter(human), sizes[human])
     whose = np.where(human, human.cumsum() - 1, np.where(by_teacher, position + human.sum(), -1))
     status = pc.if_else(pc.equal(table["status"], "ok"), "labeled", table["status"])
@@ -95,7 +96,7 @@ def label_unit(
     reason = np.array(table["reason"], dtype=object)
     reason[unanswered] = "the teacher gave no mask"
     reason[lost] = [unreadable[image_id] for image_id in table["image_id"].filter(lost).to_pylist()]
-    names = _names(annotations, rows)
+    names, kept = _names(annotations, rows), lattice if keep_soft else None
     columns = {
         **{name: table[name] for name in ("annotation_id", "image_id", "category_id", "bbox")},
         **names,
@@ -106,7 +107,7 @@ def label_unit(
         "reason": reason,
         "rle_counts": _at(whose, [*codes, *masks.counts]),
         "mask_area": _at(whose, np.r_[areas, masks.areas]),
-        **_facts_of_grids(position, drawn, masks, table["bbox"], keep_soft, probabilities),
+        **_facts_of_grids(position, drawn, masks, table["bbox"], probabilities, kept),
         "teacher_saw_class": _saw(names["category_name"], by_teacher, seen_mask_classes),
         "look": _looks(position, words_of(boxes, drawn_sizes) if words_of else [None] * len(boxes)),
     }
@@ -142,14 +143,15 @@ def _facts_of_grids(
     drawn: Drawn,
     masks: CutMasks,
     boxes_xywh: pa.ChunkedArray,
-    keep_soft: bool,
     probabilities: bool,
+    lattice: Lattice | None,
 ) -> dict[str, pa.Array]:
     """Columns that a teacher's rows have; null in the others.
 
     Args:
         position: (R,) of a row's mask among `masks`, or -1.
         boxes_xywh: R boxes as they were given, which the mask should fill.
+        lattice: of the grids; None: they are not kept.
     """
     rows = np.zeros(len(masks.counts), np.int64)
     rows[position[position >= 0]] = np.flatnonzero(position >= 0)
@@ -161,9 +163,10 @@ def _facts_of_grids(
     }
     if probabilities:
         facts["expected_iou"] = masks.expected_iou
-    if keep_soft:
+    if lattice is not None:
         facts["soft"] = [grid.tobytes() for grid in drawn.grids]
         facts["soft_size"] = np.full(len(drawn.grids), drawn.grids.shape[-1], np.int32)
+        facts["soft_lattice"] = np.full(len(drawn.grids), lattice)
     columns = {name: _at(position, values) for name, values in facts.items()}
     own = _at(position, drawn.iou)
     return columns | {"model_iou": pc.if_else(pc.is_nan(own), pa.scalar(None, pa.float32()), own)}
@@ -187,12 +190,13 @@ def given_box_masks(
     segmented: Iterable[SegmentedBoxes],
     cut: Cut = DEFAULT_CUT,
     *,
+    lattice: Lattice,
     probabilities: bool = True,
 ) -> pa.Table:
     """row, annotation_id and rle_counts of every box a model segmented, one batch in memory at a time.
 
     Args:
-        cut, probabilities: see `cut.recut`.
+        cut, lattice, probabilities: see `cut.recut`.
     """
     boxes, sizes = annotations.boxes_xyxy(), annotations.image_sizes()
     rows: list[int] = []
@@ -201,14 +205,19 @@ def given_box_masks(
         answered = batch.rows[batch.answered]
         rows += answered.tolist()
         grids = batch.grids[batch.answered]
-        counts += recut(grids, boxes[answered], sizes[answered], cut, probabilities).counts
+        masks = recut(grids, boxes[answered], sizes[answered], cut, probabilities, lattice=lattice)
+        counts += masks.counts
     numbers = pa.array(rows, pa.int64())
     ids = annotations.annotations["annotation_id"].take(numbers)
     return pa.table({"row": numbers, "annotation_id": ids, "rle_counts": pa.array(counts, pa.binary())})
 
 
 def coco_results(
-    annotations: Annotations, detected: Iterable[DetectedObjects], cut: Cut = DEFAULT_CUT
+    annotations: Annotations,
+    detected: Iterable[DetectedObjects],
+    cut: Cut = DEFAULT_CUT,
+    *,
+    lattice: Lattice,
 ) -> list[dict[str, Any]]:
     """Detections as COCO results: image_id, category_id, bbox, score and segmentation at the image's size."""
     images = annotations.images.select(["image_id", "height", "width"]).to_pylist()
@@ -217,7 +226,7 @@ def coco_results(
     for batch in detected:
         sizes = np.array([size_of[int(id)] for id in batch.image_ids]).reshape(-1, 2)  # (D, 2)
         boxes = batch.boxes_fraction * sizes[:, [1, 0, 1, 0]]
-        codes = recut(batch.grids, boxes, sizes, cut).counts
+        codes = recut(batch.grids, boxes, sizes, cut, lattice=lattice).counts
         for image_id, label, score, bbox, size, code in zip(
             batch.image_ids, batch.class_index, batch.scores, xyxy_to_xywh(boxes), sizes, codes, strict=True
         ):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from deepmac_distill.data.dataset import SoftGrid
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import sha256_of_file
 from deepmac_distill.geometry.boxes import clip_boxes, xywh_to_xyxy
@@ -23,8 +24,10 @@ from deepmac_distill.labels.cut import EVEN_CUT, EXPECTED_IOU, Cut, are_best, bo
 from deepmac_distill.labels.export import SEEN_MASK_CLASSES, names_or_unknown, write_instances_json
 from deepmac_distill.labels.rules import Rules
 from deepmac_distill.labels.table import LABELS_SCHEMA, READING_FAILS, provenance_of, require_schema
+from deepmac_distill.lattice import LATTICES, Lattice
 
 ROWS_AT_ONCE = 2048  # bounds the soft grids in memory
+_SOFT = ("soft", "soft_size", "soft_lattice")
 _ALL_BUT_SOFT = [name for name in LABELS_SCHEMA.names if name != "soft"]
 
 
@@ -132,16 +135,19 @@ class Labels:
         """Write a COCO file of the source's annotations: see `write_instances_json`."""
         return write_instances_json(source, self.table, rules, path, self.seen_mask_classes)
 
-    def soft_grids(self) -> Iterator[tuple[int, list[bytes | None]]]:
+    def soft_grids(self) -> Iterator[tuple[int, list[SoftGrid | None]]]:
         """The number of the first row, and the soft grids of some rows from there on; never all at once.
 
         Raises:
             DataError: as `table`.
         """
         first = 0
-        for rows in self._read(["annotation_id", "soft", "soft_size"]):
+        for rows in self._read(["annotation_id", *_SOFT]):
             check_grids(self.path, rows.filter(pc.is_valid(rows["soft"])))
-            yield first, rows["soft"].to_pylist()
+            yield (
+                first,
+                [_soft_grid(*row) for row in zip(*(rows[name].to_pylist() for name in _SOFT), strict=True)],
+            )
             first += len(rows)
 
     def _batches(self) -> Iterator[pa.Table]:
@@ -171,11 +177,12 @@ class Labels:
         check_grids(self.path, teacher)
         where = np.flatnonzero(by_teacher)
         order, columns = [], []
-        sides = teacher["soft_size"].to_numpy()
-        for side in np.unique(sides):  # a file joined from others may hold grids of several sizes
-            at = np.flatnonzero(sides == side)
+        sides, lattices = teacher["soft_size"].to_numpy(), np.asarray(teacher["soft_lattice"])
+        # A file joined from others may hold grids of several sizes and lattices.
+        for side, lattice in itertools.product(np.unique(sides), LATTICES):
+            at = np.flatnonzero((sides == side) & (lattices == lattice))
             order.append(where[at])
-            columns.append(_cut_columns(teacher.take(at), int(side), self.cut))
+            columns.append(_cut_columns(teacher.take(at), int(side), self.cut, lattice))
         position = np.full(len(rows), -1)
         position[np.concatenate([np.zeros(0, np.int64), *order])] = np.arange(len(where))
         if columns:
@@ -190,7 +197,7 @@ class Labels:
         with _opened(self.path) as file:
             require_schema(self.path, file.schema_arrow)
             # One iterator over the whole file would keep every row group that it has read.
-            batches = chain.from_iterable(
+            batches = itertools.chain.from_iterable(
                 file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=list(columns))
                 for group in range(file.num_row_groups)
             )
@@ -204,6 +211,12 @@ class Labels:
                 yield pa.Table.from_batches([batch]).replace_schema_metadata().select(schema.names)
 
 
+def _soft_grid(cells: bytes | None, side: int, lattice: Lattice) -> SoftGrid | None:
+    if cells is None:
+        return None
+    return SoftGrid(np.frombuffer(cells, np.uint8).reshape(side, side), lattice)
+
+
 def _is_cut_at(cut: Cut, rows: pa.Table) -> bool:
     """Whether all masks are cut where that asks for; of the rule, a mask's expected IoU proves it."""
     cuts = rows["cut"].to_numpy()
@@ -213,13 +226,13 @@ def _is_cut_at(cut: Cut, rows: pa.Table) -> bool:
     return bool(np.where(np.asarray(pc.is_valid(rows["expected_iou"])), best, cuts == EVEN_CUT).all())
 
 
-def _cut_columns(teacher: pa.Table, side: int, cut: Cut) -> pa.Table:
-    """What depends on the cut, of rows whose soft grids have `side` cells a side."""
+def _cut_columns(teacher: pa.Table, side: int, cut: Cut, lattice: Lattice) -> pa.Table:
+    """What depends on the cut, of rows whose soft grids have `side` cells a side and this lattice."""
     grids = np.frombuffer(b"".join(teacher["soft"].to_pylist()), np.uint8).reshape(-1, side, side)
     sizes = np.stack([teacher[name].to_numpy() for name in ("height", "width")], 1).astype(np.int64)
     given = xywh_to_xyxy(pc.list_flatten(teacher["bbox"]).to_numpy().reshape(-1, 4))
     probabilities = np.asarray(pc.is_valid(teacher["expected_iou"]))
-    masks = recut(grids, clip_boxes(given, *sizes.T), sizes, cut, probabilities)
+    masks = recut(grids, clip_boxes(given, *sizes.T), sizes, cut, probabilities, lattice=lattice)
     expected = pa.array(masks.expected_iou, mask=~probabilities)
     return pa.table(
         {

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from deepmac_distill.data.dataset import SoftGrid
 from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
 from deepmac_distill.labels.alignment import rows_of
@@ -27,7 +28,7 @@ class Lesson:
 
     annotations: Annotations
     mask_weight: NDArray[np.float32] | None = None  # (N,) of each mask in the loss; None: 1
-    soft: Mapping[int, NDArray[np.uint8]] = field(default_factory=dict)  # row -> (S, S) over the clipped box
+    soft: Mapping[int, SoftGrid] = field(default_factory=dict)  # row -> grid over the clipped box
     counts: Mapping[str, int] = field(default_factory=dict)  # of the boxes, by what became of their masks
 
 
@@ -101,16 +102,15 @@ class ChosenLabels:
 
     def _grids(
         self, rows: NDArray[np.int64], accepted: NDArray[np.bool_], kept: NDArray[np.bool_]
-    ) -> dict[int, NDArray[np.uint8]]:
+    ) -> dict[int, SoftGrid]:
         """Soft grids of accepted rows by their number among the kept ones; all in memory."""
         number = np.full(len(rows), -1)
         number[rows[accepted]] = (kept.cumsum() - 1)[accepted]
-        grids: dict[int, NDArray[np.uint8]] = {}
+        grids: dict[int, SoftGrid] = {}
         for first, some in self.labels.soft_grids():
             for at, grid in enumerate(some, start=first):
                 if number[at] >= 0 and grid is not None:
-                    side = int(len(grid) ** 0.5)
-                    grids[int(number[at])] = np.frombuffer(grid, np.uint8).reshape(side, side)
+                    grids[int(number[at])] = grid
         if len(grids) < accepted.sum():
             raise DataError(
                 f"{self.labels.path}: got {len(grids)} soft grids of {accepted.sum()} accepted masks; "

@@ -21,7 +21,7 @@ from deepmac_distill.files import written_whole
 
 # What Arrow raises of broken files: names that are no UTF-8 and sizes beyond all memory are among them.
 READING_FAILS = (OSError, pa.ArrowException, ValueError, MemoryError)
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _VERSION_KEY, _PROVENANCE_KEY = b"deepmac_distill.schema_version", b"deepmac_distill.provenance"
 
 LABELS_SCHEMA = pa.schema(
@@ -43,6 +43,7 @@ LABELS_SCHEMA = pa.schema(
         pa.field("cut", pa.float32()),  # probability above which a teacher's mask is foreground
         pa.field("soft", pa.binary()),  # uint8 probabilities over bbox ∩ image, soft_size x soft_size
         pa.field("soft_size", pa.int32()),  # cells a side
+        pa.field("soft_lattice", pa.string()),  # centers | reference: where a cell samples the box
         pa.field("mask_area", pa.int64()),  # pixels
         pa.field("mask_score", pa.float32()),  # mean probability inside the mask
         # The mask's tight box against bbox: low is bad, high proves nothing.
@@ -57,7 +58,7 @@ LABELS_SCHEMA = pa.schema(
 )
 _DICTIONARY = [
     *("image_id", "file_name", "category_id", "category_name", "height", "width"),
-    *("source", "status", "reason", "cut", "soft_size"),
+    *("source", "status", "reason", "cut", "soft_size", "soft_lattice"),
 ]
 
 

@@ -101,6 +101,7 @@ def _deepmac(config: DeepMacConfig, num_classes: int) -> DeepMac:
         },
         mask_instances_per_image=config.mask_instances_per_image or None,
         batch_norm_boxes=config.batch_norm_boxes,
+        lattice=config.lattice,
     )
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from deepmac_distill.contract import ModelSpec, SegmentedMasks
 from deepmac_distill.geometry.crop import cell_coordinates, crop_features
 from deepmac_distill.geometry.heatmap import centers
+from deepmac_distill.lattice import Lattice
 from deepmac_distill.models.backbones import STRIDE_PX, Backbone, parameter_groups
 from deepmac_distill.models.centernet import (
     CenterHeads,
@@ -67,6 +68,7 @@ class DeepMac(nn.Module):
         batch_norm_boxes: whose crops pass the mask head, and so its batch norm, in training: those with a
             mask (`masked`), or `all`. The paper's code passes all and fills them up to 100 an image with the
             crop of an empty box, which is left out here.
+        lattice: where the cells of crops, and so of masks, sample their boxes.
 
     Raises:
         ValueError: the crop size is not a multiple of the mask head's `size_multiple`.
@@ -94,6 +96,7 @@ class DeepMac(nn.Module):
         loss_weights: Mapping[str, float] = LOSS_WEIGHTS,
         mask_instances_per_image: int | None = None,
         batch_norm_boxes: Literal["masked", "all"] = "masked",
+        lattice: Lattice = "centers",
     ) -> None:
         super().__init__()
         if crop_size % mask_head.size_multiple:
@@ -104,6 +107,7 @@ class DeepMac(nn.Module):
             mask_size=crop_size,
             input_size_px=None,
             size_divisibility=backbone.size_divisibility,
+            lattice=lattice,
             detects=detection,
             seen_mask_classes=(),
             identity="deepmac, untrained",
@@ -205,7 +209,7 @@ class DeepMac(nn.Module):
         """(N, C, S, S) input of the mask head: coordinates, pixel embedding, instance embedding."""
         boxes, size = boxes / STRIDE_PX, self.crop_size
         everywhere = (len(boxes), -1, size, size)
-        parts = [crop_features(heads.pixel(features), boxes, image_index, size)]
+        parts = [crop_features(heads.pixel(features), boxes, image_index, size, self.spec.lattice)]
         if self.coordinates:
             parts.insert(0, cell_coordinates(size, device=boxes.device).expand(everywhere))
         if heads.instance is not None:

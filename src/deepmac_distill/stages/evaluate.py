@@ -185,7 +185,8 @@ def _evaluate(job: Job, of: EvaluatedModel, folder: Path) -> None:
     if detector is not None:
         whole = _whole(job, model.spec, on)
         detected = detect_objects(detector, whole, job.device, job.autocast, settings.max_detections)
-        segm, bbox = _average_precision(job, truth, coco_results(truth, detected, job.cut), elsewhere, folder)
+        results = coco_results(truth, detected, job.cut, lattice=model.spec.lattice)
+        segm, bbox = _average_precision(job, truth, results, elsewhere, folder)
     record = EvaluationRecord(
         annotations=str(truth.path.resolve()),
         annotations_sha256=truth.fingerprint,

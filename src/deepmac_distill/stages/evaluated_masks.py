@@ -23,7 +23,10 @@ def masks_in_given_boxes(
 ) -> pa.Table:
     """A model's masks of the boxes of a set, as it looks at them, cut as labels are."""
     segmented = segment_boxes(model, _framed(job, source, model.spec, on, title), job.device, job.autocast)
-    return given_box_masks(on.truth, segmented, job.cut, probabilities=model.spec.probabilities)
+    spec = model.spec
+    return given_box_masks(
+        on.truth, segmented, job.cut, lattice=spec.lattice, probabilities=spec.probabilities
+    )
 
 
 def note_how(job: Job, source: Source, spec: ModelSpec) -> None:

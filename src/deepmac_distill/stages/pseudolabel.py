@@ -125,6 +125,7 @@ def _label_units(job: Job, annotations: Annotations, images: ImageStore, source:
                 unreadable,
                 keep_soft=labels.soft,
                 probabilities=model.spec.probabilities,
+                lattice=model.spec.lattice,
                 seen_mask_classes=source.seen_mask_classes,
                 words_of=partial(look_words, source.look, model.spec),
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 
 from deepmac_distill import devices
 from deepmac_distill.chain import Role, Trained
-from deepmac_distill.config import MaskRcnnConfig, RoleConfig
+from deepmac_distill.config import MaskRcnnConfig, RoleConfig, flatten_model
 from deepmac_distill.data.dataset import AnnotatedImages
 from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.dataset.views import Annotations, require_seen_masks
@@ -205,6 +204,7 @@ def _fit(job: Job, recipe: RoleConfig, lesson: Lesson, images: ImageStore, folde
         mask_size=model.target_mask_size,
         mask_weight=lesson.mask_weight,
         soft=lesson.soft,
+        lattice=model.spec.lattice,
     )
     optimizer = make_optimizer(
         model,
@@ -281,7 +281,7 @@ def _card(
 ) -> ModelCard:
     return ModelCard(
         role=role,
-        model=dataclasses.asdict(recipe.model),
+        model=flatten_model(recipe.model),
         class_names=annotations.classes.names,
         category_ids=annotations.classes.category_ids,
         seen=seen,

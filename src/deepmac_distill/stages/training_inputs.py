@@ -26,7 +26,7 @@ def training_inputs(job: Job, role: Role, annotations: Annotations, images: Imag
     """What a training by the recipe of `role` depends on, by name."""
     recipe: RoleConfig = getattr(job.pipeline, role)
     inputs = {
-        **config.flatten(recipe.model, f"{role}.model."),
+        **config.flatten_model(recipe.model, f"{role}.model."),
         **_inputs_of(recipe, role),
         "seed": job.pipeline.seed,
         f"{role} annotations": annotations.fingerprint,
