@@ -5,9 +5,9 @@ python benchmarks/results.py record runs/x benchmarks/results/x "make x"   # of 
 python benchmarks/results.py tables            # rewrites the pages between their results markers
 python benchmarks/results.py tables --check    # fails if that would change it
 
-batch_norm.json, codec.json, starter.json and the files in mask_heads/ are written by their benchmarks;
-appendix_b_small.json and latency.json are copies of what `make appendix-b SMALL=1` leaves in
-runs/appendix_b_small (appendix_b.json, latency.json).
+batch_norm.json, codec.json, coverage.json, paired_ap.json, starter.json and the files in mask_heads/ are
+written by their benchmarks; appendix_b_small.json and latency.json are copies of what `make appendix-b
+SMALL=1` leaves in runs/appendix_b_small (appendix_b.json, latency.json).
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import batch_norm
+import coverage_of_intervals
+import paired_ap
 import sizes
 import starter
 from deepmac_distill.chain import SEED, seed_runs
@@ -202,6 +204,8 @@ TABLES = {
     "latency": (latency_page, "latency"),
     "codec": (codec_table, "codec"),
     "batch_norm": (batch_norm.page, "batch_norm"),
+    "coverage": (coverage_of_intervals.page, "coverage"),
+    "paired_ap": (paired_ap.page, "paired_ap"),
 }
 
 

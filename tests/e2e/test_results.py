@@ -150,6 +150,15 @@ def test_what_is_kept_of_a_run_is_what_its_files_say(chain, tmp_path: Path) -> N
     assert by_size.splitlines()[7].startswith(f"| teacher | unseen | small | {unseen.instances} |")
 
 
+def without_later_keys(value: Any) -> Any:
+    """Without what the version that recorded did not measure, which reads as its default."""
+    later = {"how": None, "seeds_half": None, "seeds_df": 0}
+    if isinstance(value, dict):
+        kept = {key: one for key, one in value.items() if key not in later or one != later[key]}
+        return {key: without_later_keys(one) for key, one in kept.items()}
+    return [without_later_keys(one) for one in value] if isinstance(value, list) else value
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -161,7 +170,8 @@ def test_what_is_kept_of_a_run_is_what_its_files_say(chain, tmp_path: Path) -> N
 )
 def test_recorded_figures_have_the_form_in_which_they_are_written(name: str, kind: type) -> None:
     recorded = read(results.RESULTS / f"{name}.json")
-    assert json.loads(json.dumps(to_json(from_json(recorded, kind, name)))) == recorded
+    written = json.loads(json.dumps(to_json(from_json(recorded, kind, name))))
+    assert without_later_keys(written) == without_later_keys(recorded)
     del recorded["runs" if kind is AppendixB else "seed"]
     with pytest.raises(RunError, match=f"{name}: Object missing required field"):
         from_json(recorded, kind, name)

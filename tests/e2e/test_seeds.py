@@ -66,11 +66,11 @@ def test_the_report_holds_means_with_intervals_of_images_and_seeds(seeded) -> No
             assert pytest.approx(np.mean(ap)) == ours.detected.segm[split].AP
             listed = [found.class_mean_iou[role][str(seed)][split] for seed in (0, 1)]
             assert listed == [one["class_mean_iou"]["model"] for one in theirs]
-    # Two models with two seeds each: two degrees of freedom, whose t is 4.3.
-    levels = [[one.unseen for one in by_seed.values()] for by_seed in found.class_mean_iou.values()]
-    variance = np.mean([np.var(row, ddof=1) for row in levels])
+    # Two seeds: one degree of freedom, whose t is 12.7, of the teacher's own spread.
+    levels = [one.unseen for one in found.class_mean_iou["teacher"].values()]
     unseen = found.report.teacher.given_boxes.unseen.model
-    assert unseen.high - unseen.value >= 4.3026 * np.sqrt(variance / 2)
+    assert unseen.seeds_half == pytest.approx(12.7062 * np.std(levels, ddof=1) / np.sqrt(2), rel=1e-4)
+    assert unseen.high - unseen.value >= unseen.seeds_half and unseen.seeds_df == 1
     for part in (
         found.report.teacher.given_boxes.unseen.boundary,
         found.report.student.given_boxes.all.by_size.small,
@@ -149,8 +149,50 @@ def test_recipes_of_several_seeds_are_compared_pair_by_pair(seeded, deepmac) -> 
         half = 12.706 * np.std(values, ddof=1) / 2**0.5  # one degree of freedom
         assert ours["high"] - ours["value"] == pytest.approx(ours["value"] - ours["low"])
         assert ours["high"] - ours["value"] >= half
-    mixed = deepmac("compare", out / "evaluate-student", out / "seed-0" / "evaluate-teacher")
-    assert_refused(mixed, "no evaluation")
+
+
+def test_a_folder_of_seeds_beside_one_seed_is_that_seed_alone(seeded, deepmac) -> None:
+    out, options = seeded[0], ("--json", "--resamples", "20")
+    pair = out / "seed-1" / "evaluate-student", out / "seed-1" / "evaluate-teacher"
+    one = deepmac("compare", *pair, *options)
+    mixed = deepmac("compare", out / "evaluate-student", pair[1], *options)
+    assert mixed.code == 0 and json.loads(mixed.out) == {**json.loads(one.out), "seeds": [1]}
+    assert f"{out / 'evaluate-student'}: seed 0 left out: not in the other" in mixed.err
+    assert "left out" not in one.err
+
+
+def test_seeds_without_a_partner_are_named(seeded, deepmac, tmp_path) -> None:
+    out, other = seeded[0], shutil.copytree(seeded[0], tmp_path / "other")
+    shutil.move(other / "seed-1", other / "seed-7")
+    shutil.copytree(other / "seed-7", other / "seed-8")
+    shutil.rmtree(other / "seed-8" / "evaluate-teacher")
+    ended = deepmac("compare", out / "evaluate-student", other / "evaluate-teacher", "--resamples", "5")
+    assert ended.code == 0 and "image sampling only" in ended.out
+    notes = [line for line in ended.err.splitlines() if "left out" in line]
+    assert [note.split(": ", 1)[1] for note in notes] == [
+        "seed 1 left out: not in the other",
+        "seed 7 left out: not in the other",
+        "seed 8 left out: not evaluated",
+    ]
+    shutil.rmtree(other / "seed-0")
+    nothing = deepmac("compare", out / "evaluate-student", other / "evaluate-student")
+    assert_refused(nothing, "seeds 0, 1 and ")
+    assert "seeds 7, 8; expected a seed that both have" in nothing.err
+
+
+def test_what_is_no_evaluation_names_those_in_it(seeded, chain, deepmac, tmp_path) -> None:
+    out, run = seeded[0], chain[0]
+    student, several = out / "evaluate-student", f"{out}: holds runs of several seeds; expected {out}"
+
+    def refused(path: Path, says: str) -> None:
+        assert_refused(deepmac("compare", path, student), says)
+        assert_refused(deepmac("compare", student, path), says)
+
+    refused(out, f"{several}/evaluate-student or {out}/evaluate-teacher")
+    refused(out / "evaluate-none", several)
+    refused(run, f"{run}: is a run; expected {run}/evaluate-student or ")
+    refused(tmp_path, f"{tmp_path}: no evaluation; expected a folder that")
+    refused(run / "evaluate-student", f"{run}/evaluate-student of one run")
 
 
 @pytest.mark.parametrize("command", ["run", "retention"])

@@ -22,9 +22,9 @@ from deepmac_distill.evaluation.average_precision import (
     STATS,
     CocoTruth,
     coco_average_precision,
-    compare_average_precision,
 )
 from deepmac_distill.evaluation.mask_iou import given_box_ious
+from deepmac_distill.evaluation.paired_precision import compare_average_precision
 from deepmac_distill.evaluation.results import CocoStats, Interval
 
 # pycocotools 2.0.11 decodes through an array protocol that numpy 2 deprecates
@@ -163,7 +163,7 @@ def test_evaluation_says_nothing(truth_path: Path, capfd: pytest.CaptureFixture[
     detections = detections_of(json.loads(truth_path.read_text()), 3)
     coco_average_precision(truth, detections, "segm")
     coco_average_precision(truth, detections, "segm", reference=True)
-    compare_average_precision(CocoTruth.of(truth, "bbox"), detections, detections, resamples=2)
+    compare_average_precision(CocoTruth.of(truth, "bbox"), [detections], [detections], resamples=2)
     assert capfd.readouterr() == ("", "")
 
 
@@ -216,17 +216,17 @@ def test_paired_difference_is_that_of_the_two_results(truth_path: Path) -> None:
     a = detections_of(json.loads(truth_path.read_text()), 6)
     b = a[::3]
     masks = CocoTruth.of(truth, "segm")
-    result = compare_average_precision(masks, a, b, resamples=50, seed=1)
+    result = compare_average_precision(masks, [a], [b], resamples=50, seed=1)
     for split, stats in result.items():
         apart = [coco_average_precision(truth, d, "segm").splits[split].AP for d in (a, b)]
         assert [stats.AP.a, stats.AP.b] == pytest.approx(apart, abs=1e-12)
         difference = stats.AP.a_minus_b
         assert difference.value == pytest.approx(apart[0] - apart[1], abs=1e-12)
         assert difference.low < difference.value < difference.high
-    same = compare_average_precision(masks, a, a, resamples=5)
+    same = compare_average_precision(masks, [a], [a], resamples=5)
     assert same.seen.AP50.a_minus_b == Interval(0.0, 0.0, 0.0)
     everything_seen = CocoTruth.of(Dataset.open(truth_path, seen="all").for_evaluation(), "segm")
-    assert compare_average_precision(everything_seen, a, b, resamples=2).unseen is None
+    assert compare_average_precision(everything_seen, [a], [b], resamples=2).unseen is None
 
 
 def test_a_comparison_builds_its_truth_once(truth_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +235,7 @@ def test_a_comparison_builds_its_truth_once(truth_path: Path, monkeypatch: pytes
     rasterize = average_precision.mask_rle
     monkeypatch.setattr(average_precision, "mask_rle", lambda *a: drawn.append(1) or rasterize(*a))
     detections = detections_of(json.loads(truth_path.read_text()), 6)
-    compare_average_precision(CocoTruth.of(truth, "segm"), detections, detections[::2], resamples=2)
+    compare_average_precision(CocoTruth.of(truth, "segm"), [detections], [detections[::2]], resamples=2)
     assert len(drawn) == len(truth.annotations)
 
 

@@ -12,17 +12,18 @@ import pytest
 from deepmac_distill.chain import Arm
 from deepmac_distill.dataset.classes import Classes
 from deepmac_distill.dataset.dataset import Dataset
+from deepmac_distill.dataset.masks import mask_rle
 from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
 from deepmac_distill.evaluation.average_precision import CocoTruth
 from deepmac_distill.evaluation.mask_iou import IOU_SCHEMA
-from deepmac_distill.evaluation.over_seeds import mean_table
+from deepmac_distill.evaluation.power import t_quantile
 from deepmac_distill.evaluation.results import Interval, Ratio, from_json, to_json
 from deepmac_distill.evaluation.retention import (
     ARMS,
+    mean_retention,
     retention_in_detections,
     retention_in_given_boxes,
-    retention_over_seeds,
 )
 from deepmac_distill.evaluation.retention_results import (
     Retention,
@@ -30,7 +31,6 @@ from deepmac_distill.evaluation.retention_results import (
     RetentionFigures,
     RetentionIoU,
 )
-from deepmac_distill.evaluation.seed_noise import paired_noise
 from deepmac_distill.evaluation.splits import BySplit
 
 CLASSES = Classes(("cat", "dog", "fox"), (3, 5, 8), (True, False, False))
@@ -188,63 +188,62 @@ def seeded(seeds: int) -> tuple[dict[Arm, dict[int, pa.Table]], dict[int, Retent
     return {arm: {seed: ious[arm] for seed, ious in tables.items()} for arm in ARMS}, each
 
 
-def of_means(ious: dict[Arm, dict[int, pa.Table]]) -> BySplit[RetentionIoU]:
-    means = {arm: mean_table(list(by_seed.values())) for arm, by_seed in ious.items()}
-    return retention_in_given_boxes(means, CLASSES, 60)
+def exact(ious: dict[Arm, dict[int, pa.Table]]) -> BySplit[RetentionIoU]:
+    """From the instances of every seed."""
+    return retention_in_given_boxes(
+        {arm: list(by_seed.values()) for arm, by_seed in ious.items()}, CLASSES, 60
+    )
 
 
 def test_without_the_instances_an_interval_over_seeds_is_a_little_wider() -> None:
     ious, each = seeded(3)
-    exact, kept = (
-        found.given_boxes.unseen.class_mean_iou.pseudo_minus_human_seen
-        for found in (retention_over_seeds(each, of_means(ious)), retention_over_seeds(each))
+    ours, kept = (
+        found.unseen.class_mean_iou.pseudo_minus_human_seen
+        for found in (exact(ious), mean_retention(each).given_boxes)
     )
-    assert kept.value == pytest.approx(exact.value)
-    assert 1.0 <= (kept.high - kept.low) / (exact.high - exact.low) < 1.2
+    assert kept.value == pytest.approx(ours.value)
+    assert 1.0 <= (kept.high - kept.low) / (ours.high - ours.low) < 1.2
+    assert (kept.seeds_half, kept.seeds_df) == (pytest.approx(ours.seeds_half), 2)
 
 
 def test_over_seeds_figures_are_means_and_retention_has_an_interval() -> None:
     ious, each = seeded(3)
-    found = retention_over_seeds(each, of_means(ious))
-    assert found.seeds == (0, 1, 2)
-    for split, row in found.given_boxes.items():
+    assert mean_retention(each).seeds == (0, 1, 2)
+    for split, row in exact(ious).items():
         figures = row.class_mean_iou
         theirs = [one.given_boxes[split].class_mean_iou for one in each.values()]
         for name in ARMS:
             assert getattr(figures, name) == pytest.approx(np.mean([getattr(one, name) for one in theirs]))
         a, b, c = means_of(figures)
         ratio = figures.retention
-        assert ratio.value == pytest.approx((b - a) / (c - a)) and ratio.low < ratio.value < ratio.high
+        assert ratio.value == pytest.approx((b - a) / (c - a)) or ratio.undefined
         assert figures.pseudo_over_human_all == Ratio(pytest.approx(b / c))
-        # Differences of one seed vary by s; over three seeds t(4) s / sqrt(3) is in the half-width.
-        levels = [{s: getattr(one, arm) for s, one in enumerate(theirs)} for arm in ARMS]
-        seeds_alone = paired_noise(levels).half_width / 3**0.5
+        # A difference varies from seed to seed by s; t(2) s / sqrt(3) is in the half-width.
         for name in DIFFERENCES:
             difference = getattr(figures, name)
+            spread = np.std([getattr(one, name).value for one in theirs], ddof=1)
+            assert difference.seeds_half == pytest.approx(t_quantile(0.975, 2) * spread / 3**0.5)
             assert difference.high - difference.value == pytest.approx(difference.value - difference.low)
-            assert difference.high - difference.value >= seeds_alone
+            assert difference.high - difference.value >= difference.seeds_half
         assert row.by_size.small == figures and row.boundary.pseudo == pytest.approx(0.4)
+    whole = mean_retention(each).given_boxes.all.class_mean_iou.retention
+    assert whole.low < whole.value < whole.high
 
 
 def test_seeds_of_an_earlier_version_leave_out_what_it_did_not_measure() -> None:
-    ious, each = seeded(2)
+    _, each = seeded(2)
     old = replace(
         each[0], given_boxes=each[0].given_boxes.map(lambda row: replace(row, boundary=None, by_size=None))
     )
-    found = retention_over_seeds({**each, 0: old}, of_means(ious)).given_boxes.all
-    assert found == replace(
-        retention_over_seeds({**each, 0: old}).given_boxes.all,
-        class_mean_iou=found.class_mean_iou,
-        instance_mean_iou=found.instance_mean_iou,
-    )
-    assert found.boundary is found.by_size is None and found.class_mean_iou.retention.low is not None
+    found = mean_retention({**each, 0: old}).given_boxes.all
+    assert found == replace(mean_retention(each).given_boxes.all, boundary=None, by_size=None)
 
 
 def test_over_one_seed_nothing_is_widened() -> None:
     ious, each = seeded(1)
-    found = retention_over_seeds(each, of_means(ious))
-    assert retention_over_seeds(each) == found == each[0]
-    assert found.given_boxes.unseen.class_mean_iou.retention.low is None
+    assert mean_retention(each) == each[0]
+    assert exact(ious) == each[0].given_boxes
+    assert exact(ious).unseen.class_mean_iou.retention.low is None
 
 
 def test_students_are_matched_by_row_and_must_be_evaluated_on_the_same() -> None:
@@ -283,31 +282,33 @@ def truth(tmp_path: Path) -> Annotations:
 
 def found_in(images: range) -> list[dict[str, Any]]:
     """Perfect detections of the squares of some images, and none of the others."""
-    shape = {"bbox": [5, 5, 20, 20], "segmentation": [[5, 5, 25, 5, 25, 25, 5, 25]]}
+    mask = mask_rle([[5, 5, 25, 5, 25, 25, 5, 25]], None, 40, 40)
+    shape = {"bbox": [5, 5, 20, 20], "segmentation": {**mask, "counts": mask["counts"].decode()}}
     rows = [{"image_id": i, "category_id": 2, "score": 0.9, **shape} for i in images]
     return json.loads(json.dumps(rows))
 
 
-def test_average_precision_over_seeds_is_its_mean(truth: Annotations) -> None:
-    masks, each = CocoTruth.of(truth, "segm"), {}
-    ious = arms([(1, 1, 0.1, 0.2, 0.3), (1, 2, 0.1, 0.2, 0.3)])
-    given = retention_in_given_boxes(ious, truth.classes, 5)
-    for seed, found in enumerate((range(1, 4), range(1, 6))):
-        by_arm = dict(zip(ARMS, (found_in(range(1, 2)), found_in(found), found_in(IMAGES)), strict=True))
-        segm = retention_in_detections(masks, by_arm, resamples=50)
-        each[seed] = Retention({}, (), given, RetentionDetected(segm), (seed,))
-    figures = retention_over_seeds(each).detected.segm.unseen
-    theirs = [one.detected.segm.unseen for one in each.values()]
-    assert figures.pseudo == pytest.approx(np.mean([one.pseudo for one in theirs]))
-    added = figures.pseudo_minus_human_seen
-    assert added.high - added.low > max(
-        one.pseudo_minus_human_seen.high - one.pseudo_minus_human_seen.low for one in theirs
-    )
+def test_average_precision_over_seeds_has_the_images_of_all_seeds(truth: Annotations) -> None:
+    """Both seeds' images are resampled as one; a mean of two seeds varies less over images than each."""
+    masks = CocoTruth.of(truth, "segm")
+    students = [found_in(range(1, 4)), found_in(range(4, 7))]  # of one recall, on other images
+
+    def pseudo_minus_human_seen(pseudo: list[list[dict[str, Any]]]) -> Interval:
+        none: list[list[dict[str, Any]]] = [[] for _ in pseudo]
+        by_arm = dict(zip(ARMS, (none, pseudo, [found_in(IMAGES)] * len(pseudo)), strict=True))
+        return retention_in_detections(masks, by_arm, resamples=400).unseen.pseudo_minus_human_seen
+
+    one, other, both = (pseudo_minus_human_seen(some) for some in ([students[0]], [students[1]], students))
+    assert both.value == pytest.approx((one.value + other.value) / 2)
+    assert (both.seeds_half, both.seeds_df) == (0.0, 1)
+    assert both.high - both.low < 0.9 * min(one.high - one.low, other.high - other.low)
 
 
 def test_average_precision_of_perfect_detections_is_worked_out_by_hand(truth: Annotations) -> None:
     """Recall 1/4, 1/2 and 1 without a false positive: 26, 51 and 101 of COCO's 101 recall points."""
-    detections = dict(zip(ARMS, (found_in(IMAGES[:2]), found_in(IMAGES[:4]), found_in(IMAGES)), strict=True))
+    detections = dict(
+        zip(ARMS, ([found_in(IMAGES[:2])], [found_in(IMAGES[:4])], [found_in(IMAGES)]), strict=True)
+    )
     found = retention_in_detections(CocoTruth.of(truth, "segm"), detections, resamples=100, seed=0)
     unseen = found.unseen
     assert means_of(unseen) == pytest.approx([26 / 101, 51 / 101, 1.0])
@@ -323,16 +324,16 @@ def test_average_precision_of_perfect_detections_is_worked_out_by_hand(truth: An
 
 def test_ratios_of_average_precision_are_undefined_by_the_same_rule(truth: Annotations) -> None:
     masks = CocoTruth.of(truth, "segm")
-    same = retention_in_detections(masks, dict.fromkeys(ARMS, found_in(IMAGES[:4])), resamples=50).unseen
+    same = retention_in_detections(masks, {arm: [found_in(IMAGES[:4])] for arm in ARMS}, resamples=50).unseen
     assert [getattr(same, name) for name in DIFFERENCES] == [ZERO] * 3
     assert undefined(same.retention).startswith(f"{GAIN} = 0.0000 ")
     assert same.pseudo_over_human_all.value == 1.0
-    blind = retention_in_detections(masks, {arm: [] for arm in ARMS}, resamples=50).unseen
+    blind = retention_in_detections(masks, {arm: [[]] for arm in ARMS}, resamples=50).unseen
     assert undefined(blind.retention).startswith(f"{GAIN} = ")
     assert undefined(blind.pseudo_over_human_all).startswith("human_all = ")
 
 
 def test_a_split_without_classes_is_none(truth: Annotations) -> None:
     everything = CocoTruth.of(Dataset.open(truth.path, seen="all").for_evaluation(), "segm")
-    found = retention_in_detections(everything, dict.fromkeys(ARMS, found_in(IMAGES)), resamples=2)
+    found = retention_in_detections(everything, {arm: [found_in(IMAGES)] for arm in ARMS}, resamples=2)
     assert found.unseen is None and found.seen.human_all == 1.0

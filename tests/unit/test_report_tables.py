@@ -22,7 +22,7 @@ from deepmac_distill.evaluation.retention_results import Retention, RetentionDet
 from deepmac_distill.evaluation.splits import BySplit
 from deepmac_distill.evaluation.summary import compare_given_boxes, summarize
 from deepmac_distill.report import tables
-from deepmac_distill.report.retention_sizes import retention_sizes_table
+from deepmac_distill.report.retention_tables import retention_sizes_table, retention_table
 from deepmac_distill.report.table import Table
 
 CLASSES = Classes(("cat", "dog"), (1, 2), (True, False))
@@ -134,7 +134,7 @@ def test_boundaries_and_sizes_of_two_models_stand_side_by_side() -> None:
     found = compare_given_boxes(IOUS, other, CLASSES)
     assert tables.boundary_comparison_table(found, "a", "b").texts()[1][:3] == ["seen", "80.0", "80.0"]
     rows = tables.size_comparison_table(found, "a", "b").texts()
-    assert rows[3] == ["mask", "seen", "small", "1", "90.0", "50.0", "+40.0 [+40.0, +40.0]", "0.0"]
+    assert rows[3] == ["mask", "seen", "small", "1", "90.0", "50.0", "+40.0 [+40.0, +40.0]", "–"]
     assert rows[4] == ["mask", "seen", "medium", "0", "–", "–", "–", "–"]
     assert [row[0] for row in rows] == ["mask"] * 9 + ["boundary"] * 9
     before = found.map(lambda split: replace(split, boundary=None, by_size=None))
@@ -160,19 +160,29 @@ def test_a_comparison_of_detections_names_both_models_and_their_difference() -> 
     ]
 
 
+def test_a_difference_that_cannot_vary_has_no_least_one() -> None:
+    """Two models that find nothing: AP 0 in every resampling shows nothing about what could be seen."""
+    stat = PairedStat(0.0, 0.0, Interval(0.0, 0.0, 0.0))
+    splits = BySplit(PairedStats(**dict.fromkeys(STATS, stat)), None, None)
+    table = tables.detection_comparison_table(PairedDetections(splits, splits), "a", "b")
+    assert table.texts()[0][2:] == ["0.0", "0.0", "+0.0 [+0.0, +0.0]", "–"]
+    tiny = Interval(0.0, -0.0001, 0.0001)
+    assert tables.least_cell(tiny) == "< 0.1" and tables.least_cell(Interval(0.0, -0.1, 0.1), tiny) > 0.1
+
+
 def test_retention_has_a_row_a_split_and_a_dash_where_a_ratio_is_undefined() -> None:
     ious = {"human_seen": with_ious([0.9, 0.6, 0.6]), "pseudo": IOUS, "human_all": with_ious([0.9, 0.9, 0.9])}
     given_boxes = retention_in_given_boxes(ious, CLASSES, resamples=100)
     ap = replace(given_boxes.unseen.class_mean_iou, pseudo_over_human_all=Ratio(0.5))
     found = Retention({}, (), given_boxes, RetentionDetected(BySplit(ap, None, None)))
-    rows = tables.retention_table(found).texts()
+    rows = retention_table(found).texts()
     assert [row[:2] for row in rows] == [*(["IoU", s] for s in ("all", "seen", "unseen")), ["AP", "all"]]
     zero = "+0.0 [+0.0, +0.0]"
-    assert rows[1][2:] == ["90.0", "90.0", "90.0", zero, zero, zero, "0.0", "–", "100.0"]
+    assert rows[1][2:] == ["90.0", "90.0", "90.0", zero, zero, zero, "–", "–", "100.0"]
     assert rows[2][2:5] == ["60.0", "75.0", "90.0"] and rows[2][5].startswith("+15.0 [+1")
     assert rows[2][9] == "50.0"
     assert rows[3][10] == "50.0"
-    assert len(tables.retention_table(replace(found, detected=RetentionDetected())).rows) == 3
+    assert len(retention_table(replace(found, detected=RetentionDetected())).rows) == 3
     more = retention_sizes_table(found).texts()
     assert [row[0] for row in more] == [
         *["boundary IoU"] * 3,

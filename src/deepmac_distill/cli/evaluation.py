@@ -14,6 +14,7 @@ from deepmac_distill.cli.cutting import Cutting
 from deepmac_distill.cli.jobs import job_of, named_paths
 from deepmac_distill.cli.options import Code, Config, Data, Looking, Redo, Run, TrainData, ValData, command
 from deepmac_distill.cli.results import print_box_noise, print_comparison, print_evaluation
+from deepmac_distill.cli.terminal import Terminal
 from deepmac_distill.errors import ConfigError
 from deepmac_distill.weights import starter
 
@@ -82,7 +83,10 @@ def evaluate(
 def compare(
     a: Annotated[
         Path,
-        typer.Argument(help="An evaluation folder, such as runs/x/evaluate-student."),
+        typer.Argument(
+            help="An evaluation folder, such as runs/x/evaluate-student; where runs/x holds several seeds it "
+            "stands for all of them."
+        ),
     ],
     b: Annotated[Path, typer.Argument(help="Another one, on the same validation set.")],
     resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of the images.")] = 1000,
@@ -94,14 +98,13 @@ def compare(
     Where both runs have several seeds (--seeds), models are paired by seed.
     """
     from deepmac_distill.evaluation.results import to_json
-    from deepmac_distill.stages.compare import compare as compare_evaluations
-    from deepmac_distill.stages.seeds import compare_seeds, evaluations_of_seeds
+    from deepmac_distill.stages.pairs import compare as compare_pairs
+    from deepmac_distill.stages.pairs import paired_evaluations
 
-    seeds_a, seeds_b = evaluations_of_seeds(a), evaluations_of_seeds(b)
-    if seeds_a and seeds_b:
-        found = compare_seeds(seeds_a, seeds_b, resamples, seed)
-    else:
-        found = compare_evaluations(a, b, resamples, seed)
+    terminal, pairs = Terminal(), paired_evaluations(a, b)
+    for line in pairs.left_out:
+        terminal.note(line)
+    found = compare_pairs(pairs, resamples, seed, terminal)
     if as_json:
         print(json.dumps(to_json(found), indent=2))
     else:

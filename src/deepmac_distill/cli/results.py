@@ -70,9 +70,9 @@ def print_box_noise(found: BoxNoise) -> None:
 def print_retention(retention: Retention) -> None:
     """What the teacher's masks are worth."""
     from deepmac_distill.report import tables
-    from deepmac_distill.report.retention_sizes import retention_sizes_table
+    from deepmac_distill.report.retention_tables import retention_sizes_table, retention_table
 
-    print_table(tables.retention_table(retention))
+    print_table(retention_table(retention))
     _print_unless_empty(retention_sizes_table(retention))
     print_line(tables.interval_note(retention.seeds))
 

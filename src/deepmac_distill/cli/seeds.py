@@ -10,6 +10,7 @@ from deepmac_distill.chain import command_line
 from deepmac_distill.cli.results import print_retention, print_seeds_report
 
 if TYPE_CHECKING:
+    from deepmac_distill.progress import Progress
     from deepmac_distill.stages.job import Job
 
 
@@ -20,7 +21,7 @@ def run_seeds(out: Path, jobs: Mapping[int, Job]) -> None:
 
     reports = {seed: run(_begun(seed, job)) for seed, job in jobs.items()}
     if all(reports.values()):
-        print_seeds_report(report_seeds(out, *_to_read(jobs)))
+        print_seeds_report(report_seeds(out, *_to_read(jobs), _progress(jobs)))
         print(f"report: {out / 'report'}")
     _print_next(out, jobs, command_line("retention", "--seeds", str(len(jobs)), out=out))
 
@@ -32,7 +33,7 @@ def retain_seeds(out: Path, jobs: Mapping[int, Job]) -> None:
 
     for seed, job in jobs.items():
         retention(_begun(seed, job))
-    print_retention(retention_of_seeds(out, *_to_read(jobs)))
+    print_retention(retention_of_seeds(out, *_to_read(jobs), _progress(jobs)))
     print(f"figures: {out / 'retention'}")
 
 
@@ -45,6 +46,10 @@ def _to_read(jobs: Mapping[int, Job]) -> tuple[dict[int, Path], int, int]:
     """The runs by seed, and how images are resampled."""
     first = next(iter(jobs.values())).pipeline
     return {seed: job.run.path for seed, job in jobs.items()}, first.evaluation.bootstrap, first.seed
+
+
+def _progress(jobs: Mapping[int, Job]) -> Progress:
+    return next(iter(jobs.values())).progress
 
 
 def _print_next(out: Path, jobs: Mapping[int, Job], *commands: str) -> None:

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from deepmac_distill.dataset.masks import mask_rle
 from deepmac_distill.dataset.views import Truth
 from deepmac_distill.errors import DataError
-from deepmac_distill.evaluation.results import AveragePrecision, CocoStats, Interval, PairedStat, PairedStats
-from deepmac_distill.evaluation.splits import BySplit, Split, split_classes
+from deepmac_distill.evaluation.federated import Federated
+from deepmac_distill.evaluation.results import AveragePrecision, CocoStats
+from deepmac_distill.evaluation.splits import BySplit, split_classes
 from deepmac_distill.geometry.rle import encode_boxes
 
 IouType = Literal["segm", "bbox"]
@@ -44,6 +45,8 @@ def coco_average_precision(
     The size of a detection is that of its mask for segm and that of its box for bbox. In segm a truth
     without a mask is ignored as a crowd over its box: finding it is neither right nor wrong.
 
+    A file with LVIS's lists of classes is evaluated by its federated rule (`federated`).
+
     Args:
         detections: COCO results; at most the best 100 of an image and class count.
         shown_elsewhere: names of classes whose masks the model saw elsewhere (see `splits`).
@@ -56,24 +59,39 @@ def coco_average_precision(
         evaluation = _evaluate_with_pycocotools(truth, detections, iou_type)
     else:
         evaluation = CocoTruth.of(truth, iou_type).evaluate(detections)
-    precision, recall = (
-        evaluation.eval["precision"],
-        evaluation.eval["recall"],
-    )  # (T, R, K, A, M), (T, K, A, M)
-    position = {category_id: k for k, category_id in enumerate(evaluation.params.catIds)}
-    rows = np.array([position[i] for i in truth.classes.category_ids], dtype=np.int64)  # class index -> K
     indices, ignored = truth.class_index(), _ignored(truth, iou_type)
 
-    def stats(members: NDArray[np.int64]) -> CocoStats:
+    def with_counts(members: NDArray[np.int64], stats: dict[str, float | None]) -> CocoStats:
         inside = np.isin(indices, members)
         return CocoStats(
-            **_stats(precision[:, :, rows[members]], recall[:, rows[members]]),
+            **stats,
             instances=int((inside & ~ignored).sum()),
             ignored=int((inside & ignored).sum()),
         )
 
-    per_class = tuple(_mean(precision[:, :, k, 0, -1]) for k in rows)
-    return AveragePrecision(split_classes(truth.classes, shown_elsewhere).map(stats), per_class)
+    splits = split_classes(truth.classes, shown_elsewhere)
+    found = stats_by_split(truth, evaluation, splits)
+    precision, rows = evaluation.eval["precision"], _rows(truth, evaluation)
+    return AveragePrecision(
+        splits.map_named(lambda split, members: with_counts(members, found[split])),
+        tuple(_mean(precision[:, :, k, 0, -1]) if k >= 0 else None for k in rows),
+    )
+
+
+def stats_by_split(
+    truth: Truth, evaluation: Any, splits: BySplit[NDArray[np.int64]]
+) -> BySplit[dict[str, float | None]]:
+    """`STATS` over the classes of each split, of an evaluation of all classes that have a truth."""
+    found, rows = evaluation.eval, _rows(truth, evaluation)  # hotcoco makes its arrays anew at each access
+    precision, recall = found["precision"], found["recall"]  # (T, R, K, A, M), (T, K, A, M)
+    there = splits.map(lambda members: rows[members][rows[members] >= 0])
+    return there.map(lambda k: _stats(precision[:, :, k], recall[:, k]))
+
+
+def _rows(truth: Truth, evaluation: Any) -> NDArray[np.int64]:
+    """(K,) class index -> position in an evaluation's arrays; -1 of a class that is not in it."""
+    position = {category_id: k for k, category_id in enumerate(evaluation.params.catIds)}
+    return np.array([position.get(i, -1) for i in truth.classes.category_ids], dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,68 +101,53 @@ class CocoTruth:
     truth: Truth
     iou_type: IouType
     coco: hotcoco.COCO
+    image_ids: NDArray[np.int64]  # ascending
+    federated: Federated | None
+    cells: frozenset[tuple[int, int]]  # image and category of every truth, those to ignore included
 
     @classmethod
     def of(cls, truth: Truth, iou_type: IouType) -> CocoTruth:
         """Every mask is rasterized here, if the IoU type asks for masks."""
-        return cls(truth, iou_type, hotcoco.COCO(_coco_dict(truth, iou_type)))
+        federated = Federated.of(truth)
+        data = _coco_dict(truth, iou_type, federated)
+        cells = frozenset((one["image_id"], one["category_id"]) for one in data["annotations"])
+        image_ids = np.sort(truth.images["image_id"].to_numpy())
+        return cls(truth, iou_type, hotcoco.COCO(data), image_ids, federated, cells)
 
-    def found(self, detections: Sequence[Detection]) -> hotcoco.COCO:
-        """Detections ready for `evaluate_found`.
+    @property
+    def categories(self) -> set[int]:
+        """Ids of the classes that have a truth; no other has a figure."""
+        return {category_id for _, category_id in self.cells}
+
+    def that_count(self, detections: Sequence[Detection]) -> Sequence[Detection]:
+        """Those of classes that somebody looked for in the image.
 
         Raises:
             DataError: a detection names an image or a category that the truth does not have.
         """
-        _check_detections(self.truth, detections)
+        return _that_count(self.truth, detections, self.federated)
+
+    def found(self, detections: Sequence[Detection]) -> hotcoco.COCO:
+        """Detections of `that_count`, ready for `matched`; their ids are their positions from 1."""
         return self.coco.load_res(_only(detections, self.iou_type))
 
     def evaluate(self, detections: Sequence[Detection]) -> hotcoco.COCOeval:
-        """All classes."""
-        return self.evaluate_found(self.found(detections))
+        """Precision and recall of all classes that have a truth.
 
-    def evaluate_found(self, found: hotcoco.COCO, category_ids: list[int] | None = None) -> hotcoco.COCOeval:
-        """Some classes, or all."""
+        Raises:
+            DataError: a detection names an image or a category that the truth does not have.
+        """
+        evaluation = self.matched(self.found(self.that_count(detections)), sorted(self.categories) or None)
+        evaluation.accumulate()
+        return evaluation
+
+    def matched(self, found: hotcoco.COCO, category_ids: list[int] | None = None) -> hotcoco.COCOeval:
+        """Which detections of some classes, or of all, match which truths."""
         evaluation = hotcoco.COCOeval(self.coco, found, self.iou_type)
         if category_ids is not None:
             evaluation.params.cat_ids = category_ids
         evaluation.evaluate()
-        evaluation.accumulate()
         return evaluation
-
-
-def compare_average_precision(
-    truth: CocoTruth,
-    detections_a: Sequence[Detection],
-    detections_b: Sequence[Detection],
-    *,
-    shown_elsewhere: frozenset[str] = frozenset(),
-    resamples: int = 1000,
-    seed: int = 0,
-) -> BySplit[PairedStats | None]:
-    """Paired differences of two detectors' COCO numbers with 95 % intervals, images resampled.
-
-    A resample costs one accumulation over its images: 1000 on 5000 images are far from interactive. A split
-    without classes is None.
-    """
-    ids = np.array(truth.truth.classes.category_ids)
-    found = [truth.found(detections) for detections in (detections_a, detections_b)]
-
-    def compared(_: Split, members: NDArray[np.int64]) -> PairedStats | None:
-        if not members.size:
-            return None
-        a, b = (truth.evaluate_found(one, ids[members].tolist()) for one in found)
-        both = hotcoco.compare(b, a, n_bootstrap=resamples, seed=seed)
-        return PairedStats(**{stat: _difference(both, stat) for stat in STATS})
-
-    return split_classes(truth.truth.classes, shown_elsewhere).map_named(compared)
-
-
-def _difference(found: dict[str, Any], stat: str) -> PairedStat:
-    # hotcoco takes its first argument as the baseline, so its "b" is our a
-    a, b, limits = found["metrics_b"][stat], found["metrics_a"][stat], found["ci"][stat]
-    if min(a, b) < 0:  # COCO's mark for a mean over nothing
-        return PairedStat(None, None, Interval(None))
-    return PairedStat(a, b, Interval(found["deltas"][stat], limits["lower"], limits["upper"]))
 
 
 def _stats(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> dict[str, float | None]:
@@ -165,10 +168,11 @@ def _evaluate_with_pycocotools(truth: Truth, detections: Sequence[Detection], io
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    _check_detections(truth, detections)
+    federated = Federated.of(truth)
+    detections = _that_count(truth, detections, federated)
     with contextlib.redirect_stdout(io.StringIO()):  # it reports to the terminal as it goes
         coco, found = COCO(), COCO()
-        coco.dataset = _coco_dict(truth, iou_type)
+        coco.dataset = _coco_dict(truth, iou_type, federated)
         found.dataset = {**coco.dataset, "annotations": []}
         coco.createIndex()
         found.createIndex()
@@ -192,13 +196,16 @@ def _ignored(truth: Truth, iou_type: IouType) -> NDArray[np.bool_]:
     return crowd | ~truth.has_human_mask() if iou_type == "segm" else crowd
 
 
-def _coco_dict(truth: Truth, iou_type: IouType) -> dict[str, Any]:
-    """The truth as COCO JSON, with what one IoU type needs."""
-    images = zip(*(truth.images[name].to_pylist() for name in ("image_id", "height", "width")), strict=True)
+def _coco_dict(truth: Truth, iou_type: IouType, federated: Federated | None) -> dict[str, Any]:
+    """The truth as COCO JSON, with what one IoU type needs.
+
+    Where not all objects of a class are marked, a crowd over the whole image takes what matches none of them.
+    """
+    columns = (truth.images[name].to_pylist() for name in ("image_id", "height", "width"))
+    sizes = {image_id: size for image_id, *size in zip(*columns, strict=True)}
     names = zip(truth.classes.category_ids, truth.classes.names, strict=True)
     with_masks = iou_type == "segm"
-    columns = ["image_id", "category_id", "bbox", "area"]
-    rows = truth.annotations.select(columns).to_pylist()
+    rows = truth.annotations.select(["image_id", "category_id", "bbox", "area"]).to_pylist()
     shapes: list[dict[str, Any]] = _segmentations(truth) if with_masks else [{} for _ in rows]
     annotations = []
     # Ids of our own: pycocotools takes a match with id 0 for no match.
@@ -210,11 +217,22 @@ def _coco_dict(truth: Truth, iou_type: IouType) -> dict[str, Any]:
         entry = {"id": number, "image_id": row["image_id"], "category_id": row["category_id"]}
         entry |= {"bbox": row["bbox"], "area": area, "iscrowd": int(ignored)}
         annotations.append(entry | ({"segmentation": shape} if with_masks else {}))
+    for image_id, category_id in sorted(federated.not_exhaustive if federated else ()):
+        crowd = {"id": len(annotations) + 1, "image_id": image_id, "category_id": category_id, "iscrowd": 1}
+        height, width = sizes[image_id]
+        annotations.append(crowd | _over_image(height, width, with_masks))
     return {
-        "images": [{"id": i, "height": h, "width": w, "file_name": str(i)} for i, h, w in images],
+        "images": [{"id": i, "height": h, "width": w, "file_name": str(i)} for i, (h, w) in sizes.items()],
         "categories": [{"id": i, "name": name} for i, name in names],
         "annotations": annotations,
     }
+
+
+def _over_image(height: int, width: int, with_mask: bool) -> dict[str, Any]:
+    """A shape that covers every mask of an image, and every box that begins or ends not far from it."""
+    shape = {"bbox": [-width, -height, 3 * width, 3 * height], "area": height * width}
+    counts = encode_boxes([[0, 0, width, height]], height, width)[0]
+    return shape | ({"segmentation": {"size": [height, width], "counts": counts}} if with_mask else {})
 
 
 def _segmentations(truth: Truth) -> list[dict[str, Any]]:
@@ -226,7 +244,9 @@ def _segmentations(truth: Truth) -> list[dict[str, Any]]:
     return [mask_rle(*((p, c) if known else (None, box)), *size) for p, c, known, box, size in shapes]
 
 
-def _check_detections(truth: Truth, detections: Sequence[Detection]) -> None:
+def _that_count(
+    truth: Truth, detections: Sequence[Detection], federated: Federated | None
+) -> Sequence[Detection]:
     known = {
         "image_id": set(truth.images["image_id"].to_pylist()),
         "category_id": set(truth.classes.category_ids),
@@ -237,3 +257,7 @@ def _check_detections(truth: Truth, detections: Sequence[Detection]) -> None:
                 raise DataError(
                     f"detection {position}: {key} {detection[key]}: expected one of those in {truth.path}"
                 )
+    if federated is None:
+        return detections
+    pairs = federated.looked_for
+    return [one for one in detections if (one["image_id"], one["category_id"]) in pairs]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from deepmac_distill.dataset.classes import Classes
 from deepmac_distill.evaluation.results import Interval
+from deepmac_distill.evaluation.seed_noise import over_seeds
 from deepmac_distill.evaluation.splits import BySplit, split_classes
 
 RESAMPLES_AT_ONCE = 32  # bounds memory
@@ -26,8 +27,8 @@ class Means:
     Every column is resampled alike, so functions of several columns have intervals too.
     """
 
-    class_means: BySplit[Floats]  # (1 + R, V), NaN where there is no instance
-    instance_means: BySplit[Floats]  # (1 + R, V)
+    class_means: BySplit[Floats]  # (1 + R, V), or (1 + R, V, S) of S seeds; NaN where there is no instance
+    instance_means: BySplit[Floats]  # the same shape
     instances: BySplit[int]
     classes: BySplit[int]  # with at least one instance
 
@@ -53,6 +54,24 @@ class Means:
                 splits.map(lambda k: int((counts[0, k] > 0).sum())),
             )
 
+    def of_seeds(self, seeds: int) -> Means:
+        """The last `seeds` columns beside each other are one measure: (1 + R, V, S)."""
+        return replace(
+            self,
+            class_means=self.class_means.map(lambda means: means.reshape(len(means), -1, seeds)),
+            instance_means=self.instance_means.map(lambda means: means.reshape(len(means), -1, seeds)),
+        )
+
+
+def image_draws(images: int, resamples: int, seed: int) -> Iterator[Floats]:
+    """How often each image counts, (r, images) at a time: once in the first row, then as it was drawn."""
+    rng = np.random.default_rng(seed)
+    for first in range(0, 1 + resamples, RESAMPLES_AT_ONCE):
+        rows = min(RESAMPLES_AT_ONCE, 1 + resamples - first)
+        draws = rng.multinomial(images, np.full(images, 1 / images), size=rows).astype(float)
+        draws[: first == 0] = 1.0
+        yield draws
+
 
 def class_sums(
     table: pa.Table, columns: Sequence[str], classes: Classes, resamples: int, seed: int
@@ -71,16 +90,27 @@ def class_sums(
     present, starts = np.unique(pairs // max(total, 1), return_index=True)
     result = np.zeros((1 + resamples, len(classes.names), values.shape[1]))
     if total:
-        rng = np.random.default_rng(seed)
-        for first in range(0, 1 + resamples, RESAMPLES_AT_ONCE):
-            rows = result[first : first + RESAMPLES_AT_ONCE]
-            draws = rng.multinomial(total, np.full(total, 1 / total), size=len(rows)).astype(float)
-            draws[: first == 0] = 1.0
+        done = 0
+        for draws in image_draws(total, resamples, seed):
+            rows = result[done : done + len(draws)]
             rows[:, present] = np.add.reduceat(draws[:, pairs % total, None] * cells, starts, axis=1)
+            done += len(draws)
     return result[..., :-1], result[..., -1:]
 
 
 def interval(values: Floats) -> Interval:
+    """A figure's 95 % interval: of resampled images and, where there are several seeds, of training noise.
+
+    Args:
+        values: (1 + R,) of one seed, or (1 + R, S) of several on the same images; row 0 the images
+            themselves, the others resampled.
+    """
+    if values.ndim == 1:
+        return _percentiles(values)
+    return over_seeds(_percentiles(values.mean(axis=1)), [_percentiles(one) for one in values.T])
+
+
+def _percentiles(values: Floats) -> Interval:
     """Row 0 of (1 + R,) and the 95 % percentile interval of the other rows."""
     drawn = values[1:][np.isfinite(values[1:])]  # a resampling may hold no instance of a small split
     low, high = np.quantile(drawn, (0.025, 0.975)) if drawn.size else (np.nan, np.nan)

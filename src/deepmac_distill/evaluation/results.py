@@ -18,7 +18,6 @@ from deepmac_distill.evaluation.sizes import BySize
 from deepmac_distill.evaluation.splits import BySplit
 
 R = TypeVar("R")
-POWER_80 = (1.95996 + 0.84162) / 1.95996
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +27,8 @@ class Interval:
     value: float | None
     low: float | None = None
     high: float | None = None
-
-    @property
-    def least_difference(self) -> float | None:
-        """Of a difference, the smallest true one that 80 % of such experiments would find: interval above 0.
-
-        Bloom 1995, "Minimum detectable effects": 1.96 + 0.84 standard errors, 1.96 being half the interval.
-        """
-        return None if self.low is None or self.high is None else (self.high - self.low) / 2 * POWER_80
+    seeds_half: float | None = None  # what half its width is of training noise alone; None: of one seed
+    seeds_df: int = 0  # degrees of freedom of that noise; 0: of one seed
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ both rows of table 7 is 20/80 of the VOC and 60/80 of the non-VOC figure, as no 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from deepmac_distill.dataset.classes import Classes
 from deepmac_distill.errors import DataError
-from deepmac_distill.evaluation.means import Means, class_sums, interval, known
+from deepmac_distill.evaluation.means import Floats, Means, class_sums, interval, known
 from deepmac_distill.evaluation.results import (
     AveragePrecision,
     BoundaryIoU,
@@ -37,6 +38,9 @@ from deepmac_distill.evaluation.splits import BySplit, Split, split_classes
 MASKS = ("iou", "box_baseline_iou", "ellipse_iou")  # columns of the model, the box and the ellipse
 BOUNDARIES = ("boundary_iou", "box_boundary_iou", "ellipse_boundary_iou")  # of the same
 MEASURES = ("iou", "boundary_iou")  # of the model alone
+OfSeeds: TypeAlias = (
+    pa.Table | Sequence[pa.Table]
+)  # of `mask_iou.IOU_SCHEMA`: of one training, or of each seed of it
 
 
 def summarize(
@@ -65,26 +69,31 @@ def summarize(
 
 
 def summarize_given_boxes(
-    ious: pa.Table,
+    ious: OfSeeds,
     classes: Classes,
     resamples: int = 1000,
     seed: int = 0,
     *,
     shown_elsewhere: frozenset[str] = frozenset(),
 ) -> BySplit[SplitIoU]:
-    """Mean IoU of the model, the box and the ellipse a split, and the model's paired lead with intervals."""
+    """Mean IoU of the model, the box and the ellipse a split, and the model's paired lead with intervals.
+
+    Raises:
+        DataError: seeds were not evaluated on the same instances.
+    """
     splits = split_classes(classes, shown_elsewhere)
+    table = paired_ious({"": ious}, MASKS + BOUNDARIES)
 
     def means_of(table: pa.Table) -> Means:
-        return Means.of(table, MASKS + BOUNDARIES, classes, resamples, seed, splits)
+        return means_over_seeds(table, classes, resamples, seed, splits)
 
-    whole, sizes = means_of(ious), BySize.of(lambda size: means_of(of_size(ious, size)))
+    whole, sizes = means_of(table), BySize.of(lambda size: means_of(of_size(table, size)))
 
     def figures(split: Split, members: NDArray[np.int64]) -> SplitIoU:
-        model, box, ellipse = whole.class_means[split][:, :3].T
+        model, box, ellipse = columns_of(whole.class_means[split][:, :3])
         return SplitIoU(
             *_means(whole, split),
-            truth_outside_boxes=_outside_fraction(ious, classes, members),
+            truth_outside_boxes=_outside_fraction(each_seed(ious)[0], classes, members),
             model=interval(model),
             model_minus_box=interval(model - box),
             model_minus_ellipse=interval(model - ellipse),
@@ -96,8 +105,8 @@ def summarize_given_boxes(
 
 
 def compare_given_boxes(
-    ious_a: pa.Table,
-    ious_b: pa.Table,
+    ious_a: OfSeeds,
+    ious_b: OfSeeds,
     classes: Classes,
     resamples: int = 1000,
     seed: int = 0,
@@ -106,6 +115,8 @@ def compare_given_boxes(
 ) -> BySplit[PairedIoU]:
     """Paired difference of two models' class-mean IoU on the same instances, with a 95 % interval.
 
+    Of several seeds the two are paired by seed, in the order given.
+
     Raises:
         DataError: the two were not evaluated on the same instances.
     """
@@ -113,8 +124,7 @@ def compare_given_boxes(
     splits = split_classes(classes, shown_elsewhere)
 
     def means_of(table: pa.Table) -> Means:
-        names = [f"{model} {measure}" for measure in MEASURES for model in ("a", "b")]
-        return Means.of(table, names, classes, resamples, seed, splits)
+        return means_over_seeds(table, classes, resamples, seed, splits)
 
     whole, sizes = means_of(both), BySize.of(lambda size: means_of(of_size(both, size)))
 
@@ -133,52 +143,74 @@ def compare_given_boxes(
     return splits.map_named(figures)
 
 
-def paired_ious(ious: Mapping[str, pa.Table], measures: Sequence[str] = ("iou",)) -> pa.Table:
+def each_seed(ious: OfSeeds) -> Sequence[pa.Table]:
+    """The tables of each seed; one training is one seed."""
+    return [ious] if isinstance(ious, pa.Table) else ious
+
+
+def paired_ious(ious: Mapping[str, OfSeeds], measures: Sequence[str] = ("iou",)) -> pa.Table:
     """Several models' IoUs of the same instances, side by side.
 
     Args:
-        ious: name of the model -> its table of `mask_iou.IOU_SCHEMA` on one truth, in any order of rows.
+        ious: name of the model -> its tables on one truth, in any order of rows; as many of each.
         measures: columns of these tables.
 
     Returns:
-        `image_id`, `category_id`, `area`, and for each model and measure a column "MODEL MEASURE".
+        `image_id`, `category_id`, `area`, and for each measure, model and seed a column
+        "MEASURE MODEL SEED", the seed counted from 0.
 
     Raises:
         DataError: they were not evaluated on the same instances.
     """
-    first, *others = (table.sort_by("row") for table in ious.values())
+    ordered = {name: [table.sort_by("row") for table in each_seed(one)] for name, one in ious.items()}
+    first, *others = (table for tables in ordered.values() for table in tables)
     for other in others:
         if not first["row"].equals(other["row"]):
             raise DataError(
                 f"models evaluated on other instances: got {len(first)} and {len(other)}, expected the same"
             )
     paired = first.select(["image_id", "category_id", "area"])
-    for name, table in zip(ious, (first, *others), strict=True):
-        for measure in measures:
-            paired = paired.append_column(f"{name} {measure}", table[measure])
+    for measure in measures:
+        for name, tables in ordered.items():
+            for seed, table in enumerate(tables):
+                paired = paired.append_column(f"{measure} {name} {seed}", table[measure])
     return paired
+
+
+def means_over_seeds(
+    paired: pa.Table, classes: Classes, resamples: int, seed: int, splits: BySplit[NDArray[np.int64]]
+) -> Means:
+    """Means of a table of `paired_ious`, (1 + R, V, S): V measures and models in its order, S seeds."""
+    names = paired.column_names[3:]
+    seeds = 1 + max(int(name.rsplit(" ", 1)[1]) for name in names)
+    return Means.of(paired, names, classes, resamples, seed, splits).of_seeds(seeds)
+
+
+def columns_of(means: Floats) -> Iterator[Floats]:
+    """Each of the V columns of (1 + R, V, S), as (1 + R, S)."""
+    return (means[:, column] for column in range(means.shape[1]))
 
 
 def _means(means: Means, split: Split) -> tuple[MeanIoU, MeanIoU, int, int]:
     """Means over classes and over instances of the data themselves, and over how many of each."""
     return (
-        MeanIoU(*map(known, means.class_means[split][0, :3])),
-        MeanIoU(*map(known, means.instance_means[split][0, :3])),
+        MeanIoU(*_of_data(means.class_means[split][:, :3])),
+        MeanIoU(*_of_data(means.instance_means[split][:, :3])),
         means.instances[split],
         means.classes[split],
     )
 
 
 def _size(means: Means, split: Split) -> SizeIoU:
-    model, _, ellipse = means.class_means[split][:, :3].T
+    model, _, ellipse = columns_of(means.class_means[split][:, :3])
     return SizeIoU(*_means(means, split), interval(model - ellipse), _boundary(means, split))
 
 
 def _boundary(means: Means, split: Split) -> BoundaryIoU:
-    model, _, ellipse = means.class_means[split][:, 3:].T
+    model, _, ellipse = columns_of(means.class_means[split][:, 3:])
     return BoundaryIoU(
-        class_mean_iou=MeanIoU(*map(known, means.class_means[split][0, 3:])),
-        instance_mean_iou=MeanIoU(*map(known, means.instance_means[split][0, 3:])),
+        class_mean_iou=MeanIoU(*_of_data(means.class_means[split][:, 3:])),
+        instance_mean_iou=MeanIoU(*_of_data(means.instance_means[split][:, 3:])),
         model=interval(model),
         model_minus_ellipse=interval(model - ellipse),
     )
@@ -187,12 +219,17 @@ def _boundary(means: Means, split: Split) -> BoundaryIoU:
 def _paired(means: Means, split: Split, measure: int) -> PairedMeans:
     """Of one of `MEASURES`, by its position."""
     pair = slice(2 * measure, 2 * measure + 2)
-    of_classes = means.class_means[split][:, pair]
+    a, b = columns_of(means.class_means[split][:, pair])
     return PairedMeans(
-        class_mean_iou=Pair(*map(known, of_classes[0])),
-        instance_mean_iou=Pair(*map(known, means.instance_means[split][0, pair])),
-        a_minus_b=interval(of_classes @ np.array([1.0, -1.0])),
+        class_mean_iou=Pair(*_of_data(means.class_means[split][:, pair])),
+        instance_mean_iou=Pair(*_of_data(means.instance_means[split][:, pair])),
+        a_minus_b=interval(a - b),
     )
+
+
+def _of_data(means: Floats) -> Iterator[float | None]:
+    """Of (1 + R, V, S) the V means of the data themselves, over the seeds."""
+    return map(known, means[0].mean(axis=-1))
 
 
 def _paired_size(means: Means, split: Split) -> PairedSize:

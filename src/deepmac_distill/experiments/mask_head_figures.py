@@ -2,8 +2,8 @@
 
 The paper's finding is an interaction: heads that are equal on seen classes differ on unseen ones. So beside
 a row's seen and unseen figure stands unseen - seen, and beside the difference of two rows on seen and on
-unseen classes the difference of these differences. Two rows are paired by seed. The noise of seeds is pooled
-over all rows that learn, for each figure by itself.
+unseen classes the difference of these differences. Two rows are paired by seed. The noise of seeds is that of
+each figure's own seeds.
 """
 
 from __future__ import annotations
@@ -11,17 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from deepmac_distill.evaluation.means import Floats, Means, interval, known
 from deepmac_distill.evaluation.results import Interval
-from deepmac_distill.evaluation.seed_noise import UNKNOWN, Noise, paired_noise, pooled_noise, widened
 from deepmac_distill.evaluation.sizes import BySize, Size, of_size
 from deepmac_distill.experiments.mask_head_results import HeadRun, Ious, Results
-from deepmac_distill.experiments.mask_head_rows import HEADS, PAIRS, Pair
+from deepmac_distill.experiments.mask_head_rows import PAIRS, Pair
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -70,7 +69,6 @@ class HeadFigures:
 
     rows: Mapping[str, RowFigures]
     pairs: tuple[PairFigures, ...]
-    seeds_known: bool  # whether intervals hold seed noise: two rows have two seeds in common
 
 
 Draws = SeenUnseen[Floats]  # each (1 + R,): of the data, and of resampled images
@@ -120,40 +118,20 @@ class _Measured:
             for seen, unseen in zip(means.seen.T, means.unseen.T, strict=True)
         ]
 
-    def noise(self, of_rows: Callable[[Sequence[Mapping[int, float]]], Noise]) -> SeenUnseen[Noise]:
-        """Seed noise, pooled over the rows that learn."""
-        rows = [
-            {seed: _values(self.draws[row, seed]) for seed in self.runs[row]}
-            for row in HEADS
-            if row in self.runs
-        ]
-        return SeenUnseen(
-            of_rows([{seed: one.seen for seed, one in row.items()} for row in rows]),
-            of_rows([{seed: one.unseen for seed, one in row.items()} for row in rows]),
-            of_rows([{seed: one.gap for seed, one in row.items()} for row in rows]),
-        )
-
 
 def figures_of(results: Results, resamples: int = 1000) -> HeadFigures:
     """Of every row that is there, and of every pair of which both are."""
     measured = _Measured(results, resamples)
-    level, difference = measured.noise(pooled_noise), measured.noise(paired_noise)
-    known = level.unseen.df > 0 and difference.unseen.df > 0  # one row alone holds no pair
-    if not known:
-        level = difference = level.map(lambda _: UNKNOWN)
-    present = [pair for pair in PAIRS if _common(measured, pair)]
     return HeadFigures(
-        rows={row: _row(measured, row, level) for row in (*measured.runs, *FLOORS)},
-        pairs=tuple(_pair(measured, pair, difference) for pair in present),
-        seeds_known=known,
+        rows={row: _row(measured, row) for row in (*measured.runs, *FLOORS)},
+        pairs=tuple(_pair(measured, pair) for pair in PAIRS if _common(measured, pair)),
     )
 
 
-def _row(measured: _Measured, row: str, noise: SeenUnseen[Noise]) -> RowFigures:
+def _row(measured: _Measured, row: str) -> RowFigures:
     runs = measured.runs.get(row, {})
     seeds = tuple(runs) or (0,)
     each = [measured.draws[row, seed] for seed in seeds]
-    noise = noise if row in HEADS else noise.map(lambda _: pooled_noise([]))
     ellipse, kept = measured.draws["ellipse", 0], measured.results.instances
     floors = {"ellipse": (kept.ellipse, kept.ellipse_boundary), "box": (kept.box, kept.box_boundary)}
     ious, boundaries = zip(
@@ -162,9 +140,9 @@ def _row(measured: _Measured, row: str, noise: SeenUnseen[Noise]) -> RowFigures:
     losses = [run.training_loss for run in runs.values() if run.training_loss is not None]
     return RowFigures(
         seeds=tuple(runs),
-        iou=_intervals(each, noise),
+        iou=_intervals(each),
         unseen_of_each_seed=tuple(known(_values(one).unseen) for one in each) if runs else (),
-        minus_ellipse=_intervals([_minus(one, ellipse) for one in each], noise),
+        minus_ellipse=_intervals([_minus(one, ellipse) for one in each]),
         unseen_by_size=BySize.of(
             lambda size: known(_values(_mean(measured.class_means(ious, size=size))).unseen)
         ),
@@ -174,10 +152,10 @@ def _row(measured: _Measured, row: str, noise: SeenUnseen[Noise]) -> RowFigures:
     )
 
 
-def _pair(measured: _Measured, pair: Pair, noise: SeenUnseen[Noise]) -> PairFigures:
+def _pair(measured: _Measured, pair: Pair) -> PairFigures:
     seeds = _common(measured, pair)
     each = [_minus(measured.draws[pair.a, seed], measured.draws[pair.b, seed]) for seed in seeds]
-    return PairFigures(pair, seeds, _intervals(each, noise))
+    return PairFigures(pair, seeds, _intervals(each))
 
 
 def _common(measured: _Measured, pair: Pair) -> tuple[int, ...]:
@@ -185,22 +163,20 @@ def _common(measured: _Measured, pair: Pair) -> tuple[int, ...]:
     return tuple(seed for seed in ours if seed in theirs)
 
 
-def _intervals(each: Sequence[Draws], noise: SeenUnseen[Noise]) -> SeenUnseen[Interval]:
+def _intervals(each: Sequence[Draws]) -> SeenUnseen[Interval]:
     """Of the mean over some seeds."""
-    whole = _mean(each)
     return SeenUnseen(
-        widened(interval(whole.seen), [interval(one.seen) for one in each], noise.seen),
-        widened(interval(whole.unseen), [interval(one.unseen) for one in each], noise.unseen),
-        widened(interval(whole.gap), [interval(one.gap) for one in each], noise.gap),
+        interval(np.stack([one.seen for one in each], axis=1)),
+        interval(np.stack([one.unseen for one in each], axis=1)),
+        interval(np.stack([one.gap for one in each], axis=1)),
     )
 
 
 def _mean(each: Sequence[Draws]) -> Draws:
     return SeenUnseen(
-        *(
-            cast(Floats, np.mean([getattr(one, name) for one in each], axis=0))
-            for name in ("seen", "unseen", "gap")
-        )
+        np.mean([one.seen for one in each], axis=0),
+        np.mean([one.unseen for one in each], axis=0),
+        np.mean([one.gap for one in each], axis=0),
     )
 
 

@@ -11,7 +11,7 @@ from deepmac_distill.experiments.mask_head_results import HeadRun, Results
 from deepmac_distill.experiments.mask_head_rows import HEADS, ROWS, SEEDS, Pair
 from deepmac_distill.report.markdown import markdown_table
 from deepmac_distill.report.table import MISSING, Cell, Column, Table, columns, names, percent
-from deepmac_distill.report.tables import LEAST
+from deepmac_distill.report.tables import LEAST, least_cell
 
 # Points by which the paper's tables 5 and 6 differ on unseen classes for the same ResNet-20: its own noise.
 PAPERS_NOISE = 1.1
@@ -59,7 +59,7 @@ def pairs_table(found: HeadFigures) -> Table:
             Column("the paper's: seen, unseen, interaction", "figure"),
             Column("interaction as in the paper", "text"),
         ),
-        tuple(_pair_cells(row, found.seeds_known) for row in found.pairs),
+        tuple(_pair_cells(row) for row in found.pairs),
     )
 
 
@@ -74,9 +74,7 @@ def page(results: Results, found: HeadFigures) -> str:
     lines += [
         f"`make mask-heads DATA=FOLDER`: {_schedule(learned) if learned else 'no head is trained yet'}, "
         f"{environment.hardware}, torch {environment.torch}. Mask IoU in given boxes, mean over classes.",
-        "Brackets are 95 % intervals of image sampling and seed noise, which is pooled over the rows."
-        if found.seeds_known
-        else "One seed: brackets are 95 % intervals of image sampling only, and show no difference of heads.",
+        _noise(found),
     ]
     if minutes:
         least_to_most = " to ".join(dict.fromkeys(f"{end:.0f}" for end in (min(minutes), max(minutes))))
@@ -88,6 +86,18 @@ def page(results: Results, found: HeadFigures) -> str:
     if missing := missing_runs({(run.row, run.seed) for run in results.runs}):
         lines.append(f"Not there yet: {missing}.")
     return "\n".join(lines)
+
+
+def _noise(found: HeadFigures) -> str:
+    """Which noise the brackets hold."""
+    if not any(len(row.seeds) > 1 for row in found.rows.values()):
+        return (
+            "One seed: brackets are 95 % intervals of image sampling only, and show no difference of heads."
+        )
+    return (
+        "Brackets are 95 % intervals of image sampling and of the row's or pair's own seeds; where it has "
+        "one seed, of image sampling only."
+    )
 
 
 def _schedule(run: HeadRun) -> str:
@@ -112,21 +122,21 @@ def missing_runs(there: Collection[tuple[str, int]], seeds: int = SEEDS) -> str:
     return ", ".join(parts)
 
 
-def as_in_the_paper(interaction: Interval, papers: float | None, seeds_known: bool) -> str:
+def as_in_the_paper(interaction: Interval, papers: float | None) -> str:
     """Whether our interaction has the sign of the paper's: only an interval can show it.
 
     Args:
         papers: the paper's interaction in points; None: it does not print one.
 
-    >>> as_in_the_paper(Interval(0.02, 0.01, 0.03), 13.3, True)
+    >>> as_in_the_paper(Interval(0.02, 0.01, 0.03, 0.005, 2), 13.3)
     'yes'
-    >>> as_in_the_paper(Interval(0.02, -0.01, 0.05), 13.3, True)
+    >>> as_in_the_paper(Interval(0.02, -0.01, 0.05, 0.005, 2), 13.3)
     'not shown'
-    >>> as_in_the_paper(Interval(-0.02, -0.03, -0.01), 13.3, True)
+    >>> as_in_the_paper(Interval(-0.02, -0.03, -0.01, 0.005, 2), 13.3)
     'no, the other way round'
-    >>> as_in_the_paper(Interval(0.02, 0.01, 0.03), 0.3, True)
+    >>> as_in_the_paper(Interval(0.02, 0.01, 0.03, 0.005, 2), 0.3)
     'the paper has none'
-    >>> as_in_the_paper(Interval(0.02, 0.01, 0.03), 13.3, False)
+    >>> as_in_the_paper(Interval(0.02, 0.01, 0.03), 13.3)
     'one seed shows nothing'
     """
     if papers is None:
@@ -135,7 +145,7 @@ def as_in_the_paper(interaction: Interval, papers: float | None, seeds_known: bo
         return "the paper has none"
     if interaction.low is None or interaction.high is None:
         return "not measured"
-    if not seeds_known:
+    if not interaction.seeds_df:
         return "one seed shows nothing"
     low, high = sorted((papers * interaction.low, papers * interaction.high))
     if low > 0:
@@ -160,14 +170,14 @@ def _detail_cells(row: RowFigures) -> tuple[Cell, ...]:
     return (*sizes, row.boundary_iou.unseen, row.boundary_iou.seen, row.missed, loss)
 
 
-def _pair_cells(row: PairFigures, seeds_known: bool) -> tuple[Cell, ...]:
+def _pair_cells(row: PairFigures) -> tuple[Cell, ...]:
     seen, unseen, gap = papers_differences(row.pair)
     papers = ", ".join(MISSING if value is None else f"{value:+.1f}" for value in (seen, unseen, gap))
     ours = row.difference
     return (
         *(f"{row.pair.a} − {row.pair.b}", len(row.seeds), ours.seen, ours.unseen, ours.gap),
-        *(ours.gap.least_difference, f"{papers} ({row.pair.where})"),
-        as_in_the_paper(ours.gap, gap, seeds_known),
+        *(least_cell(ours.gap), f"{papers} ({row.pair.where})"),
+        as_in_the_paper(ours.gap, gap),
     )
 
 

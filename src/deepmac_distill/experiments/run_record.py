@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from deepmac_distill.chain import CHAIN
 from deepmac_distill.config import DeepMacConfig, RoleConfig, load_pipeline
+from deepmac_distill.evaluation.mean_result import mean_result
 from deepmac_distill.evaluation.results import Comparison, Evaluation, R, Report, read_result
-from deepmac_distill.evaluation.retention import retention_over_seeds
+from deepmac_distill.evaluation.retention import mean_retention
 from deepmac_distill.evaluation.retention_results import Retention
-from deepmac_distill.evaluation.seed_noise import mean_over_seeds, over_seeds
 from deepmac_distill.rundir import DONE
 
 
@@ -109,36 +108,27 @@ def small_record_of(run: Path, command: str) -> RunRecord:
 def record_over_seeds(records: Sequence[RunRecord]) -> tuple[tuple[int, ...], RunRecord]:
     """The seeds of some records of one recipe, and their mean as a record; a single one is as it was.
 
-    Intervals hold training noise, pooled over teacher and student. Their image part is that of one seed, a
-    little too wide, since the instances are not kept.
+    Intervals hold training noise. Their image part is that of one seed, a little too wide, since the
+    instances are not kept.
     """
     by_seed = {record.seed: record for record in records}
     if len(by_seed) == 1:
         return tuple(by_seed), records[0]
-    teacher, student = _means(_parts(by_seed, "teacher"), _parts(by_seed, "student"))
-    (difference,) = _means(_parts(by_seed, "student_minus_teacher"))
-    retentions = _parts(by_seed, "retention")
+    whole = list(by_seed.values())
+    teachers, students, differences = (
+        [one.teacher for one in whole if one.teacher],
+        [one.student for one in whole if one.student],
+        [one.student_minus_teacher for one in whole if one.student_minus_teacher],
+    )
+    retentions = {seed: record.retention for seed, record in by_seed.items() if record.retention}
     return tuple(by_seed), replace(
         records[0],
         seconds=_mean_seconds([record.seconds for record in records]),
-        teacher=teacher,
-        student=student,
-        student_minus_teacher=difference,
-        retention=retention_over_seeds(retentions) if retentions else None,
+        teacher=mean_result(teachers) if teachers else None,
+        student=mean_result(students) if students else None,
+        student_minus_teacher=mean_result(differences) if differences else None,
+        retention=mean_retention(retentions) if retentions else None,
     )
-
-
-def _means(*rows: Mapping[int, Any]) -> list[Any]:
-    """The mean over seeds of each row of one table; None for a row that is not there."""
-    there = [by_seed for by_seed in rows if by_seed]
-    found = iter(over_seeds([mean_over_seeds(list(by_seed.values())) for by_seed in there], there))
-    return [next(found) if by_seed else None for by_seed in rows]
-
-
-def _parts(records: Mapping[int, RunRecord], name: str) -> dict[int, Any]:
-    """A part of the records by seed, of those that have it."""
-    parts = {seed: getattr(record, name) for seed, record in records.items()}
-    return {seed: part for seed, part in parts.items() if part is not None}
 
 
 def _mean_seconds(each: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from deepmac_distill.evaluation.power import least_difference
 from deepmac_distill.evaluation.results import (
     ClassRow,
     Detected,
     Evaluation,
+    Interval,
     MeanIoU,
     PairedDetections,
     PairedIoU,
@@ -16,7 +18,6 @@ from deepmac_distill.evaluation.results import (
     SizeIoU,
     SplitIoU,
 )
-from deepmac_distill.evaluation.retention_results import Retention, RetentionFigures
 from deepmac_distill.evaluation.seed_results import SeedsReport
 from deepmac_distill.evaluation.splits import BySplit
 from deepmac_distill.report.table import Cell, Column, Table, columns, names, percent, points
@@ -173,7 +174,19 @@ def _pair_columns(a: str, b: str) -> tuple[Column, ...]:
 
 def _pair_cells(means: PairedMeans | PairedIoU) -> tuple[Cell, ...]:
     pair, difference = means.class_mean_iou, means.a_minus_b
-    return pair.a, pair.b, difference, difference.least_difference
+    return pair.a, pair.b, difference, least_cell(difference)
+
+
+def least_cell(*differences: Interval) -> Cell:
+    """The largest least difference of some differences; a bound where it is too small to be printed.
+
+    >>> least_cell(Interval(0.0, 0.0, 0.0)), least_cell(Interval(0.0, -1e-6, 1e-6))
+    (None, '< 0.1')
+    """
+    found = [least for one in differences if (least := least_difference(one)) is not None]
+    if not found:
+        return None
+    return max(found) if percent(max(found)) != percent(0.0) else "< 0.1"
 
 
 def detection_comparison_table(detected: PairedDetections, a: str, b: str) -> Table:
@@ -183,7 +196,7 @@ def detection_comparison_table(detected: PairedDetections, a: str, b: str) -> Ta
         DETECTED,
         (*names("of", "split"), *_pair_columns(a, b)),
         tuple(
-            (kind, split, row.AP.a, row.AP.b, row.AP.a_minus_b, row.AP.a_minus_b.least_difference)
+            (kind, split, row.AP.a, row.AP.b, row.AP.a_minus_b, least_cell(row.AP.a_minus_b))
             for kind, splits in kinds
             for split, row in splits.items()
             if row is not None
@@ -214,40 +227,6 @@ def interval_note(seeds: Sequence[int]) -> str:
     if len(seeds) < 2:
         return "95 % intervals of image sampling only"
     return f"95 % intervals of image sampling and training noise ({len(seeds)} seeds)"
-
-
-def retention_table(retention: Retention) -> Table:
-    """Mask IoU and mask AP of the three students."""
-    found: list[tuple[str, str, RetentionFigures | None]] = [
-        ("IoU", split, row.class_mean_iou) for split, row in retention.given_boxes.items()
-    ]
-    if retention.detected.segm is not None:
-        found += [("AP", split, row) for split, row in retention.detected.segm.items()]
-    return Table(
-        "The student from human masks of seen classes (human_seen), from the teacher's masks of the rest too "
-        "(pseudo), from all human masks (human_all). Retention is (pseudo − human_seen) / "
-        "(human_all − human_seen). Mask IoU in given boxes, mean over classes, and mask AP (%)",
-        (*names("of", "split"), *retention_columns()),
-        tuple((of, split, *retention_cells(row)) for of, split, row in found if row is not None),
-    )
-
-
-def retention_columns() -> tuple[Column, ...]:
-    """Columns of the figures of three students."""
-    return (
-        *columns("percent", ("human_seen", "pseudo", "human_all")),
-        *columns("points", ("pseudo − human_seen", "human_all − pseudo", "human_all − human_seen")),
-        *columns("percent", (LEAST,)),
-        *columns("share", ("retention", "pseudo / human_all")),
-    )
-
-
-def retention_cells(row: RetentionFigures) -> tuple[Cell, ...]:
-    """The cells below `retention_columns`."""
-    arms = (row.human_seen, row.pseudo, row.human_all)
-    differences = (row.pseudo_minus_human_seen, row.human_all_minus_pseudo, row.human_all_minus_human_seen)
-    least = [found for one in differences if (found := one.least_difference) is not None]
-    return (*arms, *differences, max(least, default=None), row.retention, row.pseudo_over_human_all)
 
 
 def headline(evaluation: Evaluation) -> str | None:

@@ -15,22 +15,17 @@ from deepmac_distill.data.images import MAX_MEGAPIXELS, Exif
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.views import Truth
 from deepmac_distill.errors import ConfigError, DataError, RunError
-from deepmac_distill.evaluation.average_precision import (
-    KINDS,
-    CocoTruth,
-    Detection,
-    compare_average_precision,
-)
+from deepmac_distill.evaluation.average_precision import KINDS, CocoTruth, Detection
 from deepmac_distill.evaluation.how_evaluated import HowEvaluated
 from deepmac_distill.evaluation.mask_iou import IOU_SCHEMA
+from deepmac_distill.evaluation.paired_precision import compare_average_precision
 from deepmac_distill.evaluation.results import Comparison, PairedDetections, read_result
 from deepmac_distill.evaluation.summary import compare_given_boxes
+from deepmac_distill.progress import Progress
 from deepmac_distill.report.contact_sheet import contact_sheet
 from deepmac_distill.stages.sheet import EvaluatedMasks, draw_sheet
 
-MAX_AP_RESAMPLES = (
-    200  # each repeats the accumulation over all detections; IoU resamples cost next to nothing
-)
+MAX_AP_RESAMPLES = 200  # each goes over all matched detections; IoU resamples cost next to nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,31 +44,34 @@ class EvaluationRecord:
     hidden: tuple[str, ...] = ()  # of the training file; empty: it is of a validation set
 
 
-def compare(a: Path, b: Path, resamples: int, seed: int) -> Comparison:
-    """Paired differences, a minus b, of two evaluation folders on the same validation set.
+def compare_on(
+    truth: Truth,
+    a: Sequence[Path],
+    b: Sequence[Path],
+    resamples: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Paired differences, a minus b, of evaluations on a validation set.
+
+    Args:
+        a, b: evaluation folders, one of each seed; the two are paired in this order.
 
     Raises:
         RunError: a folder holds no evaluation.
-        DataError: the two were evaluated on other instances, or the set has changed since.
-    """
-    return compare_on(truth_of((a, b)), a, b, resamples, seed)
-
-
-def compare_on(truth: Truth, a: Path, b: Path, resamples: int, seed: int) -> Comparison:
-    """`compare` on a validation set that is open.
-
-    Raises:
         DataError: one was evaluated on something else.
     """
-    folders = (a, b)
-    _require_evaluated_on(truth, folders)
-    elsewhere = seen_elsewhere(folders)
+    _require_evaluated_on(truth, (*a, *b))
+    for folders in (a, b):
+        require_one_way(folders)
+    elsewhere = seen_elsewhere((*a, *b))
+    ious_a, ious_b = ([read_ious(folder) for folder in folders] for folders in (a, b))
     return Comparison(
         given_boxes=compare_given_boxes(
-            read_ious(a), read_ious(b), truth.classes, resamples, seed, shown_elsewhere=elsewhere
+            ious_a, ious_b, truth.classes, resamples, seed, shown_elsewhere=elsewhere
         ),
-        detected=_compare_detections(truth, folders, elsewhere, resamples, seed),
-        how=(read_record(a).how, read_record(b).how),
+        detected=_compare_detections(truth, a, b, elsewhere, resamples, seed, progress),
+        how=(read_record(a[0]).how, read_record(b[0]).how),
     )
 
 
@@ -144,20 +142,26 @@ def read_record(folder: Path) -> EvaluationRecord:
 
 
 def _compare_detections(
-    truth: Truth, folders: tuple[Path, Path], elsewhere: frozenset[str], resamples: int, seed: int
+    truth: Truth,
+    a: Sequence[Path],
+    b: Sequence[Path],
+    elsewhere: frozenset[str],
+    resamples: int,
+    seed: int,
+    progress: Progress | None,
 ) -> PairedDetections | None:
-    results = read_detections(folders)
+    results = read_detections((*a, *b))
     if results is None:
         return None
-    a, b = results
     segm, bbox = (
         compare_average_precision(
             CocoTruth.of(truth, kind),
-            a,
-            b,
+            results[: len(a)],
+            results[len(a) :],
             shown_elsewhere=elsewhere,
             resamples=min(resamples, MAX_AP_RESAMPLES),
             seed=seed,
+            progress=progress,
         )
         for kind in KINDS
     )

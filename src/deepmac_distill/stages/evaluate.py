@@ -139,7 +139,9 @@ def report(job: Job) -> Report:
             teacher=read_evaluation(teacher),
             student=read_evaluation(student),
             student_minus_teacher=replace(
-                compare_on(truth, student, teacher, settings.bootstrap, job.pipeline.seed),
+                compare_on(
+                    *(truth, (student,), (teacher,), settings.bootstrap, job.pipeline.seed), job.progress
+                ),
                 seeds=(job.pipeline.seed,),
             ),
             data=truth.counts,

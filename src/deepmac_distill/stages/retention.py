@@ -7,6 +7,7 @@ one is the upper bound, and the only training that reads hidden masks; nothing r
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from deepmac_distill.evaluation.results import read_result, to_json
 from deepmac_distill.evaluation.retention import retention_in_detections, retention_in_given_boxes
 from deepmac_distill.evaluation.retention_results import Retention, RetentionDetected
 from deepmac_distill.files import sha256_of_file, write_json
+from deepmac_distill.progress import Progress
 from deepmac_distill.stages.compare import MAX_AP_RESAMPLES, read_detections, read_ious
 from deepmac_distill.stages.evaluate import evaluate, require_validation
 from deepmac_distill.stages.job import Job, Split, training_split, validation_split
@@ -65,7 +67,7 @@ def retention(job: Job) -> Retention:
 
     def work(folder: Path) -> None:
         job.run.log_validation_reading("retention", data.annotations)
-        figures = _figures(truth, folders, without, job.pipeline.evaluation.bootstrap, job.pipeline.seed)
+        figures = _figures(job, truth, folders, without)
         write_json(folder / "summary.json", to_json(figures))
 
     inputs: dict[str, Any] = {
@@ -133,26 +135,44 @@ def _student_of_run(job: Job, annotations: Annotations, images: ImageStore) -> P
     return student(job)
 
 
-def _figures(
-    truth: Truth, folders: dict[Arm, Path], without: list[str], resamples: int, seed: int
-) -> Retention:
+def _figures(job: Job, truth: Truth, folders: dict[Arm, Path], without: list[str]) -> Retention:
     """Retention from three evaluations."""
-    detections, detected = read_detections(list(folders.values())), None
-    if detections is not None:
-        detected = retention_in_detections(
-            CocoTruth.of(truth, "segm"),
-            dict(zip(folders, detections, strict=True)),
-            resamples=min(resamples, MAX_AP_RESAMPLES),
-            seed=seed,
-        )
-    ious = {arm: read_ious(folder) for arm, folder in folders.items()}
+    resamples, seed = job.pipeline.evaluation.bootstrap, job.pipeline.seed
     return Retention(
         arms=ARMS,
         unseen_without_human_masks=tuple(without),
-        given_boxes=retention_in_given_boxes(ious, truth.classes, resamples, seed),
-        detected=RetentionDetected(detected),
         seeds=(seed,),
+        **retained(truth, {arm: (folder,) for arm, folder in folders.items()}, resamples, seed, job.progress),
     )
+
+
+def retained(
+    truth: Truth,
+    folders: Mapping[Arm, Sequence[Path]],
+    resamples: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """The figures of a `Retention`: `given_boxes` and `detected`.
+
+    Args:
+        folders: of each of `ARMS` its evaluations, one of each seed in one order.
+    """
+    detections = {arm: read_detections(of_seeds) for arm, of_seeds in folders.items()}
+    segm = None
+    if all(found is not None for found in detections.values()):
+        segm = retention_in_detections(
+            CocoTruth.of(truth, "segm"),
+            {arm: found for arm, found in detections.items() if found is not None},
+            resamples=min(resamples, MAX_AP_RESAMPLES),
+            seed=seed,
+            progress=progress,
+        )
+    ious = {arm: [read_ious(folder) for folder in of_seeds] for arm, of_seeds in folders.items()}
+    return {
+        "given_boxes": retention_in_given_boxes(ious, truth.classes, resamples, seed),
+        "detected": RetentionDetected(segm),
+    }
 
 
 def _require_unseen_masks(annotations: Annotations, purpose: str) -> set[str]:
