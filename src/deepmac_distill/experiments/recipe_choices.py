@@ -1,13 +1,14 @@
 """Which teacher's recipe to recommend, chosen on seen classes that are hidden from it in the training file.
 
 Each variant of a base recipe trains without the masks of a fold of the seen classes, and is evaluated on them
-in the training file's own images. The validation set has no part in it.
+in the training file's own images. The validation set has no part in it. Where a variant has keys of the
+student, the student is evaluated: it is a second teacher, which also learns from the first one's masks.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,38 +21,46 @@ from deepmac_distill.report.table import Column, Table, columns, names
 
 Keys = Mapping[str, object]
 RECIPE = "coco_sample"
+WINDOWS: Keys = {"boxes": "windows", "window_context": 1.5, "window_size_px": 128, "mirror": True}
+MODEL: Keys = {
+    "backbone": "tf_efficientnet_lite0",
+    "mask_head": "hourglass-20",
+    "mask_width": 32,
+    "detection": False,
+}
+TRAIN: Keys = {"views": "windows", "steps": 480, "batch_size": 16, "warmup_steps": 50, "ema_decay": 0.99}
 BASE: Keys = {  # short and light, so that many variants can be tried
     "threads": 1,
     "evaluation.gt_boxes_only": True,
     "evaluation.bootstrap": 200,
-    "teacher.model.backbone": "tf_efficientnet_lite0",
-    "teacher.model.mask_head": "hourglass-20",
-    "teacher.model.mask_width": 32,
-    "teacher.model.detection": False,
-    "teacher.look": {"boxes": "windows", "window_context": 1.5, "window_size_px": 128},
-    "teacher.train.views": "windows",
-    "teacher.train.steps": 480,
-    "teacher.train.batch_size": 16,
-    "teacher.train.warmup_steps": 50,
-    "teacher.train.ema_decay": 0.99,
+    "teacher.look": WINDOWS,
+    **{f"teacher.model.{key}": value for key, value in MODEL.items()},
+    **{f"teacher.train.{key}": value for key, value in TRAIN.items()},
 }
 VARIANTS: Mapping[str, Keys] = {
     "base": {},
     "whole images": {
-        "teacher.look": {"boxes": "image"},
+        "teacher.look": {"boxes": "image", "mirror": True},
         "teacher.train.views": "images",
         "teacher.train.image_size_px": 320,
         "teacher.train.batch_size": 4,
     },
-    "mirror": {"teacher.look": {"boxes": "windows", "mirror": True}},
-    "context 2": {"teacher.look": {"boxes": "windows", "window_context": 2.0}},
+    "context 2": {"teacher.look": {**WINDOWS, "window_context": 2.0}},
     "centered": {"teacher.train.window_scale_range": [0.9, 1.1], "teacher.train.window_shift": 0.02},
-    "160 px": {"teacher.look": {"boxes": "windows", "window_size_px": 160}},
+    "160 px": {"teacher.look": {**WINDOWS, "window_size_px": 160}},
+    "192 px": {"teacher.look": {**WINDOWS, "window_size_px": 192}},
     "lite2": {"teacher.model.backbone": "tf_efficientnet_lite2"},
     "hourglass-52": {"teacher.model.mask_head": "hourglass-52"},
     "width 64": {"teacher.model.mask_width": 64},
     "backbone learns as fast": {"teacher.train.backbone_lr_factor": 1.0},
-    "960 steps": {"teacher.train.steps": 960},
+    "second round": {
+        "labels.targets": "soft",
+        "student.look": WINDOWS,
+        **{f"student.model.{key}": value for key, value in MODEL.items()},
+        **{f"student.train.{key}": value for key, value in TRAIN.items()},
+        "student.train.steps": 720,
+    },
+    "1440 steps": {"teacher.train.steps": 1440, "teacher.train.ema_decay": 0.997},
 }
 
 
@@ -62,7 +71,7 @@ class Choice:
     variant: str
     hide: str
     seed: int
-    cpu_seconds: float  # of the training, all threads
+    cpu_seconds: float  # of training, and of labeling between two rounds, all threads
     environment: Environment
     hidden: SplitIoU  # masks in given boxes of the hidden classes
 
@@ -73,22 +82,33 @@ def choose(variant: str, data: str, hide: str, seed: int, out: Path, progress: P
     Raises:
         KeyError: there is no such variant.
     """
-    keys = {**BASE, "data.root": data, "data.hide": [hide], "seed": seed, **VARIANTS[variant]}
+    changed = VARIANTS[variant]
+    keys = {**BASE, "data.root": data, "data.hide": [hide], "seed": seed, **changed}
+    twice = any(key.startswith("student.") for key in changed)
     at = out / f"{variant.replace(' ', '-')}-{hide.replace('/', '-of-').replace(':', '-')}-seed-{seed}"
     run = Run(at, RECIPE, keys, progress=progress)
-    kept, began = at / "cpu_seconds.json", time.process_time()
-    run.teach()
-    if not kept.exists():
-        write_json(kept, time.process_time() - began)
-    found = run.evaluate(hidden=True).given_boxes.unseen
+    cpu_seconds = _timed(at / "cpu_seconds.json", run.teach)
+    if twice:
+        cpu_seconds += _timed(at / "cpu_seconds_of_second_round.json", run.pseudolabel, run.student)
+    found = run.evaluate("student" if twice else "teacher", hidden=True).given_boxes.unseen
     return Choice(
         variant=variant,
         hide=hide,
         seed=seed,
-        cpu_seconds=read_result(kept, float),
+        cpu_seconds=cpu_seconds,
         environment=read_result(at / "environment.json", Environment),
         hidden=found,
     )
+
+
+def _timed(kept: Path, *works: Callable[[], object]) -> float:
+    """CPU seconds of the works, all threads; those of the first time where they are done already."""
+    began = time.process_time()
+    for work in works:
+        work()
+    if not kept.exists():
+        write_json(kept, time.process_time() - began)
+    return read_result(kept, float)
 
 
 def keep(choice: Choice, folder: Path) -> Path:
@@ -104,7 +124,8 @@ def kept_in(folder: Path) -> list[Choice]:
     """The rows that are there, in the order of `VARIANTS`."""
     order = list(VARIANTS)
     found = [read_result(path, Choice) for path in sorted(folder.glob("*.json"))]
-    return sorted(found, key=lambda row: (row.hide, order.index(row.variant), row.seed))
+    known = [row for row in found if row.variant in order]  # a variant that is gone has no place in the table
+    return sorted(known, key=lambda row: (row.hide, order.index(row.variant), row.seed))
 
 
 def table(rows: Iterable[Choice]) -> Table:
