@@ -211,7 +211,7 @@ def test_a_look_that_is_set_after_training_acts_and_is_no_reason_to_train_again(
         again = deepmac(*command, "--out", run)  # the run keeps it
         assert again.code == 0 and f"{stage}: done before, skipped" in again.err
     assert look_of(run) == {"window 32 px x 1.5, mirrored too"}
-    assert json.loads((run / "evaluate-teacher" / "evaluation.json").read_text())["look"]["mirror"]
+    assert json.loads((run / "evaluate-teacher" / "evaluation.json").read_text())["how"]["look"]["mirror"]
     assert deepmac_distill.load(run).look.mirror
     ended = deepmac("teach", *mirrored)
     assert ended.code == 0 and "teacher: done before, skipped" in ended.err
