@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import difflib
 import json
+import math
 import tomllib
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -226,6 +227,8 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
         raise ConfigError(f"{where}: {key}: got {value!r}, expected a number or {options}")
     if hint is float and type(value) is int:
         return float(value)
+    if type(value) is float and not math.isfinite(value):  # compares with nothing: no range refuses it
+        raise ConfigError(f"{where}: {key}: got {value!r}, expected a finite number")
     if type(value) is not hint:
         raise ConfigError(f"{where}: {key}: got {value!r}, expected {hint.__name__}")
     return value

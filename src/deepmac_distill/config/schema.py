@@ -264,6 +264,8 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_detections", "bootstrap", "sheet_of_each"):
             require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
+        gate = self.min_lead_over_ellipse
+        require(-1 < gate < 1, "min_lead_over_ellipse", gate, "a fraction, -1 to 1")
 
 
 def _default_student() -> RoleConfig:
