@@ -248,6 +248,31 @@ def test_classes_shown_elsewhere_have_a_split_of_their_own(truth_path: Path) -> 
         assert numbers(apart.splits[split]) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("reference", [False, True])
+def test_as_many_detections_as_there_are_objects_reach_average_precision(
+    tmp_path: Path, reference: bool
+) -> None:
+    """400 objects on one image, each found exactly: COCO's own 100 would give an AP of 0.257."""
+    boxes = [[20.0 * (i % 20), 20.0 * (i // 20), 12.0, 14.0] for i in range(400)]
+    objects = [
+        {"id": i, "image_id": 1, "category_id": 2, "bbox": box, "area": 168, "iscrowd": 0}
+        for i, box in enumerate(boxes, start=1)
+    ]
+    image = {"id": 1, "file_name": "1.jpg", "height": 400, "width": 400}
+    data = {"images": [image], "categories": [{"id": 2, "name": "cell"}], "annotations": objects}
+    (tmp_path / "cells.json").write_text(json.dumps(data))
+    truth = Dataset.open(tmp_path / "cells.json", seen="all").for_evaluation()
+    found = [
+        {"image_id": 1, "category_id": 2, "bbox": box, "score": 0.9 - i / 1000} for i, box in enumerate(boxes)
+    ]
+    whole = coco_average_precision(truth, found, "bbox", reference=reference).splits.all
+    assert (whole.AP, whole.APs, whole.ARs, whole.AR100) == (1.0, 1.0, 1.0, 0.25)
+    best = coco_average_precision(truth, found[:100], "bbox", reference=reference).splits.all
+    assert abs(best.AP - 0.2574) < 1e-3
+    paired = compare_average_precision(CocoTruth.of(truth, "bbox"), [found], [found[:100]], resamples=2)
+    assert (paired.all.AP.a, paired.all.AP.b, paired.all.ARs.a) == (1.0, best.AP, 1.0)
+
+
 def test_detection_in_an_unknown_image_is_refused_by_its_place(truth_path: Path) -> None:
     truth = Dataset.open(truth_path, seen="all").for_evaluation()
     detections = detections_of(json.loads(truth_path.read_text()), 7)[:3]

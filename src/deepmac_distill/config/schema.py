@@ -254,7 +254,7 @@ class EvaluationConfig:
     """How models are evaluated on the validation set."""
 
     batch_size: int = 8
-    max_detections: int = 100  # per image
+    max_detections: int = 100  # per image; AP looks at all of them, COCO's own at 100 of a class
     bootstrap: int = 1000  # resamples of the images behind each 95 % interval
     reference: bool = False  # average precision by pycocotools instead of hotcoco
     gt_boxes_only: bool = False  # masks in given boxes alone: no detection

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -28,6 +29,7 @@ KINDS: tuple[IouType, IouType] = ("segm", "bbox")
 Detection = dict[
     str, Any
 ]  # COCO result: image_id, category_id, score, bbox (xywh) and, for segm, segmentation
+RANKS = (1, 10, 100)  # best detections of an image and class that AR1, AR10 and AR100 look at
 STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
@@ -48,7 +50,7 @@ def coco_average_precision(
     A file with LVIS's lists of classes is evaluated by its federated rule (`federated`).
 
     Args:
-        detections: COCO results; at most the best 100 of an image and class count.
+        detections: COCO results. All count; AR1, AR10 and AR100 look at so many of an image and class.
         shown_elsewhere: names of classes whose masks the model saw elsewhere (see `splits`).
         reference: compute with pycocotools.
 
@@ -76,6 +78,17 @@ def coco_average_precision(
         splits.map_named(lambda split, members: with_counts(members, found[split])),
         tuple(_mean(precision[:, :, k, 0, -1]) if k >= 0 else None for k in rows),
     )
+
+
+def ranks_of(detections: Sequence[Detection]) -> tuple[int, ...]:
+    """COCO's `maxDets` such that all detections count, of an image and class those that it has.
+
+    >>> ranks_of([{"image_id": 1, "category_id": 1}] * 101), ranks_of([])
+    ((1, 10, 100, 101), (1, 10, 100))
+    """
+    found = Counter((one["image_id"], one["category_id"]) for one in detections)
+    most = max(found.values(), default=0)
+    return (*RANKS, most) if most > RANKS[-1] else RANKS
 
 
 def stats_by_split(
@@ -137,13 +150,17 @@ class CocoTruth:
         Raises:
             DataError: a detection names an image or a category that the truth does not have.
         """
-        evaluation = self.matched(self.found(self.that_count(detections)), sorted(self.categories) or None)
+        counted, classes = self.that_count(detections), sorted(self.categories) or None
+        evaluation = self.matched(self.found(counted), ranks_of(counted), classes)
         evaluation.accumulate()
         return evaluation
 
-    def matched(self, found: hotcoco.COCO, category_ids: list[int] | None = None) -> hotcoco.COCOeval:
-        """Which detections of some classes, or of all, match which truths."""
+    def matched(
+        self, found: hotcoco.COCO, ranks: Sequence[int], category_ids: list[int] | None = None
+    ) -> hotcoco.COCOeval:
+        """Which detections of some classes, or of all, match which truths; `ranks` is COCO's `maxDets`."""
         evaluation = hotcoco.COCOeval(self.coco, found, self.iou_type)
+        evaluation.params.max_dets = list(ranks)
         if category_ids is not None:
             evaluation.params.cat_ids = category_ids
         evaluation.evaluate()
@@ -179,6 +196,7 @@ def _evaluate_with_pycocotools(truth: Truth, detections: Sequence[Detection], io
         if detections:  # loadRes cannot read an empty list
             found = coco.loadRes(_only(detections, iou_type))
         evaluation = COCOeval(coco, found, iou_type)
+        evaluation.params.maxDets = list(ranks_of(detections))
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from deepmac_distill.evaluation.average_precision import STATS, CocoTruth, Detection, stats_by_split
+from deepmac_distill.evaluation.average_precision import RANKS, STATS, CocoTruth, Detection, stats_by_split
 from deepmac_distill.evaluation.means import Floats, image_draws, interval, known
 from deepmac_distill.evaluation.precision_matches import AREAS, THRESHOLDS, ClassMatches, matches_of
 from deepmac_distill.evaluation.results import PairedStat, PairedStats
@@ -22,7 +22,6 @@ from deepmac_distill.progress import Progress, Silent
 RECALLS = np.linspace(0.0, 1.0, 101)  # at which COCO reads precision
 EPSILON = np.spacing(1)  # that pycocotools adds to a denominator
 ALL, SIZES = 0, (1, 2, 3)  # area ranges
-RANKS = (1, 10, 100)  # best detections of an image and class that AR1, AR10 and AR100 look at
 VALUES_AT_ONCE = 1_000_000  # bounds memory: weights of a class's detections in some resamplings
 
 
@@ -125,7 +124,7 @@ def _stats_of(found: ClassMatches, draws: NDArray[np.uint16]) -> Floats:
     positives = draws @ found.positives.T  # (r, A)
     weights = draws[:, found.image].astype(np.float64)  # (r, D)
     precision = np.zeros((len(AREAS), THRESHOLDS, len(draws)))
-    recall = np.zeros((len(AREAS), len(RANKS), THRESHOLDS, len(draws)))
+    recall = np.zeros((len(AREAS), len(RANKS) + 1, THRESHOLDS, len(draws)))  # of all detections the last
     for area in {area for area, _ in found.matched}:
         seen = np.cumsum(weights * found.inside[area], axis=1)  # if no detection matched anything
         for threshold in range(THRESHOLDS):
@@ -139,7 +138,7 @@ def _stats_of(found: ClassMatches, draws: NDArray[np.uint16]) -> Floats:
             precision[area, threshold] = _average_precision(
                 hits[:, matched.counts], decided[:, matched.counts], total
             )
-            for place, most in enumerate(RANKS):
+            for place, most in enumerate((*RANKS, np.inf)):
                 counted = matched.counts & (found.rank[matched.at] < most)
                 recall[area, place, threshold] = there[:, counted].sum(axis=1) / total
     known_areas = positives.T > 0  # (A, r)
@@ -149,7 +148,7 @@ def _stats_of(found: ClassMatches, draws: NDArray[np.uint16]) -> Floats:
     return np.stack(
         [
             *(average[ALL], precision[ALL, 0], precision[ALL, 5], *(average[size] for size in SIZES)),
-            *(*recalls[ALL], *(recalls[size, -1] for size in SIZES)),
+            *(*recalls[ALL, : len(RANKS)], *(recalls[size, -1] for size in SIZES)),
         ]
     )
 

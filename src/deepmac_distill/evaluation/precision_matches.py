@@ -13,10 +13,9 @@ import hotcoco
 import numpy as np
 from numpy.typing import NDArray
 
-from deepmac_distill.evaluation.average_precision import CocoTruth, Detection
+from deepmac_distill.evaluation.average_precision import CocoTruth, Detection, ranks_of
 from deepmac_distill.evaluation.means import Floats
 
-MAX_DETECTIONS = 100  # COCO's, of an image and class
 AREAS = (
     (0.0, 1e10),
     (0.0, 32.0**2),
@@ -58,6 +57,7 @@ class _Found:
     category_id: Integers
     score: Floats
     area: Floats
+    ranks: tuple[int, ...]
 
     @classmethod
     def of(cls, truth: CocoTruth, detections: Sequence[Detection]) -> _Found:
@@ -68,6 +68,7 @@ class _Found:
             np.array([found["category_id"] for found in detections], dtype=np.int64),
             np.array([found["score"] for found in detections], dtype=np.float64),
             _areas(truth, detections),
+            ranks_of(detections),
         )
 
 
@@ -99,7 +100,7 @@ def _of_class(
     positives = np.zeros((len(AREAS), len(truth.image_ids)))
     at: dict[tuple[int, int], list[Integers]] = {}
     counts: dict[tuple[int, int], list[Booleans]] = {}
-    for area, cell in _cells(truth, loaded, category_id):
+    for area, cell in _cells(truth, loaded, found.ranks, category_id):
         image = np.searchsorted(truth.image_ids, cell["image_id"])
         positives[area, image] += len(cell["gtIgnore"]) - sum(cell["gtIgnore"])
         if not cell["dtIds"]:
@@ -121,9 +122,11 @@ def _of_class(
     )
 
 
-def _cells(truth: CocoTruth, loaded: hotcoco.COCO, category_id: int) -> Iterator[tuple[int, dict[str, Any]]]:
+def _cells(
+    truth: CocoTruth, loaded: hotcoco.COCO, ranks: Sequence[int], category_id: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """hotcoco's matches of each image of a class, with the position of the area range."""
-    evaluation = truth.matched(loaded, [category_id])
+    evaluation = truth.matched(loaded, ranks, [category_id])
     for cell in evaluation.eval_imgs:
         if cell is not None:
             yield AREAS.index(tuple(cell["aRng"])), cell
@@ -135,7 +138,6 @@ def _best_first(found: _Found, category_id: int) -> tuple[Integers, Integers]:
     mine = mine[np.lexsort((-found.score[mine], found.image[mine]))]  # stable, as COCO's sort
     _, starts, sizes = np.unique(found.image[mine], return_index=True, return_counts=True)
     rank = np.arange(len(mine)) - np.repeat(starts, sizes)
-    mine, rank = mine[rank < MAX_DETECTIONS], rank[rank < MAX_DETECTIONS]
     order = np.argsort(-found.score[mine], kind="stable")
     return mine[order], rank[order]
 

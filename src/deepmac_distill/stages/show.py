@@ -21,6 +21,7 @@ from deepmac_distill.report.drawing import Overlay, color_of
 from deepmac_distill.rundir import RunDir
 from deepmac_distill.stages.pictures import require_ours
 from deepmac_distill.stages.sheet import worst_median_best
+from deepmac_distill.stages.sources import cut_at
 
 MAX_CLASSES = 40  # rows of a sheet that can still be looked at
 IN_A_ROW = 4  # masks of `lowest`
@@ -42,7 +43,7 @@ def show(
     """Write a sheet of masks by their score: of each class the lowest, the median and the highest.
 
     Args:
-        labels: masks.parquet, or a run directory that holds one.
+        labels: masks.parquet, or a run directory that holds one. Masks of a run end where its `labels.cut` is.
         out: PNG to write.
         classes: names of classes; none: those with most masks, `MAX_CLASSES` of them.
         lowest: instead, so many masks of lowest score, whatever their classes.
@@ -56,7 +57,9 @@ def show(
     if not labels.exists():
         raise RunError(f"{labels}: nothing there; expected a run directory or a masks.parquet")
     path = RunDir(labels).output("pseudolabel", "masks.parquet") if labels.is_dir() else labels
-    table = Labels.open(path).table
+    run = path.resolve().parents[1]
+    found = Labels.open(path)
+    table = (found.with_cut(cut_at(run)) if (run / "config.json").is_file() else found).table
     drawn = table.filter(pc.and_(pc.equal(table["source"], "teacher"), pc.equal(table["status"], "labeled")))
     if not len(drawn):
         raise DataError(f"{path}: no mask of a teacher; expected at least one")
