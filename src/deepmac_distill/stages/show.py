@@ -43,7 +43,7 @@ def show(
     """Write a sheet of masks by their score: of each class the lowest, the median and the highest.
 
     Args:
-        labels: masks.parquet, or a run directory that holds one. Masks of a run end where its `labels.cut` is.
+        labels: masks.parquet, or a run directory that holds one. A run's masks end at its `labels.cut`.
         out: PNG to write.
         classes: names of classes; none: those with most masks, `MAX_CLASSES` of them.
         lowest: instead, so many masks of lowest score, whatever their classes.
