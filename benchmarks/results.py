@@ -5,9 +5,8 @@ python benchmarks/results.py record runs/x benchmarks/results/x "make x"   # of 
 python benchmarks/results.py tables            # rewrites the pages between their results markers
 python benchmarks/results.py tables --check    # fails if that would change it
 
-batch_norm.json, codec.json, coverage.json, paired_ap.json, starter.json and the files in mask_heads/ are
-written by their benchmarks; appendix_b_small.json and latency.json are copies of what `make appendix-b
-SMALL=1` leaves in runs/appendix_b_small (appendix_b.json, latency.json).
+Other files are written by their benchmarks; appendix_b_small.json and latency.json are copies of what
+`make appendix-b SMALL=1` leaves in runs/appendix_b_small (appendix_b.json, latency.json).
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import batch_norm
+import coverage_of_ap
 import coverage_of_intervals
 import paired_ap
 import sizes
@@ -205,6 +205,7 @@ TABLES = {
     "codec": (codec_table, "codec"),
     "batch_norm": (batch_norm.page, "batch_norm"),
     "coverage": (coverage_of_intervals.page, "coverage"),
+    "coverage_of_ap": (coverage_of_ap.page, "coverage_of_ap"),
     "paired_ap": (paired_ap.page, "paired_ap"),
 }
 

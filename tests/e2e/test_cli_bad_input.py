@@ -132,6 +132,7 @@ ANNOTATION, IMAGE = "train.json: annotation 2: ", "train.json: image 1: "
         (of_image(height=0), IMAGE + "height 0: expected a whole number > 0"),
         (of_image(file_name="../1.png"), IMAGE + 'file_name "../1.png": expected a path inside'),
         (of_image(file_name="/etc/passwd"), IMAGE + 'file_name "/etc/passwd": expected a path inside'),
+        (of_image(neg_category_ids={"1": 2}), IMAGE + 'neg_category_ids {"1": 2}: expected a list of ids'),
         (of_image(file_name="gone.png"), "gone.png: no such file; expected an image"),
         (of_image(width=65), "1.png: image is 48 x 64 (H x W), its annotations give 48 x 65"),
         (put("images", []), "image_id 1: expected the id of an image of the file"),

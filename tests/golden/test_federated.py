@@ -144,11 +144,24 @@ def test_figures_are_those_of_an_lvis_evaluation(kind: IouType, seed: int, tmp_p
 
 
 @pytest.mark.parametrize("key", ["neg_category_ids", "not_exhaustive_category_ids"])
-@pytest.mark.parametrize("value", [3, ["cat"], {"1": 2}, [True], [1.5]])
-def test_lists_of_something_else_are_refused(key: str, value: Any, tmp_path: Path) -> None:
-    truth = opened(tmp_path / "t.json", data_of({7: {key: value}}, [(7, 1, (5, 5, 20, 20))]))
-    with pytest.raises(DataError, match=rf"image 7: {key}: got .*, expected ids of categories"):
-        CocoTruth.of(truth, "bbox")
+@pytest.mark.parametrize("value", [3, [None], {"1": 2}, [True], [1.5], None])
+def test_lists_of_something_else_are_refused_when_the_file_is_read(
+    key: str, value: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=rf"image 7: {key} .*: expected a list of ids of categories"):
+        opened(tmp_path / "t.json", data_of({7: {key: value}}, [(7, 1, (5, 5, 20, 20))]))
+
+
+def test_ids_may_be_words(tmp_path: Path) -> None:
+    """Categories with words for ids get numbers, and the lists name the words still."""
+    data = data_of({1: lists([], []), 2: {"neg_category_ids": ["cat"]}}, [(1, 1, (5, 5, 20, 20))])
+    data["categories"] = [{"id": "cat", "name": "cat"}, {"id": "dog", "name": "dog"}]
+    data["annotations"][0]["category_id"] = "cat"
+    truth = opened(tmp_path / "t.json", data)
+    cat = truth.classes.category_ids[truth.classes.names.index("cat")]
+    detections = [found(1, cat, 0.5, 5, 5, 20, 20), found(2, cat, 0.9, 5, 5, 20, 20)]
+    per_class = coco_average_precision(truth, detections, "bbox").per_class
+    assert per_class[truth.classes.names.index("cat")] == pytest.approx(0.5)
 
 
 def test_ids_of_classes_that_the_file_lacks_do_no_harm(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 Level = Literal["error", "warning", "note"]
 
+NEGATIVE, NOT_EXHAUSTIVE = "neg_category_ids", "not_exhaustive_category_ids"  # of LVIS's images
 _PLAIN = re.compile(r"\w[\w./ -]*")
 _LARGEST = 1e15  # beyond it float64 loses whole pixels
 
@@ -92,6 +93,14 @@ def image_problems(images: list[dict[str, Any]], path: Path) -> Iterator[Problem
         if not stays_inside(name):
             message = f"file_name {shown(name)}: expected a path inside the image folder"
             yield Problem("error", at, message)
+        for key in (NEGATIVE, NOT_EXHAUSTIVE):
+            if not are_ids(image.get(key, [])):
+                yield Problem("error", at, f"{key} {shown(image[key])}: expected a list of ids of categories")
+
+
+def are_ids(value: Any) -> bool:
+    """True for a list of ids as a category may have them: whole numbers or words."""
+    return isinstance(value, list) and all(is_id(one) or isinstance(one, str) for one in value)
 
 
 def file_name_of(image: dict[str, Any]) -> Any:

@@ -16,10 +16,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from deepmac_distill.dataset.problems import NEGATIVE, NOT_EXHAUSTIVE
 from deepmac_distill.dataset.views import Truth
-from deepmac_distill.errors import DataError
 
-NEGATIVE, NOT_EXHAUSTIVE = "neg_category_ids", "not_exhaustive_category_ids"
 Pairs = frozenset[tuple[int, int]]  # of an image's and a category's id
 
 
@@ -32,11 +31,7 @@ class Federated:
 
     @classmethod
     def of(cls, truth: Truth) -> Federated | None:
-        """None of a file in which every class was looked for everywhere.
-
-        Raises:
-            DataError: an image's list holds something else than ids of categories.
-        """
+        """None of a file in which every class was looked for everywhere."""
         keys = _keys_of_images(truth)
         if not keys:
             return None
@@ -58,6 +53,7 @@ class Federated:
 
 def _keys_of_images(truth: Truth) -> dict[int, dict[str, list[int]]]:
     """Both lists of every image that has one of them."""
+    numbers = {row["original_id"]: row["id"] for row in truth.head["categories"] if "original_id" in row}
     found = {}
     rows = zip(truth.images["image_id"].to_pylist(), truth.images["extra"].to_pylist(), strict=True)
     for image_id, extra in rows:
@@ -65,17 +61,6 @@ def _keys_of_images(truth: Truth) -> dict[int, dict[str, list[int]]]:
             continue
         keys: dict[str, Any] = json.loads(extra)
         if NEGATIVE in keys or NOT_EXHAUSTIVE in keys:
-            found[image_id] = {
-                key: _ids(truth, image_id, key, keys.get(key)) for key in (NEGATIVE, NOT_EXHAUSTIVE)
-            }
+            lists = {key: keys.get(key, []) for key in (NEGATIVE, NOT_EXHAUSTIVE)}
+            found[image_id] = {key: [numbers.get(one, one) for one in ids] for key, ids in lists.items()}
     return found
-
-
-def _ids(truth: Truth, image_id: int, key: str, value: Any) -> list[int]:
-    if value is None:
-        return []
-    if not isinstance(value, list) or not all(type(one) is int for one in value):
-        raise DataError(
-            f"{truth.path}: image {image_id}: {key}: got {value!r:.60}, expected ids of categories"
-        )
-    return value

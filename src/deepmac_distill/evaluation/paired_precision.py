@@ -87,7 +87,7 @@ def resampled_stats(
         for one in detections:
             by_class = np.full((len(truth.truth.classes), len(STATS), len(draws)), np.nan)
             for found in matches_of(truth, one):
-                by_class[found.index] = _class_stats(found, draws)
+                by_class[found.index] = class_stats(found, draws)
                 bar.advance()
             exact = stats_by_split(truth.truth, truth.evaluate(one), splits)
             each.append(_over_classes(by_class, exact, splits))
@@ -109,7 +109,7 @@ def _over_classes(
     return splits.map_named(mean)
 
 
-def _class_stats(found: ClassMatches, draws: NDArray[np.uint16]) -> Floats:
+def class_stats(found: ClassMatches, draws: NDArray[np.uint16]) -> Floats:
     """`STATS` of one class, (12, 1 + R); NaN where the images hold no truth.
 
     Args:
