@@ -64,7 +64,7 @@ def make_truth(size: Size, rng: np.random.Generator) -> dict[str, Any]:
     n = size.images * size.objects
     extent = rng.uniform(8, 200, (n, 2))
     boxes = np.concatenate([rng.uniform(0, 1, (n, 2)) * ([WIDTH, HEIGHT] - extent), extent], axis=1)
-    codes = encode_boxes(xyxy(boxes), HEIGHT, WIDTH)
+    codes = masks_of(boxes)
     classes = rng.choice(size.classes, n, p=frequencies(size.classes)) + 1
     return {
         "images": [
@@ -98,7 +98,7 @@ def make_detections(truth: Mapping[str, Any], size: Size, rng: np.random.Generat
     named = np.array([a["category_id"] for a in truth["annotations"]])[of_object]
     classes = np.where(aimed & (rng.random(n) < 0.7), named, classes)
     scores = rng.random(n) * np.where(aimed, 1.0, 0.5)
-    codes = encode_boxes(xyxy(boxes), HEIGHT, WIDTH)
+    codes = masks_of(boxes)
     return [
         {
             **{"image_id": int(image[at]), "category_id": int(classes[at]), "score": float(scores[at])},
@@ -108,9 +108,11 @@ def make_detections(truth: Mapping[str, Any], size: Size, rng: np.random.Generat
     ]
 
 
-def xyxy(boxes: np.ndarray) -> np.ndarray:
-    """Corners of (N, 4) boxes of corner and size."""
-    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+def masks_of(boxes: np.ndarray) -> list[bytes]:
+    """Run-length codes of (N, 4) boxes of corner and size, as masks; some at a time, for the memory."""
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    parts = np.array_split(corners, max(1, len(corners) // 2000))
+    return [code for part in parts for code in encode_boxes(part, HEIGHT, WIDTH)]
 
 
 def frequencies(classes: int) -> np.ndarray:

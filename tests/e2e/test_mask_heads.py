@@ -145,7 +145,10 @@ def test_the_table_says_what_is_missing(trained: Path, copied: Path, capsys) -> 
     assert all(f"| {name} | " in printed for name in (*TRAINED, *GRABCUTS, "ellipse", "box"))
     assert "| hourglass-20 − hourglass-10 | 2 | " in printed
     assert "–, +3.1, – (table 3) | the paper prints none |" in printed
-    assert "image sampling and of the row's or pair's own seeds" in printed and "3 steps of 4 windows of 32 px" in printed
+    assert (
+        "image sampling and of the row's or pair's own seeds" in printed
+        and "3 steps of 4 windows of 32 px" in printed
+    )
     missing = printed.split("Not there yet: ")[1]
     assert "hourglass-10 (seed 2)" in missing and "resnet-4 (seeds 0, 1, 2)" in missing
     for path in (copied / "results").glob("*-seed-1.json"):
