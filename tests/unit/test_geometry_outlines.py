@@ -23,7 +23,7 @@ def by_pycocotools(rings: list[Ring], shape: tuple[int, int]) -> np.ndarray:
 
 def by_opencv(rings: list[Ring], shape: tuple[int, int]) -> np.ndarray:
     canvas = np.zeros(shape, np.uint8)
-    cv2.fillPoly(canvas, [ring.round().astype(np.int32) for ring in rings], 1)
+    cv2.fillPoly(canvas, [ring.astype(np.int32) for ring in rings], 1)
     return canvas.astype(bool)
 
 
@@ -57,12 +57,12 @@ def test_rings_through_centers_give_parts_without_holes_back(mask: np.ndarray) -
 @settings(max_examples=60, deadline=None)
 @given(masks, st.sampled_from(["edges", "centers"]), st.sampled_from([0.0, 0.4, 2.0]))
 def test_outlines_run_clockwise_around_as_many_parts_as_opencv_counts(
-    mask: np.ndarray, frame, tolerance: float
+    mask: np.ndarray, course, tolerance: float
 ) -> None:
-    parts = parts_of(mask, frame, tolerance)
+    parts = parts_of(mask, course, tolerance)
     count, _ = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
     assert len(parts) == count - 1
-    if frame == "edges":
+    if course == "edges":
         assert all(signed_area(part.outline) > 0 for part in parts)
         assert all(signed_area(hole) < 0 for part in parts for hole in part.holes)
         if not tolerance:

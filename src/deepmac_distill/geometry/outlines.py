@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ring = NDArray[np.float64]  # (P, 2) x and y in pixels; the last point joins the first
-Frame = Literal["edges", "centers"]  # what a whole number is: the edge of a pixel, or its center
+Course = Literal["edges", "centers"]  # of an outline: between pixels, or through the outermost of the mask
 TOLERANCE_PX = 0.4  # below half a pixel, so that steps become slopes and hardly a pixel changes sides
 Ints = NDArray[np.int64]
 
@@ -23,17 +23,17 @@ class Part:
     holes: tuple[Ring, ...] = ()
 
 
-def parts_of(mask: NDArray[np.bool_], frame: Frame = "edges", tolerance_px: float = 0.0) -> list[Part]:
-    """The connected parts (4-neighbors) of a mask, the largest first; outlines clockwise, holes the other way.
+def parts_of(mask: NDArray[np.bool_], course: Course = "edges", tolerance_px: float = 0.0) -> list[Part]:
+    """The connected parts (4-neighbors) of a mask, the largest first; outlines clockwise, holes not.
 
-    In the frame of edges, which is COCO's, pixel i reaches from i to i + 1: without a tolerance rings run along
-    the edges of pixels, with one through the middles of these edges. Whatever fills a ring by the centers of
-    pixels gives the mask back. In the frame of centers, which is that of `cv2.fillPoly` and of Pillow's
-    polygons, pixel i is at i and rings run through the outermost pixels of the mask, because those who draw
-    in it color the points of the ring as well.
+    Coordinates are COCO's: pixel i reaches from i to i + 1. Along `edges`, whatever fills a ring by the
+    centers of pixels gives the mask back: the ring runs between pixels, or with a tolerance through the
+    middles of their edges. Through `centers`, whatever cuts coordinates to whole pixels and draws the
+    outline with its inside, as `cv2.fillPoly` and Pillow do, gives it back; those would draw the others too
+    large by a pixel.
 
-    With a tolerance rings are simplified (Douglas and Peucker, Cartographica 10(2), 1973): none of their points
-    was further away. A ring that would turn inside out, or lose its area, keeps its points.
+    With a tolerance rings are simplified (Douglas and Peucker, Cartographica 10(2), 1973): none of their
+    points was further away. A ring that would turn inside out, or lose its area, keeps its points.
 
     Args:
         mask: (H, W).
@@ -50,9 +50,9 @@ def parts_of(mask: NDArray[np.bool_], frame: Frame = "edges", tolerance_px: floa
     outer.sort(key=lambda ring: -abs(signed_area(ring)))
     held: list[list[Ring]] = [[] for _ in outer]
     for hole in inner:
-        held[_owner(hole, outer)].append(_finished(hole, -1, frame, tolerance_px))
+        held[_owner(hole, outer)].append(_finished(hole, -1, course, tolerance_px))
     return [
-        Part(_finished(ring, 1, frame, tolerance_px), tuple(holes))
+        Part(_finished(ring, 1, course, tolerance_px), tuple(holes))
         for ring, holes in zip(outer, held, strict=True)
     ]
 
@@ -154,10 +154,10 @@ def _holds(ring: Ring, x: float, y: float) -> bool:
     return bool((crosses & (ring[:, 0] < x)).sum() % 2)
 
 
-def _finished(ring: Ring, sign: int, frame: Frame, tolerance: float) -> Ring:
-    """An exact ring, wound as asked, in its frame and simplified."""
+def _finished(ring: Ring, sign: int, course: Course, tolerance: float) -> Ring:
+    """An exact ring, wound as asked, on its course and simplified."""
     ring = ring if signed_area(ring) * sign > 0 else ring[::-1]
-    if frame == "centers":
+    if course == "centers":
         return _simplified(_through_centers(ring), tolerance)
     return ring if tolerance <= 0 else _simplified(_through_middles(ring), tolerance)
 
@@ -166,7 +166,7 @@ def _through_centers(ring: Ring) -> Ring:
     """Each corner moved to the center of the pixel inside it."""
     into, away = np.sign(ring - np.roll(ring, 1, axis=0)), np.sign(np.roll(ring, -1, axis=0) - ring)
     inward = np.stack([-into[:, 1] - away[:, 1], into[:, 0] + away[:, 0]], 1)  # a quarter turn clockwise
-    return ring + inward / 2 - 0.5
+    return ring + inward / 2
 
 
 def _through_middles(ring: Ring) -> Ring:
@@ -206,9 +206,6 @@ def _distances(points: Ring, start: Ring, end: Ring) -> NDArray[np.float64]:
     """(P,) how far points are from a segment."""
     along = end - start
     length = float(along @ along)
-    if length == 0:
-        share = np.zeros(len(points))
-    else:
-        share = np.clip((points - start) @ along / length, 0, 1)
+    share = np.clip((points - start) @ along / (length or 1.0), 0, 1)
     away: NDArray[np.float64] = np.hypot(*(points - start - share[:, None] * along).T)
     return away
