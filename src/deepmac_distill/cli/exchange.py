@@ -45,6 +45,9 @@ def export(
     min_mask_bbox_iou: Annotated[
         float | None, typer.Option("--min-mask-bbox-iou", help="The same of mask_bbox_iou. [the run's]")
     ] = None,
+    min_expected_iou: Annotated[
+        float | None, typer.Option("--min-expected-iou", help="The same of expected_iou. [the run's]")
+    ] = None,
     tolerance: Annotated[
         float,
         typer.Option("--tolerance", help="Pixels by which a polygon may differ from its mask's outline."),
@@ -54,12 +57,16 @@ def export(
     ] = None,
 ) -> None:
     """Write the masks for other tools: COCO polygons or RLE, YOLO, VOC, LabelMe, CVAT, Label Studio."""
-    cut = None if cutting.cut is None else cutting.at
+    cut = cutting.asked
     from deepmac_distill.stages.export import Choice
     from deepmac_distill.stages.export import export as write_masks
 
     choice = Choice(
-        without_mask=without_mask, min_mask_score=min_mask_score, min_mask_bbox_iou=min_mask_bbox_iou, cut=cut
+        without_mask=without_mask,
+        min_mask_score=min_mask_score,
+        min_mask_bbox_iou=min_mask_bbox_iou,
+        min_expected_iou=min_expected_iou,
+        cut=cut,
     )
     done = write_masks(
         labels, format, out, choice=choice, images=images, tolerance_px=tolerance, progress=Terminal()

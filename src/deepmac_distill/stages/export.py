@@ -25,6 +25,7 @@ from deepmac_distill.labels.rules import Rules
 from deepmac_distill.progress import Progress, Silent
 from deepmac_distill.rundir import RunDir
 from deepmac_distill.stages.job import Job
+from deepmac_distill.stages.student import chosen_labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class Choice:
     without_mask: str = "drop"  # what becomes of a box without a mask: drop | keep | ignore
     min_mask_score: float | None = None
     min_mask_bbox_iou: float | None = None
+    min_expected_iou: float | None = None
     cut: Cut | None = None
 
     def rules(self, run: Rules) -> Rules:
@@ -42,7 +44,7 @@ class Choice:
         Raises:
             ConfigError: a threshold outside [0, 1].
         """
-        names = ("min_mask_score", "min_mask_bbox_iou")
+        names = ("min_mask_score", "min_mask_bbox_iou", "min_expected_iou")
         chosen = {name: value for name in names if (value := getattr(self, name)) is not None}
         try:
             return replace(run, **chosen)
@@ -126,18 +128,16 @@ def _masks_of(given: Path, without: WithoutMask, choice: Choice, progress: Progr
 
 
 def _masks_of_run(run: RunDir, without: WithoutMask, choice: Choice, progress: Progress) -> MaskSet:
-    labels = Labels.open(run.output("pseudolabel", "masks.parquet"))
+    path = run.output("pseudolabel", "masks.parquet")
     pipeline = load_pipeline(run.path / "config.json")
+    kept = chosen_labels(path, pipeline.labels)
     data, scenes = pipeline.data, run.path / "scenes-train"
     by_scenes = data.source == "scenes"
     annotations = scenes / "instances.json" if by_scenes else Path(data.root) / data.train_annotations
     folder = scenes / "images" if by_scenes else Path(data.root) / data.train_images
     view = Job(pipeline=pipeline, source=None, run=run, progress=progress).read(annotations)
-    rules = Rules(
-        min_mask_score=pipeline.labels.min_mask_score, min_mask_bbox_iou=pipeline.labels.min_mask_bbox_iou
-    )
-    labels = labels.with_cut(pipeline.labels.cut if choice.cut is None else choice.cut)
-    return replace(of_labels(labels, choice.rules(rules), without, view), folder=folder)
+    labels = kept.labels if choice.cut is None else kept.labels.with_cut(choice.cut)
+    return replace(of_labels(labels, choice.rules(kept.rules), without, view), folder=folder)
 
 
 @contextmanager
