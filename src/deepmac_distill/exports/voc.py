@@ -130,5 +130,7 @@ def _label_map(masks: MaskSet) -> str:
         ("background", 0),
         *((name, index) for index, name in enumerate(masks.classes.values(), start=1)),
     ]
+    if "ignored" not in masks.classes.values():  # the void's name in Datumaro, which refuses unknown colors
+        named.append(("ignored", VOID))
     lines = [f"{name.replace(':', ';')}:{','.join(map(str, palette[index]))}::" for name, index in named]
     return "# label:color_rgb:parts:actions\n" + "".join(line + "\n" for line in lines)

@@ -28,9 +28,9 @@ def parts_of(mask: NDArray[np.bool_], course: Course = "edges", tolerance_px: fl
 
     Coordinates are COCO's: pixel i reaches from i to i + 1. Along `edges`, whatever fills a ring by the
     centers of pixels gives the mask back: the ring runs between pixels, or with a tolerance through the
-    middles of their edges. Through `centers`, whatever cuts coordinates to whole pixels and draws the
-    outline with its inside, as `cv2.fillPoly` and Pillow do, gives it back; those would draw the others too
-    large by a pixel.
+    middles of their edges. Through `centers`, whatever cuts or rounds coordinates to whole pixels and draws
+    the outline with its inside, as `cv2.fillPoly` and Pillow do, gives it back; those would draw the others
+    too large by a pixel.
 
     With a tolerance rings are simplified (Douglas and Peucker, Cartographica 10(2), 1973): none of their
     points was further away. A ring that would turn inside out, or lose its area, keeps its points.
@@ -163,10 +163,10 @@ def _finished(ring: Ring, sign: int, course: Course, tolerance: float) -> Ring:
 
 
 def _through_centers(ring: Ring) -> Ring:
-    """Each corner moved to the center of the pixel inside it."""
+    """Each corner moved to the pixel inside it, a quarter short of its center: cut or rounded it is there."""
     into, away = np.sign(ring - np.roll(ring, 1, axis=0)), np.sign(np.roll(ring, -1, axis=0) - ring)
     inward = np.stack([-into[:, 1] - away[:, 1], into[:, 0] + away[:, 0]], 1)  # a quarter turn clockwise
-    return ring + inward / 2
+    return ring + inward / 2 - 0.25
 
 
 def _through_middles(ring: Ring) -> Ring:
