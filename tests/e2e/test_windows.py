@@ -195,6 +195,17 @@ def test_labels_of_a_named_model_are_not_made_anew_for_another_look(
     assert "made with look.window_context = 2.0, now 1.5; expected the same" in refused.err.splitlines()[-1]
 
 
+@pytest.mark.parametrize("command", ["evaluate", "pseudolabel"])
+def test_the_look_of_the_run_is_not_set_beside_a_model_that_is_named(
+    in_windows: tuple[Path, Path], deepmac, tmp_path: Path, command: str
+) -> None:
+    """It would not act: a weights file looks as its card has it."""
+    given = ["--config", in_windows[1], "--out", tmp_path / "run", "--model", in_windows[0] / WEIGHTS]
+    ended = deepmac(command, *given, "--set", "teacher.look.mirror=true")
+    assert ended.code == 2 and not (tmp_path / "run").exists()
+    assert "is how the run's own teacher looks; expected --look mirror=true for" in ended.err.splitlines()[-1]
+
+
 def test_a_look_that_is_set_after_training_acts_and_is_no_reason_to_train_again(
     in_windows: tuple[Path, Path], deepmac, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from deepmac_distill.cli.app import app
 from deepmac_distill.cli.ending import print_ending
-from deepmac_distill.cli.jobs import job_of, jobs_of_seeds
+from deepmac_distill.cli.jobs import job_of, jobs_of_seeds, refuse_look_of_the_run
 from deepmac_distill.cli.options import (
     Code,
     Config,
@@ -88,6 +88,7 @@ def pseudolabel(
     ] = None,
 ) -> None:
     """Write a mask for every box that has none: masks.parquet (facts) and instances.json (COCO)."""
+    refuse_look_of_the_run(at, model)
     job = job_of(config.config, at, data, train, redo, code, looking)
     from deepmac_distill.stages.pseudolabel import pseudolabel as label_boxes
 

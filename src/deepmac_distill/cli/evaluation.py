@@ -11,7 +11,7 @@ import typer
 from deepmac_distill.chain import TRAININGS, Trained
 from deepmac_distill.cli.app import app
 from deepmac_distill.cli.cutting import Cutting
-from deepmac_distill.cli.jobs import job_of, named_paths
+from deepmac_distill.cli.jobs import job_of, named_paths, refuse_look_of_the_run
 from deepmac_distill.cli.options import Code, Config, Data, Looking, Redo, Run, TrainData, ValData, command
 from deepmac_distill.cli.results import print_box_noise, print_comparison, print_evaluation
 from deepmac_distill.cli.terminal import Terminal
@@ -58,6 +58,7 @@ def evaluate(
 ) -> None:
     """Measure mask IoU in given boxes and COCO AP of detections, for all, seen and unseen classes."""
     evaluated, percents = _role_or_weights(role, model), _percents(box_noise)
+    refuse_look_of_the_run(at, evaluated)
     if percents and (per_class or reference):
         raise ConfigError(
             "--box-noise: its table has no classes and no AP; expected no --per-class, --reference"

@@ -122,6 +122,23 @@ def _of_data(given: dict[str, object]) -> dict[str, object]:
     return given
 
 
+def refuse_look_of_the_run(run: Run, model: object) -> None:
+    """Refuse keys of a run's look beside a model that is named, which looks as its own card or run has it.
+
+    Args:
+        model: its path; else nothing is refused.
+
+    Raises:
+        ConfigError: names the key and what to write.
+    """
+    for override in run.set_ or []:
+        role, _, key = override.strip().partition(".look.")
+        if isinstance(model, Path) and role in ("teacher", "student") and key:
+            raise ConfigError(
+                f"--set {override}: is how the run's own {role} looks; expected --look {key} for {model}"
+            )
+
+
 def named_paths(given: list[str], form: str) -> dict[str, Path]:
     """Words such as student=runs/x, each heading once.
 
