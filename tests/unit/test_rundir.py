@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from deepmac_distill.comparing import Comparing
 from deepmac_distill.errors import RunError
 from deepmac_distill.progress import Silent
 from deepmac_distill.rundir import RunDir
@@ -100,6 +101,25 @@ def test_other_inputs_are_refused_by_name_with_old_and_new_value(
     with pytest.raises(RunError, match=named):
         do(run, refuse_to_work, inputs)
     assert content(run.path) == before
+
+
+def test_a_change_that_redoes_a_stage_is_noted_and_any_other_beside_it_is_refused(run: RunDir) -> None:
+    """A record that does not name an input means its value then; what nothing depends on is not compared."""
+    how = {"comparing": Comparing(unnamed={"look.mirror": False}, dropped=("old",), redone_for=("look.",))}
+    do(run, writes("a"), {"seed": 0, "old": 1})
+    do(run, refuse_to_work, {"seed": 0, "look.mirror": False}, **how)
+    with pytest.raises(RunError, match=r"made with look.mirror = False, now True \(and 1 more\)"):
+        do(run, refuse_to_work, {"seed": 1, "look.mirror": True}, **how)
+    notes = Notes()
+    out = do(run, writes("b"), {"seed": 0, "look.mirror": True}, progress=notes, **how) / "out.txt"
+    assert out.read_text() == "b"
+    assert notes.lines == ["stage: made anew, since the look changed: look.mirror (False, now True)"]
+    with pytest.raises(KeyboardInterrupt):
+        do(run, stopped_after("half.txt"), {"seed": 0}, **how)
+    assert out.read_text() == "b"  # until the new one is whole
+    notes = Notes()
+    do(run, writes("c"), {"seed": 0}, progress=notes, **how)
+    assert out.read_text() == "c" and notes.lines == ["stage: goes on where it was stopped"]
 
 
 def test_an_output_that_was_changed_or_removed_since_is_refused_by_name(run: RunDir) -> None:
