@@ -25,7 +25,7 @@ LAYERS = [
     {"training", "inference", "evaluation", "rundir"},
     {"report"},
     {"labels", "status"},
-    {"one_image", "exports"},
+    {"one_image"},
     {"stages"},
     {"forecast", "api"},
     {"experiments"},

@@ -10,7 +10,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from deepmac_distill.data.augment import View, ViewOf, evaluation_views, training_views
-from deepmac_distill.data.dataset import AnnotatedImages, BoxDataset
+from deepmac_distill.data.dataset import AnnotatedImages, BoxDataset, SoftGrid
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.dataset.dataset import Dataset
 
@@ -100,6 +100,25 @@ def test_a_box_is_clipped_first_and_its_mask_rasterized_over_what_is_left(source
     assert sample.boxes[0].tolist() == [0, 0, 30, 40]  # source x 15 to 30
     thirds = np.array([255, 85, 0, 0])  # cells of 3.75 px; the polygon ends at x = 20, in the second
     assert np.array_equal(sample.masks[0], np.tile(thirds, (4, 1)))
+
+
+def test_on_the_lattice_of_the_reference_cells_are_around_samples_from_edge_to_edge(source: Path) -> None:
+    sample = dataset(source, lattice="reference")[0, 0]
+    # Samples at x = 10, 16.7, 23.3 and 30; the outermost cells are half outside the box, down as across.
+    half, whole = np.array([64, 128, 0, 0]), np.array([128, 255, 0, 0])
+    assert np.abs(sample.masks[0].astype(int) - np.stack([half, whole, whole, half])).max() <= 1
+
+
+def test_a_soft_grid_is_seen_from_either_lattice(source: Path) -> None:
+    cells = np.random.default_rng(0).integers(0, 256, (4, 4), dtype=np.uint8)
+    for own in ("centers", "reference"):
+        soft = {0: SoftGrid(cells, own)}
+        same = dataset(source, soft=soft, lattice=own)[0, 0].masks[0]
+        assert np.abs(same.astype(int) - cells).max() <= 1
+    # The first cell of one ends at x = 13.3; two thirds of the first of the other, 10 to 15, are in it.
+    soft = {0: SoftGrid(np.tile(np.array([200, 0, 0, 0], np.uint8), (4, 1)), "reference")}
+    seen = dataset(source, soft=soft)[0, 0].masks[0]
+    assert np.array_equal(seen, np.tile([133, 0, 0, 0], (4, 1)))
 
 
 def test_a_flip_turns_pixels_boxes_and_masks_together(source: Path) -> None:

@@ -235,8 +235,8 @@ class ValData:
 Command = Callable[..., None]
 
 
-def command(app: typer.Typer) -> Callable[[Command], Command]:
-    """`app.command()`, where a parameter that is one of the groups above becomes its options."""
+def command(app: typer.Typer, name: str | None = None) -> Callable[[Command], Command]:
+    """`app.command(name)`, where a parameter that is one of the groups above becomes its options."""
 
     def register(function: Command) -> Command:
         hints = get_type_hints(function, include_extras=True)
@@ -258,7 +258,7 @@ def command(app: typer.Typer) -> Callable[[Command], Command]:
 
         flat.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
         flat.__annotations__ = {option.name: option.annotation for option in options}
-        app.command()(flat)
+        app.command(name)(flat)
         return function
 
     return register

@@ -21,7 +21,7 @@ from deepmac_distill.models.mask_rcnn import MaskRcnn
 from deepmac_distill.structures import Detections, Instances
 from deepmac_distill.teachers.installed import InstalledSegmenter, load_segmenter
 from deepmac_distill.weights import starter
-from deepmac_distill.weights.card import ModelCard, load_weights, other_classes, read_card
+from deepmac_distill.weights.card import DETECTOR, ModelCard, load_weights, other_classes, read_card
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,11 @@ class Weights:
             ConfigError: it cannot take windows of the size that its look has.
             CheckpointError: the weights do not fit the card.
         """
+        if self.card.role == DETECTOR:
+            raise CheckpointError(
+                f"{self.path}: has no mask head; expected a model that draws masks (a training can start "
+                "from it: teacher.train.init_from)"
+            )
         recipe = config.build_model_config(self.card.model, str(self.path))
         try:
             model = build_model(recipe, len(self.card.class_names), load_weights=False)

@@ -56,6 +56,8 @@ def source_at(path: Path, role: Role = "teacher", allow_code: bool = False) -> S
         teacher = pipeline.teacher
         return Segmenter.named(segmenter, teacher.arguments, allow_code, teacher.look)
     weights = path / role / WEIGHTS
+    if pipeline is None and not weights.is_file() and (path / WEIGHTS).is_file():
+        return Weights.read(path / WEIGHTS)  # what `deepmac import` wrote
     if not weights.is_file():
         raise RunError(f"{path}: no weights of a {role} there; expected a run directory or a weights file")
     found, recipe = Weights.read(weights), pipeline and getattr(pipeline, role)

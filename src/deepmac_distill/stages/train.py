@@ -27,7 +27,13 @@ from deepmac_distill.training.checkpoint import DamagedState
 from deepmac_distill.training.loop import LoopSettings, make_optimizer, train
 from deepmac_distill.training.schedule import make_schedule
 from deepmac_distill.weights import transfer
-from deepmac_distill.weights.card import ModelCard, read_card_if_any, require_not_shown, save_weights
+from deepmac_distill.weights.card import (
+    ModelCard,
+    read_card_if_any,
+    require_lattice,
+    require_not_shown,
+    save_weights,
+)
 
 
 def teach(job: Job) -> Path | None:
@@ -103,7 +109,7 @@ def require_buildable(job: Job, role: Role) -> None:
         return
     key, path = f"{role}.train.init_from", Path(recipe.train.init_from)
     try:
-        read_card_if_any(path)
+        require_lattice(path, read_card_if_any(path), getattr(recipe.model, "lattice", None))
         transfer.what_fits(model, transfer.read_weights(path), str(path))
     except CheckpointError as error:
         raise CheckpointError(f"{key}: {error}") from None

@@ -17,13 +17,14 @@ from deepmac_distill.files import written_whole
 from deepmac_distill.look import WHOLE_IMAGE, Look
 
 FORMAT = "deepmac-distill weights 1"
+DETECTOR = "detector"  # role of weights without a mask head: others can start from them
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
     """What weights are: enough to build the model again, and to refuse a use they do not fit."""
 
-    role: str  # teacher | student
+    role: str  # teacher | student | detector
     model: dict[str, Any]  # the model's config
     class_names: tuple[str, ...]  # by class index
     category_ids: tuple[int, ...]
@@ -38,6 +39,11 @@ class ModelCard:
     about: str = ""  # what its reader should know, where its maker has said something
     look: Look = WHOLE_IMAGE  # how it looks at given boxes; the whole image in cards of earlier versions
     views: str = "images"  # that it was trained on: images | windows | both; earlier cards do not name them
+
+    @property
+    def lattice(self) -> str:
+        """Where its masks sample their boxes; cards name it where it is not that of cell centers."""
+        return str(self.model.get("lattice", "centers"))
 
     @property
     def seen_mask_classes(self) -> tuple[str, ...] | None:
@@ -192,6 +198,22 @@ def require_not_shown(
                 f"{path}: {known} masks of {name}, data.seen makes it unseen; expected weights that were "
                 "not, or that class among the seen ones (--seen)"
             )
+
+
+def require_lattice(path: Path, card: ModelCard | None, lattice: str | None) -> None:
+    """Raise CheckpointError if a mask head would go on from weights that sampled boxes elsewhere.
+
+    Masks on one lattice and crops on the other do not fit; weights without a mask head fit either.
+
+    Args:
+        card: of the weights; None: they have none.
+        lattice: of the model that starts from them; None: it has none.
+    """
+    if card and lattice and card.role != DETECTOR and card.lattice != lattice:
+        raise CheckpointError(
+            f"{path}: its masks have the lattice {card.lattice!r}, model.lattice is {lattice!r}; expected "
+            "the same"
+        )
 
 
 def _opened(path: Path) -> Any:

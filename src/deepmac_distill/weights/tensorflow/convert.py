@@ -112,7 +112,7 @@ def convert(
         values = _padded(values, expected[name])
         if values.shape != expected[name]:
             raise ValueError(f"{key}: got a tensor that becomes {values.shape}, expected {expected[name]}")
-        tensors[name] = np.ascontiguousarray(values)
+        tensors[name] = np.array(values, order="C")  # a copy: what is read cannot be written to
     return Converted(tensors, tuple(sorted(model.variables() - set(keys.values()))))
 
 

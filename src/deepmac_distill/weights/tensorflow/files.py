@@ -66,7 +66,9 @@ def opened(path: Path, space: Path) -> Iterator[OpenCheckpoint]:
 
 def _members(path: Path, space: Path, stack: ExitStack) -> Members:
     if path.is_dir():
-        found = sorted(file for depth in _DEPTHS for file in path.glob(depth) if _is_wanted(file.name))
+        found = sorted(
+            file for depth in _DEPTHS for file in path.glob(depth) if _is_wanted(file.name) and file.is_file()
+        )
         return {file.relative_to(path).as_posix(): partial(_open, file) for file in found}
     prefix = path.with_suffix("") if path.suffix == ".index" else path
     beside = prefix.with_name(f"{prefix.name}.index")

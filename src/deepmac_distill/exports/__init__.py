@@ -1,1 +1,0 @@
-"""Masks for other tools: one table of masks, a small writer for each format, and corrections back."""
