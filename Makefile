@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test coco-sample starter appendix-b appendix-b1 appendix-b2 data-named mask-heads bench latency lock clean
+.PHONY: help demo test coco-sample starter appendix-b appendix-b1 appendix-b2 data-named mask-heads bench latency interop lock clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -64,12 +64,26 @@ latency: demo  ## milliseconds an image of the demo's teacher and student, in on
 	$(BIN)/deepmac bench $(foreach role,teacher student,$(role)=runs/demo/$(role)/weights.safetensors) \
 	  --annotations runs/demo/scenes-val/instances.json --images runs/demo/scenes-val/images
 
+# Readers of exports, beside the locked packages and apart from them: what both have, the readers' versions win.
+INTEROP ?= .interop
+SITE = import site, sysconfig; print(sysconfig.get_paths()["purelib"])
+
+interop: $(INTEROP)/.ready  ## every export read back by the tools that people use for it, in an environment of its own
+	$(INTEROP)/bin/python -m pytest interop --rootdir interop -p no:cacheprovider
+
+$(INTEROP)/.ready: interop/requirements.txt $(READY)
+	$(PYTHON) -m venv $(INTEROP)
+	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(SITE)')')" \
+	  > "$$($(INTEROP)/bin/python -c '$(SITE)')/locked.pth"
+	$(INTEROP)/bin/pip install --quiet --requirement interop/requirements.txt
+	touch $@
+
 lock: $(READY)  ## write requirements.lock from this environment
 	(echo "# Every package of a working environment, Python 3.11 on Linux. Written by: make lock"; \
 	 $(BIN)/pip freeze --exclude-editable) > requirements.lock
 
-clean:  ## remove the environment, not the runs
-	rm -rf $(VENV)
+clean:  ## remove the environments, not the runs
+	rm -rf $(VENV) $(INTEROP)
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)

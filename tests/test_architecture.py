@@ -25,7 +25,7 @@ LAYERS = [
     {"training", "inference", "evaluation", "rundir"},
     {"report"},
     {"labels", "status"},
-    {"one_image"},
+    {"one_image", "exports"},
     {"stages"},
     {"forecast", "api"},
     {"experiments"},

@@ -8,11 +8,14 @@ from pathlib import Path
 from deepmac_distill.chain import Role
 from deepmac_distill.config import load_pipeline, located
 from deepmac_distill.evaluation.results import Evaluation, Report
+from deepmac_distill.geometry.outlines import TOLERANCE_PX
 from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.progress import Progress, Silent
 from deepmac_distill.rundir import RunDir
 from deepmac_distill.stages.evaluate import evaluate as evaluate_model
 from deepmac_distill.stages.evaluate import read_evaluation
+from deepmac_distill.stages.export import Choice, Exported
+from deepmac_distill.stages.export import export as write_masks
 from deepmac_distill.stages.job import Job
 from deepmac_distill.stages.pseudolabel import pseudolabel as label_boxes
 from deepmac_distill.stages.run import run as run_chain
@@ -84,3 +87,20 @@ class Run:
             hidden: on the classes that `data.hide` hides in the training file instead, in given boxes alone.
         """
         return read_evaluation(evaluate_model(self.job, model, hidden=hidden))
+
+    def export(
+        self, format: str, out: str | Path, *, without_mask: str = "drop", tolerance_px: float = TOLERANCE_PX
+    ) -> Exported:
+        """Write the labels for other tools: masks of people, and the teacher's by the run's rules.
+
+        Args:
+            format: coco-polygons, coco-rle, yolo-seg, voc, labelme, cvat or label-studio.
+            out: file or folder to be, which must not be there.
+            without_mask: what becomes of a box without a mask: drop it, keep it, or ignore its region.
+            tolerance_px: by how much a polygon may differ from its mask's outline.
+        """
+        choice = Choice(without_mask=without_mask)
+        job = self.job
+        return write_masks(
+            job.run.path, format, Path(out), choice=choice, tolerance_px=tolerance_px, progress=job.progress
+        )

@@ -1,0 +1,100 @@
+"""Masks to other tools and back: `export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deepmac_distill.cli.app import app
+from deepmac_distill.cli.cutting import Cutting
+from deepmac_distill.cli.options import command
+from deepmac_distill.cli.terminal import Terminal
+
+if TYPE_CHECKING:  # imports numpy, which --help does without
+    from deepmac_distill.stages.export import Exported
+
+FORMATS = "coco-polygons, coco-rle, yolo-seg, voc, labelme, cvat or label-studio."
+BECAME = {
+    "drop": "dropped; whoever trains on this learns that nothing is there",
+    "keep": "kept as boxes; some trainers take a box for a mask",
+    "ignore": "regions to ignore; tools without such regions take them for masks",
+}
+
+
+@command(app)
+def export(
+    cutting: Cutting,
+    labels: Annotated[
+        Path, typer.Argument(metavar="RUN|LABELS", help="Run directory, masks.parquet, or a COCO file.")
+    ],
+    format: Annotated[str, typer.Option("--format", "-f", help=FORMATS)],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="New file or folder. [masks-FORMAT]")
+    ] = None,
+    without_mask: Annotated[
+        str,
+        typer.Option(
+            "--without-mask", metavar="RULE", help="Boxes without a mask: drop, keep, or ignore their region."
+        ),
+    ] = "drop",
+    min_mask_score: Annotated[
+        float | None, typer.Option("--min-mask-score", help="Reject a teacher's masks below it. [the run's]")
+    ] = None,
+    min_mask_bbox_iou: Annotated[
+        float | None, typer.Option("--min-mask-bbox-iou", help="The same of mask_bbox_iou. [the run's]")
+    ] = None,
+    min_expected_iou: Annotated[
+        float | None, typer.Option("--min-expected-iou", help="The same of expected_iou. [the run's]")
+    ] = None,
+    tolerance: Annotated[
+        float,
+        typer.Option("--tolerance", help="Pixels by which a polygon may differ from its mask's outline."),
+    ] = 0.4,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Folder of the images, to link to. [the run's]")
+    ] = None,
+) -> None:
+    """Write the masks for other tools: COCO polygons or RLE, YOLO, VOC, LabelMe, CVAT, Label Studio."""
+    cut = cutting.asked
+    from deepmac_distill.stages.export import Choice
+    from deepmac_distill.stages.export import export as write_masks
+
+    choice = Choice(
+        without_mask=without_mask,
+        min_mask_score=min_mask_score,
+        min_mask_bbox_iou=min_mask_bbox_iou,
+        min_expected_iou=min_expected_iou,
+        cut=cut,
+    )
+    done = write_masks(
+        labels, format, out, choice=choice, images=images, tolerance_px=tolerance, progress=Terminal()
+    )
+    _print_exported(done, format)
+
+
+def _print_exported(done: Exported, name: str) -> None:
+    losses, masks = done.losses, done.masks
+    total = sum(masks.values())
+    print(f"{done.path}: {total} masks on {done.images} images: {masks['human']} by people, ", end="")
+    print(f"{masks['teacher']} by a teacher")
+    if without := sum(done.without_mask.values()):
+        kinds = f"{done.without_mask['rejected']} rejected, {done.without_mask['unlabeled']} never drawn"
+        print(f"{without} boxes without a mask ({kinds}): {BECAME[done.became]}")
+    if done.crowds_left_out:
+        print(f"{done.crowds_left_out} crowds left out: {name} has none")
+    if losses.masks:
+        worst = "" if losses.worst_iou == 1 else f" (annotation {losses.worst_id})"
+        print(f"IoU with the masks: mean {_percent(losses.mean_iou)}, ", end="")
+        print(f"worst {_percent(losses.worst_iou)}{worst}; ", end="")
+        print(f"{losses.parts_joined} parts joined, {losses.holes_cut} holes cut")
+
+
+def _percent(share: float) -> str:
+    """Rounded down, so that 100 % is exact.
+
+    >>> _percent(1.0), _percent(0.99999)
+    ('100.00 %', '99.99 %')
+    """
+    return f"{int(share * 10_000) / 100:.2f} %"

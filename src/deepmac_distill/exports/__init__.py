@@ -1,0 +1,1 @@
+"""Masks for other tools: one table of masks, a small writer for each format, and corrections back."""
