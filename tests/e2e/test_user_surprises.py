@@ -8,8 +8,12 @@ import shlex
 import shutil
 from pathlib import Path
 
+import torch
+from safetensors.torch import load_file
+
 from deepmac_distill.cli.options import names_of
 from deepmac_distill.data.synthetic import SEEN_SHAPES
+from deepmac_distill.weights.card import read_card
 
 
 def test_seen_classes_may_be_repeated_or_listed() -> None:
@@ -67,16 +71,28 @@ def test_labels_that_were_edited_are_not_learned_from(run_copy, deepmac) -> None
     assert not (run / "student").exists()
 
 
-def test_labels_of_classes_under_other_ids_are_refused(run_copy, deepmac, tmp_path: Path) -> None:
+def test_labels_of_classes_under_other_ids_are_matched_by_name(run_copy, deepmac, tmp_path: Path) -> None:
+    """Another tool numbers the classes anew: the student is the same to the bit."""
     run = run_copy("student", "evaluate-student", "report")
-    raw = json.loads((run / "select" / "instances.json").read_text())
-    ids = [category["id"] for category in raw["categories"]]
-    for category, other in zip(raw["categories"], [*ids[1:], ids[0]], strict=True):
-        category["id"] = other
-    (tmp_path / "labels.json").write_text(json.dumps(raw))
-    ended = deepmac("student", "--out", run, "--labels", tmp_path / "labels.json")
-    assert ended.code == 2 and " has id " in ended.err.splitlines()[-1]
-    assert not (run / "student").exists()
+    labels = run / "select" / "instances.json"
+    raw = json.loads(labels.read_text())
+    found = []
+    for number in (0, 1):
+        name = tmp_path / f"labels-{number}.json"
+        name.write_text(json.dumps(raw))
+        ended = deepmac("student", "--out", run, "--labels", name, "--force")
+        assert ended.code == 0, ended.err
+        card = read_card(run / "student" / "weights.safetensors")
+        found.append(
+            (load_file(run / "student" / "weights.safetensors"), card.class_names, card.category_ids)
+        )
+        for category in raw["categories"]:
+            category["id"] = 100 - category["id"]
+        for annotation in raw["annotations"]:
+            annotation["category_id"] = 100 - annotation["category_id"]
+    (weights, *classes), (others, *other_classes) = found
+    assert classes == other_classes
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
 
 
 def test_a_teacher_whose_masks_belong_to_classes_is_reported_of(chain, deepmac, tmp_path: Path) -> None:

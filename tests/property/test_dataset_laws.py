@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from deepmac_distill.dataset.check import find_problems
@@ -60,6 +60,7 @@ def read(value: Any, seen: str = "cat") -> Annotations:
     )
 )
 def test_rows_out_are_boxes_in_and_ok_boxes_have_area_inside_the_image(boxes: list[dict[str, Any]]) -> None:
+    assume(not any(min(box["bbox"]) >= 0 and max(box["bbox"]) <= 1 for box in boxes))  # no shares of images
     found = read(document([box | {"id": 100 - i} for i, box in enumerate(boxes)]))
     assert sorted(found.annotations["annotation_id"].to_pylist()) == sorted(
         100 - i for i in range(len(boxes))

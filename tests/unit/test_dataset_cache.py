@@ -94,7 +94,7 @@ def test_a_file_that_lies_still_is_not_even_hashed_again(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "a.json")
-    monkeypatch.setattr(cache_module, "_SETTLED_SECONDS", -1.0)
+    monkeypatch.setattr(cache_module, "SETTLED_SECONDS", -1.0)
     opened(path, root)
     monkeypatch.setattr(cache_module, "sha256_of_file", lambda _: pytest.fail("hashed"))
     opened(path, root)

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from deepmac_distill.dataset.problems import Problem
     from deepmac_distill.report.table import Table
 
-_NUMBERS = re.compile(r"\[[^\]]*\]|-?\d+(\.\d+)?")  # what differs between messages of one nature
+# What differs between messages of one nature: quoted values, lists and objects, paths, numbers.
+_VALUES = re.compile(
+    r'"(?:[^"\\]|\\.)*"'
+    r"|[\[{][^\[\]{}]*(?:[\]}]|\.\.\.)"
+    r"|\S*[/\\]\S*"
+    r"|-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
+)
 
 
 @command(app)
@@ -53,9 +59,21 @@ def check(
     print_table(class_table(class_statistics(annotations, seen, hide, images, reader)))
 
 
+def nature_of(message: str) -> str:
+    """A message without the values in it.
+
+    >>> nature_of('/a/b.jpg: mask of size [1, [2]]; expected "x" 3')
+    '# mask of size #; expected # #'
+    """
+    before = ""
+    while before != message:  # lists in lists
+        before, message = message, _VALUES.sub("#", message)
+    return message
+
+
 def cut_short(problems: Sequence[Problem], most: int = 20) -> Iterator[str]:
     """A line for each problem; of those with one message for many entries the first `most`, and a count."""
-    kinds = [(problem.level, _NUMBERS.sub("#", problem.message)) for problem in problems]
+    kinds = [(problem.level, nature_of(problem.message)) for problem in problems]
     totals, printed = Counter(kinds), Counter[tuple[str, str]]()
     for problem, kind in zip(problems, kinds, strict=True):
         printed[kind] += 1

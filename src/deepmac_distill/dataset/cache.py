@@ -14,8 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from deepmac_distill.dataset import foreign
 from deepmac_distill.dataset.document import BrokenDocument
-from deepmac_distill.dataset.ingest import SizeSource, ingest
+from deepmac_distill.dataset.image_entries import SizeSource
+from deepmac_distill.dataset.ingest import ingest
 from deepmac_distill.dataset.parquet import files_of
 from deepmac_distill.dataset.problems import Problem
 from deepmac_distill.dataset.tables import (
@@ -29,7 +31,7 @@ from deepmac_distill.dataset.tables import (
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import sha256_of_file, sha256_of_json, write_json
 
-FORMAT = 3  # raised with every change of what the tables hold or of how a file is read
+FORMAT = 4  # raised with every change of what the tables hold or of how a file is read
 SETTLED_SECONDS = 2.0  # a file that was changed just now may change again without another time
 _TABLES = (ANNOTATIONS_FILE, IMAGES_FILE, FINDINGS_FILE)
 Json = dict[str, Any]
@@ -113,7 +115,8 @@ def _stamp(path: Path) -> list[int]:
         reason = "Is a directory"
     except OSError as error:
         reason = str(error.strerror)
-    message = f"cannot be read: {reason}; expected a COCO JSON file"
+    advice = foreign.advice(foreign.of_folder(path), path) if path.is_dir() else ""
+    message = f"cannot be read: {reason}; expected a COCO JSON file{advice}"
     raise BrokenDocument([Problem("error", str(path), message)])
 
 

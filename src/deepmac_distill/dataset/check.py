@@ -16,7 +16,7 @@ from deepmac_distill.dataset.choice import MIN_MASKS
 from deepmac_distill.dataset.classes import Classes, SeenSpec
 from deepmac_distill.dataset.dataset import Dataset, problems_of, seen_choice
 from deepmac_distill.dataset.document import BrokenDocument
-from deepmac_distill.dataset.ingest import SizeSource
+from deepmac_distill.dataset.image_entries import SizeSource
 from deepmac_distill.dataset.polygons import FlatPolygons
 from deepmac_distill.dataset.problems import Level, Problem, category_problems
 from deepmac_distill.dataset.tables import Tables

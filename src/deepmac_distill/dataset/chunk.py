@@ -83,6 +83,7 @@ class Chunk:
     rows: pa.RecordBatch  # STORED; entries and masks with errors are empty
     suspects: Bools  # (N,) at least those that have findings
     findings: list[tuple[int, Finding]]  # row, and what
+    boxes: Floats  # (N, 4) xywh of `rows`
 
 
 def chunk_of(entries: Sequence[Entry], at: Places, *, marked: bool = True) -> Chunk:
@@ -129,7 +130,7 @@ def chunk_of(entries: Sequence[Entry], at: Places, *, marked: bool = True) -> Ch
     }
     arrays = [_arrow(columns[field.name], field.type) for field in STORED]
     rows = pa.RecordBatch.from_arrays(arrays, schema=STORED)
-    return Chunk(rows, suspects, list(_explained(entries, at, suspects)))
+    return Chunk(rows, suspects, list(_explained(entries, at, suspects)), boxes)
 
 
 def _explained(entries: Sequence[Entry], at: Places, suspects: Bools) -> Iterator[tuple[int, Finding]]:

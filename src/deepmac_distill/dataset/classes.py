@@ -101,12 +101,28 @@ def seen_names_of(seen: SeenSpec, names: Sequence[str], where: str = "categories
         case "non-voc":
             chosen = frozenset(names) - frozenset(VOC_NAMES)
         case _:
-            chosen = frozenset(_listed(seen))
+            chosen = frozenset(rejoined(_listed(seen), names))
     for name in sorted(chosen.difference(names)):
         raise DataError(f'{where}: seen class "{name}": no such class; {_expected(name, names)}')
     if not chosen:
         raise DataError(f"{where}: seen classes {seen!r}: none is in the file; expected at least one")
     return chosen
+
+
+def rejoined(parts: Sequence[str], names: Collection[str]) -> list[str]:
+    """`parts`, where several that are none of `names` alone, but one with commas between, are that one.
+
+    >>> rejoined(["cat", "cap", "red"], ["cat", "cap, red"])
+    ['cat', 'cap, red']
+    """
+    with_commas = {tuple(part.strip() for part in name.split(",")): name for name in names if "," in name}
+    found, at = [], 0
+    while at < len(parts):
+        ends = range(len(parts), at + 1, -1) if parts[at] not in names else ()
+        end = next((end for end in ends if tuple(parts[at:end]) in with_commas), at + 1)
+        found.append(with_commas.get(tuple(parts[at:end]), parts[at]))
+        at = end
+    return found
 
 
 def _expected(name: str, names: Sequence[str]) -> str:

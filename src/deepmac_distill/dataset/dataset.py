@@ -23,7 +23,7 @@ from deepmac_distill.dataset.choice import (
 )
 from deepmac_distill.dataset.classes import Classes, SeenSpec
 from deepmac_distill.dataset.fingerprint import fingerprint_of
-from deepmac_distill.dataset.ingest import SizeSource
+from deepmac_distill.dataset.image_entries import SizeSource
 from deepmac_distill.dataset.problems import Problem, category_problems
 from deepmac_distill.dataset.tables import Tables
 from deepmac_distill.dataset.views import TrainingView, Truth

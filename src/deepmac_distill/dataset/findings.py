@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,12 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from deepmac_distill.dataset.masks import mask_rle
-from deepmac_distill.dataset.problems import is_id, is_number, shown
+from deepmac_distill.dataset.problems import expected_whole, is_id, is_number, shown
 from deepmac_distill.geometry.rle import decode_counts
 
 EDGE_TOLERANCE_PX = 1.0  # COCO's own boxes leave the image by rounding; nobody needs to hear of it
 FAR_PX = 10_000.0  # a polygon may leave its image by so much; pycocotools runs out of memory far outside
+_POLYGONS = "[[x1, y1, x2, y2, ...], ...], a list of polygons"
 _COMPRESSED = re.compile(r"([P-o]{0,6}[0-O])+")  # COCO's digits: after P to o more follow
 Polygons = list[list[float]]
 
@@ -39,8 +41,8 @@ def annotation_findings(
         size: (height, width) of its image; None where it is not known.
     """
     if not known_category:
-        message = (
-            f"category_id {shown(annotation.get('category_id'))}: expected the id of a category of the file"
+        message = f"category_id {shown(annotation.get('category_id'))}: " + _expected_reference(
+            annotation.get("category_id"), "a category"
         )
         yield Finding("error", "entry", message)
     if not is_flag(annotation.get("iscrowd")):
@@ -50,7 +52,8 @@ def annotation_findings(
             message = f"{key} {shown(annotation[key])}: expected a finite number"
             yield Finding("error", "mask" if key == "area" else "entry", message)
     if not known_image:
-        message = f"image_id {shown(annotation.get('image_id'))}: expected the id of an image of the file"
+        image_id = annotation.get("image_id")
+        message = f"image_id {shown(image_id)}: {_expected_reference(image_id, 'an image')}"
         yield Finding("error", "entry", message)
     elif size is not None:
         bbox, segmentation = annotation.get("bbox"), annotation.get("segmentation")
@@ -61,6 +64,11 @@ def annotation_findings(
         else:
             yield from _box_findings(bbox, *size)
         yield from mask_findings(segmentation, *size)
+
+
+def _expected_reference(value: Any, to: str) -> str:
+    """What was expected of a reference; a number with a decimal point may stand for the right one."""
+    return expected_whole(value) if type(value) is float else f"expected the id of {to} of the file"
 
 
 def is_flag(value: Any) -> bool:
@@ -76,9 +84,18 @@ def is_lost_box(bbox: Any) -> bool:
     return four and not all(map(is_number, bbox))
 
 
+def is_box_of_nothing(bbox: Any) -> bool:
+    """Whether all numbers are infinite: the least and largest of no points at all, as tools compute them."""
+    four = isinstance(bbox, list) and len(bbox) == 4
+    return four and all(type(value) is float and math.isinf(value) for value in bbox)
+
+
 def _box_findings(bbox: Any, height: int, width: int) -> Iterator[Finding]:
     inside = f"inside {height} x {width} (H x W)"
-    if not (isinstance(bbox, list) and len(bbox) == 4 and all(map(is_number, bbox))):
+    if is_box_of_nothing(bbox):
+        message = f"bbox {shown(bbox)}: the box of nothing, left out; expected four finite numbers"
+        yield Finding("doubt", "entry", message)
+    elif not (isinstance(bbox, list) and len(bbox) == 4 and all(map(is_number, bbox))):
         message = f"bbox {shown(bbox)}: expected four finite numbers [x, y, width, height]"
         yield Finding("error", "mask" if is_lost_box(bbox) else "entry", message)
     elif reason := degenerate_reason(bbox, height, width):
@@ -126,21 +143,25 @@ def mask_findings(segmentation: Any, height: int, width: int) -> Iterator[Findin
         yield Finding("error", "mask", f"segmentation: {error}")
         return
     if empty:
-        message = "segmentation: it covers no pixel, so no mask is left; expected at least one"
+        shares = isinstance(segmentation, list) and are_shares(drawn_parts(segmentation))
+        why = ": its points are inside the first one, as shares of the image are" if shares else ""
+        message = f"segmentation: it covers no pixel{why}, so no mask is left; expected at least one"
         yield Finding("doubt", "mask", message)
 
 
 def _part_findings(segmentation: list[Any], height: int, width: int) -> Iterator[Finding]:
     if len(segmentation) > 2 and all(isinstance(part, list) and len(part) == 2 for part in segmentation):
-        raise ValueError(f"polygon as pairs, {shown(segmentation)}; expected [[x1, y1, x2, y2, ...], ...]")
+        raise ValueError(f"polygon as pairs, {shown(segmentation)}; expected {_POLYGONS}")
+    if all(map(is_number, segmentation)):
+        raise ValueError(f"a flat list of numbers, {shown(segmentation)}; expected {_POLYGONS}")
     for part in segmentation:
+        if isinstance(part, list) and any(isinstance(value, list) for value in part):
+            raise ValueError(f"polygon as pairs, {shown(part)}; expected {_POLYGONS}")
         if not (isinstance(part, list) and len(part) % 2 == 0):
             got = f"{len(part)} numbers" if isinstance(part, list) else shown(part)
-            flat = "; a polygon is a list in the list" if is_number(part) else ""
-            raise ValueError(f"polygon of {got}; expected an even count of at least 6{flat}")
+            raise ValueError(f"polygon of {got}; expected an even count of at least 6 numbers")
         if not all(map(is_number, part)):
-            pairs = " [x1, y1, x2, y2, ...], not pairs" if any(isinstance(v, list) for v in part) else ""
-            raise ValueError(f"polygon {shown(part)}; expected finite numbers{pairs}")
+            raise ValueError(f"polygon {shown(part)}; expected finite numbers")
         if far := [v for v, side in _coordinates(part, height, width) if not -FAR_PX <= v <= side + FAR_PX]:
             raise ValueError(
                 f"polygon leaves the image at {far[0]:g}; expected at most {FAR_PX:g} px outside "
@@ -157,8 +178,21 @@ def _coordinates(part: list[float], height: int, width: int) -> Iterator[tuple[f
 
 
 def has_pixels(polygons: Polygons, height: int, width: int) -> bool:
-    """Whether polygons cover a pixel of their image, by the rasterizer of all evaluation (pycocotools)."""
-    return bool(coco_mask.area(mask_rle(polygons, None, height, width)) > 0)
+    """Whether polygons cover a pixel of their image, by the rasterizer of all evaluation (pycocotools).
+
+    Those in shares of the image cover none: at most the first pixel, which nobody meant.
+    """
+    return not are_shares(polygons) and bool(coco_mask.area(mask_rle(polygons, None, height, width)) > 0)
+
+
+def are_shares(polygons: Polygons) -> bool:
+    """Whether all points are inside the first pixel and not all on its corners.
+
+    >>> are_shares([[0, 0, 1, 0, 1, 1]]), are_shares([[0.1, 0.2, 0.6, 0.2, 0.6, 1]])
+    (False, True)
+    """
+    values = [value for part in polygons for value in part]
+    return all(0 <= value <= 1 for value in values) and any(0 < value < 1 for value in values)
 
 
 def drawn_parts(polygons: Polygons) -> Polygons:

@@ -11,22 +11,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepmac_distill.dataset.findings import Finding
-from deepmac_distill.dataset.problems import is_id, shown
+from deepmac_distill.dataset.problems import expected_whole, is_id, shown
 
 Ints = NDArray[np.int64]
-_EXPECTED = "expected a whole number"
 
 
-def numbering(ids: Sequence[Any]) -> dict[str, int]:
-    """A number for each id where all ids are strings, else nothing: numbers stand for themselves.
+def numbering(ids: Sequence[Any]) -> dict[Any, int]:
+    """A number for each id where all are strings, or one is too large for 64 bits; else nothing.
 
-    Strings that are whole numbers keep their values; others are numbered in alphabetical order, so that the
-    order of the file does not matter.
+    Strings that are whole numbers keep their values; others are numbered in alphabetical order, and large
+    numbers by size, so that the order of the file does not matter.
 
     >>> numbering(["7", "12"]), numbering(["b", "a", "a"]), numbering([7, "12"])
     ({'12': 12, '7': 7}, {'a': 1, 'b': 2}, {})
+    >>> numbering([2**64, 5, 5])
+    {5: 1, 18446744073709551616: 2}
     """
-    if not ids or type(ids[0]) is not str or any(type(i) is not str for i in ids):
+    if not ids or type(ids[0]) not in (str, int):
+        return {}
+    if type(ids[0]) is int:
+        large = set(map(type, ids)) == {int} and not all(map(is_id, (min(ids), max(ids))))
+        return dict(zip(sorted(set(ids)), count(1), strict=False)) if large else {}
+    if any(type(i) is not str for i in ids):
         return {}
     distinct = sorted(set(ids))
     if all(text.isdecimal() and str(int(text)) == text and is_id(int(text)) for text in distinct):
@@ -34,9 +40,9 @@ def numbering(ids: Sequence[Any]) -> dict[str, int]:
     return dict(zip(distinct, count(1), strict=False))
 
 
-def numbered(ids: Sequence[Any], numbers: dict[str, int]) -> Sequence[Any]:
-    """`ids` with the strings replaced that `numbers` names."""
-    return [numbers.get(i, i) if type(i) is str else i for i in ids] if numbers else ids
+def numbered(ids: Sequence[Any], numbers: dict[Any, int]) -> Sequence[Any]:
+    """`ids` with those replaced that `numbers` names."""
+    return [numbers.get(i, i) if type(i) in (str, int) else i for i in ids] if numbers else ids
 
 
 def whole_numbers(values: Sequence[Any], bits: int = 64) -> tuple[Ints, NDArray[np.bool_]]:
@@ -82,5 +88,4 @@ def _id_finding(value: Any, valid: bool) -> Finding:
         return Finding("doubt", "entry", "its id is used twice; expected one annotation per id")
     if value is None:
         return Finding("doubt", "entry", "no id; expected one")
-    wide = " of 64 bits" if type(value) is int else ""
-    return Finding("error", "entry", f"id {shown(value)}: {_EXPECTED}{wide}")
+    return Finding("error", "entry", f"id {shown(value)}: {expected_whole(value)}")

@@ -77,6 +77,11 @@ class _Rows:
         groups = (np.searchsorted(self._starts, positions, side="right") - 1).tolist()
         return list(self._entries(positions, groups))
 
+    def twice(self, positions: Sequence[int], entries: Sequence[Entry]) -> list[tuple[int, str]]:
+        """See `document.Entries`; a table has each column once."""
+        del positions, entries
+        return []
+
     def _entries(self, positions: Sequence[int], groups: list[int]) -> Iterator[Entry]:
         pairs = zip(groups, positions, strict=True)
         for group, members in groupby(pairs, key=lambda pair: pair[0]):

@@ -89,19 +89,26 @@ class FlatPolygons:
         inside = (bounds[:, :2] >= 0).all(axis=1) & (bounds[:, 2:] <= limits).all(axis=1)
         return self.rows_with(inside & (self.lengths >= 6) & self._holds_a_disc())
 
-    def _holds_a_disc(self) -> Bools:
+    @cached_property
+    def turn_once(self) -> Bools:
+        """(P,) parts whose outline turns once as a whole, as those that do not cross themselves do."""
         x, y = self.values[0::2], self.values[1::2]
         points = self.parts // 2
         dx, dy = _to_next(x, points), _to_next(y, points)
-        area = np.abs(_sum(x * dy - y * dx, points)) / 2
-        perimeter = _sum(np.hypot(dx, dy), points)
         moves = (dx != 0) | (dy != 0)
         edges = np.concatenate(([0], np.cumsum(moves)))[points]
         dx, dy = dx[moves], dy[moves]
         next_dx, next_dy = dx + _to_next(dx, edges), dy + _to_next(dy, edges)
         turns = _sum(np.arctan2(dx * next_dy - dy * next_dx, dx * next_dx + dy * next_dy), edges)
         once: Bools = np.round(np.abs(turns) / (2 * np.pi)) == 1
-        return once & (area > perimeter)
+        return once
+
+    def _holds_a_disc(self) -> Bools:
+        x, y = self.values[0::2], self.values[1::2]
+        points = self.parts // 2
+        dx, dy = _to_next(x, points), _to_next(y, points)
+        area = np.abs(_sum(x * dy - y * dx, points)) / 2
+        return self.turn_once & (area > _sum(np.hypot(dx, dy), points))
 
     def far(self, sizes: Ints) -> Bools:
         """(N,) rows that leave their (N, 2) images by more than FAR_PX."""

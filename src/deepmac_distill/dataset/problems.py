@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
+from deepmac_distill.dataset import foreign
+
 Level = Literal["error", "warning", "note"]
 
 NEGATIVE, NOT_EXHAUSTIVE = "neg_category_ids", "not_exhaustive_category_ids"  # of LVIS's images
@@ -37,8 +39,10 @@ class Problem:
 
 def document_problems(raw: Any, path: Path) -> Iterator[Problem]:
     """The file as a whole; where this yields anything, the other checks cannot run."""
-    if not isinstance(raw, dict):
-        yield Problem("error", str(path), f"got {type(raw).__name__}, expected a JSON object")
+    kind = foreign.of_value(raw)
+    if kind or not isinstance(raw, dict):
+        got = "got " + (kind or type(raw).__name__)
+        yield Problem("error", str(path), f"{got}, expected a JSON object{foreign.advice(kind, path)}")
         return
     for key in ("images", "annotations", "categories"):
         entries = raw.get(key)
@@ -49,6 +53,11 @@ def document_problems(raw: Any, path: Path) -> Iterator[Problem]:
             if not isinstance(entry, dict):
                 message = f"got {shown(entry)}, expected an object"
                 yield Problem("error", f"{path}: {key}[{position}]", message)
+    annotations = raw.get("annotations")
+    entries = annotations if isinstance(annotations, list) else []
+    if all(isinstance(entry, dict) for entry in entries) and (kind := foreign.of_annotations(entries)):
+        message = f"annotations: got none with a box{foreign.advice(kind, path)}"
+        yield Problem("error", str(path), message)
     if raw.get("categories") == []:
         yield Problem("error", str(path), "categories: got none, expected at least one")
 
@@ -81,17 +90,21 @@ def image_problems(images: list[dict[str, Any]], path: Path) -> Iterator[Problem
         image_id: Any = image.get("id")
         at = f"{path}: image {image_id}" if is_id(image_id) else f"{path}: images[{position}]"
         if not is_id(image_id):
-            yield Problem("error", at, f"id {shown(image_id)}: expected a whole number")
+            yield Problem("error", at, f"id {shown(image_id)}: {expected_whole(image_id)}")
         elif image_id in ids:
             yield Problem("error", at, "its id is used twice; expected one image per id")
         else:
             ids.add(image_id)
         for key in ("height", "width"):
             if not is_size(image.get(key)):
-                yield Problem("error", at, f"{key} {shown(image.get(key))}: expected a whole number > 0")
+                decimal = ", without a decimal point" if type(image.get(key)) is float else ""
+                message = f"{key} {shown(image.get(key))}: expected a whole number > 0{decimal}"
+                yield Problem("error", at, message)
         name = file_name_of(image)
         if not stays_inside(name):
-            message = f"file_name {shown(name)}: expected a path inside the image folder"
+            last = PureWindowsPath(name).name if isinstance(name, str) else ""
+            such = f", such as {shown(last)}" if stays_inside(last) else ""
+            message = f"file_name {shown(name)}: expected a path inside the image folder{such}"
             yield Problem("error", at, message)
         for key in (NEGATIVE, NOT_EXHAUSTIVE):
             if not are_ids(image.get(key, [])):
@@ -127,6 +140,17 @@ def stays_inside(name: Any) -> bool:
 def is_id(value: Any, bits: int = 64) -> bool:
     """True for a whole number that fits a signed integer of `bits` bits; JSON's true and 1.0 are none."""
     return type(value) is int and -(2 ** (bits - 1)) <= value < 2 ** (bits - 1)
+
+
+def expected_whole(value: Any) -> str:
+    """What was expected of an id that is none, with the cause where it is easily overlooked.
+
+    >>> expected_whole("7"), expected_whole(7.0)
+    ('expected a whole number', 'expected a whole number, without a decimal point')
+    """
+    if type(value) is float and value == value // 1:
+        return "expected a whole number, without a decimal point"
+    return "expected a whole number" + (" of 64 bits" if type(value) is int else "")
 
 
 def is_number(value: Any) -> bool:

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from deepmac_distill.dataset.findings import degenerate_parts, drawn_parts, has_pixels, is_blank, runs_of
+from deepmac_distill.dataset.masks import mask_rle
 from deepmac_distill.dataset.polygons import POLYGONS, FlatPolygons
 
 Ints = NDArray[np.int64]
@@ -51,10 +53,11 @@ def read_segmentations(given: Sequence[Any], sizes: Ints) -> Segmentations:
     suspects = drawn & ~is_list & ~is_dict
     polygons, odd, lost_parts = _polygons(given, is_list & known, sizes)
     counts, bad = _counts(given, is_dict & known, sizes)
+    polygons = _as_codes(polygons, counts, sizes)
     whole = _valid(polygons) & (lost_parts == 0)
     whole |= np.array(
         [
-            code is not None and type(value["counts"]) is str
+            code is not None and type(value) is dict and type(value["counts"]) is str
             for code, value in zip(counts, given, strict=True)
         ],
         dtype=bool,
@@ -90,6 +93,21 @@ def _polygons(given: Sequence[Any], wanted: Bools, sizes: Ints) -> tuple[pa.List
         _drop(kept, far, suspects)
         column = _converted(kept, suspects)
     return column, suspects, lost_parts
+
+
+def _as_codes(polygons: pa.ListArray, counts: list[bytes | None], sizes: Ints) -> pa.ListArray:
+    """Polygons without those that cross themselves; these become codes, in place.
+
+    Where an outline winds twice around a pixel, it is inside for one rasterizer and outside for another. The
+    code is that of pycocotools, by which all evaluation goes.
+    """
+    flat = FlatPolygons.of(polygons)
+    crossing = flat.rows_with(~flat.turn_once) & _valid(polygons)
+    if not crossing.any():
+        return polygons
+    for row in np.flatnonzero(crossing).tolist():
+        counts[row] = mask_rle(polygons[row].as_py(), None, *sizes[row].tolist())["counts"]
+    return pc.if_else(pa.array(crossing), pa.scalar(None, POLYGONS), polygons)
 
 
 def _drop(kept: list[Any], rows: Bools, suspects: Bools) -> None:

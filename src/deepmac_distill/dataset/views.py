@@ -55,6 +55,27 @@ class Annotations:
         position = self.annotations.schema.get_field_index("bbox")
         return replace(self, annotations=self.annotations.set_column(position, "bbox", column))
 
+    def with_ids_of(self, classes: Classes) -> Self:
+        """The same boxes, each of the class of its name; other tools number the classes of a file anew.
+
+        Args:
+            classes: of the same names.
+        """
+        if self.classes.category_ids == classes.category_ids and self.classes.names == classes.names:
+            return self
+        ids = np.array([classes.category_ids[classes.names.index(name)] for name in self.classes.names])
+        position = self.annotations.schema.get_field_index("category_id")
+        column = pa.array(ids[self.class_index()], self.annotations.schema.field(position).type)
+        seen = dict(zip(self.classes.names, self.classes.seen, strict=True))
+        number = dict(zip(classes.names, classes.category_ids, strict=True))
+        named = [c | {"id": number[c["name"]]} for c in self.head["categories"] if c["name"] in number]
+        return replace(
+            self,
+            annotations=self.annotations.set_column(position, "category_id", column),
+            classes=replace(classes, seen=tuple(seen[name] for name in classes.names)),
+            head=self.head | {"categories": named},
+        )
+
     def class_index(self) -> NDArray[np.int64]:
         """Contiguous class indices: (N,) int64."""
         index: NDArray[np.int64] = np.searchsorted(
