@@ -23,7 +23,7 @@ def student(job: Job, labels: Path | None = None) -> Path:
         labels: what another run wrote, masks.parquet or a COCO file that holds all masks; None: this run's.
 
     Raises:
-        DataError: the labels are of other classes, images or boxes than the run's training annotations.
+        DataError: the labels have other class names, images or boxes than the run's training annotations.
     """
     require_buildable(job, "student")
     whole = labels is not None and labels.suffix != ".parquet"  # it holds all that is learned from
@@ -31,7 +31,9 @@ def student(job: Job, labels: Path | None = None) -> Path:
     if labels is not None and whole:
         annotations = job.read_and_note(labels)
         if data.annotations.is_file():
-            _require_same_data(annotations, job.read(data.annotations))
+            training = job.read(data.annotations)
+            _require_same_data(annotations, training)
+            annotations = annotations.with_ids_of(training.classes)
         return train_stage(job, "student", annotations, data.images)
     chosen = chosen_labels(labels or job.run.output("pseudolabel", "masks.parquet"), job.pipeline.labels)
     return train_stage(job, "student", job.read_and_note(data.annotations), data.images, labels=chosen)
