@@ -164,6 +164,8 @@ def test_names_of_classes_and_masks_can_be_given(deepmac, tmp_path: Path) -> Non
     [
         ([], "nothing names the size of its images; expected --image-size, such as 1024"),
         (["--image-size", "100"], "images of 100 px: expected a multiple of 128, at most 4096"),
+        (["--image-size", "128", "--mask-size", "2048"], "masks of 2048 cells a side: expected 1024 at most"),
+        (["--image-size", "128", "--mask-size", "3"], "--mask-size"),
         (["--image-size", "128", "--classes", "cat,dog"], "--classes: got 2 different names, expected 3"),
         (["--image-size", "128", "--classes", "no.txt"], "expected a file of names, one a line"),
         (["--image-size", "128", "--masks-of", "yak"], "--masks-of yak: expected classes of the checkpoint"),
@@ -181,10 +183,15 @@ def test_bad_checkpoints_are_one_line(deepmac, tmp_path: Path, archive) -> None:
     cut_off.write_bytes(archive[0].read_bytes()[:50_000])
     other = tmp_path / "other_128x128"
     write_checkpoint(other / "ckpt-0", [(("_feature_extractor", "x"), np.zeros(3, np.float32))])
+    large, net = tmp_path / "large_128x128", ("_feature_extractor", "_network")
+    shapes = {("hourglass_network", "0", "x"): (0,), ("output_conv", "0", "conv", "kernel"): (3, 3, 0, 2**30)}
+    tensors = [((*net, *path), np.zeros(shape, np.float32)) for path, shape in shapes.items()]
+    write_checkpoint(large / "ckpt-0", tensors)
     for path, says in (
         (tmp_path / "none", "no such file or folder; expected a .tar.gz, a folder"),
         (cut_off, ""),
         (other, "got a backbone of 0 hourglasses, expected hourglass-52 or hourglass-104"),
+        (large, "output_conv/0/conv/kernel: got 1073741824 channels, expected 1 to 8192"),
     ):
         ended = deepmac("import", path, tmp_path / "out")
         assert ended.code == 2 and ended.err.count("\n") == 1 and str(path) in ended.err and says in ended.err

@@ -16,6 +16,7 @@ from deepmac_distill.weights.tensorflow.names import BACKBONE, HEADS, MASK_NET, 
 
 _HEAD = ("0", "layer_with_weights-1", "kernel")  # the last kernel of a head on the first stack
 _COUNTER = "num_batches_tracked"
+_MAX_CHANNELS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def _with_mask_head(model: TfModel, common: DeepMacConfig) -> DeepMacConfig:
     first = model.shape(hourglass) or model.shape(residual)
     if first is None or len(first) != 4:
         raise ValueError(f"{'/'.join(MASK_NET)}: got another mask head, expected an hourglass or a ResNet")
-    inputs, width = first[2:]
+    inputs, width = (_channels(MASK_NET, count) for count in first[2:])
     if inputs - pixel - instance not in (0, 2):
         expected = pixel + instance + 2
         raise ValueError(f"{'/'.join(MASK_NET)}: got {inputs} channels of a crop, expected {expected}")
@@ -141,4 +142,11 @@ def _outputs(model: TfModel, path: TfPath) -> int:
             f"{'/'.join(path)}: got {'nothing' if shape is None else shape}, expected a kernel: "
             "a Deep-MAC or CenterNet of the authors on hourglasses"
         )
-    return shape[3]
+    return _channels(path, shape[3])
+
+
+def _channels(path: TfPath, count: int) -> int:
+    """So many, if a model can have them: shapes that a file states are built from."""
+    if not 1 <= count <= _MAX_CHANNELS:
+        raise ValueError(f"{'/'.join(path)}: got {count} channels, expected 1 to {_MAX_CHANNELS}")
+    return count

@@ -15,6 +15,7 @@ from deepmac_distill.chain import WEIGHTS
 from deepmac_distill.config import flatten_model
 from deepmac_distill.errors import CheckpointError, ConfigError
 from deepmac_distill.files import write_json
+from deepmac_distill.labels.checks import MAX_CELLS
 from deepmac_distill.stages.import_architecture import Architecture, architecture_of, counters_of, tensors_of
 from deepmac_distill.weights.card import DETECTOR, ModelCard, save_weights
 from deepmac_distill.weights.tensorflow.coco import CHANNELS, COCO_CLASSES
@@ -92,6 +93,10 @@ def _imported(checkpoint: OpenCheckpoint, out: Path, unwritten: Unwritten) -> Im
     model = TfModel.of(checkpoint.bundle)
     in_config = _MASK_SIZE_IN_CONFIG.search(checkpoint.config)
     mask_size = unwritten.mask_size or (int(in_config[1]) if in_config else MASK_SIZE)
+    if mask_size > MAX_CELLS:
+        raise ConfigError(
+            f"masks of {mask_size} cells a side: expected {MAX_CELLS} at most; --mask-size sets it"
+        )
     architecture = architecture_of(model, mask_size)
     classes = _classes_of(architecture.num_classes, unwritten.classes)
     card = _card(checkpoint, architecture, classes, unwritten)

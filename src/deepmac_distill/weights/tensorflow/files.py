@@ -19,7 +19,7 @@ from deepmac_distill.weights.tensorflow.bundle import Bundle, read_index
 
 EXPECTED = "a .tar.gz, a folder, a prefix such as checkpoint/ckpt-0, or a SavedModel"
 MAX_INDEX_BYTES = 2**28  # of a checkpoint's index; the authors' largest has 115 kB
-MAX_ARCHIVE_BYTES = 2**35  # of an archive, unpacked
+MAX_ARCHIVE_BYTES = 2**33  # of what is read of an archive; the authors' have less than a quarter
 _MAX_TEXT_BYTES = 2**20
 _WANTED = re.compile(r".*\.index|.*\.data-\d{5}-of-\d{5}|checkpoint|pipeline\.config")
 _DEPTHS = ("*", "*/*", "*/*/*", "*/*/*/*")  # where in a folder a checkpoint is looked for
@@ -105,10 +105,10 @@ def _unpacked(path: Path, space: Path, stack: ExitStack) -> Members:
             name = PurePosixPath(member.name)
             if name.is_absolute() or ".." in name.parts:
                 raise ValueError(f"member {member.name[:80]!r}: leaves the folder, expected a path inside it")
-            if not _is_wanted(name.name):
+            if not _is_wanted(name.name) or member.isdir():
                 continue
-            if member.issym() or member.islnk():
-                raise ValueError(f"member {member.name[:80]!r}: is a link, expected a file")
+            if not member.isreg() or member.issparse():
+                raise ValueError(f"member {member.name[:80]!r}: is a link or no plain file, expected one")
             total += member.size
             if total > MAX_ARCHIVE_BYTES:
                 raise ValueError(f"got more than {MAX_ARCHIVE_BYTES:,} bytes, expected a checkpoint")
