@@ -26,7 +26,7 @@ import numpy as np
 
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.devices import environment
-from deepmac_distill.evaluation.average_precision import KINDS, CocoTruth, Detection
+from deepmac_distill.evaluation.average_precision import KINDS, RANKS, CocoTruth, Detection
 from deepmac_distill.evaluation.paired_precision import compare_average_precision
 from deepmac_distill.evaluation.splits import split_classes
 from deepmac_distill.files import write_json
@@ -147,7 +147,7 @@ def compare_with_hotcoco(truth: CocoTruth, a: list[Detection], b: list[Detection
     """What this project did before: a comparison of each split."""
     ids, found = np.array(truth.truth.classes.category_ids), [truth.found(one) for one in (a, b)]
     for _, members in split_classes(truth.truth.classes).items():
-        both = [truth.matched(one, ids[members].tolist()) for one in found]
+        both = [truth.matched(one, RANKS, ids[members].tolist()) for one in found]
         hotcoco.compare(*both, n_bootstrap=resamples, seed=0)
 
 

@@ -6,8 +6,8 @@ is left out. In an image that names it in `not_exhaustive_category_ids` not all 
 detection that matches none of them is ignored. A file whose images name neither is COCO's: every class was
 looked for in every image.
 
-What stays COCO's: at most 100 detections of an image and class (LVIS takes 300 of an image, of all classes),
-sizes, and means over classes of each split; there are no means over rare, common and frequent classes.
+What does not become LVIS's: all detections count (it takes the best 300 of an image), sizes, and means over
+classes of each split; there are no means over rare, common and frequent classes.
 """
 
 from __future__ import annotations
