@@ -131,8 +131,8 @@ def pooled(own: Interval, arms: Sequence[Floats]) -> Interval:
 
 def coverage(
     population: Population, scenario: Scenario, images: int, seeds: int, repeats: int
-) -> dict[str, float]:
-    """Of each of `FIGURES` the share of experiments whose interval holds the truth."""
+) -> dict[str, float | None]:
+    """Of each of `FIGURES` the share of experiments whose interval holds the truth; None without any."""
     every = np.arange(len(population.image))
     level = population.means(every, population.image, {"ellipse": population.ellipse})["ellipse"][0]
     wildest = level + GAINS[2]
@@ -144,7 +144,7 @@ def coverage(
         for name, found in experiment(population, scenario, images, seeds, rng).items():
             if (it := _held(found, truths[name])) is not None:
                 held[name].append(it)
-    return {name: float(np.mean(those)) for name, those in held.items()}
+    return {name: float(np.mean(those)) if those else None for name, those in held.items()}
 
 
 def page(recorded: Mapping[str, Any]) -> str:
@@ -159,7 +159,7 @@ def page(recorded: Mapping[str, Any]) -> str:
         f"`python benchmarks/coverage_of_intervals.py DATA --json benchmarks/results/coverage.json`: share "
         f"of {recorded['repeats']} experiments whose interval holds the truth, in percent; "
         f"{recorded['images']} photographs drawn from {recorded['of_images']}, {recorded['seeds']} seeds. "
-        "Noise of such a share is 1 point."
+        "Noise of such a share is 1 point; a retention counts where it has a value."
     )
 
 
