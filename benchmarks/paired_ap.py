@@ -167,12 +167,13 @@ def page(recorded: Mapping[str, Any]) -> str:
     return (
         f"{markdown_table(table)}\n\n"
         f"`python benchmarks/paired_ap.py --json benchmarks/results/paired_ap.json`: masks and boxes, "
-        f"{RESAMPLES} resamplings, 100 detections an image; {recorded['environment']['processor']}.{note}"
+        f"{RESAMPLES} resamplings, 100 detections an image, peak of the whole process; "
+        f"{recorded['environment']['processor']}.{note}"
     )
 
 
 def _cells(found: Mapping[str, Any] | None) -> tuple[str | None, ...]:
-    return (None, None) if found is None else (f"{found['cpu_seconds']:.0f}", f"{found['peak_mib']:,.0f}")
+    return (None, None) if found is None else (f"{found['cpu_seconds']:.1f}", f"{found['peak_mib']:,.0f}")
 
 
 def main() -> int:

@@ -89,4 +89,4 @@ def test_the_cost_of_paired_intervals_is_measured(by_hotcoco: int) -> None:
     assert found.cpu_seconds > 0 and found.hotcoco_resamples == by_hotcoco
     costs = {"six images": asdict(found)}
     page = paired_ap.page({"costs": costs, "environment": {"processor": "one"}})
-    assert f"| six images | {found.cpu_seconds:.0f} | {found.peak_mib:,.0f} | – | – |" in page
+    assert f"| six images | {found.cpu_seconds:.1f} | {found.peak_mib:,.0f} | – | – |" in page
