@@ -17,9 +17,9 @@ PACKAGE = ROOT / "src" / "deepmac_distill"
 BENCHMARKS, EXAMPLES = ROOT / "benchmarks", ROOT / "examples"
 LAYERS = [
     {"errors", "look", "lattice", "comparing"},
-    {"config", "structures", "files", "progress", "stopping", "devices", "runlock", "chain", "made_with"}
-    | {"paper"},
-    {"geometry", "contract"},
+    {"config", "structures", "files", "progress", "stopping", "devices", "runlock", "chain"}
+    | {"paper", "printable", "machine"},
+    {"geometry", "contract", "made_with"},
     {"dataset", "weights", "teachers"},
     {"data", "models"},
     {"training", "inference", "evaluation", "rundir"},

@@ -14,6 +14,8 @@ import torch
 from deepmac_distill import __version__
 from deepmac_distill.errors import ConfigError, DeviceError
 
+_GROUP = "/sys/fs/cgroup/memory"
+
 
 def pick_device(name: str) -> torch.device:
     """The device called `name`: auto, cpu, cuda, cuda:N or mps.
@@ -70,12 +72,40 @@ def free_bytes(device: torch.device) -> int | None:
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    known = [free for free in (_of_the_machine(), _of_the_container(), _of_the_process()) if free is not None]
+    return min(known, default=None)
+
+
+def _of_the_machine() -> int | None:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
         return None
     kibibytes = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
     return 1024 * int(kibibytes[0]) if kibibytes else None
+
+
+def _of_the_container() -> int | None:
+    """What a control group (version 2) leaves: a container's machine seems to have all memory."""
+    try:
+        most, used = (
+            Path(f"{_GROUP}.{name}").read_text(encoding="ascii").strip() for name in ("max", "current")
+        )
+    except OSError:
+        return None
+    return max(int(most) - int(used), 0) if most.isdecimal() and used.isdecimal() else None
+
+
+def _of_the_process() -> int | None:
+    """What a limit of the shell (ulimit -v) leaves."""
+    try:
+        import resource  # not on Windows
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        return None if limit == resource.RLIM_INFINITY else max(limit - pages * resource.getpagesize(), 0)
+    except (ImportError, OSError):
+        return None
 
 
 def environment() -> dict[str, Any]:

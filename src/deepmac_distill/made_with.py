@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
 from deepmac_distill.comparing import CONTENT, Comparing
 from deepmac_distill.errors import RunError
+from deepmac_distill.files import sha256_of_file
 
 
 def read_done(path: Path) -> dict[str, Any]:
@@ -141,3 +142,27 @@ def _difference(before: Any, now: Any) -> str:
         if names
     ]
     return f"now {', '.join(changes) or 'in another order'}"
+
+
+def hashes_of(folder: Path, but: Set[str]) -> dict[str, str]:
+    """SHA-256 of every file of a folder by its name, but of those that have one of some names."""
+    return {
+        str(path.relative_to(folder)): sha256_of_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in but
+    }
+
+
+def refuse_edits(folder: Path, outputs: Mapping[str, str]) -> None:
+    """Refuse a folder in which an output is not as it was made.
+
+    Raises:
+        RunError: names the file.
+    """
+    for name, sha256 in outputs.items():
+        path = folder / name
+        if not path.exists() or sha256_of_file(path) != sha256:
+            state = "was changed" if path.exists() else "is missing"
+            raise RunError(
+                f"{path}: {state} since the stage was done; expected it untouched; --force redoes it"
+            )

@@ -6,10 +6,12 @@ A stage works in ``<stage>.part`` and is renamed to ``<stage>`` when it is whole
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +28,11 @@ from deepmac_distill.files import (
     remove_leftovers,
     replace_folder,
     settle_folder,
-    sha256_of_file,
     sha256_of_json,
     write_json,
     write_text,
 )
-from deepmac_distill.made_with import read_begun, read_done, why_made_anew
+from deepmac_distill.made_with import hashes_of, read_begun, read_done, refuse_edits, why_made_anew
 from deepmac_distill.progress import Progress
 from deepmac_distill.runlock import NAME as LOCK
 from deepmac_distill.runlock import run_lock
@@ -41,6 +42,7 @@ DONE = "done.json"
 TIME = "%Y-%m-%dT%H:%M:%SZ"
 BEGUN = "inputs.json"  # of a stage that is not done
 STATE = "state.pt"  # to go on from
+_ONLY_READ = (errno.EROFS, errno.EACCES, errno.EPERM)  # a run that cannot be written to can still be read
 NOT_COMPARED = {"metrics.jsonl", STATE, DONE, BEGUN}  # times, and means to an end
 
 
@@ -55,6 +57,10 @@ class RunDir:
     path: Path
 
     def __post_init__(self) -> None:
+        try:
+            str(self.path).encode()
+        except UnicodeEncodeError:
+            raise RunError(f"{self.path}: holds bytes that are not UTF-8; expected a path in UTF-8") from None
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path}: is a file; expected a run directory")
         entries = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
@@ -90,7 +96,7 @@ class RunDir:
             outputs = read_done(self.path / stage / DONE)["outputs"]
             if name not in outputs:
                 raise RunError(f"{path}: is none of the files that {stage} made; --force redoes it")
-            _refuse_edits(self.path / stage, {name: outputs[name]})
+            refuse_edits(self.path / stage, {name: outputs[name]})
         return path
 
     def sha256_of_output(self, stage: str, name: str) -> str | None:
@@ -123,9 +129,16 @@ class RunDir:
             RunError: the stage was done or begun with other inputs, named with old and new value, or an
                 output was changed since; `force` starts the stage afresh instead.
         """
-        with run_lock(self.path):
-            record = {"inputs": comparing.compared(inputs), "about": about or {}}
-            now = json.loads(json.dumps(record))  # as it will be read back
+        record = {"inputs": comparing.compared(inputs), "about": about or {}}
+        now = json.loads(json.dumps(record))  # as it will be read back
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(run_lock(self.path))
+            except OSError as error:
+                done = self.inputs_of(stage) if error.errno in _ONLY_READ and not force else None
+                if done is None or comparing.compared(done) != now["inputs"]:
+                    raise
+                return _skipped(self.path / stage, progress)
             return self._run_stage(stage, now, work, progress, force, derived, comparing)
 
     def _run_stage(
@@ -150,9 +163,7 @@ class RunDir:
             record = read_done(whole / DONE)
             why = why_made_anew(self.path, stage, record, now, comparing)
             if not why:
-                _refuse_edits(whole, record["outputs"])
-                progress.note(f"{stage}: done before, skipped")
-                return whole
+                return _skipped(whole, progress)
         elif begun:
             why = why_made_anew(self.path, stage, begun, now, comparing)
         if why:
@@ -169,7 +180,7 @@ class RunDir:
         record = {
             **now,
             "made_from": _made_from(self.path, stage),
-            "outputs": _hashes(part),
+            "outputs": hashes_of(part, NOT_COMPARED),
             "seconds_since_last_start": round(time.perf_counter() - started, 1),
             "ended": time.strftime(TIME, time.gmtime()),
         }
@@ -194,6 +205,12 @@ class RunDir:
         with path.open("a", encoding="utf-8") as log:
             when = time.strftime(TIME, time.gmtime())
             log.write(json.dumps({"stage": stage, "annotations": str(annotations), "time": when}) + "\n")
+
+
+def _skipped(whole: Path, progress: Progress) -> Path:
+    refuse_edits(whole, read_done(whole / DONE)["outputs"])
+    progress.note(f"{whole.name}: done before, skipped")
+    return whole
 
 
 def _made_from(run: Path, stage: str) -> dict[str, str]:
@@ -234,7 +251,7 @@ def _settle(whole: Path, part: Path) -> None:
     """End what a killed process has begun: the rename of a stage that is whole, or its last cleaning."""
     if (part / DONE).exists():
         try:
-            _refuse_edits(part, read_done(part / DONE)["outputs"])
+            refuse_edits(part, read_done(part / DONE)["outputs"])
         except RunError:  # damaged since: the work is done again
             (part / DONE).unlink()
         else:
@@ -271,22 +288,3 @@ def _remove_scaffolding(whole: Path) -> None:
     """What a stage needs only until it is done."""
     for name in (STATE, BEGUN):
         (whole / name).unlink(missing_ok=True)
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every output, by its name."""
-    return {
-        str(path.relative_to(folder)): sha256_of_file(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in NOT_COMPARED
-    }
-
-
-def _refuse_edits(folder: Path, outputs: dict[str, str]) -> None:
-    for name, sha256 in outputs.items():
-        path = folder / name
-        if not path.exists() or sha256_of_file(path) != sha256:
-            state = "was changed" if path.exists() else "is missing"
-            raise RunError(
-                f"{path}: {state} since the stage was done; expected it untouched; --force redoes it"
-            )

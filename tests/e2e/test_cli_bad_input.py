@@ -242,6 +242,21 @@ RCNN = ["--set", 'teacher.model={architecture="mask_rcnn", backbone="resnet18"}'
         (["--set", "teacher.train.lr=fast"], "teacher.train.lr: got 'fast', expected float"),
         (["--set", "teacher.train.lr"], "--set teacher.train.lr: expected key=value"),
         (["--set", "teacher.train.lr=1e30"], "loss is not finite: mask "),
+        (["--set", "teacher.train.lr=inf"], "teacher.train.lr: got inf, expected a finite number"),
+        (
+            ["--set", "evaluation.min_lead_over_ellipse=nan"],
+            "evaluation.min_lead_over_ellipse: got nan, expected a",
+        ),
+        (["--seed", "4294967296"], "seed: got 4294967296, expected at most 4294967295"),
+        (["--seed", "9" * 30], f"seed: got {'9' * 30}, expected at most 9007199254740992"),
+        (["--set", f"seed={'9' * 5000}"], "seed: got "),
+        (["--set", "threads=1000000"], "threads: got 1000000, expected at most 1024"),
+        (["--set", "data.workers=100000"], "data.workers: got 100000, expected 0 to 1024"),
+        (["--set", "evaluation.bootstrap=1000000000"], "evaluation.bootstrap: got 1000000000, expected at"),
+        (["--set", "evaluation.max_detections=100000000"], "evaluation.max_detections: got 100000000, exp"),
+        (["--set", "name=../../../escaped"], "name: got '../../../escaped', expected a name without fold"),
+        (["--set", "name=.."], "name: got '..', expected a name without folders"),
+        (["--set", "name='a\\b'"], "expected a name without folders"),
     ],
 )
 def test_a_flag_that_cannot_be_used_is_refused(teach, tmp_path: Path, flags: list[str], says: str) -> None:

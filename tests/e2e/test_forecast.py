@@ -23,7 +23,7 @@ from deepmac_distill.config.training import TrainConfig
 from deepmac_distill.data.synthetic import SEEN_SHAPES
 from deepmac_distill.errors import DeviceError, RunError
 from deepmac_distill.forecast import needs as forecasting
-from deepmac_distill.forecast.cost import Load, Rates, StateBytes, training_bytes
+from deepmac_distill.forecast.cost import Load, Rates, training_bytes
 from deepmac_distill.forecast.inventory import Inventory, PerImage
 from deepmac_distill.forecast.measuring import measured_rates
 from deepmac_distill.forecast.needs import Machine
@@ -40,6 +40,7 @@ from deepmac_distill.look import Look
 from deepmac_distill.progress import Silent
 from deepmac_distill.rundir import RunDir
 from deepmac_distill.stages.job import Job
+from deepmac_distill.training.state_bytes import StateBytes
 
 SEEN = ",".join(SEEN_SHAPES)
 PLENTY = Machine(memory=10**12, ram=10**12, disk=10**12)

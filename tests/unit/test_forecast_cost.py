@@ -13,16 +13,15 @@ from deepmac_distill.forecast.cost import (
     LIBRARIES_BYTES,
     Load,
     Pass,
-    StateBytes,
     measure_pass,
     rates_of,
     sample_batch,
-    state_bytes,
     training_bytes,
 )
 from deepmac_distill.structures import Batch
 from deepmac_distill.training.ema import averaged
 from deepmac_distill.training.loop import make_optimizer
+from deepmac_distill.training.state_bytes import StateBytes, state_bytes
 
 CPU = torch.device("cpu")
 

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import os
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from deepmac_distill.weights.card import (
     require_classes,
     save_weights,
 )
+from deepmac_distill.weights.card_values import FITS
 
 CARD = ModelCard(
     role="teacher",
@@ -139,14 +141,84 @@ def test_a_state_of_another_model_or_a_broken_file_is_refused_by_name(tmp_path: 
     path = tmp_path / "state.pt"
     TrainingState(path, {"model": nn.Linear(2, 2)}).save(1)
     other = TrainingState(path, {"model": nn.Linear(3, 2)})
-    assert refusal(other.restore).startswith(f"{path}: cannot resume: ")
+    assert refusal(other.restore).startswith(f"{path}: cannot be used (")
     more = TrainingState(path, {"model": nn.Linear(2, 2), "average": nn.Linear(2, 2)})
-    assert refusal(more.restore).startswith(f"{path}: cannot resume: ")
+    assert refusal(more.restore).startswith(f"{path}: cannot be used (")
     for broken in (path.read_bytes()[:-100], b"", b"no state"):
         path.write_bytes(broken)
-        assert refusal(other.restore).startswith(f"{path}: cannot resume: ")
+        assert refusal(other.restore).startswith(f"{path}: cannot be used (")
 
 
 def test_weights_that_were_shown_other_masks_are_refused(weights: Path) -> None:
     says = refusal(lambda: require_classes(weights, CARD, ("cat", "kite"), (False, False)))
     assert "trained with the masks of cat seen, data.seen makes it unseen" in says
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"dreams": 1}, "card: 'dreams': unknown; written by a later version?"),
+        ({"look": {"boxes": 3}}, "look: boxes: got 3, expected another kind"),
+        ({"look": {"zoom": 3}}, "look: 'zoom': unknown; written by a later version?"),
+        ({"look": {"window_size_px": 10**12}}, "look: window_size_px: got 1000000000000, expected 1 to 4096"),
+        ({"class_names": "cat"}, "card: class_names: got 'cat', expected names"),
+        ({"class_names": ["cat", "cat"]}, "card: class_names: expected each name once"),
+        ({"class_names": ["cat", 3]}, "card: class_names: got ['cat', 3], expected names"),
+        ({"category_ids": [1]}, "card: class_names: expected each name once, with an id and a `seen`"),
+        ({"category_ids": [1.5, 2]}, "card: category_ids: got [1.5, 2], expected whole numbers"),
+        ({"seen": [1, 0]}, "card: seen: got [1, 0], expected true or false for each class"),
+        ({"image_size_px": -1}, "card: image_size_px: got -1, expected a whole number"),
+        ({"image_size_px": 10**30}, "card: image_size_px: got 1000000000000000000000000000000, expected"),
+        ({"steps": None}, "card: steps: got None, expected a whole number"),
+        ({"model": []}, "card: model: got [], expected a table"),
+        ({"role": {"a": 1}}, "card: role: got {'a': 1}, expected a word"),
+        ({"teacher_mask_classes": 1}, "card: teacher_mask_classes: got 1, expected names, or null"),
+    ],
+)
+def test_a_card_of_a_stranger_or_of_a_later_version_is_refused_in_one_line(
+    tmp_path: Path, change: dict[str, object], says: str
+) -> None:
+    card = json.dumps({"format": FORMAT, **CARD.as_dict(), **change})
+    save_file(nn.Linear(2, 3).state_dict(), tmp_path / "w.safetensors", metadata={"card": card})
+    assert says in refusal(lambda: read_card(tmp_path / "w.safetensors"))
+
+
+@pytest.mark.parametrize("key", ["role", "model", "class_names", "seen", "steps"])
+def test_a_card_that_lacks_a_key_is_refused_by_its_name(tmp_path: Path, key: str) -> None:
+    card = {"format": FORMAT, **CARD.as_dict()}
+    del card[key]
+    save_file(nn.Linear(2, 3).state_dict(), tmp_path / "w.safetensors", metadata={"card": json.dumps(card)})
+    assert f"card: {key}: missing" in refusal(lambda: read_card(tmp_path / "w.safetensors"))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "{", "[" * 100_000, '{"format": 1}', "\\ud800"])
+def test_a_card_that_is_no_card_is_refused(tmp_path: Path, text: str) -> None:
+    save_file(nn.Linear(2, 3).state_dict(), tmp_path / "w.safetensors", metadata={"card": text})
+    refusal(lambda: read_card(tmp_path / "w.safetensors"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path, value: float) -> None:
+    model = nn.Linear(2, 3)
+    with torch.no_grad():
+        model.bias[1] = value
+    save_weights(tmp_path / "w.safetensors", model.state_dict(), CARD)
+    found = refusal(lambda: load_weights(tmp_path / "w.safetensors", nn.Linear(2, 3)))
+    assert "weight bias: is not finite; expected numbers" in found
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o027, 0o640)])
+def test_weights_have_the_rights_that_the_user_gives_to_new_files(
+    tmp_path: Path, umask: int, mode: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        save_weights(tmp_path / "w.safetensors", nn.Linear(2, 3).state_dict(), CARD)
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    assert (tmp_path / "w.safetensors").stat().st_mode & 0o777 == mode
+
+
+def test_every_field_of_a_card_is_checked_when_it_is_read() -> None:
+    assert set(FITS) == {field.name for field in fields(ModelCard)}

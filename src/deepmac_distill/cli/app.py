@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import errno
+import io
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Protocol, cast
 
 import typer
 
 from deepmac_distill import __version__
 from deepmac_distill.errors import DistillError
+from deepmac_distill.machine import refused_by_the_machine
+from deepmac_distill.printable import printable
 from deepmac_distill.stopping import Stopped, signals_raise
 
 NAME = "deepmac"
@@ -21,8 +25,6 @@ RENAMED = {  # flags of earlier versions, refused with the name they have now
     "--weights": "--model",
     "--pipeline": "--config",
 }
-# What of the system's refusals has no exception of its own and is the user's to mend.
-OF_THE_PATH = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP)
 # Typer carries a copy of click or imports it, by its version; this is the class of either.
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
@@ -44,6 +46,7 @@ def _version(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and end the process: 0 done, 1 a bug, 2 the user must fix something, 3 a gate failed."""
+    _open_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if f"_{NAME}_COMPLETE".upper() in os.environ:  # the shell asks; Typer answers
         app(given, prog_name=NAME)
@@ -59,7 +62,7 @@ def _run(arguments: list[str]) -> int:
     except typer.Exit as ended:
         return ended.exit_code
     except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left when Python ends
+        return 0
     except SystemExit as ended:
         if isinstance(ended.__context__, BrokenPipeError):  # rich's answer to the same
             return 0
@@ -70,12 +73,12 @@ def _run(arguments: list[str]) -> int:
         return _refused(str(error), error.exit_code)
     except USAGE_ERROR as error:
         return _refused(_in_one_line(cast(_Usage, error)), 2)
-    except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
-        return _refused(f"{error.filename}: {error.strerror}; expected a path that can be used", 2)
-    except OSError as error:
-        if error.errno not in OF_THE_PATH:
+    except Exception as error:
+        if (message := refused_by_the_machine(error)) is None:
             raise
-        return _refused(f"{error.filename}: {error.strerror}; expected a path that can be used", 2)
+        return _refused(message, 2)
+    finally:
+        _drop_what_cannot_be_printed()
     return 0
 
 
@@ -86,8 +89,30 @@ def _invoke(arguments: list[str]) -> None:
 
 
 def _refused(message: str, code: int) -> int:
-    print(f"{NAME}: {message}", file=sys.stderr)
+    with suppress(OSError):  # nobody can be told of an error where stderr is full
+        print(f"{NAME}: {printable(message)}", file=sys.stderr, flush=True)
     return code
+
+
+def _open_streams() -> None:
+    """Streams that are closed lead nowhere, and characters that a stream lacks are written as escapes.
+
+    A closed one is opened first: its number would go to the next file that is opened.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("r" if name == "stdin" else "w"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_what_cannot_be_printed() -> None:
+    """Where stdout is closed or full, Python would complain once more when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _stopped(stop: KeyboardInterrupt, forced: bool) -> int:

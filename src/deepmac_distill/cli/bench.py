@@ -11,6 +11,7 @@ from deepmac_distill.cli.app import app
 from deepmac_distill.cli.jobs import named_paths
 from deepmac_distill.cli.options import Device, command
 from deepmac_distill.cli.results import print_table
+from deepmac_distill.cli.terminal import say
 from deepmac_distill.files import write_json
 
 
@@ -36,7 +37,10 @@ def bench(
     from deepmac_distill.devices import pick_device, use_threads
     from deepmac_distill.evaluation.results import to_json
     from deepmac_distill.experiments import latency
+    from deepmac_distill.stages.outputs import OURS, require_ours
 
+    if as_json:
+        require_ours([as_json], [annotations, *weights.values()])
     device = pick_device(on.device or "auto")
     use_threads(threads)
     found = latency.time_models(
@@ -49,8 +53,8 @@ def bench(
         device=device,
     )
     print_table(latency.measured_table(found))
-    print(latency.conditions(found))
-    print(latency.OF_THE_PAPER)
+    say(latency.conditions(found))
+    say(latency.OF_THE_PAPER)
     print_table(latency.paper_table())
     if as_json:
-        write_json(as_json, to_json(found))
+        write_json(as_json, {"info": OURS, **to_json(found)})

@@ -26,6 +26,7 @@ from deepmac_distill.cli.options import (
 )
 from deepmac_distill.cli.results import print_report, print_retention
 from deepmac_distill.cli.seeds import retain_seeds, run_seeds
+from deepmac_distill.cli.terminal import say
 
 
 @command(app)
@@ -57,7 +58,7 @@ def run(
     report = run_chain(job)
     if report:
         print_report(report)
-        print(f"report: {job.run.path / 'report'}")
+        say(f"report: {job.run.path / 'report'}")
     print_ending(job.run.path)
 
 
@@ -70,7 +71,7 @@ def teach(
     from deepmac_distill.stages.train import teach as train_teacher
 
     if weights := train_teacher(job):
-        print(weights)
+        say(weights)
 
 
 @command(app)
@@ -92,7 +93,7 @@ def pseudolabel(
     job = job_of(config.config, at, data, train, redo, code, looking)
     from deepmac_distill.stages.pseudolabel import pseudolabel as label_boxes
 
-    print(label_boxes(job, model))
+    say(label_boxes(job, model))
 
 
 @command(app)
@@ -111,7 +112,7 @@ def student(
     job = job_of(config.config, at, data, train, redo, values=steps.of("student"))
     from deepmac_distill.stages.student import student as train_student
 
-    print(train_student(job, labels))
+    say(train_student(job, labels))
 
 
 @command(app)
@@ -129,4 +130,4 @@ def retention(
     from deepmac_distill.stages.retention import retention as measure_retention
 
     print_retention(measure_retention(job))
-    print(f"figures: {job.run.path / 'retention'}")
+    say(f"figures: {job.run.path / 'retention'}")

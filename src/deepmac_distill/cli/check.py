@@ -14,6 +14,7 @@ from deepmac_distill.cli.app import app
 from deepmac_distill.cli.image_reading import ReadingImages
 from deepmac_distill.cli.options import Reading, command, names_of
 from deepmac_distill.cli.results import print_table
+from deepmac_distill.cli.terminal import say
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,9 +52,9 @@ def check(
     reader = of_images.reader
     problems = list(find_all_problems(annotations, images, seen, strict, against, hide, reader))
     for line in cut_short(problems):
-        print(line)
+        say(line)
     levels = [problem.level for problem in problems]
-    print(f"{annotations}: {levels.count('error')} errors, {levels.count('warning')} warnings")
+    say(f"{annotations}: {levels.count('error')} errors, {levels.count('warning')} warnings")
     if "error" in levels:
         raise typer.Exit(2)
     print_table(class_table(class_statistics(annotations, seen, hide, images, reader)))

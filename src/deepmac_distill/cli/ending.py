@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from deepmac_distill.chain import command_line, products
+from deepmac_distill.cli.terminal import say
 
 
 def print_ending(run: Path) -> None:
     """Name the files of a run that is done, and the commands that follow."""
-    print("made:")
+    say("made:")
     found = products(run)
     width = max((len(title) for title, _ in found), default=0)
     for title, path in found:
-        print(f"  {title:<{width}}  {path}")
-    print("next:")
+        say(f"  {title:<{width}}  {path}")
+    say("next:")
     for command in [shlex.join(["deepmac", "status", str(run)]), *next_commands(run)]:
-        print(f"  {command}")
+        say(f"  {command}")
 
 
 def next_commands(run: Path) -> list[str]:

@@ -14,7 +14,8 @@ from deepmac_distill.cli.cutting import Cutting
 from deepmac_distill.cli.jobs import job_of, named_paths, refuse_look_of_the_run
 from deepmac_distill.cli.options import Code, Config, Data, Looking, Redo, Run, TrainData, ValData, command
 from deepmac_distill.cli.results import print_box_noise, print_comparison, print_evaluation
-from deepmac_distill.cli.terminal import Terminal
+from deepmac_distill.cli.terminal import Terminal, say
+from deepmac_distill.config import MAX_OF_EACH, MAX_RESAMPLES, MAX_SEED
 from deepmac_distill.errors import ConfigError
 from deepmac_distill.weights import starter
 
@@ -77,7 +78,7 @@ def evaluate(
     else:
         folder = evaluate_model(job, evaluated, hidden=hidden)
         print_evaluation(read_evaluation(folder), per_class)
-    print(f"figures: {folder}")
+    say(f"figures: {folder}")
 
 
 @command(app)
@@ -90,8 +91,10 @@ def compare(
         ),
     ],
     b: Annotated[Path, typer.Argument(help="Another one, on the same validation set.")],
-    resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of the images.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    resamples: Annotated[
+        int, typer.Option(min=1, max=MAX_RESAMPLES, help="Bootstrap resamples of the images.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the bootstrap.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Print paired differences of two evaluations, a minus b, with 95 % intervals.
@@ -110,7 +113,7 @@ def compare(
         print(json.dumps(to_json(found), indent=2))
     else:
         for name, folder, how in zip("ab", (a, b), found.how or (None, None), strict=True):
-            print(f"{name}: {folder}" + (f" ({how.words})" if how and how.words else ""))
+            say(f"{name}: {folder}" + (f" ({how.words})" if how and how.words else ""))
         print_comparison(found, "a", "b")
 
 
@@ -124,14 +127,16 @@ def sheet(
         Path | None,
         typer.Option(help="Folder of the validation images; default: the folder used for evaluation."),
     ] = None,
-    of_each: Annotated[int, typer.Option(min=1, help="So many worst, median and best masks of each.")] = 1,
+    of_each: Annotated[
+        int, typer.Option(min=1, max=MAX_OF_EACH, help="So many worst, median and best masks of each.")
+    ] = 1,
 ) -> None:
     """Draw the worst, median and best unseen masks of any evaluations on one validation set."""
     from deepmac_distill.stages.compare import sheet as draw_evaluations
 
     folders = named_paths(evaluations, "HEADING=FOLDER")
-    print(draw_evaluations(folders, out, images, of_each))
-    print(out)
+    say(draw_evaluations(folders, out, images, of_each))
+    say(out)
 
 
 def _percents(text: str) -> tuple[float, ...]:

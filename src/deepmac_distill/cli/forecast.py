@@ -11,6 +11,7 @@ from deepmac_distill.cli.app import app
 from deepmac_distill.cli.jobs import job_of
 from deepmac_distill.cli.options import Code, Data, Pipeline, Run, Steps, TrainData, ValData, command
 from deepmac_distill.cli.results import print_table
+from deepmac_distill.cli.terminal import say
 from deepmac_distill.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def forecast(
     refused = [problem for problem in found.problems if not (anyway and isinstance(problem, DeviceError))]
     for problem in found.problems:
         if problem not in refused[:1]:  # the one that ends the command is printed there
-            print(f"note: {problem}")
+            say(f"note: {problem}")
     if refused:
         raise refused[0]
 
@@ -59,13 +60,13 @@ def _print(found: Forecast) -> None:
 
     for inventory in found.data:
         state = "; missing: " + ", ".join(inventory.missing) if inventory.missing else ", all there"
-        print(f"{inventory.annotations}: {inventory.images} images, {inventory.boxes} boxes{state}")
+        say(f"{inventory.annotations}: {inventory.images} images, {inventory.boxes} boxes{state}")
     print_table(_table(found.needs))
     free = {"memory": found.machine.memory, "disk": found.machine.disk}
     free_space = ", ".join(f"{name} {'unknown' if n is None else in_words(n)}" for name, n in free.items())
     seconds = [need.seconds for need in found.needs if need.seconds is not None]
-    print(f"device {found.device}; free: {free_space}; disk at most {in_words(found.disk_bytes)}; ", end="")
-    print(f"time together {duration(sum(seconds))}" if seconds else "time not measured")
+    time = f"time together {duration(sum(seconds))}" if seconds else "time not measured"
+    say(f"device {found.device}; free: {free_space}; disk at most {in_words(found.disk_bytes)}; {time}")
 
 
 def _table(needs: Sequence[StageNeed]) -> Table:

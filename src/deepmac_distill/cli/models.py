@@ -12,6 +12,7 @@ import typer
 from deepmac_distill.cli.app import app
 from deepmac_distill.cli.options import command
 from deepmac_distill.cli.results import print_table
+from deepmac_distill.cli.terminal import say
 
 if TYPE_CHECKING:
     from deepmac_distill.models.catalog import Entry
@@ -38,7 +39,7 @@ def models(
         return
     for kind in HEADINGS:
         print_table(_table(kind, [entry for entry in entries if entry.kind == kind]))
-    print("Figures of the paper are mask AP of unseen classes (VOC to non-VOC) unless a row names others.")
+    say("Figures of the paper are mask AP of unseen classes (VOC to non-VOC) unless a row names others.")
 
 
 def _table(kind: str, entries: Sequence[Entry]) -> Table:

@@ -13,7 +13,7 @@ from deepmac_distill.cli.app import app
 from deepmac_distill.cli.cutting import Cutting
 from deepmac_distill.cli.image_reading import ReadingImages
 from deepmac_distill.cli.options import Code, Device, Looking, command
-from deepmac_distill.cli.terminal import Terminal
+from deepmac_distill.cli.terminal import Terminal, say
 from deepmac_distill.errors import ConfigError
 
 
@@ -68,10 +68,8 @@ def predict(
     if by_hand:
         _print_masks(found)
     if given.left_out:
-        print(f"{given.left_out} crowds and boxes without area are left out")
-    print(
-        f"{len(found['annotations'])} masks: {results} {pictures[0] if len(pictures) == 1 else ''}".rstrip()
-    )
+        say(f"{given.left_out} crowds and boxes without area are left out")
+    say(f"{len(found['annotations'])} masks: {results} {pictures[0] if len(pictures) == 1 else ''}".rstrip())
 
 
 def _print_masks(found: dict[str, Any]) -> None:
@@ -81,7 +79,7 @@ def _print_masks(found: dict[str, Any]) -> None:
     for mask in found["annotations"]:
         image = mask["image_id"]
         number[image] += 1
-        print(
+        say(
             f"{names[image]}: box {number[image]} {mask['bbox']}: mask of {mask['area']} px, "
             f"score {mask['mask_score']:.2f}, fills the box {mask['mask_bbox_iou']:.2f}"
         )
@@ -109,7 +107,7 @@ def detect(
     device = pick_device(on.device or "auto")
     found = detect_on(model, device, images, out, Terminal(), min_score=min_score, cut=cut, reader=reader)
     unreadable = f", {found.unreadable} unreadable" if found.unreadable else ""
-    print(f"{found.objects} objects on {found.images} images{unreadable}: {found.results}")
+    say(f"{found.objects} objects on {found.images} images{unreadable}: {found.results}")
 
 
 def _box(text: str) -> list[float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +11,7 @@ import typer
 
 from deepmac_distill.cli.app import app
 from deepmac_distill.cli.options import command
+from deepmac_distill.cli.terminal import say
 from deepmac_distill.config import FOLDER, recipe_names
 from deepmac_distill.errors import ConfigError
 from deepmac_distill.files import written_whole
@@ -22,7 +25,7 @@ def init(
     """Write a recipe to a file of your own, to edit and run."""
     if source not in recipe_names():
         raise ConfigError(f"--from {source}: no such recipe; expected one of {', '.join(recipe_names())}")
-    if file.exists():
+    if os.path.lexists(file):
         raise ConfigError(f"{file}: is there already; expected a new file")
     if file.suffix != ".toml":
         raise ConfigError(f"{file}: expected a name that ends in .toml")
@@ -30,4 +33,4 @@ def init(
         raise ConfigError(f"{file}: no such folder; expected one that is there")
     with written_whole(file) as aside:
         aside.write_bytes((FOLDER / f"{source}.toml").read_bytes())
-    print(f"{file}: {source}; next: deepmac run {file}")
+    say(f"{file}: {source}; next: {shlex.join(['deepmac', 'run', str(file)])}")

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from deepmac_distill.cli.terminal import say
+from deepmac_distill.printable import printable
+
 if TYPE_CHECKING:  # importing results costs start-up time that --help should not pay
     from deepmac_distill.evaluation.box_noise import BoxNoise
     from deepmac_distill.evaluation.results import Comparison, Evaluation, Report
@@ -46,7 +49,7 @@ def print_evaluation(evaluation: Evaluation, per_class: bool = False, seeds: Seq
         print_line(line)
     print_table(tables.given_boxes_table(evaluation.given_boxes))
     if why := tables.why_nothing_is_unseen(evaluation):
-        print(why)
+        say(why)
     _print_unless_empty(tables.boundary_table(evaluation.given_boxes))
     print_table(tables.sizes_table(evaluation.given_boxes))
     print_line(tables.interval_note(seeds))
@@ -94,7 +97,7 @@ def print_comparison(comparison: Comparison, a: str, b: str) -> None:
 
 def print_line(line: str) -> None:
     """One line, broken where the terminal is narrow."""
-    _console().print(line, markup=False)
+    _console().print(printable(line), markup=False)
 
 
 def print_table(table: Table) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepmac_distill.chain import command_line
 from deepmac_distill.cli.results import print_retention, print_seeds_report
+from deepmac_distill.cli.terminal import say
 
 if TYPE_CHECKING:
     from deepmac_distill.progress import Progress
@@ -22,7 +24,7 @@ def run_seeds(out: Path, jobs: Mapping[int, Job]) -> None:
     reports = {seed: run(_begun(seed, job)) for seed, job in jobs.items()}
     if all(reports.values()):
         print_seeds_report(report_seeds(out, *_to_read(jobs), _progress(jobs)))
-        print(f"report: {out / 'report'}")
+        say(f"report: {out / 'report'}")
     _print_next(out, jobs, command_line("retention", "--seeds", str(len(jobs)), out=out))
 
 
@@ -34,7 +36,7 @@ def retain_seeds(out: Path, jobs: Mapping[int, Job]) -> None:
     for seed, job in jobs.items():
         retention(_begun(seed, job))
     print_retention(retention_of_seeds(out, *_to_read(jobs), _progress(jobs)))
-    print(f"figures: {out / 'retention'}")
+    say(f"figures: {out / 'retention'}")
 
 
 def _begun(seed: int, job: Job) -> Job:
@@ -53,8 +55,9 @@ def _progress(jobs: Mapping[int, Job]) -> Progress:
 
 
 def _print_next(out: Path, jobs: Mapping[int, Job], *commands: str) -> None:
-    print("made:")
+    say("made:")
     for seed, job in jobs.items():
-        print(f"  seed {seed}  {job.run.path}")
-    print("next:")
-    print(f"  deepmac status {out}", *(f"  {command}" for command in commands), sep="\n")
+        say(f"  seed {seed}  {job.run.path}")
+    say("next:")
+    status = shlex.join(["deepmac", "status", str(out)])
+    say(*(f"  {command}" for command in (status, *commands)))

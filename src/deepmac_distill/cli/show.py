@@ -9,6 +9,7 @@ import typer
 
 from deepmac_distill.cli.app import app
 from deepmac_distill.cli.options import command
+from deepmac_distill.cli.terminal import say
 
 
 @command(app)
@@ -31,4 +32,4 @@ def show(
     shown = draw_labels(labels, out, classes=classes or (), lowest=lowest or 0, images=images)
     left = shown.of_classes - shown.classes
     more = f"; {left} classes are left out, --class names one" if left and not (classes or lowest) else ""
-    print(f"{out}: {shown.masks} masks{more}")
+    say(f"{out}: {shown.masks} masks{more}")

@@ -11,6 +11,7 @@ from deepmac_distill.chain import Stage, planned, seed_runs
 from deepmac_distill.cli.app import app
 from deepmac_distill.cli.ending import next_commands
 from deepmac_distill.cli.options import command
+from deepmac_distill.cli.terminal import say
 from deepmac_distill.config import load_pipeline
 from deepmac_distill.errors import ConfigError
 
@@ -24,7 +25,7 @@ def status(
     Of a folder of several seeds it is that of each.
     """
     for seed, one in seed_runs(run).items():
-        print(f"seed {seed}: {one}")
+        say(f"seed {seed}: {one}")
         _print_status(one)
     if not seed_runs(run):
         _print_status(run)
@@ -37,13 +38,13 @@ def _print_status(run: Path) -> None:
     width = max(len(one.stage) for one in found)
     for one in found:
         when = "" if one.when is None else f"{one.when.astimezone():%Y-%m-%d %H:%M}"
-        print(f"{one.stage:<{width}}  {one.state:<9}  {when:<16}  {', '.join(one.made)}".rstrip())
+        say(f"{one.stage:<{width}}  {one.state:<9}  {when:<16}  {', '.join(one.made)}".rstrip())
     for one in found:
         if one.detail:
             place = "at " if one.state in ("stopped", "at work") else ""
-            print(f"{one.stage}: {one.state}: {place}{one.detail}")
+            say(f"{one.stage}: {one.state}: {place}{one.detail}")
     if commands := to_do(run, found) or next_commands(run):
-        print("next:", *commands, sep="\n  ")
+        say("next:", *(f"  {command}" for command in commands))
 
 
 def _planned(run: Path) -> tuple[Stage, ...]:

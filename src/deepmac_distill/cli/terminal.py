@@ -1,4 +1,4 @@
-"""How stages show on a terminal: notes and bars on stderr, so that stdout holds results alone."""
+"""What is shown on a terminal: results on stdout by `say`, notes and bars of stages on stderr."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from deepmac_distill.printable import printable
 from deepmac_distill.progress import Bar
+
+
+def say(*lines: object) -> None:
+    """Print each on a line of its own, names of strangers included."""
+    for line in lines:
+        print(printable(str(line)))
 
 
 class Terminal:
@@ -19,7 +26,7 @@ class Terminal:
 
     def note(self, text: str) -> None:
         """Print one line."""
-        self._console.print(text, markup=False)
+        self._console.print(printable(text), markup=False)
 
     @contextmanager
     def bar(self, title: str, total: int, done: int = 0, unit: str = "it") -> Iterator[Bar]:

@@ -1,5 +1,7 @@
 """Pipeline files: every key and default (`schema`), and how TOML becomes them (`reading`)."""
 
+from deepmac_distill.config.data import DataConfig
+from deepmac_distill.config.limits import MAX_OF_EACH, MAX_RESAMPLES, MAX_SEED
 from deepmac_distill.config.reading import (
     build,
     build_model_config,
@@ -14,7 +16,6 @@ from deepmac_distill.config.reading import (
 from deepmac_distill.config.recipes import FOLDER, located, recipe_names
 from deepmac_distill.config.schema import (
     BackboneConfig,
-    DataConfig,
     DeepMacConfig,
     MaskRcnnConfig,
     ModelConfig,
@@ -25,6 +26,9 @@ from deepmac_distill.config.schema import (
 
 __all__ = [
     "FOLDER",
+    "MAX_OF_EACH",
+    "MAX_RESAMPLES",
+    "MAX_SEED",
     "BackboneConfig",
     "DataConfig",
     "DeepMacConfig",

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from deepmac_distill.config.limits import MAX_INTEGER
 from deepmac_distill.config.schema import ModelConfig, Pipeline, TeacherConfig
 from deepmac_distill.config.short_runs import fit_schedules
 from deepmac_distill.errors import ConfigError
@@ -197,8 +198,9 @@ def _read_tree(path: Path) -> dict[str, Any]:
         return read(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError):
         raise ConfigError(f"{path}: no such pipeline file; expected a TOML file") from None
-    except ValueError as error:  # what both readers and the decoder raise
-        raise ConfigError(f"{path}: cannot be read: {error}; expected TOML") from None
+    except (ValueError, RecursionError) as error:  # what both readers and the decoder raise
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: cannot be read: {reason}; expected TOML") from None
 
 
 def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
@@ -225,13 +227,26 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
             return value
         options = ", ".join(map(str, get_args(words)))
         raise ConfigError(f"{where}: {key}: got {value!r}, expected a number or {options}")
+    if type(value) is int and abs(value) > MAX_INTEGER:
+        raise ConfigError(f"{where}: {key}: got {_short(value)}, expected at most {MAX_INTEGER}")
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is float and not math.isfinite(value):  # compares with nothing: no range refuses it
         raise ConfigError(f"{where}: {key}: got {value!r}, expected a finite number")
     if type(value) is not hint:
-        raise ConfigError(f"{where}: {key}: got {value!r}, expected {hint.__name__}")
+        raise ConfigError(f"{where}: {key}: got {_short(value)}, expected {hint.__name__}")
+    if hint is float and not math.isfinite(value):
+        raise ConfigError(f"{where}: {key}: got {value}, expected a finite number")
     return value
+
+
+def _short(value: Any) -> str:
+    """A value as it is shown, which Python refuses of the longest integers."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def _parsed(override: str) -> tuple[str, object]:
@@ -255,7 +270,7 @@ def _put(tree: dict[str, Any], key: str, value: object) -> None:
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text  # a bare word is a string: --set data.seen=voc needs no quotes
 
 

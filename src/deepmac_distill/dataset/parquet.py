@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 from deepmac_distill.dataset.document import TABLES, BrokenDocument, Document, Entry, Head
 from deepmac_distill.dataset.problems import Problem
 
+# What Arrow raises of broken files: names that are no UTF-8 and sizes beyond all memory are among them.
+READING_FAILS = (OSError, pa.ArrowException, ValueError, MemoryError)
 _REFERENCES = ("id", "image_id", "category_id")
 
 
@@ -42,11 +44,9 @@ def parse_parquet(folder: Path) -> Document:
             [_entry(row) for row in pq.read_table(folder / f"{name}.parquet").to_pylist()]
             for name in ("images", "categories")
         )
-        annotations = _Rows(pq.ParquetFile(folder / "annotations.parquet", memory_map=True))
-    except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        message = f"cannot be read ({reason}); expected images, annotations and categories.parquet"
-        raise BrokenDocument([Problem("error", str(folder), message)]) from error
+        annotations = _Rows(folder, pq.ParquetFile(folder / "annotations.parquet", memory_map=True))
+    except READING_FAILS as error:
+        raise _unreadable(folder, error) from error
     if not categories:
         message = "categories: got none, expected at least one"
         raise BrokenDocument([Problem("error", str(folder), message)])
@@ -56,8 +56,8 @@ def parse_parquet(folder: Path) -> Document:
 class _Rows:
     """Annotations in row groups; neighbors in the table should be neighbors in the file."""
 
-    def __init__(self, file: pq.ParquetFile) -> None:
-        self._file = file
+    def __init__(self, folder: Path, file: pq.ParquetFile) -> None:
+        self._folder, self._file = folder, file
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         self._starts = np.cumsum([0, *sizes])
         self._group = lru_cache(maxsize=4)(file.read_row_group)
@@ -68,7 +68,7 @@ class _Rows:
     def heads(self) -> Sequence[Head]:
         """See `document.Entries`."""
         given = [name for name in _REFERENCES if name in self._file.schema_arrow.names]
-        columns = {name: column.to_pylist() for name, column in zip(given, self._read(given), strict=True)}
+        columns = dict(zip(given, self._read(given), strict=True))
         rows = (columns.get(name, [None] * len(self)) for name in _REFERENCES)
         return [Head(*values) for values in zip(*rows, strict=True)]
 
@@ -86,11 +86,25 @@ class _Rows:
         pairs = zip(groups, positions, strict=True)
         for group, members in groupby(pairs, key=lambda pair: pair[0]):
             rows = [position - int(self._starts[group]) for _, position in members]
-            yield from map(_entry, self._group(group).take(rows).to_pylist())
+            yield from self._of_group(group, rows)
 
-    def _read(self, names: list[str]) -> list[pa.ChunkedArray]:
-        columns: list[pa.ChunkedArray] = self._file.read(columns=names).select(names).columns
-        return columns
+    def _of_group(self, group: int, rows: list[int]) -> list[Entry]:
+        try:
+            return [_entry(row) for row in self._group(group).take(rows).to_pylist()]
+        except READING_FAILS as error:
+            raise _unreadable(self._folder, error) from error
+
+    def _read(self, names: list[str]) -> list[list[Any]]:
+        try:
+            return [column.to_pylist() for column in self._file.read(columns=names).select(names).columns]
+        except READING_FAILS as error:
+            raise _unreadable(self._folder, error) from error
+
+
+def _unreadable(folder: Path, error: Exception) -> BrokenDocument:
+    reason = " ".join(str(error).split())
+    message = f"cannot be read ({reason}); expected images, annotations and categories.parquet"
+    return BrokenDocument([Problem("error", str(folder), message)])
 
 
 def _entry(row: dict[str, Any]) -> Entry:

@@ -7,9 +7,7 @@ with the masks in it; so does its time. A few small passes show how fast.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 from deepmac_distill.devices import wait_for
 from deepmac_distill.models.activations import saved_activations
 from deepmac_distill.structures import Batch, Instances
+from deepmac_distill.training.state_bytes import StateBytes
 
 # On saved activations: transient gradients, kernel workspaces, allocator fragmentation. On a CPU the peak of
 # an hour's training, beyond what the program had before, was 1.8 times the saved activations of its fullest
@@ -24,26 +23,6 @@ from deepmac_distill.structures import Batch, Instances
 MARGINS = {"cpu": 2.0, "cuda": 1.5, "mps": 2.0}
 LIBRARIES_BYTES = 2**28  # what torch takes for itself once it works
 INFERENCE_SHARE = 1 / 3  # of the time of a training pass: a backward costs about two forwards
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StateBytes:
-    """What stays in memory during all of a training."""
-
-    weights: int  # parameters and buffers
-    gradients: int
-    optimizer: int
-    average: int
-
-    @property
-    def total(self) -> int:
-        """All of it, in bytes."""
-        return self.weights + self.gradients + self.optimizer + self.average
-
-    @property
-    def resumable(self) -> int:
-        """Of it what a resumable state holds: all but the gradients."""
-        return self.total - self.gradients
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,21 +67,6 @@ class Rates:
     def seconds(self, load: Load) -> float:
         """Time of a pass."""
         return self.seconds_per_pixel * load.pixels + self.seconds_per_mask * load.masks
-
-
-def state_bytes(
-    model: nn.Module, optimizer: Literal["adamw", "adam", "sgd"], momentum: float, averaged: bool
-) -> StateBytes:
-    """Counted from the shapes alone, so that `model` may be on the meta device.
-
-    Left out are counters of a few bytes: an optimizer's steps, the number of averaged updates.
-    """
-    trained = _bytes(model.parameters())
-    weights = trained + _bytes(model.buffers())
-    slots = {"adamw": 2, "adam": 2, "sgd": 1 if momentum else 0}[optimizer]
-    return StateBytes(
-        weights=weights, gradients=trained, optimizer=slots * trained, average=weights if averaged else 0
-    )
 
 
 def rates_of(small: Pass, more_masks: Pass, more_images: Pass, largest: Pass) -> Rates:
@@ -188,10 +152,6 @@ def sample_batch(images: int, size_px: int, masks_per_image: int, mask_size: int
             mask_weight=torch.ones(n),
         ),
     )
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _now(device: torch.device) -> float:

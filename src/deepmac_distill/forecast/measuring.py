@@ -5,18 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import torch
-
 from deepmac_distill import devices
 from deepmac_distill.config import MaskRcnnConfig, RoleConfig
 from deepmac_distill.forecast.cost import (
     Pass,
     Rates,
-    StateBytes,
     measure_pass,
     rates_of,
     sample_batch,
-    state_bytes,
 )
 from deepmac_distill.forecast.inventory import Inventory, PerImage
 from deepmac_distill.forecast.stage_need import masks_trained_on
@@ -31,14 +27,6 @@ CLASSES_OF_COCO = 80  # where the annotations are not there to be counted
 def class_count(data: Inventory) -> int:
     """How many classes a model for these data has."""
     return len(data.class_names) or CLASSES_OF_COCO
-
-
-def state_of(recipe: RoleConfig, classes: int) -> StateBytes:
-    """What is in memory while a recipe trains, counted on a model on the meta device."""
-    with torch.device("meta"):
-        model = build_model(recipe.model, classes, load_weights=False)
-    settings = recipe.train
-    return state_bytes(model, settings.optimizer, settings.momentum, averaged=bool(settings.ema_decay))
 
 
 def measured_rates(job: Job, recipe: RoleConfig, data: Inventory, free_bytes: int | None) -> Rates:

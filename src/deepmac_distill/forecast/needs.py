@@ -26,7 +26,7 @@ from deepmac_distill.forecast.inventory import (
     download_page,
     take_inventory,
 )
-from deepmac_distill.forecast.measuring import class_count, measured_rates, state_of
+from deepmac_distill.forecast.measuring import class_count, measured_rates
 from deepmac_distill.forecast.stage_need import (
     StageNeed,
     evaluation_need,
@@ -37,7 +37,7 @@ from deepmac_distill.forecast.stage_need import (
     training_need,
 )
 from deepmac_distill.stages.job import Job, training_split, validation_split
-from deepmac_distill.stages.train import require_buildable
+from deepmac_distill.stages.preflight import require_buildable, state_of
 
 SCENE_SHAPES = PerImage(mean=5, most=7)  # of a generated scene
 

@@ -9,8 +9,9 @@ from statistics import mean
 
 from deepmac_distill.config import DeepMacConfig, MaskRcnnConfig, ModelConfig, RoleConfig
 from deepmac_distill.config.schema import EvaluationConfig
-from deepmac_distill.forecast.cost import INFERENCE_SHARE, Load, Rates, StateBytes, training_bytes
+from deepmac_distill.forecast.cost import INFERENCE_SHARE, Load, Rates, training_bytes
 from deepmac_distill.forecast.inventory import Inventory, PerImage
+from deepmac_distill.training.state_bytes import StateBytes
 
 ENTRY_BYTES = 500  # of a mask with its box and numbers in a file, more than most take
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from deepmac_distill.data.dataset import SoftGrid
+from deepmac_distill.dataset.parquet import READING_FAILS
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import sha256_of_file
 from deepmac_distill.geometry.boxes import clip_boxes, xywh_to_xyxy
@@ -23,7 +24,7 @@ from deepmac_distill.labels.checks import check_facts, check_grids, check_masks
 from deepmac_distill.labels.cut import EVEN_CUT, EXPECTED_IOU, Cut, are_best, box_ious, recut, require_cut
 from deepmac_distill.labels.export import SEEN_MASK_CLASSES, names_or_unknown, write_instances_json
 from deepmac_distill.labels.rules import Rules
-from deepmac_distill.labels.table import LABELS_SCHEMA, READING_FAILS, provenance_of, require_schema
+from deepmac_distill.labels.table import LABELS_SCHEMA, provenance_of, require_schema
 from deepmac_distill.lattice import LATTICES, Lattice
 
 ROWS_AT_ONCE = 2048  # bounds the soft grids in memory

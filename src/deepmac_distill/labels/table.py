@@ -16,11 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from deepmac_distill.dataset.parquet import READING_FAILS
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import written_whole
 
-# What Arrow raises of broken files: names that are no UTF-8 and sizes beyond all memory are among them.
-READING_FAILS = (OSError, pa.ArrowException, ValueError, MemoryError)
 SCHEMA_VERSION = 4
 _VERSION_KEY, _PROVENANCE_KEY = b"deepmac_distill.schema_version", b"deepmac_distill.provenance"
 

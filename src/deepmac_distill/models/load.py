@@ -21,7 +21,14 @@ from deepmac_distill.models.mask_rcnn import MaskRcnn
 from deepmac_distill.structures import Detections, Instances
 from deepmac_distill.teachers.installed import InstalledSegmenter, load_segmenter
 from deepmac_distill.weights import starter
-from deepmac_distill.weights.card import DETECTOR, ModelCard, load_weights, other_classes, read_card
+from deepmac_distill.weights.card import (
+    DETECTOR,
+    ModelCard,
+    load_weights,
+    other_classes,
+    read_card,
+    require_shapes,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +129,11 @@ class Weights:
                 "from it: teacher.train.init_from)"
             )
         recipe = config.build_model_config(self.card.model, str(self.path))
+        classes = len(self.card.class_names)
         try:
-            model = build_model(recipe, len(self.card.class_names), load_weights=False)
+            with torch.device("meta"):  # a card may ask for all memory: the file has to hold it first
+                require_shapes(self.path, build_model(recipe, classes, load_weights=False))
+            model = build_model(recipe, classes, load_weights=False)
         except ConfigError as error:
             raise CheckpointError(f"{self.path}: {error}") from None
         load_weights(self.path, model)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from deepmac_distill.evaluation.results import Interval, Ratio
+from deepmac_distill.printable import printable
 
 MISSING = "–"
 Unit = Literal["text", "count", "figure", "percent", "points", "share"]
@@ -68,6 +69,8 @@ def cell_text(cell: Cell, unit: Unit) -> str:
     '+20.4 [+18.1, +22.7]'
     >>> cell_text(Ratio(0.812, 0.701, 0.922), "share")
     '81.2 [70.1, 92.2]'
+    >>> print(cell_text("two\\nlines", "text"))
+    two\\nlines
     """
     if cell is None:
         return MISSING
@@ -75,7 +78,7 @@ def cell_text(cell: Cell, unit: Unit) -> str:
         return points(cell) if unit == "points" else share(cell)
     if unit == "percent" and not isinstance(cell, str):
         return percent(cell)
-    return str(cell)
+    return printable(str(cell))
 
 
 def percent(fraction: float | None) -> str:

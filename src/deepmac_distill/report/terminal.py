@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from deepmac_distill.report.table import Column, Table
 
@@ -73,13 +74,17 @@ def _broken(heading: str, width: int) -> str:
 
 def _drawn(entries: Sequence[_Entry], title: str, name_width: int) -> RichTable:
     drawn = RichTable(
-        title=title or None, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False
+        title=Text(title) if title else None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
     )
     for column, heading, _ in entries:
         if column.is_number:
-            drawn.add_column(heading, justify="right", no_wrap=True)
+            drawn.add_column(Text(heading), justify="right", no_wrap=True)
         else:
-            drawn.add_column(heading, overflow="fold", max_width=name_width)
+            drawn.add_column(Text(heading), overflow="fold", max_width=name_width)
     for row in zip(*(cells for _, _, cells in entries), strict=True):
-        drawn.add_row(*(text.replace("[", r"\[") for text in row))
+        drawn.add_row(*map(Text, row))  # no markup: a name may hold brackets
     return drawn

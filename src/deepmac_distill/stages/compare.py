@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.images import MAX_MEGAPIXELS, Exif
 from deepmac_distill.dataset.dataset import Dataset
+from deepmac_distill.dataset.parquet import READING_FAILS
 from deepmac_distill.dataset.views import Truth
 from deepmac_distill.errors import ConfigError, DataError, RunError
 from deepmac_distill.evaluation.average_precision import KINDS, CocoTruth, Detection
@@ -23,8 +24,10 @@ from deepmac_distill.evaluation.results import Comparison, PairedDetections, rea
 from deepmac_distill.evaluation.summary import compare_given_boxes
 from deepmac_distill.progress import Progress
 from deepmac_distill.report.contact_sheet import contact_sheet
+from deepmac_distill.stages.outputs import require_ours
 from deepmac_distill.stages.sheet import EvaluatedMasks, draw_sheet
 
+_TYPES = {field.name: field.type for field in IOU_SCHEMA}
 MAX_AP_RESAMPLES = 200  # each goes over all matched detections; IoU resamples cost next to nothing
 
 
@@ -85,10 +88,12 @@ def sheet(folders: Mapping[str, Path], out: Path, images: Path | None = None, ea
         each: so many of the worst, of the median and of the best masks of each.
 
     Raises:
-        RunError: a folder holds no evaluation.
+        RunError: a folder holds no evaluation, or `out` is a file of somebody else.
         DataError: they were evaluated on other instances, the set has changed since, or it has no true mask.
         ConfigError: no folder of images is given or known.
+        RunError: `out` is a file of somebody else.
     """
+    require_ours([out], [])
     all_folders = tuple(folders.values())
     truth = truth_of(all_folders)
     store = _images_of(all_folders[0], images)
@@ -171,13 +176,18 @@ def _compare_detections(
 def _read_table(folder: Path, name: str, *columns: str) -> pa.Table:
     try:
         table = pq.read_table(folder / name)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise RunError(f"{folder / name}: cannot be read ({error}); expected an evaluation") from None
+    except READING_FAILS as error:
+        reason = " ".join(str(error).split())
+        raise RunError(f"{folder / name}: cannot be read ({reason}); expected an evaluation") from None
     if missing := [column for column in columns if column not in table.column_names]:
         raise RunError(
             f"{folder / name}: no column {missing[0]}, as an earlier version wrote it; "
             "expected `deepmac evaluate --force`"
         )
+    for column in columns:
+        got, expected = table.schema.field(column).type, _TYPES.get(column)
+        if expected not in (None, got) or (column == "row" and table[column].null_count):
+            raise RunError(f"{folder / name}: column {column}: got {got}, expected {expected} in every row")
     return table
 
 

@@ -22,7 +22,8 @@ from deepmac_distill.progress import Progress
 from deepmac_distill.report.contact_sheet import overlay_png
 from deepmac_distill.report.drawing import Overlay, color_of
 from deepmac_distill.rundir import RunDir
-from deepmac_distill.stages.pictures import document_of, files_of, picture_names, require_ours
+from deepmac_distill.stages.outputs import require_ours
+from deepmac_distill.stages.pictures import document_of, files_of, picture_names
 from deepmac_distill.stages.sources import cut_at
 from deepmac_distill.weights.card import ModelCard
 
@@ -69,7 +70,7 @@ def detect(
     """
     files = files_of(given)
     pictures = [out / f"{name}.png" for name in picture_names(files)]
-    require_ours([*pictures, out / RESULTS], files)
+    require_ours([*pictures, out / RESULTS], [*files, model])
     weights = RunDir(model).output("student", WEIGHTS) if model.is_dir() else model
     source, cut = Weights.read(weights), cut_at(model) if cut is None else cut
     detector, card = source.model(device), source.card

@@ -45,6 +45,7 @@ from deepmac_distill.stages.evaluated_model import EvaluatedModel
 from deepmac_distill.stages.evaluated_set import EvaluatedSet, require_split
 from deepmac_distill.stages.job import Job, training_split, validation_split
 from deepmac_distill.stages.overlap import note_overlap
+from deepmac_distill.stages.preflight import require_evaluable
 from deepmac_distill.stages.sheet import draw_sheet
 from deepmac_distill.structures import Batch
 from deepmac_distill.weights.card import other_classes
@@ -75,12 +76,13 @@ def require_validation(job: Job) -> bool:
     """Whether there is a validation set; one that is of no use is refused before hours of work.
 
     Raises:
-        DataError: the file cannot be read, an image is missing, or a model with a mask for each class would
-            lack one of its classes.
+        DataError: the file cannot be read, an image or every mask is missing, or a model with a mask for each
+            class would lack one of its classes.
     """
     data = validation_split(job)
     if data is None:
         return False
+    require_evaluable(job.read(data.annotations, hide_unseen=False))
     truth, training = job.read(data.annotations), job.read(training_split(job).annotations)
     ours, theirs = set(training.classes.names), set(truth.classes.names)
     if ours != theirs and not job.pipeline.evaluation.gt_boxes_only:

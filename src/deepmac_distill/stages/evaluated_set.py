@@ -14,6 +14,7 @@ from deepmac_distill.dataset.views import Truth
 from deepmac_distill.errors import ConfigError
 from deepmac_distill.stages.job import Job, Split, training_split, validation_split
 from deepmac_distill.stages.overlap import note_overlap
+from deepmac_distill.stages.preflight import require_evaluable
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +49,11 @@ def validation_set(job: Job) -> EvaluatedSet:
 
     Raises:
         ConfigError: there is none.
+        DataError: nothing can be evaluated on it.
     """
     data = require_split(job)
     truth = job.read(data.annotations, hide_unseen=False)
+    require_evaluable(truth)
     note_overlap(job, truth, data.images)
     return EvaluatedSet(truth, data.images)
 

@@ -38,6 +38,7 @@ class GivenBoxes:
     category_ids: tuple[int, ...]
     named: bool  # whether the boxes came with classes
     left_out: int = 0  # crowds and boxes without area of the file
+    sources: tuple[Path, ...] = ()  # the file
 
     @property
     def files(self) -> list[Path]:
@@ -80,7 +81,8 @@ def boxes_of_file(file: Path, given: Sequence[Path] = (), reader: ImageReader = 
     if not images:
         raise DataError(f"{file}: no box on the images given; expected at least one")
     left_out = int((~usable).sum())
-    return GivenBoxes(images, truth.classes.names, truth.classes.category_ids, named=True, left_out=left_out)
+    classes = truth.classes
+    return GivenBoxes(images, classes.names, classes.category_ids, True, left_out, (file,))
 
 
 def _boxed(truth: Annotations, usable: NDArray[np.bool_], given: Sequence[Path]) -> Iterator[BoxedImage]:

@@ -11,6 +11,7 @@ from typing import Any, Literal, overload
 import torch
 
 from deepmac_distill import config, devices
+from deepmac_distill.chain import STAGES, Stage
 from deepmac_distill.comparing import PLAINLY, Comparing
 from deepmac_distill.config import DataConfig, Pipeline
 from deepmac_distill.data.image_store import ImageFolder
@@ -18,8 +19,9 @@ from deepmac_distill.data.synthetic import write_scenes
 from deepmac_distill.dataset.choice import fits, is_by_masks
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.views import Annotations, TrainingView, Truth
-from deepmac_distill.errors import ConfigError
+from deepmac_distill.errors import ConfigError, MachineError
 from deepmac_distill.labels.cut import Cut
+from deepmac_distill.machine import out_of_memory
 from deepmac_distill.progress import Progress
 from deepmac_distill.rundir import RunDir
 
@@ -173,7 +175,12 @@ class Job:
         def recorded(folder: Path) -> None:
             devices.use_threads(self.pipeline.threads)
             self.run.record_config(dataclasses.asdict(self.pipeline), self.source)
-            work(folder)
+            try:
+                work(folder)
+            except (MemoryError, RuntimeError) as error:
+                if (short := out_of_memory(error)) is None:
+                    raise
+                raise MachineError(f"{stage}: out of memory: {short}; expected {_less(stage)}") from error
 
         if stage in self.plan:
             self.progress.note(f"stage {self.plan.index(stage) + 1} of {len(self.plan)}: {stage}")
@@ -188,6 +195,23 @@ class Job:
             about=about,
             comparing=comparing,
         )
+
+
+def _less(stage: str) -> str:
+    """The keys that lower what a stage needs of memory, of the CPU or a GPU."""
+    match STAGES.get(stage):
+        case Stage(kind="train", role=role):
+            keys = ("batch_size", "image_size_px", "mask_instances_per_image")
+            return (
+                f"less of {', '.join(f'{role}.train.{key}' for key in keys)}, {role}.look.window_size_px "
+                "(with windows) or data.workers"
+            )
+        case Stage(kind="label"):
+            return (
+                "less of labels.batch_size, labels.unit_images, teacher.look.window_size_px or data.workers"
+            )
+        case _:
+            return "less of evaluation.batch_size, evaluation.max_detections or data.workers"
 
 
 def _facts_of(annotations: Annotations) -> dict[str, Any]:
@@ -238,6 +262,11 @@ def validation_split(job: Job) -> Split | None:
 def image_folder(data: DataConfig, named: str) -> ImageFolder:
     """A folder of images that the keys of `data` name, read as they ask for."""
     return ImageFolder(Path(data.root) / named, data.exif, data.max_megapixels)
+
+
+def validation_named(job: Job) -> bool:
+    """Whether there is a validation set; nothing is read or made."""
+    return job.pipeline.data.source == "scenes" or bool(job.pipeline.data.val_annotations)
 
 
 def _scenes(job: Job, split: Literal["train", "val"], images: int) -> Split:

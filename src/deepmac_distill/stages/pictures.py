@@ -1,17 +1,14 @@
-"""Pictures that a person gives, and files that are written for them: never over what is not ours."""
+"""Pictures that a person gives, and the names of what is made of them."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from deepmac_distill.errors import ConfigError, DataError, RunError
-from deepmac_distill.report.contact_sheet import SOFTWARE
+from deepmac_distill.errors import ConfigError, DataError
+from deepmac_distill.stages.outputs import OURS
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 
@@ -54,20 +51,6 @@ def picture_names(files: Sequence[Path]) -> list[str]:
     return names
 
 
-def require_ours(outputs: Iterable[Path], inputs: Sequence[Path]) -> None:
-    """Refuse to write over an input, or over a file that this program did not make.
-
-    Raises:
-        RunError: names the file.
-    """
-    taken = {path.resolve() for path in inputs}
-    for path in outputs:
-        if path.resolve() in taken:
-            raise RunError(f"{path}: is an input; expected another --out")
-        if path.exists() and not _is_ours(path):
-            raise RunError(f"{path}: is there and deepmac did not make it; expected another --out")
-
-
 def document_of(
     images: list[dict[str, Any]],
     annotations: list[dict[str, Any]],
@@ -79,15 +62,4 @@ def document_of(
     Args:
         how: which model drew its masks, and how.
     """
-    about = {"description": SOFTWARE, **how}
-    return {"info": about, "images": images, "annotations": annotations, "categories": categories}
-
-
-def _is_ours(path: Path) -> bool:
-    try:
-        if path.suffix == ".json":
-            return bool(json.loads(path.read_bytes())["info"]["description"] == SOFTWARE)
-        with Image.open(path) as picture:
-            return picture.info.get("Software") == SOFTWARE
-    except (OSError, ValueError, LookupError, TypeError):  # no picture, no JSON, or JSON of another shape
-        return False
+    return {"info": {**OURS, **how}, "images": images, "annotations": annotations, "categories": categories}

@@ -26,7 +26,8 @@ from deepmac_distill.progress import Progress
 from deepmac_distill.report.contact_sheet import overlay_png
 from deepmac_distill.report.drawing import Overlay, color_of
 from deepmac_distill.stages.given_boxes import BoxedImage, GivenBoxes
-from deepmac_distill.stages.pictures import document_of, picture_names, require_ours
+from deepmac_distill.stages.outputs import require_ours
+from deepmac_distill.stages.pictures import document_of, picture_names
 from deepmac_distill.stages.sources import cut_at, source_at
 from deepmac_distill.weights import starter
 
@@ -81,7 +82,7 @@ def predict(
         RunError: an output would replace an input, or a file of somebody else.
     """
     pictures, results = outputs_of(given.files, out)
-    require_ours([*pictures, results], given.files)
+    require_ours([*pictures, results], [*given.files, *given.sources, *([model_at] if model_at else [])])
     _look_at(given.images, reader, progress)
     if model_at is None:
         progress.note(NO_MODEL)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from deepmac_distill.chain import ARMS, Arm
+from deepmac_distill.chain import ARMS, STAGES, Arm
 from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.dataset.views import Annotations, Truth, require_seen_masks
 from deepmac_distill.errors import ConfigError, DataError, RunError
@@ -27,10 +27,10 @@ from deepmac_distill.progress import Progress
 from deepmac_distill.stages.compare import MAX_AP_RESAMPLES, read_detections, read_ious
 from deepmac_distill.stages.evaluate import evaluate, require_validation
 from deepmac_distill.stages.job import Job, Split, training_split, validation_split
+from deepmac_distill.stages.preflight import require_ready
 from deepmac_distill.stages.student import student
 from deepmac_distill.stages.train import (
     learns_no_unseen_mask,
-    require_buildable,
     train_stage,
 )
 from deepmac_distill.stages.training_inputs import how_compared, training_inputs
@@ -48,7 +48,7 @@ def retention(job: Job) -> Retention:
         DataError: training or validation has no human mask of an unseen class, or training has a teacher's.
         RunError: there is neither a student nor labels for one, or one was made with other inputs.
     """
-    require_buildable(job, "student")
+    require_ready(job, [STAGES[name] for name in ("student", "student-seen", "student-human")])
     data, truth = _require_evaluable(job)
     training = training_split(job)
     annotations = job.read_and_note(training.annotations)

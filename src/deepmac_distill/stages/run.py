@@ -7,10 +7,11 @@ from dataclasses import replace
 from deepmac_distill.chain import Stage, planned
 from deepmac_distill.evaluation.results import Report
 from deepmac_distill.stages.evaluate import evaluate, report, require_lead, require_validation
-from deepmac_distill.stages.job import Job
+from deepmac_distill.stages.job import Job, validation_named
+from deepmac_distill.stages.preflight import require_ready
 from deepmac_distill.stages.pseudolabel import pseudolabel
 from deepmac_distill.stages.student import student
-from deepmac_distill.stages.train import require_buildable, require_unleaked, teach
+from deepmac_distill.stages.train import require_unleaked, teach
 
 
 def run(job: Job) -> Report | None:
@@ -21,11 +22,12 @@ def run(job: Job) -> Report | None:
         GateError: the teacher's lead over the ellipse is below `evaluation.min_lead_over_ellipse`.
     """
     job = job.keeping_look()  # so that a resume and every other stage has it too
-    require_buildable(job, "teacher")
-    require_buildable(job, "student")
-    require_unleaked(job, "student")
-    evaluated = require_validation(job)
+    evaluated = validation_named(job)
     plan = planned(evaluated=evaluated, segmenter=bool(job.pipeline.teacher.segmenter))
+    require_ready(job, plan)
+    require_unleaked(job, "student")
+    if evaluated:
+        require_validation(job)
     numbered = replace(job, plan=tuple(stage.name for stage in plan))
     for stage in plan:
         if stage.kind != "report":

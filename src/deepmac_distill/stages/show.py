@@ -19,7 +19,7 @@ from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.report.contact_sheet import Panel, SheetRow, around, contact_sheet
 from deepmac_distill.report.drawing import Overlay, color_of
 from deepmac_distill.rundir import RunDir
-from deepmac_distill.stages.pictures import require_ours
+from deepmac_distill.stages.outputs import require_ours
 from deepmac_distill.stages.sheet import worst_median_best
 from deepmac_distill.stages.sources import cut_at
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from deepmac_distill.chain import STAGES
 from deepmac_distill.config.schema import LabelsConfig
 from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
@@ -11,7 +12,8 @@ from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.labels.lesson import ChosenLabels
 from deepmac_distill.labels.rules import Rules
 from deepmac_distill.stages.job import Job, training_split
-from deepmac_distill.stages.train import require_buildable, train_stage
+from deepmac_distill.stages.preflight import require_ready
+from deepmac_distill.stages.train import train_stage
 
 
 def student(job: Job, labels: Path | None = None) -> Path:
@@ -25,7 +27,9 @@ def student(job: Job, labels: Path | None = None) -> Path:
     Raises:
         DataError: the labels have other class names, images or boxes than the run's training annotations.
     """
-    require_buildable(job, "student")
+    if labels is None:
+        job.run.output("pseudolabel", "masks.parquet")  # nothing else matters without them
+    require_ready(job, [STAGES["student"]])
     whole = labels is not None and labels.suffix != ".parquet"  # it holds all that is learned from
     data = training_split(job, needed=not whole)
     if labels is not None and whole:

@@ -8,20 +8,20 @@ from typing import Any
 import torch
 
 from deepmac_distill import devices
-from deepmac_distill.chain import Role, Trained
+from deepmac_distill.chain import STAGES, Role, Trained
 from deepmac_distill.config import MaskRcnnConfig, RoleConfig, flatten_model
 from deepmac_distill.data.dataset import AnnotatedImages
 from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.dataset.views import Annotations, require_seen_masks
-from deepmac_distill.errors import CheckpointError, ConfigError
+from deepmac_distill.errors import ConfigError
 from deepmac_distill.labels.export import seen_mask_classes_of
 from deepmac_distill.labels.lesson import ChosenLabels, Lesson
-from deepmac_distill.models.build import build_model, require_backbone_weights
+from deepmac_distill.models.build import build_model
 from deepmac_distill.rundir import STATE
 from deepmac_distill.stages.few_values import few_values_note
 from deepmac_distill.stages.job import Job, training_split
 from deepmac_distill.stages.lesson_batches import lesson_batches, log_every
-from deepmac_distill.stages.sources import source_of
+from deepmac_distill.stages.preflight import require_ready
 from deepmac_distill.stages.training_inputs import how_compared, training_inputs
 from deepmac_distill.training.checkpoint import DamagedState
 from deepmac_distill.training.loop import LoopSettings, make_optimizer, train
@@ -30,7 +30,6 @@ from deepmac_distill.weights import transfer
 from deepmac_distill.weights.card import (
     ModelCard,
     read_card_if_any,
-    require_lattice,
     require_not_shown,
     save_weights,
 )
@@ -44,7 +43,7 @@ def teach(job: Job) -> Path | None:
     if segmenter := job.pipeline.teacher.segmenter:
         job.progress.note(f"teacher: {segmenter} is not trained; it is ready for deepmac pseudolabel")
         return None
-    require_buildable(job, "teacher")
+    require_ready(job, [STAGES["teacher"]])
     data = training_split(job)
     annotations = job.read_and_note(data.annotations)
     if (unseen := annotations.classes.unseen_names) and learns_no_unseen_mask(job.pipeline.teacher):
@@ -76,43 +75,6 @@ def require_unleaked(job: Job, role: Role) -> None:
     if recipe.train.init_from:
         annotations = job.read(training_split(job).annotations)
         _pretrained_mask_classes(job, role, recipe, annotations, annotations.classes.seen)
-
-
-def require_buildable(job: Job, role: Role) -> None:
-    """Refuse a model that cannot be built or started, or a canvas that does not fit it, before any work.
-
-    Raises:
-        ConfigError: names the key.
-        CheckpointError: weights to start from cannot be read or do not fit.
-        ContractError: the teacher's segmenter does not keep the contract.
-    """
-    if role == "teacher" and job.pipeline.teacher.segmenter:
-        source_of(job, "teacher")
-        return
-    recipe: RoleConfig = getattr(job.pipeline, role)
-    try:
-        with torch.device("meta"):  # shapes alone: no memory, no time
-            model = build_model(recipe.model, num_classes=1, load_weights=False)
-        require_backbone_weights(model, recipe.model)
-    except (ConfigError, CheckpointError) as error:
-        raise type(error)(f"{role}.{error}") from None
-    sizes = {f"{role}.train.image_size_px": recipe.train.image_size_px}
-    if recipe.look.in_windows:
-        sizes[f"{role}.look.window_size_px"] = recipe.look.window_size_px
-    if recipe.train.views != "images":
-        key = "train" if recipe.train.window_size_px else "look"
-        sizes[f"{role}.{key}.window_size_px"] = recipe.window_size_px
-    for key, size_px in sizes.items():
-        if size_px % (multiple := model.spec.size_divisibility):
-            raise ConfigError(f"{key}: got {size_px}, expected a multiple of {multiple} for this backbone")
-    if not recipe.train.init_from:
-        return
-    key, path = f"{role}.train.init_from", Path(recipe.train.init_from)
-    try:
-        require_lattice(path, read_card_if_any(path), getattr(recipe.model, "lattice", None))
-        transfer.what_fits(model, transfer.read_weights(path), str(path))
-    except CheckpointError as error:
-        raise CheckpointError(f"{key}: {error}") from None
 
 
 def train_stage(

@@ -36,8 +36,8 @@ class TrainingState:
     def save(self, step: int) -> None:
         """Write the state after `step` optimizer steps, whole or not at all."""
         parts = {name: part.state_dict() for name, part in self._parts.items()}
-        with written_whole(self._path) as aside:
-            torch.save({"step": step, "rng": torch.get_rng_state(), "parts": parts}, aside)
+        with written_whole(self._path) as aside, aside.open("wb") as file:  # a full disk is then an OSError
+            torch.save({"step": step, "rng": torch.get_rng_state(), "parts": parts}, file)
 
     def restore(self) -> int:
         """Load the state if there is one; returns the number of steps done (0: a fresh start).

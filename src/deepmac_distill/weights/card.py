@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,9 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from deepmac_distill.errors import CheckpointError
+from deepmac_distill.errors import CheckpointError, MachineError
 from deepmac_distill.files import written_whole
 from deepmac_distill.look import WHOLE_IMAGE, Look
+from deepmac_distill.weights.card_values import read_values
 
 FORMAT = "deepmac-distill weights 1"
 DETECTOR = "detector"  # role of weights without a mask head: others can start from them
@@ -84,8 +86,13 @@ def save_weights(path: Path, state: dict[str, Tensor], card: ModelCard) -> None:
     words = json.dumps({"format": FORMAT, **card.as_dict()}, sort_keys=True)
     with written_whole(path) as aside:
         # One key: the library writes several in any order.
-        save_file(tensors, aside, metadata={"card": words})
-        aside.chmod(0o644)  # the library writes for the owner alone
+        try:
+            save_file(tensors, aside, metadata={"card": words})
+        except SafetensorError as error:  # a full disk among others
+            raise MachineError(
+                f"{path}: cannot be written ({error}); expected a disk that takes it"
+            ) from None
+        aside.chmod(0o666 & ~_umask())  # the library writes for the owner alone
 
 
 def read_card(path: Path) -> ModelCard:
@@ -96,15 +103,7 @@ def read_card(path: Path) -> ModelCard:
     """
     with _opened(path) as file:
         metadata = file.metadata() or {}
-    card = json.loads(metadata.get("card", "{}"))
-    if (found := card.pop("format", None)) != FORMAT:
-        raise CheckpointError(f"{path}: format {found!r}, expected {FORMAT!r}")
-    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in card.items()}
-    try:
-        look = Look(**values.pop("look", {}))
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: look: {error}; written by a later version?") from None
-    return ModelCard(**values, look=look)
+    return ModelCard(**read_values(metadata.get("card", "{}"), FORMAT, path))
 
 
 def read_card_if_any(path: Path) -> ModelCard | None:
@@ -122,19 +121,34 @@ def read_card_if_any(path: Path) -> ModelCard | None:
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
-    """Load weights into `model`, whose precision holds; every tensor must be there and fit.
+    """Load weights into `model`, whose precision holds; every tensor must be there, fit and be finite.
+
+    Raises:
+        CheckpointError: names the first tensor that is missing, unknown, of another shape or not finite.
+    """
+    require_shapes(path, model)
+    state = read_state(path)
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(
+                f"{path}: weight {name}: is not finite; expected numbers; train again with a lower lr"
+            )
+    model.load_state_dict(state)
+
+
+def require_shapes(path: Path, model: nn.Module) -> None:
+    """Compare the shapes of a file, of which its header alone is read, with a model's, on any device.
 
     Raises:
         CheckpointError: names the first tensor that is missing, unknown or of another shape.
     """
-    state = read_state(path)
-    expected = model.state_dict()
-    for name in sorted(expected.keys() | state.keys()):
-        got = tuple(state[name].shape) if name in state else "nothing"
-        need = tuple(expected[name].shape) if name in expected else "nothing"
+    with _opened(path) as file:
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name in sorted(expected.keys() | found.keys()):
+        got, need = found.get(name, "nothing"), expected.get(name, "nothing")
         if got != need:
             raise CheckpointError(f"{path}: weight {name}: got {got}, expected {need}; another architecture?")
-    model.load_state_dict(state)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -143,8 +157,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: no such file, or no safetensors file.
     """
-    with _opened(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    try:
+        with _opened(path) as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, TypeError, ValueError) as error:  # bytes, or kinds of numbers, that torch lacks
+        raise CheckpointError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
 
 
 def require_classes(
@@ -216,11 +233,19 @@ def require_lattice(path: Path, card: ModelCard | None, lattice: str | None) -> 
         )
 
 
+def _umask() -> int:
+    """What the user takes from the rights of new files; the system has no way to ask but to set it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 def _opened(path: Path) -> Any:
     opener: Callable[..., Any] = safe_open
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected weights")
     try:
         return opener(path, framework="pt", device="cpu")
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a safetensors file ({error})") from None
+    except (SafetensorError, OSError, ValueError, MemoryError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: not a safetensors file ({reason})") from None

@@ -1,0 +1,17 @@
+"""Text of strangers on a terminal: names of files and classes may hold characters that command it."""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    """The text on one line, in which every character that is not printed is written as an escape.
+
+    Control characters and line ends are among them, signs that change the direction of writing, and bytes of
+    file names that are not UTF-8.
+
+    >>> print(printable("caf\\u00e9 \\x1b[31m\\n\\udcff"))
+    café \\x1b[31m\\n\\udcff
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

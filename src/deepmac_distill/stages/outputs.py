@@ -1,0 +1,53 @@
+"""Where a command may write: never over an input, over what is not ours, or into a stage of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image
+
+from deepmac_distill.errors import RunError
+from deepmac_distill.report.contact_sheet import SOFTWARE
+from deepmac_distill.rundir import BEGUN, DONE
+
+OURS = {"description": SOFTWARE}  # the `info` of a JSON file, by which it names its maker
+
+
+def require_ours(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Refuse outputs that would replace an input, a file that this program did not make, or one of a stage.
+
+    Ask before the work begins.
+
+    Raises:
+        RunError: names the file.
+    """
+    taken = list(filter(None, map(_identity, inputs)))
+    for path in outputs:
+        if _identity(path) in taken:
+            raise RunError(f"{path}: is an input; expected another --out")
+        folder = path.resolve().parent
+        if (folder / DONE).exists() or (folder / BEGUN).exists():
+            raise RunError(f"{path}: is in a stage of a run, which is kept as it is; expected another --out")
+        if os.path.lexists(path) and not _is_ours(path):
+            raise RunError(f"{path}: is there and deepmac did not make it; expected another --out")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Of a file, whatever its names; None where there is none."""
+    try:
+        return (stat := path.stat()).st_dev, stat.st_ino
+    except OSError:
+        return None
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        if path.suffix == ".json":
+            return bool(json.loads(path.read_bytes())["info"]["description"] == SOFTWARE)
+        with Image.open(path, formats=("PNG",)) as picture:
+            return picture.info.get("Software") == SOFTWARE
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, Image.DecompressionBombError):
+        return False  # no picture, no JSON, or JSON of another shape
