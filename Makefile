@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test coco-sample starter appendix-b appendix-b1 appendix-b2 data-named mask-heads bench latency interop lock clean
+.PHONY: help demo test soak coco-sample starter appendix-b appendix-b1 appendix-b2 data-named mask-heads bench latency interop lock clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -17,6 +17,10 @@ test: $(READY)  ## lint, types, then all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+soak: $(READY)  ## half an hour and more of harm: 200 kills over all stages, 20,000 broken files
+	$(BIN)/python benchmarks/soak.py mutations
+	$(BIN)/python benchmarks/soak.py kills
 
 coco-sample: $(READY)  ## real photographs: make coco-sample DATA=folder with instances_train.json, instances_val.json, images (SEEDS=3)
 	$(BIN)/deepmac run coco_sample --data $(DATA) $(if $(SEEDS),--seeds $(SEEDS))

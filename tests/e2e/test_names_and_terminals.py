@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from deepmac_distill.cli import app
+from deepmac_distill.data.synthetic import SEEN_SHAPES
 from deepmac_distill.errors import DataError
 from deepmac_distill.report.table import Table, columns, names
 from deepmac_distill.report.terminal import rich_tables
@@ -160,3 +162,33 @@ def test_a_training_without_memory_or_disk_names_what_lowers_it(
     monkeypatch.setattr(loop, "_accumulate_gradients", failing)
     refused = deepmac("teach", "--config", scenes_toml, "--out", tmp_path / "run", "--device", "cpu")
     assert refused.code == 2 and says in refused.err.splitlines()[-1]
+
+
+def test_a_path_that_is_not_utf_8_is_refused_before_anything_is_made(
+    deepmac, scenes_toml: Path, tmp_path: Path
+) -> None:
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/run-\xff")
+    ended = deepmac("run", scenes_toml, "--out", odd)
+    assert ended.code == 2 and r"run-\udcff: holds bytes that are not UTF-8; expected a path in" in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["\U0001f98a", "caf\u00e9", "\u0644\u0648\u0646"])
+def test_paths_in_any_script_are_taken_by_every_path_flag(
+    chain, deepmac, small_toml: Path, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / name
+    shutil.copytree(chain[0] / "scenes-val", folder)
+    boxes = (folder / "instances.json").rename(folder / f"{name}.json")
+    weights = shutil.copy(chain[0] / "teacher" / "weights.safetensors", folder / f"{name}.safetensors")
+    images, toml = folder / "images", Path(shutil.copy(small_toml, folder / f"{name}.toml"))
+    seen = ["--seen", ",".join(SEEN_SHAPES)]
+    run, data = folder / "run", ["--annotations", boxes, "--images", images]
+    for words in (
+        ["check", boxes, "--images", images, *seen],
+        ["pseudolabel", "--config", toml, "--model", weights, *data, *seen, "--out", run],
+        ["show", run, "--images", images, "--out", folder / "sheet.png"],
+        ["predict", images / "000001.png", "--boxes", boxes, "--model", weights, "--out", folder / name],
+    ):
+        ended = deepmac(*words)
+        assert ended.code == 0, ended.err

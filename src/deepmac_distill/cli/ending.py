@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import Any
 
 from deepmac_distill.chain import command_line, products
 from deepmac_distill.cli.terminal import say
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def print_ending(run: Path) -> None:
@@ -42,9 +45,12 @@ def next_commands(run: Path) -> list[str]:
 
 def _an_image(run: Path) -> Path | None:
     """The first image that the student was evaluated on."""
-    folder = Path(_read(run / "evaluate-student" / "evaluation.json").get("images") or "")
-    images = (path for path in folder.glob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    return min(images, default=None) if folder.is_absolute() else None
+    evaluation = run / "evaluate-student"
+    named = _read(evaluation / "evaluation.json")
+    for folder in (named.get("images_from_here"), named.get("images")):
+        if isinstance(folder, str) and (at := Path(os.path.normpath(evaluation / folder))).is_dir():
+            return min((path for path in at.iterdir() if path.suffix.lower() in SUFFIXES), default=None)
+    return None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -41,6 +41,8 @@ class EvaluationRecord:
     weights: str
     how: HowEvaluated = field(default_factory=HowEvaluated)
     images: str | None = None  # older evaluations do not name it
+    annotations_from_here: str | None = None  # relative to the folder of the evaluation
+    images_from_here: str | None = None
     exif: Exif = "as-stored"  # how its images were read
     max_megapixels: int = MAX_MEGAPIXELS
     shown_elsewhere: tuple[str, ...] = ()  # unseen classes whose masks the model saw elsewhere
@@ -91,7 +93,6 @@ def sheet(folders: Mapping[str, Path], out: Path, images: Path | None = None, ea
         RunError: a folder holds no evaluation, or `out` is a file of somebody else.
         DataError: they were evaluated on other instances, the set has changed since, or it has no true mask.
         ConfigError: no folder of images is given or known.
-        RunError: `out` is a file of somebody else.
     """
     require_ours([out], [])
     all_folders = tuple(folders.values())
@@ -214,8 +215,16 @@ def require_one_way(folders: Sequence[Path]) -> None:
 def _images_of(folder: Path, given: Path | None = None) -> ImageFolder | None:
     """The images of an evaluation, or those in a folder that is given, read as the evaluation read them."""
     record = read_record(folder)
-    images = given or (Path(record.images) if record.images else None)
+    images = given or (_found(folder, record.images, record.images_from_here) if record.images else None)
     return ImageFolder(images, record.exif, record.max_megapixels) if images else None
+
+
+def _found(folder: Path, absolute: str, from_here: str | None) -> Path:
+    """A path that an evaluation names: seen from its folder, if it is there, since a run may have moved with
+    its data; else where it was.
+    """
+    moved = folder.resolve() / from_here if from_here else None
+    return moved.resolve() if moved is not None and moved.exists() else Path(absolute)
 
 
 def truth_of(folders: Sequence[Path]) -> Truth:
@@ -227,7 +236,8 @@ def truth_of(folders: Sequence[Path]) -> Truth:
     """
     first = read_record(folders[0])
     sizes = _images_of(folders[0])  # for a file that does not say them
-    dataset = Dataset.open(Path(first.annotations), seen="all", sizes=sizes)
+    annotations = _found(folders[0], first.annotations, first.annotations_from_here)
+    dataset = Dataset.open(annotations, seen="all", sizes=sizes)
     dataset = dataset.seeing(first.seen + first.hidden)
     truth = dataset.of_hidden(first.hidden) if first.hidden else dataset.for_evaluation()
     _require_evaluated_on(truth, folders)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -191,10 +192,19 @@ def _evaluate(job: Job, of: EvaluatedModel, folder: Path) -> None:
         detected = detect_objects(detector, whole, job.device, job.autocast, settings.max_detections)
         results = coco_results(truth, detected, job.cut, lattice=model.spec.lattice)
         segm, bbox = _average_precision(job, truth, results, elsewhere, folder)
+
+    def from_here(path: Path) -> str | None:
+        try:
+            return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+        except ValueError:  # on another drive of Windows
+            return None
+
     record = EvaluationRecord(
         annotations=str(truth.path.resolve()),
         annotations_sha256=truth.fingerprint,
         images=str(on.images.folder.resolve()),
+        annotations_from_here=from_here(truth.path),
+        images_from_here=from_here(on.images.folder),
         exif=on.images.exif,
         max_megapixels=on.images.max_megapixels,
         seen=truth.classes.seen_names,

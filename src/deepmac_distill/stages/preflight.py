@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from deepmac_distill import devices
@@ -119,10 +120,16 @@ def require_evaluable(truth: Truth) -> None:
     """Refuse a set on which nothing can be evaluated.
 
     Raises:
-        DataError: it has no image, or no mask of a usable box.
+        DataError: it has no image, no mask of a usable box, or a negative id.
     """
     if not len(truth.images):
         raise DataError(f"{truth.path}: no images; expected at least one to evaluate on")
+    for kind, ids in (
+        ("image", truth.images["image_id"].to_numpy()),
+        ("category", np.array(truth.classes.category_ids)),
+    ):
+        if ids.min() < 0:
+            raise DataError(f"{truth.path}: {kind} id {ids.min()}: expected 0 or more, as COCO's tools do")
     usable = equals(truth.annotations, "status", "ok")
     if not (truth.has_human_mask() & usable).any():
         raise DataError(
