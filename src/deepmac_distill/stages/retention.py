@@ -48,7 +48,7 @@ def retention(job: Job) -> Retention:
         DataError: training or validation has no human mask of an unseen class, or training has a teacher's.
         RunError: there is neither a student nor labels for one, or one was made with other inputs.
     """
-    require_ready(job, [STAGES[name] for name in ("student", "student-seen", "student-human")])
+    require_ready(job, [STAGES[name] for name in ARMS.values()])
     data, truth = _require_evaluable(job)
     training = training_split(job)
     annotations = job.read_and_note(training.annotations)
