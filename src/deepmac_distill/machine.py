@@ -1,4 +1,4 @@
-"""What the machine refuses: out of memory, disk, files, locks. Told apart from bugs, on one line."""
+"""What the machine refuses: memory, disk, files, locks. It is one line, and kept apart from bugs."""
 
 from __future__ import annotations
 

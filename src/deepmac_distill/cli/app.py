@@ -89,7 +89,7 @@ def _invoke(arguments: list[str]) -> None:
 
 
 def _refused(message: str, code: int) -> int:
-    with suppress(OSError):  # nobody can be told of an error where stderr is full
+    with suppress(OSError):  # of an error with a full stderr nobody can hear
         print(f"{NAME}: {printable(message)}", file=sys.stderr, flush=True)
     return code
 
