@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -59,6 +59,7 @@ def test_a_table_that_fits_is_one_table_and_a_narrow_one_repeats_what_names_its_
     assert [part.title is None for part in parts] == [False] + [True] * (len(parts) - 1)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 120))
 def test_no_width_loses_a_column(width: int) -> None:
     headings = [str(c.header).replace("\n", " ") for part in rich_tables(WIDE, width) for c in part.columns]
