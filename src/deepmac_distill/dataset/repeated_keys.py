@@ -31,7 +31,8 @@ def key_twice(text: bytes, entry: Entry) -> str | None:
 
     An object is looked at closely only where the text has more colons than the keys and strings explain.
     """
-    return None if text.count(b":") == _colons(entry) else _key_twice(text)
+    colons = text.count(b":")
+    return None if colons == len(entry) or colons == _colons(entry) else _key_twice(text)
 
 
 def keys_twice(text: bytes, entries: Sequence[Entry]) -> list[tuple[int, str]]:

@@ -51,9 +51,9 @@ def read_segmentations(given: Sequence[Any], sizes: Ints) -> Segmentations:
     is_list = np.array([type(value) is list for value in given], dtype=bool) & drawn
     is_dict = np.array([type(value) is dict for value in given], dtype=bool)
     suspects = drawn & ~is_list & ~is_dict
-    polygons, odd, lost_parts = _polygons(given, is_list & known, sizes)
+    polygons, odd, lost_parts, crossing = _polygons(given, is_list & known, sizes)
     counts, bad = _counts(given, is_dict & known, sizes)
-    polygons = _as_codes(polygons, counts, sizes)
+    polygons = _as_codes(polygons, crossing, counts, sizes)
     whole = _valid(polygons) & (lost_parts == 0)
     whole |= np.array(
         [
@@ -68,8 +68,8 @@ def read_segmentations(given: Sequence[Any], sizes: Ints) -> Segmentations:
     )
 
 
-def _polygons(given: Sequence[Any], wanted: Bools, sizes: Ints) -> tuple[pa.ListArray, Bools, Ints]:
-    """The column, its suspects and how many parts of each row are too short."""
+def _polygons(given: Sequence[Any], wanted: Bools, sizes: Ints) -> tuple[pa.ListArray, Bools, Ints, Bools]:
+    """The column, its suspects, how many parts of each row are too short, and which rows cross themselves."""
     kept: list[Any] = [value if take else None for value, take in zip(given, wanted, strict=True)]
     suspects, lost_parts = np.zeros(len(kept), dtype=bool), np.zeros(len(kept), dtype=np.int64)
     column = _converted(kept, suspects)
@@ -92,17 +92,17 @@ def _polygons(given: Sequence[Any], wanted: Bools, sizes: Ints) -> tuple[pa.List
     if far.any():
         _drop(kept, far, suspects)
         column = _converted(kept, suspects)
-    return column, suspects, lost_parts
+    return column, suspects, lost_parts, flat.rows_with(~flat.turn_once) & _valid(column)
 
 
-def _as_codes(polygons: pa.ListArray, counts: list[bytes | None], sizes: Ints) -> pa.ListArray:
+def _as_codes(
+    polygons: pa.ListArray, crossing: Bools, counts: list[bytes | None], sizes: Ints
+) -> pa.ListArray:
     """Polygons without those that cross themselves; these become codes, in place.
 
     Where an outline winds twice around a pixel, it is inside for one rasterizer and outside for another. The
     code is that of pycocotools, by which all evaluation goes.
     """
-    flat = FlatPolygons.of(polygons)
-    crossing = flat.rows_with(~flat.turn_once) & _valid(polygons)
     if not crossing.any():
         return polygons
     for row in np.flatnonzero(crossing).tolist():
