@@ -48,10 +48,11 @@ def predict(
     """Segment boxes that you give: a picture with numbered boxes for each image, and a COCO JSON."""
     if (box is None) == (boxes is None):
         raise ConfigError("predict: expected either --box, once per object, or --boxes FILE.json")
-    changes, cut, reader = looking.changes, cutting.asked, of_images.reader
+    changes, cut = looking.changes, cutting.asked
     by_hand = [_box(text) for text in box or []]
     if by_hand and not images:
         raise ConfigError("predict: got no image, expected at least one beside --box")
+    reader = of_images.reader
     from deepmac_distill.devices import pick_device
     from deepmac_distill.stages.given_boxes import boxes_of_file, the_same_in_each
     from deepmac_distill.stages.pictures import files_of
