@@ -134,3 +134,16 @@ def test_what_cannot_be_done_is_one_line_and_writes_nothing(
     assert (ended.code, ended.out) == (2, "")
     assert says in ended.err.splitlines()[-1]
     assert written() == {"boxes.json", "empty.json"}
+
+
+def test_a_large_photograph_gets_a_picture_to_look_at_or_a_whole_one(chain, deepmac, photos: Path) -> None:
+    with Image.open(photos / "000001.png") as image:
+        image.resize((2600, 1300)).save(photos / "large.png")
+    given = ["predict", photos / "large.png", "--box", "400,600,900,500", "--model", chain[0]]
+    for flags, size in (([], (2000, 1000)), (["--full-size"], (2600, 1300))):
+        ended = deepmac(*given, "--out", f"out{len(flags)}", *flags)
+        assert ended.code == 0, ended.err
+        with Image.open(f"out{len(flags)}.png") as picture:
+            assert picture.size == size
+        found = json.loads(Path(f"out{len(flags)}.json").read_text())
+        assert found["annotations"][0]["segmentation"]["size"] == [1300, 2600]

@@ -16,6 +16,8 @@ from deepmac_distill.stages.evaluate import evaluate as evaluate_model
 from deepmac_distill.stages.evaluate import read_evaluation
 from deepmac_distill.stages.export import Choice, Exported
 from deepmac_distill.stages.export import export as write_masks
+from deepmac_distill.stages.import_masks import Imported
+from deepmac_distill.stages.import_masks import import_masks as take_back
 from deepmac_distill.stages.job import Job
 from deepmac_distill.stages.pseudolabel import pseudolabel as label_boxes
 from deepmac_distill.stages.run import run as run_chain
@@ -104,3 +106,17 @@ class Run:
         return write_masks(
             job.run.path, format, Path(out), choice=choice, tolerance_px=tolerance_px, progress=job.progress
         )
+
+    def import_masks(
+        self, file: str | Path, out: str | Path, *, reviewed: bool = False, drop_removed: bool = False
+    ) -> Imported:
+        """Write what the student learned from with masks that people corrected in another tool.
+
+        Args:
+            file: COCO file of that tool.
+            out: the annotation file to be, which must not be there.
+            reviewed: people looked at all of it, so that unchanged masks become human too.
+            drop_removed: leave out objects that are no longer there.
+        """
+        run = self.job.run.path
+        return take_back(Path(file), run, Path(out), reviewed=reviewed, drop_removed=drop_removed)

@@ -1,4 +1,4 @@
-"""Masks to other tools and back: `export`."""
+"""Masks to other tools and back: `export` and `import-masks`."""
 
 from __future__ import annotations
 
@@ -72,6 +72,37 @@ def export(
         labels, format, out, choice=choice, images=images, tolerance_px=tolerance, progress=Terminal()
     )
     _print_exported(done, format)
+
+
+@command(app)
+def import_masks(
+    file: Annotated[Path, typer.Argument(help="COCO file of a tool in which people corrected masks.")],
+    into: Annotated[
+        Path, typer.Option("--into", help="Run, or the COCO file that the masks belong to; left as it is.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New COCO file, to train and to evaluate on.")],
+    reviewed: Annotated[
+        bool, typer.Option("--reviewed", help="People looked at all of FILE: unchanged masks are human too.")
+    ] = False,
+    drop_removed: Annotated[
+        bool, typer.Option("--drop-removed", help="Leave out objects that FILE no longer has on an image.")
+    ] = False,
+) -> None:
+    """Take back masks that people corrected: what changed becomes human, in a new annotation file."""
+    from deepmac_distill.stages.import_masks import import_masks as take_back
+
+    done = take_back(file, into, out, reviewed=reviewed, drop_removed=drop_removed)
+    print(f"{done.path}: {done.changed} masks changed, {done.drawn + done.added} new ", end="")
+    print(f"({done.drawn} in boxes without one, {done.added} objects), {done.unchanged} unchanged")
+    if done.removed:
+        became = "left out" if drop_removed else "kept; --drop-removed leaves them out"
+        print(f"{done.removed} removed there: {became}")
+    if done.relabeled:
+        print(f"{done.relabeled} of another class now")
+    reasons = ", ".join(f"{count} {reason}" for reason, count in done.unmatched.items() if count)
+    if reasons:
+        names = f" ({', '.join(done.unknown_classes)})" if done.unknown_classes else ""
+        print(f"unmatched, left out: {reasons}{names}")
 
 
 def _print_exported(done: Exported, name: str) -> None:

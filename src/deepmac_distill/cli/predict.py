@@ -16,6 +16,10 @@ from deepmac_distill.cli.options import Code, Device, Looking, command
 from deepmac_distill.cli.terminal import Terminal, say
 from deepmac_distill.errors import ConfigError
 
+FullSize = Annotated[
+    bool, typer.Option("--full-size", help="Draw at the image's own size; otherwise on at most 2,000 px.")
+]
+
 
 @command(app)
 def predict(
@@ -44,6 +48,7 @@ def predict(
             "--out", "-o", help="Path without suffix; of several images a folder. [IMAGE-masks, masks]"
         ),
     ] = None,
+    full_size: FullSize = False,
 ) -> None:
     """Segment boxes that you give: a picture with numbered boxes for each image, and a COCO JSON."""
     if (box is None) == (boxes is None):
@@ -54,6 +59,7 @@ def predict(
         raise ConfigError("predict: got no image, expected at least one beside --box")
     reader = of_images.reader
     from deepmac_distill.devices import pick_device
+    from deepmac_distill.report.contact_sheet import OVERLAY_PX
     from deepmac_distill.stages.given_boxes import boxes_of_file, the_same_in_each
     from deepmac_distill.stages.pictures import files_of
     from deepmac_distill.stages.predict import outputs_of
@@ -64,7 +70,10 @@ def predict(
     else:
         given = boxes_of_file(boxes, images or [], reader)
     device = pick_device(on.device or "auto")
-    found = predict_masks(model, device, given, out, Terminal(), code.allow_code, changes, cut, reader)
+    longest = None if full_size else OVERLAY_PX
+    found = predict_masks(
+        model, device, given, out, Terminal(), code.allow_code, changes, cut, reader, longest
+    )
     pictures, results = outputs_of(given.files, out)
     if by_hand:
         _print_masks(found)
@@ -99,14 +108,27 @@ def detect(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for a picture of each image, and detections.json.")
     ] = Path("detections"),
+    full_size: FullSize = False,
 ) -> None:
     """Detect and segment objects in new images: a drawn PNG for each, and one COCO JSON."""
     cut, reader = cutting.asked, of_images.reader
     from deepmac_distill.devices import pick_device
+    from deepmac_distill.report.contact_sheet import OVERLAY_PX
     from deepmac_distill.stages.detect import detect as detect_on
 
     device = pick_device(on.device or "auto")
-    found = detect_on(model, device, images, out, Terminal(), min_score=min_score, cut=cut, reader=reader)
+    longest = None if full_size else OVERLAY_PX
+    found = detect_on(
+        model,
+        device,
+        images,
+        out,
+        Terminal(),
+        min_score=min_score,
+        cut=cut,
+        reader=reader,
+        longest_px=longest,
+    )
     unreadable = f", {found.unreadable} unreadable" if found.unreadable else ""
     say(f"{found.objects} objects on {found.images} images{unreadable}: {found.results}")
 

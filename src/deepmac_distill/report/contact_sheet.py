@@ -12,12 +12,15 @@ from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from deepmac_distill.files import written_whole
-from deepmac_distill.report.drawing import Overlay, draw_overlays, draw_window, font
+from deepmac_distill.report.drawing import Overlay, draw_overlays, draw_window
+from deepmac_distill.report.lettering import ESCAPED, drawable, font, is_escaped
 
 SOFTWARE = "deepmac-distill"  # the maker named in a picture
 PANEL_PX = 260  # the longest side of a picture on the sheet
 GAP_PX = 12
 MARGIN_PX = 24
+OVERLAY_PX = 2000  # the longest side of an overlay where nobody asks for the image's own
+PHOTO_LEVEL = 3  # of compression: higher ones take seconds and save a few percent of a photograph
 TITLE_PX, CAPTION_PX, NOTE_PX = 26, 17, 15  # font sizes
 INK, FAINT, PAPER = (24, 28, 36), (104, 112, 124), (255, 255, 255)
 
@@ -45,7 +48,8 @@ class SheetRow:
 def contact_sheet(rows: Sequence[SheetRow], path: Path, title: str = "", note: str = "") -> None:
     """Write the rows under their column headings as one PNG, whole or not at all.
 
-    Title and note stand above; what is too long for the width of the panels makes the sheet wider.
+    Characters that the font lacks are escaped, and the note states so. Title and note stand above; what is
+    too long for the width of the panels makes the sheet wider.
 
     Raises:
         ValueError: no rows, or rows with other columns than the first.
@@ -55,6 +59,11 @@ def contact_sheet(rows: Sequence[SheetRow], path: Path, title: str = "", note: s
         raise ValueError(
             "contact_sheet: expected at least one row and one column, the same columns in each row"
         )
+    panels = [panel for row in rows for panel in row.columns.values()]
+    labels = [overlay.label for panel in panels for overlay in panel.overlays]
+    notes = [panel.note for panel in panels]
+    if any(map(is_escaped, [title, note, *headings, *labels, *notes, *(row.caption for row in rows)])):
+        note = f"{note} {ESCAPED}".strip()
     strips = [_row_strip(row) for row in rows]
     texts = [_text_width(title, TITLE_PX), _text_width(note, NOTE_PX)]
     width = 2 * MARGIN_PX + max(*texts, *(strip.width for strip in strips))
@@ -69,9 +78,15 @@ def contact_sheet(rows: Sequence[SheetRow], path: Path, title: str = "", note: s
     _save(sheet, path)
 
 
-def overlay_png(image: np.ndarray, overlays: Sequence[Overlay], path: Path) -> None:
-    """Write an image (H, W, 3) uint8 with its masks and boxes as a PNG of the same size."""
-    _save(draw_overlays(image, overlays), path)
+def overlay_png(
+    image: np.ndarray, overlays: Sequence[Overlay], path: Path, longest_px: int | None = None
+) -> None:
+    """Write an image (H, W, 3) uint8 with its masks and boxes as a PNG.
+
+    Args:
+        longest_px: what the longer side of the picture is at most; None: the image's own size.
+    """
+    _save(draw_overlays(image, overlays, longest_px), path, compress_level=PHOTO_LEVEL)
 
 
 def around(
@@ -98,11 +113,11 @@ def _row_strip(row: SheetRow) -> Image.Image:
     width = max(len(pictures) * (PANEL_PX + GAP_PX) - GAP_PX, _text_width(row.caption, CAPTION_PX))
     strip = Image.new("RGB", (width, caption + tall + notes), PAPER)
     pen = ImageDraw.Draw(strip)
-    pen.text((0, 0), row.caption, fill=INK, font=font(CAPTION_PX))
+    pen.text((0, 0), drawable(row.caption), fill=INK, font=font(CAPTION_PX))
     for column, (picture, panel) in enumerate(zip(pictures, panels, strict=True)):
         left = column * (PANEL_PX + GAP_PX)
         strip.paste(picture, (left + (PANEL_PX - picture.width) // 2, caption))
-        pen.text((left, caption + tall + 3), panel.note, fill=FAINT, font=font(NOTE_PX))
+        pen.text((left, caption + tall + 3), drawable(panel.note), fill=FAINT, font=font(NOTE_PX))
     return strip
 
 
@@ -117,22 +132,22 @@ def _header(headings: Sequence[str], title: str, note: str, width: int) -> Image
     below = MARGIN_PX + title_height + note_height
     header = Image.new("RGB", (width, below + round(2.2 * CAPTION_PX)), PAPER)
     pen = ImageDraw.Draw(header)
-    pen.text((MARGIN_PX, MARGIN_PX), title, fill=INK, font=font(TITLE_PX))
-    pen.text((MARGIN_PX, MARGIN_PX + title_height), note, fill=FAINT, font=font(NOTE_PX))
+    pen.text((MARGIN_PX, MARGIN_PX), drawable(title), fill=INK, font=font(TITLE_PX))
+    pen.text((MARGIN_PX, MARGIN_PX + title_height), drawable(note), fill=FAINT, font=font(NOTE_PX))
     for column, heading in enumerate(headings):
         left = MARGIN_PX + column * (PANEL_PX + GAP_PX)
-        pen.text((left, below), heading, fill=FAINT, font=font(CAPTION_PX))
+        pen.text((left, below), drawable(heading), fill=FAINT, font=font(CAPTION_PX))
     line = below + round(1.6 * CAPTION_PX)
     pen.line((MARGIN_PX, line, width - MARGIN_PX, line), fill=FAINT)
     return header
 
 
 def _text_width(text: str, size: int) -> int:
-    return math.ceil(font(size).getlength(text))
+    return math.ceil(font(size).getlength(drawable(text)))
 
 
-def _save(picture: Image.Image, path: Path) -> None:
+def _save(picture: Image.Image, path: Path, **how: int) -> None:
     with written_whole(path) as aside:
         about = PngInfo()
         about.add_text("Software", SOFTWARE)
-        picture.save(aside, format="PNG", optimize=True, pnginfo=about)
+        picture.save(aside, format="PNG", pnginfo=about, **(how or {"optimize": True}))

@@ -19,7 +19,7 @@ from deepmac_distill.labels.cut import Cut
 from deepmac_distill.models.load import Weights
 from deepmac_distill.one_image import ImageObjects, detect_image
 from deepmac_distill.progress import Progress
-from deepmac_distill.report.contact_sheet import overlay_png
+from deepmac_distill.report.contact_sheet import OVERLAY_PX, overlay_png
 from deepmac_distill.report.drawing import Overlay, color_of
 from deepmac_distill.rundir import RunDir
 from deepmac_distill.stages.outputs import require_ours
@@ -52,6 +52,7 @@ def detect(
     max_detections: int = 100,
     cut: Cut | None = None,
     reader: ImageReader = AS_STORED,
+    longest_px: int | None = OVERLAY_PX,
 ) -> Found:
     """Write ``<out>/<name>.png`` for each image, objects drawn, and ``<out>/detections.json``.
 
@@ -62,6 +63,7 @@ def detect(
         max_detections: per image.
         cut: see `labels.cut.recut`; None: that of the run, or the default.
         reader: how the images are read.
+        longest_px: what the longer side of a picture is at most; None: the image's own size.
 
     Raises:
         DataError: no image can be read.
@@ -91,7 +93,8 @@ def detect(
             height, width = image.shape[1:]
             images.append({"id": len(images) + 1, "file_name": file.name, "height": height, "width": width})
             annotations += _annotations(found, card, images[-1], first_id=len(annotations) + 1)
-            overlay_png(image.permute(1, 2, 0).numpy(), _overlays(found, card.class_names), picture)
+            drawn = _overlays(found, card.class_names)
+            overlay_png(image.permute(1, 2, 0).numpy(), drawn, picture, longest_px)
     if not images:
         raise DataError(f"{files[0]}: none of {len(files)} images can be read; expected at least one")
     categories = [

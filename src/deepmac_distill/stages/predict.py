@@ -23,7 +23,7 @@ from deepmac_distill.labels.cut import Cut, CutMasks, box_ious, note_of
 from deepmac_distill.models.load import Source, segmenter_for
 from deepmac_distill.one_image import segment_image
 from deepmac_distill.progress import Progress
-from deepmac_distill.report.contact_sheet import overlay_png
+from deepmac_distill.report.contact_sheet import OVERLAY_PX, overlay_png
 from deepmac_distill.report.drawing import Overlay, color_of
 from deepmac_distill.stages.given_boxes import BoxedImage, GivenBoxes
 from deepmac_distill.stages.outputs import require_ours
@@ -63,6 +63,7 @@ def predict(
     look: Mapping[str, object] = MappingProxyType({}),
     cut: Cut | None = None,
     reader: ImageReader = AS_STORED,
+    longest_px: int | None = OVERLAY_PX,
 ) -> dict[str, Any]:
     """Write a picture of each image with numbered boxes and masks, and one COCO file; returns the latter.
 
@@ -74,6 +75,7 @@ def predict(
         look: what differs from how the model looks at boxes.
         cut: see `labels.cut.recut`; None: that of the run, or the default.
         reader: how the images are read; boxes are on the pixels that it gives.
+        longest_px: what the longer side of a picture is at most; None: the image's own size.
 
     Raises:
         DataError: an image cannot be read, or a box has no area in it.
@@ -106,7 +108,7 @@ def predict(
             trusted = zip(found, masks.expected_iou.tolist(), strict=True)
             found = [one | {"expected_iou": expected} for one, expected in trusted]
         annotations += found
-        overlay_png(pixels.permute(1, 2, 0).numpy(), _numbered(boxes, masks), picture)
+        overlay_png(pixels.permute(1, 2, 0).numpy(), _numbered(boxes, masks), picture, longest_px)
     pairs = zip(given.category_ids, given.class_names, strict=True)
     categories = [{"id": id, "name": name} for id, name in pairs]
     how = to_json(HowEvaluated(source.identity, source.look, cut))
