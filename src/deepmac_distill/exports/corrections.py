@@ -130,7 +130,7 @@ class _Merge:
         claims = {}
         for id, entry in self.raw.items():
             attributes = entry.get("attributes")
-            stated = attributes.get("annotation_id") if isinstance(attributes, dict) else None
+            stated: Any = attributes.get("annotation_id") if isinstance(attributes, dict) else None
             try:
                 claims[id] = int(float(stated))
             except (TypeError, ValueError, OverflowError):
