@@ -104,10 +104,7 @@ def predict(
         masks = segment_image(model, pixels, boxes, cut, device, image.class_index, source.look).masks
         images.append({"id": image.image_id, "file_name": image.path.name, **size})
         found = _annotations(image, masks, given.category_ids, source.role, list(size.values()))
-        if model.spec.probabilities:
-            trusted = zip(found, masks.expected_iou.tolist(), strict=True)
-            found = [one | {"expected_iou": expected} for one, expected in trusted]
-        annotations += found
+        annotations += _with_expected(found, masks) if model.spec.probabilities else found
         overlay_png(pixels.permute(1, 2, 0).numpy(), _numbered(boxes, masks), picture, longest_px)
     pairs = zip(given.category_ids, given.class_names, strict=True)
     categories = [{"id": id, "name": name} for id, name in pairs]
@@ -115,6 +112,11 @@ def predict(
     document = document_of(images, annotations, categories, {"model": source.name, **how})
     write_json(results, document)
     return document
+
+
+def _with_expected(found: list[dict[str, Any]], masks: CutMasks) -> list[dict[str, Any]]:
+    trusted = zip(found, masks.expected_iou.tolist(), strict=True)
+    return [one | {"expected_iou": expected} for one, expected in trusted]
 
 
 def _segmenter(source: Source, device: torch.device, given: GivenBoxes) -> BoxSegmenter:
