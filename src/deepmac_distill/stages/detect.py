@@ -84,8 +84,7 @@ def detect(
     with progress.bar("detection", len(files), unit="image") as bar:
         for file, picture in zip(files, pictures, strict=True):
             bar.advance()
-            image = _read(file, reader, progress)
-            if image is None:
+            if (image := _read(file, reader, progress)) is None:
                 continue
             found = detect_image(
                 detector, image, device, min_score=min_score, max_detections=max_detections, cut=cut
@@ -93,8 +92,7 @@ def detect(
             height, width = image.shape[1:]
             images.append({"id": len(images) + 1, "file_name": file.name, "height": height, "width": width})
             annotations += _annotations(found, card, images[-1], first_id=len(annotations) + 1)
-            drawn = _overlays(found, card.class_names)
-            overlay_png(image.permute(1, 2, 0).numpy(), drawn, picture, longest_px)
+            _draw(image, found, card, picture, longest_px)
     if not images:
         raise DataError(f"{files[0]}: none of {len(files)} images can be read; expected at least one")
     categories = [
@@ -115,6 +113,10 @@ def _read(file: Path, reader: ImageReader, progress: Progress) -> Tensor | None:
     if note := reader.note_of(file):
         progress.note(note)
     return image
+
+
+def _draw(image: Tensor, found: ImageObjects, card: ModelCard, picture: Path, longest_px: int | None) -> None:
+    overlay_png(image.permute(1, 2, 0).numpy(), _overlays(found, card.class_names), picture, longest_px)
 
 
 def _annotations(
