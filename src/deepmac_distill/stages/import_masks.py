@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +86,10 @@ def _read(file: Path) -> Annotations:
         return Dataset.open(file, seen="all").for_evaluation()
     plain = raw | {"images": [_plain(image) for image in images]}
     with tempfile.TemporaryDirectory(prefix="deepmac-distill-") as folder:
-        copy = Path(folder) / "corrected.json"
+        copy = Path(folder) / "plain.json"
         copy.write_text(json.dumps(plain), encoding="utf-8")
         try:
-            return Dataset.open(copy, seen="all").for_evaluation()
+            return replace(Dataset.open(copy, seen="all").for_evaluation(), path=file)
         except DataError as error:
             raise DataError(str(error).replace(str(copy), str(file))) from None
 
