@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +24,7 @@ def init(
     """Write a recipe to a file of your own, to edit and run."""
     if source not in recipe_names():
         raise ConfigError(f"--from {source}: no such recipe; expected one of {', '.join(recipe_names())}")
-    if os.path.lexists(file):
+    if file.exists() or file.is_symlink():
         raise ConfigError(f"{file}: is there already; expected a new file")
     if file.suffix != ".toml":
         raise ConfigError(f"{file}: expected a name that ends in .toml")
