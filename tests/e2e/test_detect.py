@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from deepmac_distill.stages.pictures import require_ours
+from deepmac_distill.stages.outputs import require_ours
 
 SCORE = ("--min-score", "0.001")  # a student of twelve steps is sure of nothing
 
