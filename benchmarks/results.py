@@ -196,6 +196,8 @@ _MISSING = "(not recorded yet)"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 TABLES = {
     "demo": (chain_table, "demo"),
+    "coco_sample_teacher": (chain_table, "coco_sample_teacher"),
+    "coco_sample_teacher_sizes": (sizes.page, "coco_sample_teacher"),
     "coco_sample": (chain_table, "coco_sample"),
     "coco_sample_sizes": (sizes.page, "coco_sample"),
     "retention": (retention_table, "coco_sample", "coco_sample_mask_rcnn"),

@@ -16,9 +16,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "deepmac_distill"
 BENCHMARKS, EXAMPLES = ROOT / "benchmarks", ROOT / "examples"
 LAYERS = [
+    {"printable"},
     {"errors", "look", "lattice", "comparing"},
     {"config", "structures", "files", "progress", "stopping", "devices", "runlock", "chain"}
-    | {"paper", "printable", "machine"},
+    | {"paper", "machine"},
     {"geometry", "contract", "made_with"},
     {"dataset", "weights", "teachers"},
     {"data", "models"},

@@ -4,11 +4,19 @@ A message names the place, the fault, the value and what was expected, on one li
 ``instances.json: annotation 17: bbox [4, 5, "3", 3]: expected four numbers``.
 """
 
+from __future__ import annotations
+
+from deepmac_distill.printable import printable
+
 
 class DistillError(Exception):
     """Something the user must fix. The command line prints it on one line and ends with `exit_code`."""
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        """The message on one line, whatever the names in it hold."""
+        return printable(super().__str__())
 
 
 class ConfigError(DistillError):

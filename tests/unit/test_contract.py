@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from deepmac_distill import rundir
+from deepmac_distill import made_with
 from deepmac_distill.contract import ModelSpec, SegmentedMasks
 from deepmac_distill.data.framed import images_at_once
 from deepmac_distill.data.frames import view_for
@@ -69,7 +69,7 @@ def test_a_stage_hashes_the_weights_and_reads_their_card_once(chain, deepmac, mo
         return read_card(path)
 
     monkeypatch.setattr(load, "sha256_of_file", hashed)
-    monkeypatch.setattr(rundir, "sha256_of_file", hashed)
+    monkeypatch.setattr(made_with, "sha256_of_file", hashed)
     monkeypatch.setattr(load, "read_card", carded)
     assert deepmac("evaluate", "teacher", "--out", chain[0]).code == 0
     assert sorted(read) == ["card", "hash"]

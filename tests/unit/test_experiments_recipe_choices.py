@@ -10,7 +10,17 @@ import pytest
 from deepmac_distill.config import load_pipeline, located
 from deepmac_distill.evaluation.results import Interval, MeanIoU, SizeIoU, SplitIoU
 from deepmac_distill.evaluation.sizes import BySize
-from deepmac_distill.experiments.recipe_choices import BASE, RECIPE, VARIANTS, Choice, keep, kept_in, table
+from deepmac_distill.experiments.recipe_choices import (
+    BASE,
+    RECIPE,
+    SHARES,
+    VARIANTS,
+    Choice,
+    keep,
+    kept_in,
+    table,
+    thinned,
+)
 from deepmac_distill.experiments.run_record import Environment
 
 
@@ -18,12 +28,26 @@ from deepmac_distill.experiments.run_record import Environment
 def test_every_variant_differs_from_the_base_alone_in_what_it_names(variant: str) -> None:
     base = load_pipeline(located(Path(RECIPE)), values=dict(BASE))
     other = load_pipeline(located(Path(RECIPE)), values={**BASE, **VARIANTS[variant]})
-    assert (other == base) == (variant == "base")
+    assert (other == base) == (variant == "base" or variant in SHARES)
     if variant == "second round":  # its student is a second teacher
         assert other.teacher == base.teacher and other.student.model == base.teacher.model
         assert other.labels.targets == "soft" and other.student.look == base.teacher.look
     else:
         assert replace(other, teacher=base.teacher) == base, "a variant changes the teacher alone"
+
+
+def test_a_share_of_the_masks_stays_and_every_box_does() -> None:
+    square = [[1, 1, 9, 1, 9, 9, 1, 9]]
+    annotations = [
+        {"id": i, "category_id": i % 2, "bbox": [1, 1, 8, 8], "area": 64, "segmentation": square}
+        for i in range(40)
+    ] + [{"id": 40, "category_id": 1, "bbox": [1, 1, 8, 8]}]
+    found = thinned(annotations, 0.3, {0}, seed=5)
+    assert [one["id"] for one in found] == list(range(41)), "every box"
+    assert sum("segmentation" in one for one in found if one["category_id"]) == 6
+    assert all("segmentation" in one for one in found if not one["category_id"])
+    assert all(("area" in one) == ("segmentation" in one) for one in found), "no area of a mask that is gone"
+    assert found == thinned(annotations, 0.3, {0}, seed=5) != thinned(annotations, 0.3, {0}, seed=6)
 
 
 def row(variant: str, iou: float, seed: int = 0) -> Choice:

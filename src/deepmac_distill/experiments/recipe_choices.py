@@ -7,12 +7,18 @@ student, the student is evaluated: it is a second teacher, which also learns fro
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from deepmac_distill.api.run import Run
+from deepmac_distill.config import load_pipeline, located
+from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.evaluation.results import SplitIoU, read_result, to_json
 from deepmac_distill.experiments.run_record import Environment
 from deepmac_distill.files import write_json
@@ -21,6 +27,7 @@ from deepmac_distill.report.table import Column, Table, columns, names
 
 Keys = Mapping[str, object]
 RECIPE = "coco_sample"
+SHARES: Mapping[str, float] = {"10 % of the masks": 0.1, "30 % of the masks": 0.3}  # that the teacher learns
 WINDOWS: Keys = {"boxes": "windows", "window_context": 1.5, "window_size_px": 128, "mirror": True}
 MODEL: Keys = {
     "backbone": "tf_efficientnet_lite0",
@@ -39,6 +46,7 @@ BASE: Keys = {  # short and light, so that many variants can be tried
 }
 VARIANTS: Mapping[str, Keys] = {
     "base": {},
+    **{name: {} for name in SHARES},
     "whole images": {
         "teacher.look": {"boxes": "image", "mirror": True},
         "teacher.train.views": "images",
@@ -51,6 +59,14 @@ VARIANTS: Mapping[str, Keys] = {
     "192 px": {"teacher.look": {**WINDOWS, "window_size_px": 192}},
     "lite2": {"teacher.model.backbone": "tf_efficientnet_lite2"},
     "hourglass-52": {"teacher.model.mask_head": "hourglass-52"},
+    "box jitter": {"teacher.train.box_jitter": 0.1},
+    "with detection, in turn": {
+        "teacher.model.detection": True,
+        "teacher.train.views": "both",
+        "teacher.train.image_size_px": 320,
+        "teacher.train.batch_size": 8,
+        "teacher.train.gradient_accumulation_steps": 2,
+    },
     "width 64": {"teacher.model.mask_width": 64},
     "backbone learns as fast": {"teacher.train.backbone_lr_factor": 1.0},
     "second round": {
@@ -86,6 +102,8 @@ def choose(variant: str, data: str, hide: str, seed: int, out: Path, progress: P
     keys = {**BASE, "data.root": data, "data.hide": [hide], "seed": seed, **changed}
     twice = any(key.startswith("student.") for key in changed)
     at = out / f"{variant.replace(' ', '-')}-{hide.replace('/', '-of-').replace(':', '-')}-seed-{seed}"
+    if (share := SHARES.get(variant)) is not None:
+        keys["data.train_annotations"] = str(_thinned(keys, share, hide, seed, at.with_suffix(".json")))
     run = Run(at, RECIPE, keys, progress=progress)
     cpu_seconds = _timed(at / "cpu_seconds.json", run.teach)
     if twice:
@@ -99,6 +117,41 @@ def choose(variant: str, data: str, hide: str, seed: int, out: Path, progress: P
         environment=read_result(at / "environment.json", Environment),
         hidden=found,
     )
+
+
+def thinned(
+    annotations: Sequence[Mapping[str, Any]], share: float, untouched: Container[int], seed: int
+) -> list[dict[str, Any]]:
+    """COCO annotations of which a random share keeps its masks; the others keep their boxes alone.
+
+    Args:
+        share: of the annotations that have a mask and are of no untouched category, rounded.
+        untouched: category ids whose masks all stay.
+    """
+    masked = [
+        i for i, one in enumerate(annotations) if _has_mask(one) and one["category_id"] not in untouched
+    ]
+    keep = np.random.default_rng(seed).permutation(masked)[: round(share * len(masked))]
+    bare = set(masked) - set(keep.tolist())
+    return [
+        {key: one[key] for key in one if i not in bare or key not in ("segmentation", "area")}
+        for i, one in enumerate(annotations)
+    ]
+
+
+def _has_mask(annotation: Mapping[str, Any]) -> bool:
+    return bool(annotation.get("segmentation")) and not annotation.get("iscrowd")
+
+
+def _thinned(keys: Keys, share: float, hide: str, seed: int, to: Path) -> Path:
+    """The base's training file with a share of the masks that are not hidden, written to a file."""
+    data = load_pipeline(located(Path(RECIPE)), values=dict(keys)).data
+    file = Path(data.root) / data.train_annotations
+    hidden = Dataset.open(file, seen=data.seen).hidden_names([hide])
+    coco = json.loads(file.read_bytes())
+    ids = {one["id"] for one in coco["categories"] if one["name"] in hidden}
+    write_json(to, {**coco, "annotations": thinned(coco["annotations"], share, ids, seed)})
+    return to.absolute()
 
 
 def _timed(kept: Path, *works: Callable[[], object]) -> float:

@@ -177,10 +177,11 @@ def _compare_detections(
 def _read_table(folder: Path, name: str, *columns: str) -> pa.Table:
     try:
         table = pq.read_table(folder / name)
+        there = table.column_names  # decoded only now: a broken name is no UTF-8
     except READING_FAILS as error:
         reason = " ".join(str(error).split())
         raise RunError(f"{folder / name}: cannot be read ({reason}); expected an evaluation") from None
-    if missing := [column for column in columns if column not in table.column_names]:
+    if missing := [column for column in columns if column not in there]:
         raise RunError(
             f"{folder / name}: no column {missing[0]}, as an earlier version wrote it; "
             "expected `deepmac evaluate --force`"
