@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deepmac_distill.errors import DataError
-from deepmac_distill.exports.folders import child, file_for, link_image, require_stems
+from deepmac_distill.exports.folders import child, file_for, require_stems
 from deepmac_distill.exports.masks import MaskObject, MaskSet, Picture
 from deepmac_distill.exports.polygons import Loss, crop_of
 
@@ -19,7 +19,7 @@ CLASSES, OBJECTS = "SegmentationClass", "SegmentationObject"
 
 
 def write_voc(masks: MaskSet, folder: Path, tolerance_px: float) -> list[tuple[int, Loss]]:
-    """VOC's folders, `labelmap.txt` as of CVAT and Datumaro, and links to the images in `JPEGImages`.
+    """VOC's folders, and `labelmap.txt` as of CVAT and Datumaro, which refuses links to images elsewhere.
 
     A pixel belongs to one object: large masks are drawn first, and what smaller ones hide is lost. Crowds and
     regions to ignore are void, and `difficult` in the XML. Boxes there are COCO's, from 0 and half-open, as
@@ -43,7 +43,6 @@ def write_voc(masks: MaskSet, folder: Path, tolerance_px: float) -> list[tuple[i
         tree = ElementTree.ElementTree(_annotation(masks, picture))
         ElementTree.indent(tree)
         tree.write(file_for(folder / "Annotations", picture, ".xml"), encoding="utf-8")
-        link_image(masks, picture, folder / "JPEGImages")
         names.append(str(Path(picture.file_name).with_suffix("")))
     listed = "".join(f"{name}\n" for name in names)
     for kind in ("Main", "Segmentation"):
