@@ -272,7 +272,7 @@ def test_the_sample_leaves_rows_out_and_says_what_it_cuts(tmp_path: Path) -> Non
     told = "\n".join(appendix_b_table.cuts(tmp_path))
     assert "instances_train.json, 3 images" in told
     assert "tf_efficientnet_lite0, 320 px" in told and "hourglass-104, 1024 px" in told
-    assert "4,800 steps of 4 images" in told and "50,000 steps of 128 images" in told
+    assert "2,400 steps of 16 windows" in told and "50,000 steps of 128 images" in told
     rows = appendix_b_table.rows(tmp_path, "small")
     left_out = [row for row in rows if row.ran == "not run: left out of the sample"]
     assert len(left_out) == 3 and all(row.model in told for row in left_out)

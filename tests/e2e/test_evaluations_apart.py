@@ -154,19 +154,24 @@ def test_a_file_named_starter_comes_first_and_is_noted(chain, deepmac, here: Pat
     assert note not in deepmac("predict", image, *BOX, "--out", "masks").err
 
 
-def test_strengths_of_noise_have_folders_of_their_own_and_say_what_is_missing(
-    chain, deepmac, here: Path
-) -> None:
+def test_noise_on_a_file_without_masks_is_refused(chain, deepmac, here: Path) -> None:
     bare = read(chain[0] / "scenes-val" / "instances.json")
     for annotation in bare["annotations"]:
         del annotation["segmentation"]
     Path("bare.json").write_text(json.dumps(bare))
     images = ["--val-images", str(chain[0] / "scenes-val" / "images")]
+    noise = ["--box-noise", "0,10", "--out", "run"]
+    ended = deepmac("evaluate", "starter", "--val-annotations", "bare.json", *images, *EVERY, *noise)
+    assert ended.code == 2 and "bare.json: no mask that a person drew" in ended.err
+
+
+def test_strengths_of_noise_have_folders_of_their_own(chain, deepmac, here: Path) -> None:
+    scenes = chain[0] / "scenes-val"
+    data = ["--val-annotations", str(scenes / "instances.json"), "--val-images", str(scenes / "images")]
     for strengths in ("0,10", "20"):
         noise = ["--box-noise", strengths, "--out", "run"]
-        ended = deepmac("evaluate", "starter", "--val-annotations", "bare.json", *images, *EVERY, *noise)
+        ended = deepmac("evaluate", "starter", *data, *EVERY, *noise)
         assert ended.code == 0, ended.err
-        assert "no figures: the data has no human mask in a usable box" in ended.out
         assert "image sampling only" in ended.out
     names = sorted(path.name.split("-", 3)[-1][12:] for path in Path("run").glob("box-noise-*"))
     assert names == ["0-10", "20"], names

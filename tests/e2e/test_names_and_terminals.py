@@ -188,7 +188,16 @@ def test_paths_in_any_script_are_taken_by_every_path_flag(
         ["check", boxes, "--images", images, *seen],
         ["pseudolabel", "--config", toml, "--model", weights, *data, *seen, "--out", run],
         ["show", run, "--images", images, "--out", folder / "sheet.png"],
-        ["predict", images / "000001.png", "--boxes", boxes, "--model", weights, "--out", folder / name],
+        [
+            "predict",
+            images / "000001.png",
+            "--boxes",
+            boxes,
+            "--model",
+            weights,
+            "--out",
+            folder / f"{name}-masks",
+        ],
     ):
         ended = deepmac(*words)
         assert ended.code == 0, ended.err

@@ -87,7 +87,8 @@ def test_a_pipeline_opens_with_its_claim(path: Path) -> None:
 def test_a_pipeline_builds_and_steps(path: Path, role: str, scenes: Path) -> None:
     recipe: RoleConfig = getattr(load_pipeline(path), role)
     annotations = Dataset.open(scenes / "instances.json", seen=SEEN_SHAPES).for_training()
-    large = path in PAPER or recipe == Pipeline().student  # a file about its teacher alone
+    fetched = recipe.model.backbone_weights == "imagenet"
+    large = path in PAPER or fetched or recipe == Pipeline().student  # a file about its teacher alone
     stepped = narrowed(recipe.model) if large else recipe.model
     model = build_model(stepped, len(annotations.classes), load_weights=True)
     source = AnnotatedImages(annotations, ImageFolder(scenes / "images"), mask_size=model.target_mask_size)
