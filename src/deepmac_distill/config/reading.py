@@ -71,6 +71,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 def flatten_model(model: ModelConfig, prefix: str = "") -> dict[str, Any]:
     """`flatten` for a model, without keys that are named only where they are set: others are as before.
 
+    >>> from deepmac_distill.config import DeepMacConfig
     >>> [flatten_model(DeepMacConfig(lattice=it)).get("lattice") for it in ("centers", "reference")]
     [None, 'reference']
     """
