@@ -105,6 +105,19 @@ def test_files_and_functions_stay_short(path: Path) -> None:
             assert node.end_lineno - node.lineno < MAX_FUNCTION_LINES, node.name
 
 
+def test_the_command_line_prints_names_of_strangers_in_one_place() -> None:
+    """`say` escapes control characters; only JSON, which has none, and what is our own is printed past it."""
+    bare = [
+        f"{path.name}:{node.lineno}"
+        for path in (PACKAGE / "cli").glob("*.py")
+        if path.name not in ("app.py", "terminal.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+        if not ast.unparse(node.args[0]).startswith("json.dumps(")
+    ]
+    assert bare == []
+
+
 def test_the_command_line_starts_without_torch() -> None:
     modules = "deepmac_distill.cli, deepmac_distill.status"  # the latter reads runs
     program = f"import sys, {modules}; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"

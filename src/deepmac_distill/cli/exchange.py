@@ -10,7 +10,7 @@ import typer
 from deepmac_distill.cli.app import app
 from deepmac_distill.cli.cutting import Cutting
 from deepmac_distill.cli.options import command
-from deepmac_distill.cli.terminal import Terminal
+from deepmac_distill.cli.terminal import Terminal, say
 
 if TYPE_CHECKING:  # imports numpy, which --help does without
     from deepmac_distill.stages.export import Exported
@@ -92,34 +92,40 @@ def import_masks(
     from deepmac_distill.stages.import_masks import import_masks as take_back
 
     done = take_back(file, into, out, reviewed=reviewed, drop_removed=drop_removed)
-    print(f"{done.path}: {done.changed} masks changed, {done.drawn + done.added} new ", end="")
-    print(f"({done.drawn} in boxes without one, {done.added} objects), {done.unchanged} unchanged")
+    say(
+        f"{done.path}: {done.changed} masks changed, {done.drawn + done.added} new "
+        f"({done.drawn} in boxes without one, {done.added} objects), {done.unchanged} unchanged"
+    )
     if done.removed:
         became = "left out" if drop_removed else "kept; --drop-removed leaves them out"
-        print(f"{done.removed} removed there: {became}")
+        say(f"{done.removed} removed there: {became}")
     if done.relabeled:
-        print(f"{done.relabeled} of another class now")
+        say(f"{done.relabeled} of another class now")
     reasons = ", ".join(f"{count} {reason}" for reason, count in done.unmatched.items() if count)
     if reasons:
         names = f" ({', '.join(done.unknown_classes)})" if done.unknown_classes else ""
-        print(f"unmatched, left out: {reasons}{names}")
+        say(f"unmatched, left out: {reasons}{names}")
 
 
 def _print_exported(done: Exported, name: str) -> None:
     losses, masks = done.losses, done.masks
     total = sum(masks.values())
-    print(f"{done.path}: {total} masks on {done.images} images: {masks['human']} by people, ", end="")
-    print(f"{masks['teacher']} by a teacher")
+    say(
+        f"{done.path}: {total} masks on {done.images} images: {masks['human']} by people, "
+        f"{masks['teacher']} by a teacher"
+    )
     if without := sum(done.without_mask.values()):
         kinds = f"{done.without_mask['rejected']} rejected, {done.without_mask['unlabeled']} never drawn"
-        print(f"{without} boxes without a mask ({kinds}): {BECAME[done.became]}")
+        say(f"{without} boxes without a mask ({kinds}): {BECAME[done.became]}")
     if done.crowds_left_out:
-        print(f"{done.crowds_left_out} crowds left out: {name} has none")
+        say(f"{done.crowds_left_out} crowds left out: {name} has none")
     if losses.masks:
         worst = "" if losses.worst_iou == 1 else f" (annotation {losses.worst_id})"
-        print(f"IoU with the masks: mean {_percent(losses.mean_iou)}, ", end="")
-        print(f"worst {_percent(losses.worst_iou)}{worst}; ", end="")
-        print(f"{losses.parts_joined} parts joined, {losses.holes_cut} holes cut")
+        say(
+            f"IoU with the masks: mean {_percent(losses.mean_iou)}, "
+            f"worst {_percent(losses.worst_iou)}{worst}; "
+            f"{losses.parts_joined} parts joined, {losses.holes_cut} holes cut"
+        )
 
 
 def _percent(share: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from deepmac_distill.cli.app import app
 from deepmac_distill.cli.options import Redo, command, names_of
+from deepmac_distill.cli.terminal import say
 from deepmac_distill.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -77,19 +79,20 @@ def _names(given: list[str] | None) -> tuple[str, ...]:
 def _report(found: Imported) -> None:
     card, model = found.card, found.card.model
     head = model.get("mask_head", "no mask head")
-    print(
+    say(
         f"{model['backbone']}, {head}, {len(card.class_names)} classes, {card.image_size_px} px, "
         f"lattice {card.lattice}"
     )
     every = found.tensors + len(found.without_place)
-    print(f"{found.tensors:,} of {every:,} tensors, {found.numbers:,} numbers; every checksum holds")
+    say(f"{found.tensors:,} of {every:,} tensors, {found.numbers:,} numbers; every checksum holds")
     if found.without_place:
         more = ", ..." if every > found.tensors + _KEYS_SHOWN else ""
-        print(f"without a place here: {', '.join(found.without_place[:_KEYS_SHOWN])}{more}")
-    print(card.about)
+        say(f"without a place here: {', '.join(found.without_place[:_KEYS_SHOWN])}{more}")
+    say(card.about)
+    weights = shlex.quote(str(found.weights))
     use = (
-        f"a training starts from it: --set teacher.train.init_from={found.weights}"
+        f"a training starts from it: --set teacher.train.init_from={weights}"
         if "mask_head" not in model
-        else f"deepmac pseudolabel --model {found.weights} --annotations FILE --images FOLDER --out RUN"
+        else f"deepmac pseudolabel --model {weights} --annotations FILE --images FOLDER --out RUN"
     )
-    print(f"{found.weights}; next: {use}")
+    say(f"{found.weights}; next: {use}")
