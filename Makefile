@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Processes that share the tests, one thread each.
+TEST_WORKERS ?= 2
 
 .PHONY: help demo test soak coco-sample starter appendix-b appendix-b1 appendix-b2 data-named mask-heads bench latency interop lock clean
 
@@ -16,7 +18,7 @@ test: $(READY)  ## lint, types, then all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
 
 soak: $(READY)  ## half an hour and more of harm: 200 kills over all stages, 20,000 broken files
 	$(BIN)/python benchmarks/soak.py mutations

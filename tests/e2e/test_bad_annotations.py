@@ -1,0 +1,166 @@
+"""Annotation files and images that cannot be used: code 2, one line: where, what, got, expected."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from refusals import Raw, assert_refused, document
+
+
+def test_the_data_as_they_are_make_a_run(teach, tmp_path: Path) -> None:
+    assert teach(command="run").code == 0
+    assert (tmp_path / "run" / "student" / "weights.safetensors").exists()
+
+
+def first(**changed: Any) -> Callable[[Raw], None]:
+    """The first annotation with other values; None of a key's value is JSON's null."""
+    return lambda raw: raw["annotations"][0].update(changed)
+
+
+def of_image(**changed: Any) -> Callable[[Raw], None]:
+    return lambda raw: raw["images"][0].update(changed)
+
+
+def put(key: str, value: Any) -> Callable[[Raw], None]:
+    return lambda raw: raw.update({key: value})
+
+
+def without_masks(raw: Raw) -> None:
+    for annotation in raw["annotations"]:
+        annotation.pop("segmentation", None)
+
+
+ANNOTATION, IMAGE = "train.json: annotation 2: ", "train.json: image 1: "
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (put("categories", []), "train.json: categories: got none, expected at least one"),
+        (lambda raw: raw.pop("categories"), "train.json: categories: got null, expected a list"),
+        (lambda raw: raw.pop("images"), "train.json: images: got null, expected a list"),
+        (put("annotations", {"1": 2}), "train.json: annotations: got"),
+        (put("images", [3]), "train.json: images[0]: got 3, expected an object"),
+        (put("categories", [{"id": i, "name": "cat"} for i in (1, 2)]), '"cat" is used twice'),
+        (put("categories", [{"id": 1, "name": n} for n in ("cat", "kite")]), "id 1 is used twice"),
+        (without_masks, "train.json: no masks of the seen classes (cat); expected at least one"),
+        (
+            first(bbox=[1, 2, float("nan"), 4], segmentation=[]),
+            ANNOTATION + "bbox [1, 2, NaN, 4]: expected four finite",
+        ),
+        (first(bbox=[1, 2, "3", 4]), ANNOTATION + 'bbox [1, 2, "3", 4]: expected four finite numbers'),
+        (first(bbox=[1, 2, 3]), ANNOTATION + "bbox [1, 2, 3]: expected four"),
+        (first(bbox=None, segmentation=[]), ANNOTATION + "bbox null: expected four"),
+        (first(id=3.0), "annotations[0]: id 3.0: expected a whole number"),
+        (first(id="2"), 'annotation "2": id "2": expected a whole number'),
+        (first(image_id=99), ANNOTATION + "image_id 99: expected the id of an image"),
+        (first(category_id=99), ANNOTATION + "category_id 99: expected the id of a category"),
+        (first(segmentation=[[1, 2, 3]]), ANNOTATION + "segmentation: polygon of 3 numbers"),
+        (first(segmentation={"size": [9, 9], "counts": [81]}), ANNOTATION + "segmentation: mask of size"),
+        (first(iscrowd="no"), ANNOTATION + 'iscrowd "no": expected 0 or 1'),
+        (of_image(id=2), "image 2: its id is used twice"),
+        (of_image(height=0), IMAGE + "height 0: expected a whole number > 0"),
+        (of_image(file_name="../1.png"), IMAGE + 'file_name "../1.png": expected a path inside'),
+        (of_image(file_name="/etc/passwd"), IMAGE + 'file_name "/etc/passwd": expected a path inside'),
+        (of_image(neg_category_ids={"1": 2}), IMAGE + 'neg_category_ids {"1": 2}: expected a list of ids'),
+        (of_image(file_name="gone.png"), "gone.png: no such file; expected an image"),
+        (of_image(width=65), "1.png: image is 48 x 64 (H x W), its annotations give 48 x 65"),
+        (put("images", []), "image_id 1: expected the id of an image of the file"),
+    ],
+)
+def test_a_file_that_is_not_what_coco_says_is_refused(
+    teach, data: Path, tmp_path: Path, change: Callable[[Raw], Any], says: str
+) -> None:
+    raw = document()
+    change(raw)
+    (data / "train.json").write_text(json.dumps(raw))
+    assert_refused(teach(), says, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '"text"', '{"images": [1,]}', b"\xff\xfe\x00", b"\x89PNG"]
+)
+def test_a_file_that_is_no_json_object_is_refused(
+    teach, data: Path, tmp_path: Path, content: str | bytes
+) -> None:
+    (data / "train.json").write_bytes(content.encode() if isinstance(content, str) else content)
+    assert_refused(teach(), f"{data / 'train.json'}: ", tmp_path)
+
+
+def broken(how: str) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        match how:
+            case "truncated":
+                path.write_bytes(path.read_bytes()[:2000])
+            case "no image":
+                path.write_bytes(b"<html>404</html>")
+            case "empty":
+                path.write_bytes(b"")
+            case "folder":
+                path.unlink()
+                path.mkdir()
+
+    return change
+
+
+@pytest.mark.parametrize("how", ["truncated", "no image", "empty", "folder"])
+def test_an_image_that_cannot_be_read_is_refused_by_name(teach, data: Path, tmp_path: Path, how: str) -> None:
+    broken(how)(data / "images" / "3.png")
+    assert_refused(teach(), f"{data / 'images' / '3.png'}: ", tmp_path)
+
+
+def test_boxes_without_area_are_counted_by_default_and_refused_where_strict(
+    teach, data: Path, tmp_path: Path
+) -> None:
+    raw = document()
+    raw["annotations"][1]["bbox"] = [8, 8, 0, 16]
+    (data / "train.json").write_text(json.dumps(raw))
+    ended = teach("--set", "data.strict=true")
+    assert_refused(ended, "annotation 3: bbox [8, 8, 0, 16] has no area; expected w > 0 and h > 0", tmp_path)
+    assert teach().code == 0
+    assert teach(command="pseudolabel").code == 0
+    table = pq.read_table(tmp_path / "run" / "pseudolabel" / "masks.parquet").to_pylist()
+    assert [row["status"] for row in table if row["annotation_id"] == 3] == ["degenerate"]
+    assert json.loads((tmp_path / "run" / "select" / "counts.json").read_text())["unlabeled"] == 1
+
+
+def test_a_mask_of_two_points_is_reported_and_labeled_like_a_box_without_one(
+    teach, deepmac, data: Path, tmp_path: Path
+) -> None:
+    raw = document()
+    raw["annotations"][0] |= {"segmentation": [[8, 8, 32, 24]], "iscrowd": None}
+    raw["annotations"][2]["segmentation"].append([8, 8])
+    (data / "train.json").write_text(json.dumps(raw))
+    says = "annotation 2: segmentation: 1 of 1 polygon parts have fewer than 3 points, so no mask is left; "
+    assert_refused(teach("--strict"), says, tmp_path)
+    checked = deepmac("check", data / "train.json", "--seen", "cat")
+    assert checked.code == 0 and says in checked.out and "0 errors, 2 warnings" in checked.out
+    ended = teach()
+    assert ended.code == 0 and "2 degenerate polygon parts, 1 unusable masks" in ended.err
+    assert teach(command="pseudolabel").code == 0
+    written = json.loads((tmp_path / "run" / "select" / "instances.json").read_text())["annotations"]
+    by_id = {annotation["id"]: annotation for annotation in written}
+    assert (by_id[2]["source"], by_id[4]["source"]) == ("teacher", "human")
+    assert by_id[4]["segmentation"] == raw["annotations"][2]["segmentation"]
+
+
+def test_an_unreadable_image_stops_labeling_by_default_and_has_rows_that_say_why_on_request(
+    teach, data: Path, tmp_path: Path
+) -> None:
+    assert teach().code == 0
+    broken("no image")(data / "images" / "3.png")
+    ended = teach(command="pseudolabel")
+    assert ended.code == 2 and f"deepmac: {data / 'images' / '3.png'}: cannot be decoded" in ended.err
+    ended = teach("--set", "labels.on_unreadable=skip", command="pseudolabel")
+    assert ended.code == 0, ended.err
+    rows = pq.read_table(tmp_path / "run" / "pseudolabel" / "masks.parquet").to_pylist()
+    assert len(rows) == 8
+    lost = {row["annotation_id"]: row for row in rows if row["image_id"] == 3}
+    assert (lost[6]["source"], lost[7]["source"]) == ("human", "none")
+    assert lost[7]["status"] == "unreadable image" and "3.png: cannot be decoded" in lost[7]["reason"]
