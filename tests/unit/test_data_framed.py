@@ -9,7 +9,13 @@ import torch
 
 from deepmac_distill.contract import ModelSpec
 from deepmac_distill.data import framed
-from deepmac_distill.data.framed import FramedBoxes, FramedImages, framed_batches
+from deepmac_distill.data.framed import (
+    FramedBoxes,
+    FramedImages,
+    framed_batches,
+    framed_units,
+    unit_positions,
+)
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.data.synthetic import write_scenes
@@ -124,3 +130,47 @@ def test_an_unreadable_image_is_reported_however_a_model_looks(tmp_path: Path, l
     assert heard == [dataset.image_id(1)]
     assert [some.images for some in groups] == [2, 1]
     assert not set(dataset.source.rows(1).tolist()) & {row for some in groups for row in rows_of(some)}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("look", [Look(), *LOOKS.values()], ids=["image", *LOOKS])
+def test_one_loader_gives_each_unit_what_it_would_have_alone(scenes: Path, look: Look, workers: int) -> None:
+    dataset = looked_at(scenes, look)
+    units = {4: range(0, 4), 1: range(4, 5), 9: range(5, 7)}
+    found = {unit: list(some) for unit, some in framed_units(dataset, 3, units, workers)}
+    assert list(found) == [4, 1, 9]
+    for unit, some in found.items():
+        alone = list(framed_batches(dataset, 3, units[unit]))
+        assert [one.images for one in some] == [one.images for one in alone]
+        for one, other in zip(some, alone, strict=True):
+            for a, b in zip(one.batches, other.batches, strict=True):
+                assert_equal(a, b)
+
+
+def test_a_unit_hears_of_its_own_unreadable_images_alone(tmp_path: Path) -> None:
+    scenes = write_scenes(tmp_path, images=4, seed=1, size_px=64)
+    dataset = looked_at(scenes, Look())
+    for name in dataset.source.annotations.images["file_name"].to_pylist()[2:]:
+        (tmp_path / "images" / name).write_bytes(b"no image")
+    heard: dict[int, list[int]] = {}
+    now: list[int] = []
+    units = {0: range(0, 2), 1: range(2, 4)}  # of the second one nothing can be read
+    for unit, some in framed_units(dataset, 1, units, on_unreadable=lambda id, error: now.append(id)):
+        assert len(list(some)) == (2 if unit == 0 else 0)
+        heard[unit] = list(now)
+        now.clear()
+    assert heard == {0: [], 1: [dataset.image_id(2), dataset.image_id(3)]}
+
+
+def test_units_of_groups_do_not_change_the_groups(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(framed, "WINDOWS_AT_ONCE", 8)
+    for look in LOOKS.values():
+        dataset = looked_at(scenes, look)
+        whole = [rows_of(some) for some in framed_batches(dataset, 3)]
+        units = unit_positions(dataset, 3, groups=2)
+        parts = [[rows_of(some) for some in group] for _, group in framed_units(dataset, 3, units)]
+        assert [len(part) for part in parts[:-1]] == [2] * (len(parts) - 1)
+        assert [rows for part in parts for rows in part] == whole
+    assert unit_positions(looked_at(scenes, Look()), 3, groups=1) == {
+        0: range(0, 3), 1: range(3, 6), 2: range(6, 7)
+    }  # fmt: skip

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, groupby, islice
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from deepmac_distill.contract import ModelSpec
 from deepmac_distill.data.dataset import AnnotatedImages, Sample
 from deepmac_distill.data.frames import Frame, frames_of
 from deepmac_distill.data.loader import collate
-from deepmac_distill.data.workers import loaded, refuse
+from deepmac_distill.data.workers import Unreadable, loaded, refuse
 from deepmac_distill.errors import DataError
 from deepmac_distill.geometry.boxes import Boxes
 from deepmac_distill.look import Look
@@ -83,16 +85,49 @@ def framed_batches(
     Raises:
         DataError: an image cannot be read and `on_unreadable` is None.
     """
-    positions = range(len(dataset)) if positions is None else positions
+    units = {0: range(len(dataset)) if positions is None else positions}
+    for _, some in framed_units(dataset, batch_size, units, workers, on_unreadable):
+        yield from some
+
+
+def framed_units(
+    dataset: FramedBoxes,
+    batch_size: int,
+    units: Mapping[int, Sequence[int]],
+    workers: int = 0,
+    on_unreadable: Callable[[int, DataError], None] | None = None,
+) -> Iterator[tuple[int, Iterator[FramedImages]]]:
+    """`framed_batches` of each unit of work by its number, all by one data loader, which reads ahead.
+
+    What a unit holds does not depend on the units before it. Each is to be used up before the next.
+
+    Args:
+        units: number -> positions; a unit without any is left out.
+        on_unreadable: as in `evaluation_batches`; called while the unit of the image is used.
+    """
+    together = _images_together(dataset, batch_size)
     images = images_at_once(dataset.spec, batch_size)
-    together = images if dataset.look.in_images else batch_size
-    groups = _groups(dataset, positions, together)
     collated = partial(_in_frames, images=images, windows=batch_size)
-    for some, unreadable in loaded(dataset, groups, workers, collated):
-        for failure in unreadable:
-            (on_unreadable or refuse)(failure.image_id, failure.error)
-        if some is not None:
-            yield some
+    owners: deque[int] = deque()  # of the groups that the loader has asked for
+
+    def groups() -> Iterator[list[int]]:
+        for unit, positions in units.items():
+            for group in _groups(dataset, positions, together):
+                owners.append(unit)
+                yield group
+
+    found = ((owners.popleft(), *read) for read in loaded(dataset, groups(), workers, collated))
+    for unit, of_unit in groupby(found, key=itemgetter(0)):
+        yield unit, _readable(of_unit, on_unreadable or refuse)
+
+
+def unit_positions(dataset: FramedBoxes, batch_size: int, groups: int) -> dict[int, range]:
+    """Positions of units by number, each of so many groups as `framed_batches` of the whole set has."""
+    units: dict[int, range] = {}
+    some = _groups(dataset, range(len(dataset)), _images_together(dataset, batch_size))
+    while unit := list(islice(some, groups)):
+        units[len(units)] = range(unit[0][0], unit[-1][-1] + 1)
+    return units
 
 
 def framed_image(
@@ -146,6 +181,21 @@ def _seen_in(frame: Frame, sample: Sample) -> Sample:
 
 def _in_frames(images_of_samples: list[list[Sample]], images: int, windows: int) -> FramedImages:
     return FramedImages(len(images_of_samples), batches_of(list(chain(*images_of_samples)), images, windows))
+
+
+def _readable(
+    read: Iterable[tuple[int, FramedImages | None, list[Unreadable]]],
+    on_unreadable: Callable[[int, DataError], None],
+) -> Iterator[FramedImages]:
+    for _, some, unreadable in read:
+        for failure in unreadable:
+            on_unreadable(failure.image_id, failure.error)
+        if some is not None:
+            yield some
+
+
+def _images_together(dataset: FramedBoxes, batch_size: int) -> int:
+    return images_at_once(dataset.spec, batch_size) if dataset.look.in_images else batch_size
 
 
 def _groups(dataset: FramedBoxes, positions: Sequence[int], images: int) -> Iterator[list[int]]:

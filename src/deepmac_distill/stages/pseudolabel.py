@@ -11,7 +11,7 @@ from pathlib import Path
 from deepmac_distill import __version__
 from deepmac_distill.chain import redo_after
 from deepmac_distill.comparing import CONTENT
-from deepmac_distill.data.framed import framed_batches
+from deepmac_distill.data.framed import framed_units
 from deepmac_distill.data.frames import look_words
 from deepmac_distill.data.image_check import image_inputs
 from deepmac_distill.data.image_store import ImageStore
@@ -103,25 +103,26 @@ def _label_units(job: Job, annotations: Annotations, images: ImageStore, source:
     dataset = framed_boxes(source.look, model.spec, annotations, images, wanted)
     labels, offsets = job.pipeline.labels, annotations.rows_by_image()
     note_how(job, source, model.spec)
-    starts = range(0, len(dataset), labels.unit_images)
-    finished = finished_units(parts, len(starts), job.progress.note)
-    with job.progress.bar("labeling", len(starts), done=len(finished), unit="unit") as bar:
-        for unit, start in enumerate(starts):
-            if unit in finished:
-                continue
-            positions = range(start, min(start + labels.unit_images, len(dataset)))
-            unreadable: dict[int, str] = {}
-            framed = framed_batches(
-                dataset,
-                labels.batch_size,
-                positions,
-                job.pipeline.data.workers,
-                on_unreadable=None if labels.on_unreadable == "error" else _note_reason(unreadable),
-            )
-            unit_rows = label_unit(
+    units = {
+        unit: range(start, min(start + labels.unit_images, len(dataset)))
+        for unit, start in enumerate(range(0, len(dataset), labels.unit_images))
+    }
+    finished = finished_units(parts, len(units), job.progress.note)
+    unreadable: dict[int, str] = {}
+    framed = framed_units(
+        dataset,
+        labels.batch_size,
+        {unit: positions for unit, positions in units.items() if unit not in finished},
+        job.pipeline.data.workers,
+        on_unreadable=None if labels.on_unreadable == "error" else _note_reason(unreadable),
+    )
+    with job.progress.bar("labeling", len(units), done=len(finished), unit="unit") as bar:
+        for unit, some_images in framed:
+            unreadable.clear()
+            rows = label_unit(
                 annotations,
-                range(int(offsets[positions.start]), int(offsets[positions.stop])),
-                segment_boxes(model, (some.batches for some in framed), job.device, job.autocast),
+                range(int(offsets[units[unit].start]), int(offsets[units[unit].stop])),
+                segment_boxes(model, (some.batches for some in some_images), job.device, job.autocast),
                 unreadable,
                 keep_soft=labels.soft,
                 probabilities=model.spec.probabilities,
@@ -129,9 +130,9 @@ def _label_units(job: Job, annotations: Annotations, images: ImageStore, source:
                 seen_mask_classes=source.seen_mask_classes,
                 words_of=partial(look_words, source.look, model.spec),
             )
-            write_unit(parts, unit, unit_rows)
+            write_unit(parts, unit, rows)
             bar.advance()
-    return len(starts)
+    return len(units)
 
 
 def _note_reason(reasons: dict[int, str]) -> Callable[[int, DataError], None]:
