@@ -26,7 +26,7 @@ LAYERS = [
     {"training", "inference", "evaluation", "rundir"},
     {"report"},
     {"labels", "status"},
-    {"one_image", "exports"},
+    {"one_image", "exports", "calibration"},
     {"stages"},
     {"forecast", "api"},
     {"experiments"},
