@@ -64,7 +64,9 @@ TIMES = ("seconds_since_last_start", "ended", "time")  # what of a record no two
 def bytes_of(run: Path) -> dict[str, bytes | str]:
     """Every file of a run, less the times in its records."""
     found: dict[str, bytes | str] = {}
-    for path in sorted(path for path in run.rglob("*") if path.is_file() and path.name != ".lock"):
+    for path in sorted(
+        path for path in run.rglob("*") if path.is_file() and not path.name.startswith(".lock")
+    ):
         content: bytes | str = path.read_bytes()
         if path.name in ("done.json", "environment.json"):
             record = json.loads(content)

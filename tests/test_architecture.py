@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "deepmac_distill"
 BENCHMARKS, EXAMPLES = ROOT / "benchmarks", ROOT / "examples"
 LAYERS = [
     {"printable"},
-    {"errors", "look", "lattice", "comparing"},
+    {"errors", "look", "lattice", "comparing", "lease"},
     {"config", "structures", "files", "progress", "stopping", "devices", "runlock", "chain"}
     | {"paper", "machine"},
     {"geometry", "contract", "made_with"},

@@ -34,8 +34,7 @@ from deepmac_distill.files import (
 )
 from deepmac_distill.made_with import hashes_of, read_begun, read_done, refuse_edits, why_made_anew
 from deepmac_distill.progress import Progress
-from deepmac_distill.runlock import NAME as LOCK
-from deepmac_distill.runlock import run_lock
+from deepmac_distill.runlock import Held, is_lease, run_lock
 
 About = Mapping[str, Mapping[str, Any]]  # input that is a hash -> fact ("file", "data.seen") -> JSON value
 DONE = "done.json"
@@ -63,13 +62,14 @@ class RunDir:
             raise RunError(f"{self.path}: holds bytes that are not UTF-8; expected a path in UTF-8") from None
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path}: is a file; expected a run directory")
-        entries = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
+        paths = self.path.iterdir() if self.path.is_dir() else ()
+        entries = {path.name for path in paths if not is_lease(path.name)}
         if "environment.json" not in entries and (runs := seed_runs(self.path)):
             raise RunError(
                 f"{self.path}: holds runs of several seeds; expected one of them, such as "
                 f"{next(iter(runs.values()))}, or --seeds"
             )
-        if entries - {LOCK} and "environment.json" not in entries:
+        if entries and "environment.json" not in entries:
             raise RunError(
                 f"{self.path}: holds files but no run; expected an empty or new directory, or a run's"
             )
@@ -133,13 +133,13 @@ class RunDir:
         now = json.loads(json.dumps(record))  # as it will be read back
         with ExitStack() as stack:
             try:
-                stack.enter_context(run_lock(self.path))
+                held = stack.enter_context(run_lock(self.path, note=progress.note))
             except OSError as error:
                 done = self.inputs_of(stage) if error.errno in _ONLY_READ and not force else None
                 if done is None or comparing.compared(done) != now["inputs"]:
                     raise
                 return _skipped(self.path / stage, progress)
-            return self._run_stage(stage, now, work, progress, force, derived, comparing)
+            return self._run_stage(stage, now, work, progress, force, derived, comparing, held)
 
     def _run_stage(
         self,
@@ -150,6 +150,7 @@ class RunDir:
         force: bool,
         derived: bool,
         comparing: Comparing,
+        held: Held,
     ) -> Path:
         whole, part = self.path / stage, self.path / f"{stage}.part"
         _refuse_foreign(whole, part)
@@ -184,6 +185,7 @@ class RunDir:
             "seconds_since_last_start": round(time.perf_counter() - started, 1),
             "ended": time.strftime(TIME, time.gmtime()),
         }
+        held.require()
         write_json(part / DONE, record)
         replace_folder(part, whole)
         _remove_scaffolding(whole)

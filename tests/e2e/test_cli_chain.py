@@ -61,7 +61,7 @@ def test_the_chain_ends_well_and_every_stage_has_its_files(chain) -> None:
         assert {path.name for path in (run / stage).iterdir()} == files | {"done.json"}
     assert {path.name for path in run.iterdir()} == {
         *STAGES,
-        *(".lock", "config.toml", "config.json", "environment.json", "validation_readings.jsonl"),
+        *("config.toml", "config.json", "environment.json", "validation_readings.jsonl"),
     }
     assert "unseen" in ended.out and f"report: {run / 'report'}" in ended.out
     assert "Traceback" not in ended.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -120,17 +121,16 @@ def test_a_closed_a_full_and_an_ascii_stdout(chain) -> None:
     assert ended(status + " 2>&- >/dev/full").returncode == 2
 
 
-def test_a_disk_without_locks_is_one_line(deepmac, monkeypatch, tmp_path) -> None:
-    import errno
+def test_a_disk_without_links_to_files_can_hold_a_run(chain, deepmac, monkeypatch, tmp_path) -> None:
+    def no_links(*given, **more):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
-    from filelock import FileLock
-
-    def no_locks(*given, **more):
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr(FileLock, "acquire", no_locks)
-    refused = deepmac("teach", "--config", "demo", "--out", tmp_path / "run")
-    assert refused.code == 2 and "No locks available; expected a file system that has locks" in refused.err
+    monkeypatch.setattr(os, "link", no_links)
+    run = tmp_path / "run"
+    shutil.copytree(chain[0], run)
+    ended = deepmac("pseudolabel", "--out", run)
+    assert ended.code == 0 and "pseudolabel: done before, skipped" in ended.err
+    assert not list(run.glob(".lock*"))
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_the_old_stage_stays_until_the_new_one_is_whole(
     assert content(run.path / "stage") == before
     do(run, refuse_to_work, {"lr": 1})
     assert (do(run, writes("new"), {"lr": 2}, **how) / "out.txt").read_text() == "new"
-    assert {path.name for path in run.path.iterdir()} == {"stage", ".lock", "environment.json"}
+    assert {path.name for path in run.path.iterdir()} == {"stage", "environment.json"}
 
 
 def test_a_forced_stage_that_was_stopped_goes_on_without_force(run: RunDir) -> None:
@@ -124,7 +124,7 @@ def test_a_kill_at_any_rename_or_removal_loses_nothing_and_does_nothing_twice(
         do(run, work, force=True)
     folder = do(run, refuse_to_work)
     assert content(folder)["out.txt"] == b"new" and set(content(folder)) == {"out.txt", "done.json"}
-    assert {path.name for path in run.path.iterdir()} == {"stage", ".lock", "environment.json"}
+    assert {path.name for path in run.path.iterdir()} == {"stage", "environment.json"}
 
 
 def test_a_kill_while_old_work_is_thrown_away_stops_no_later_start(
@@ -143,7 +143,7 @@ def test_a_kill_while_old_work_is_thrown_away_stops_no_later_start(
         with pytest.raises(Killed):
             do(run, writes("new"), force=True)
     assert content(do(run, writes("new")))["out.txt"] == b"new"
-    assert {path.name for path in run.path.iterdir()} == {"stage", ".lock", "environment.json"}
+    assert {path.name for path in run.path.iterdir()} == {"stage", "environment.json"}
 
 
 def test_a_part_that_was_damaged_after_it_was_whole_is_done_again(run: RunDir) -> None:

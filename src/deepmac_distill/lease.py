@@ -1,0 +1,215 @@
+"""A file that names who works, and a count in it that grows while its holder lives.
+
+No lock of a file system is used, since many shared ones have none that hold, and no clock is compared with
+another: whoever asks watches the count by a clock of its own that only runs forward. A holder on the same
+machine is asked of the system instead, so that one that was killed keeps nobody waiting.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+NAME = ".lock"  # begins the names of leases, and of what is made to change them
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long things take, in seconds, and how they are waited for."""
+
+    beat: float = 5.0  # between two counts of a holder
+    stale: float = 60.0  # without a count a holder elsewhere is taken for dead
+    sleep: Callable[[float], None] = time.sleep
+    now: Callable[[], float] = time.monotonic  # of this process; never goes back
+
+
+PATIENT = Patience()
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a lease, as it is in the file."""
+
+    host: str
+    machine: str  # differs wherever a process number means another process
+    pid: int
+    started: str  # differs between two processes of one number; empty where the system has none
+    token: str  # of this lease alone
+    beat: int = 0
+
+    @property
+    def called(self) -> str:
+        """How messages name it."""
+        return f"process {self.pid} on {self.host}"
+
+    @property
+    def line(self) -> bytes:
+        """The whole file; its length does not change with the count."""
+        return (json.dumps(asdict(replace(self, beat=0))) + f" {self.beat:012d}\n").encode()
+
+
+def this_process() -> Holder:
+    """A lease of its own for this process."""
+    pid = os.getpid()
+    return Holder(socket.gethostname(), _machine(), pid, _started(pid), secrets.token_hex(8))
+
+
+def read_holder(path: Path) -> Holder | None:
+    """Who holds the lease in a file; None where there is no file, or one that holds no lease."""
+    try:
+        text, _, beat = path.read_text(encoding="utf-8").rstrip("\n").rpartition(" ")
+        return replace(Holder(**json.loads(text)), beat=int(beat))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+
+
+def lives(path: Path, holder: Holder, patience: Patience = PATIENT, watch_s: float | None = None) -> bool:
+    """Whether the holder that was read from a file still works; one elsewhere is watched.
+
+    Args:
+        watch_s: how long at most; None: until it counts as dead.
+    """
+    here = _is_alive(holder) if holder.machine == _machine() else None
+    if here is not None:
+        return here
+    since, until = patience.now(), patience.stale if watch_s is None else watch_s
+    while patience.now() - since < until:
+        patience.sleep(patience.beat / 5)
+        now = read_holder(path)
+        if now is None or now.token != holder.token:
+            return now is not None
+        if now.beat != holder.beat:
+            return True
+    return False
+
+
+def create(path: Path, content: bytes) -> bool:
+    """Make a file with its content in it, whole; returns whether there was none.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    aside = path.with_name(f"{NAME}-{secrets.token_hex(8)}")
+    try:
+        aside.write_bytes(content)
+        os.link(aside, path)
+    except FileExistsError:
+        return False
+    except (
+        OSError,
+        NotImplementedError,
+    ):  # a disk without links to files: others may meet it empty for a moment
+        return _create_in_place(path, content)
+    finally:
+        aside.unlink(missing_ok=True)
+    return True
+
+
+def take_over(path: Path, dead: Holder | None, patience: Patience = PATIENT) -> None:
+    """Remove what a dead holder left; of several who want to, one does, and nobody removes a newer lease."""
+    claim = path.with_name(f"{NAME}-over-{dead.token if dead else 'nobody'}")
+    if not create(claim, this_process().line):
+        other = read_holder(claim)
+        if other is None or not lives(claim, other, patience):
+            claim.unlink(missing_ok=True)  # it died in the middle of the lines below
+        return
+    try:
+        now = read_holder(path)
+        if (now and now.token) == (dead and dead.token):
+            path.unlink(missing_ok=True)
+    finally:
+        claim.unlink(missing_ok=True)
+
+
+class Beating:
+    """The count of a lease, kept up by a thread until `end`; `lost` once somebody else has the lease."""
+
+    def __init__(self, path: Path, holder: Holder, patience: Patience = PATIENT) -> None:
+        self.path, self.holder, self.lost = path, holder, False
+        self._patience, self._ended = patience, threading.Event()
+        self._thread = threading.Thread(target=self._beat, name=f"lease {path.name}", daemon=True)
+        self._thread.start()
+
+    def held(self) -> bool:
+        """Whether the lease is still this one's; the file is read."""
+        now = read_holder(self.path)
+        self.lost = self.lost or now is None or now.token != self.holder.token
+        return not self.lost
+
+    def end(self) -> None:
+        """Stop counting, and remove the file if it is still this one's."""
+        self._ended.set()
+        self._thread.join()
+        now = read_holder(self.path)
+        if now is not None and now.token == self.holder.token:
+            with suppress(OSError):
+                self.path.unlink()
+
+    def _beat(self) -> None:
+        beat = 0
+        while not self._ended.wait(self._patience.beat):
+            beat += 1
+            with suppress(OSError):  # a server that is away for a while; the next count will do
+                if not self.held():
+                    return
+                file = os.open(self.path, os.O_WRONLY)
+                try:
+                    os.write(file, replace(self.holder, beat=beat).line)
+                finally:
+                    os.close(file)
+
+
+def _create_in_place(path: Path, content: bytes) -> bool:
+    try:
+        file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        return False
+    try:
+        os.write(file, content)
+    finally:
+        os.close(file)
+    return True
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    """Where process numbers mean the same: a system since its start, and in it a container."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}-{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return socket.gethostname()
+
+
+def _started(pid: int) -> str:
+    """When a process started, in the system's own count; empty where it has none, or it has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+    state, *fields = stat.rpartition(")")[2].split()  # its name, in parentheses, may hold anything
+    return "" if state in "ZX" else fields[18]
+
+
+def _is_alive(holder: Holder) -> bool | None:
+    """Whether a process of this machine lives; None where the system does not answer."""
+    if Path("/proc/self/stat").exists():
+        return _started(holder.pid) == holder.started != ""
+    if os.name != "posix":  # where signal 0 is not a question
+        return None
+    try:
+        os.kill(holder.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
