@@ -28,6 +28,8 @@ class ModelSpec:
     input_size_px: int | None  # side of its square canvas; None: images at their own size, one by one
     any_size: bool = False  # takes square canvases of other sides too, such as those of windows
     size_divisibility: int = 1  # the canvas's side must be a multiple of this
+    stretched: bool = False  # a whole image fills the canvas; else it keeps its shape, at the top left
+    padding_rgb: tuple[int, int, int] = (0, 0, 0)  # of the canvas beyond the image
     lattice: Lattice = "centers"  # where the cells of its grids sample their boxes
     probabilities: bool = True  # whether grids are probabilities; else they are only cut
     class_agnostic: bool = True  # False: `segment` reads the classes of the boxes
@@ -62,6 +64,7 @@ class SegmentedMasks:
     grids: Tensor  # (N, S, S) float32 in [0, 1], over each box
     answered: Tensor  # (N,) bool; where False the grid counts for nothing
     iou: Tensor | None = None  # (N,) float32 in [0, 1], the model's own estimate of each mask's IoU
+    outside: Tensor | None = None  # (N,) float32 in [0, 1], share of each mask that its box has cut off
 
     @classmethod
     def of(cls, grids: Tensor) -> SegmentedMasks:

@@ -31,6 +31,7 @@ class SegmentedBoxes:
     grids: NDArray[np.uint8]  # (N, S, S), 255 = certain foreground
     answered: NDArray[np.bool_]  # (N,); where False the grid counts for nothing
     iou: NDArray[np.float32] | None = None  # (N,) the model's own estimate, where it makes one
+    outside: NDArray[np.float32] | None = None  # (N,) share of each mask that its box has cut off, if known
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,8 @@ def segment_boxes(
 ) -> Iterator[SegmentedBoxes]:
     """One mask grid per box of each group of batches.
 
-    A box that is in several batches of its group gets the mean of its grids, and of the model's estimates of
-    their IoU, over those in which it was answered. In a group of one batch boxes keep their order; else they
+    A box that is in several batches of its group gets the mean of its grids, and of what the model states of
+    them, over those in which it was answered. In a group of one batch boxes keep their order; else they
     are in the order of their rows.
 
     Probabilities are rounded to 1/255 here, so that a mask made now and a mask made later from the stored
@@ -92,6 +93,7 @@ def segment_boxes(
             grids=grids,
             answered=answered,
             iou=None if masks.iou is None else masks.iou.numpy(),
+            outside=None if masks.outside is None else masks.outside.numpy(),
         )
 
 
@@ -108,7 +110,8 @@ def _segmented(model: BoxSegmenter, batch: Batch, device: torch.device, autocast
         masks = model.segment(batch.images.to(device), batch.instances.to(device))
         require_contract(model, masks, len(batch.instances))
     grids = masks.grids.flip(-1) if batch.mirrored else masks.grids
-    return SegmentedMasks(grids.cpu(), masks.answered.cpu(), None if masks.iou is None else masks.iou.cpu())
+    iou, outside = (None if values is None else values.cpu() for values in (masks.iou, masks.outside))
+    return SegmentedMasks(grids.cpu(), masks.answered.cpu(), iou, outside)
 
 
 def _mean_masks(rows: Sequence[Tensor], found: Sequence[SegmentedMasks]) -> tuple[Tensor, SegmentedMasks]:
@@ -123,11 +126,15 @@ def _mean_masks(rows: Sequence[Tensor], found: Sequence[SegmentedMasks]) -> tupl
         summed = torch.zeros(len(each), *values.shape[1:]).index_add_(0, which, taken)
         return summed / counts.clamp(min=1).view(shape)
 
-    ious = [masks.iou for masks in found if masks.iou is not None]
+    def mean_stated(values: Sequence[Tensor | None]) -> Tensor | None:
+        stated = [some for some in values if some is not None]
+        return mean(torch.cat(stated)) if len(stated) == len(values) else None
+
     return each, SegmentedMasks(
         grids=mean(torch.cat([masks.grids for masks in found])),
         answered=counts > 0,
-        iou=mean(torch.cat(ious)) if len(ious) == len(found) else None,
+        iou=mean_stated([masks.iou for masks in found]),
+        outside=mean_stated([masks.outside for masks in found]),
     )
 
 
@@ -170,9 +177,10 @@ def require_contract(model: BoxSegmenter, masks: SegmentedMasks, boxes: int) -> 
     _require_tensor(f"{where}: grids", masks.grids, (boxes, size, size), torch.float32)
     _require_tensor(f"{where}: answered", masks.answered, (boxes,), torch.bool)
     _require_unit(f"{where}: grids", masks.grids)
-    if masks.iou is not None:
-        _require_tensor(f"{where}: iou", masks.iou, (boxes,), torch.float32)
-        _require_unit(f"{where}: iou", masks.iou)
+    for name, stated in (("iou", masks.iou), ("outside", masks.outside)):
+        if stated is not None:
+            _require_tensor(f"{where}: {name}", stated, (boxes,), torch.float32)
+            _require_unit(f"{where}: {name}", stated)
 
 
 def _no_boxes(size: int) -> SegmentedBoxes:

@@ -21,6 +21,7 @@ from deepmac_distill.geometry.boxes import Boxes, clip_boxes
 ViewOf = Callable[[np.random.Generator, int, int], "View"]  # (rng, height, width) of an image -> its view
 
 BORDER_PX = 128  # the crop's center keeps this far from the image's edge, or a power of two less
+BLACK = (0, 0, 0)
 _LUMA = torch.tensor([0.299, 0.587, 0.114])  # Rec. 601
 
 
@@ -40,11 +41,12 @@ class View:
 
     height: int  # of the source image
     width: int
-    crop: tuple[int, int, int, int]  # xyxy in source pixels; zero-filled where it leaves the image
+    crop: tuple[int, int, int, int]  # xyxy in source pixels; filled where it leaves the image
     fit: tuple[int, int]  # (height, width) of the crop on the canvas, at the top left
-    size_px: int  # side of the canvas, zero outside `fit`
+    size_px: int  # side of the canvas, filled outside `fit`
     flipped: bool = False  # left and right exchanged, after everything else
     colors: Colors | None = None
+    fill: tuple[int, int, int] = BLACK  # RGB beyond the image
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -80,13 +82,14 @@ class View:
             raise ValueError(f"image: got {tuple(image.shape)}, expected {(3, self.height, self.width)}")
         x1, y1, x2, y2 = self.crop
         outside = (-x1, x2 - self.width, -y1, y2 - self.height)  # left, right, top, bottom; negative cuts
-        visible = F.interpolate(F.pad(image[None], outside), self.fit, mode="bilinear", antialias=True)[0]
+        padded = _padded(image, outside, self.fill)[None]
+        visible = F.interpolate(padded, self.fit, mode="bilinear", antialias=True)[0]
         if self.colors is not None:
             left, top, right, bottom = self._content()
             inside = visible[:, top:bottom, left:right]
             visible[:, top:bottom, left:right] = change_colors(inside, self.colors)
         visible = visible.flip(-1) if self.flipped else visible
-        return F.pad(visible, (0, self.size_px - self.fit[1], 0, self.size_px - self.fit[0]))
+        return _padded(visible, (0, self.size_px - self.fit[1], 0, self.size_px - self.fit[0]), self.fill)
 
     def _content(self) -> tuple[int, int, int, int]:
         """The place of the image itself in the crop on the canvas, before any flip: xyxy, whole pixels."""
@@ -94,6 +97,13 @@ class View:
         (scale_y, scale_x), (x1, y1, _, _) = self.scale, self.crop
         left, top = math.floor((whole[0] - x1) * scale_x), math.floor((whole[1] - y1) * scale_y)
         return left, top, math.ceil((whole[2] - x1) * scale_x), math.ceil((whole[3] - y1) * scale_y)
+
+
+def _padded(image: Tensor, sides: tuple[int, int, int, int], fill: tuple[int, int, int]) -> Tensor:
+    """(3, H, W) with so many pixels more at left, right, top and bottom; fewer where negative."""
+    if fill == BLACK:
+        return F.pad(image, sides)
+    return torch.stack([F.pad(one, sides, value=value) for one, value in zip(image, fill, strict=True)])
 
 
 def training_view(
@@ -160,6 +170,11 @@ def evaluation_views(size_px: int) -> ViewOf:
     return partial(_evaluation_view_of, size_px)
 
 
+def stretched_views(size_px: int) -> ViewOf:
+    """The whole image as the whole canvas, whatever its shape."""
+    return partial(_stretched_view_of, size_px)
+
+
 def native_views(multiple: int = 1) -> ViewOf:
     """The whole image at its own size, on a square canvas whose side is a multiple of `multiple`."""
     return partial(_native_view_of, multiple)
@@ -184,6 +199,11 @@ def change_colors(image: Tensor, colors: Colors) -> Tensor:
 
 def _evaluation_view_of(size_px: int, _rng: np.random.Generator, height: int, width: int) -> View:
     return evaluation_view(height, width, size_px)
+
+
+def _stretched_view_of(size_px: int, _rng: np.random.Generator, height: int, width: int) -> View:
+    fit = (size_px, size_px)
+    return View(height=height, width=width, crop=(0, 0, width, height), fit=fit, size_px=size_px)
 
 
 def _native_view_of(multiple: int, _rng: np.random.Generator, height: int, width: int) -> View:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepmac_distill.contract import ModelSpec
-from deepmac_distill.data.augment import View, ViewOf, evaluation_views, native_views
+from deepmac_distill.data.augment import View, ViewOf, evaluation_views, native_views, stretched_views
 from deepmac_distill.geometry.boxes import Boxes
 from deepmac_distill.look import Look
 
@@ -27,13 +28,21 @@ class Frame:
 
 def views_of(spec: ModelSpec) -> ViewOf:
     """Whole images at the size that a model takes."""
-    size_px = spec.input_size_px
-    return native_views(spec.size_divisibility) if size_px is None else evaluation_views(size_px)
+    return partial(_view_of, spec)
 
 
 def view_for(spec: ModelSpec, height: int, width: int) -> View:
     """One image of `height` x `width` at the size that a model takes."""
     return views_of(spec)(np.random.default_rng(0), height, width)
+
+
+def _view_of(spec: ModelSpec, rng: np.random.Generator, height: int, width: int) -> View:
+    size_px = spec.input_size_px
+    if size_px is None:
+        views = native_views(spec.size_divisibility)
+    else:
+        views = stretched_views(size_px) if spec.stretched else evaluation_views(size_px)
+    return replace(views(rng, height, width), fill=spec.padding_rgb)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +96,7 @@ def frames_of(look: Look, spec: ModelSpec, boxes: Boxes, height: int, width: int
     size_px = spec.window_size_px(look)
     for at in in_windows:
         view = window_view(boxes[at], height, width, look.window_context, size_px)
-        frames.append(Frame(view, np.array([at]), whole=False))
+        frames.append(Frame(replace(view, fill=spec.padding_rgb), np.array([at]), whole=False))
     if look.mirror:
         frames += [replace(frame, view=replace(frame.view, flipped=True)) for frame in frames]
     return frames
@@ -101,7 +110,7 @@ def window_view(
     size_px: int,
     shift: tuple[float, float] = (0.0, 0.0),
 ) -> View:
-    """A square window around a box: whole source pixels, scaled to the canvas, zero beyond the image.
+    """A square window around a box: whole source pixels, scaled to the canvas, black beyond the image.
 
     Args:
         box: (4,) xyxy in pixels of the image.

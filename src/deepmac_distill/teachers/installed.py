@@ -26,7 +26,10 @@ from deepmac_distill.files import sha256_of_file
 from deepmac_distill.structures import Instances
 
 GROUP = "deepmac.segmenters"
-OURS = {"grabcut": "deepmac_distill.teachers.grabcut:GrabCut"}
+OURS = {
+    "grabcut": "deepmac_distill.teachers.grabcut:GrabCut",
+    "sam": "deepmac_distill.teachers.sam.teacher:Sam",
+}
 _KEY = "teacher.segmenter"
 Result = TypeVar("Result")
 
