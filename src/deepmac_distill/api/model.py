@@ -244,8 +244,8 @@ def load(
 
     Args:
         model: a weights file, a run directory, "starter" for the small teacher that comes with the package
-            (a file or folder of that name comes first), or an object that keeps the contract of a
-            `BoxSegmenter`.
+            (a file or folder of that name comes first), "sam:MODEL" for a SAM by its folder or its name on
+            the hub, or an object that keeps the contract of a `BoxSegmenter`.
         role: whose weights of a run directory.
         device: auto, cpu, cuda, cuda:N or mps.
         allow_code: import the code that the run's teacher names, if it is a third party's.

@@ -85,7 +85,9 @@ def pseudolabel(
     looking: Looking,
     model: Annotated[
         Path | None,
-        typer.Option("--model", help="Weights, a run (its teacher), or starter; default: this run's."),
+        typer.Option(
+            "--model", help="Weights, a run (its teacher), starter, or sam:MODEL; default: this run's."
+        ),
     ] = None,
 ) -> None:
     """Write a mask for every box that has none: masks.parquet (facts) and instances.json (COCO)."""

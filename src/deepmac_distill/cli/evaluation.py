@@ -17,6 +17,7 @@ from deepmac_distill.cli.results import print_box_noise, print_comparison, print
 from deepmac_distill.cli.terminal import Terminal, say
 from deepmac_distill.config import MAX_OF_EACH, MAX_RESAMPLES, MAX_SEED
 from deepmac_distill.errors import ConfigError
+from deepmac_distill.teachers.sam.naming import sam_named
 from deepmac_distill.weights import starter
 
 
@@ -36,7 +37,7 @@ def evaluate(
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option("--model", help="Weights, a run (its teacher), or starter, to evaluate instead."),
+        typer.Option("--model", help="Weights, a run (its teacher), starter, or sam:MODEL, to evaluate."),
     ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Print a row for each class too.")] = False,
     reference: Annotated[bool, typer.Option("--reference", help="Average precision by pycocotools.")] = False,
@@ -153,8 +154,10 @@ def _role_or_weights(role: str | None, model: Path | None) -> Trained | Path:
     if role == starter.NAME:
         model = Path(role)
     if model is not None:
-        if not starter.located(model).exists():
-            raise ConfigError(f"{model}: no such file; expected weights, a run directory or starter")
+        if not (sam_named(model) or starter.located(model).exists()):
+            raise ConfigError(
+                f"{model}: no such file; expected weights, a run directory, starter, or sam: before a SAM"
+            )
         return model
     for stage in TRAININGS:
         if stage == (role or "teacher"):

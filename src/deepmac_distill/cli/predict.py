@@ -33,7 +33,7 @@ def predict(
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option("--model", help="Weights, or a run directory (its teacher); default: the starter."),
+        typer.Option("--model", help="Weights, a run (its teacher), or sam:MODEL; default: the starter."),
     ] = None,
     box: Annotated[
         list[str] | None,

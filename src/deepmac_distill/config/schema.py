@@ -169,8 +169,8 @@ class RoleConfig:
 class TeacherConfig(RoleConfig):
     """The teacher: a model that is trained, or a segmenter that needs no training."""
 
-    # grabcut, an installed entry point of deepmac.segmenters, or, with --allow-code, my_pkg.sam:MySam or
-    # my_sam.py:MySam. Where it is set, model and train are not used.
+    # grabcut, sam, an installed entry point of deepmac.segmenters, or, with --allow-code, my_pkg.mine:Mine or
+    # my_file.py:Mine. Where it is set, model and train are not used.
     segmenter: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)  # of the segmenter's constructor
 

@@ -139,10 +139,20 @@ def label_writer(path: Path, provenance: Mapping[str, Any], checksums: bool = Fa
             writer.close()
 
 
-def write_unit(folder: Path, unit: int, rows: pa.Table) -> None:
-    """Keep the rows of one unit of work, whole or not at all, until all units are there."""
-    with label_writer(_part(folder, unit), {}, checksums=True) as writer:
+def write_unit(folder: Path, unit: int, rows: pa.Table, facts: Mapping[str, Any] | None = None) -> None:
+    """Keep the rows of one unit of work, whole or not at all, until all units are there.
+
+    Args:
+        facts: JSON values about the unit as a whole; see `facts_of_units`.
+    """
+    with label_writer(_part(folder, unit), facts or {}, checksums=True) as writer:
         writer.write(rows)
+
+
+def facts_of_units(folder: Path, units: int) -> list[dict[str, Any]]:
+    """What was kept about each unit, in their order."""
+    parts = [_part(folder, unit) for unit in range(units)]
+    return [provenance_of(part, pq.read_schema(part)) for part in parts]
 
 
 def finished_units(folder: Path, units: int, note: Callable[[str], None]) -> frozenset[int]:

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from deepmac_distill.chain import Trained
 from deepmac_distill.comparing import Comparing
+from deepmac_distill.files import sha256_of_json
 from deepmac_distill.look import differences, folder_name
-from deepmac_distill.models.load import Source
+from deepmac_distill.models.load import Source, Weights
 from deepmac_distill.stages.evaluated_set import EvaluatedSet, hidden_set, validation_set
 from deepmac_distill.stages.job import Job
 from deepmac_distill.stages.sources import own_source_of
@@ -47,7 +48,7 @@ class EvaluatedModel:
         asked = [folder_name(differences(source.look, own.look))]
         if job.cut != job.pipeline.labels.cut:
             asked.append(f"cut-{job.cut:g}" if isinstance(job.cut, float) else f"cut-{job.cut}")
-        who = [model] if isinstance(model, str) else [source.identity[:8], "on", on.truth.fingerprint[:8]]
+        who = [model] if isinstance(model, str) else [_short(source), "on", on.truth.fingerprint[:8]]
         name = [kind, *who, strengths, "hidden" if on.hidden else "", *asked]
         comparing = source.comparing()
         if isinstance(model, Path):  # the run does not keep how it looks
@@ -78,3 +79,8 @@ class EvaluatedModel:
 
         comparing = replace(self.comparing, unnamed={**self.comparing.unnamed, **unnamed})
         return job.do(self.stage, self.inputs | inputs, logged, comparing=comparing)
+
+
+def _short(source: Source) -> str:
+    """Of its identity, which is a hash only of weights of ours."""
+    return (source.identity if isinstance(source, Weights) else sha256_of_json(source.identity))[:8]

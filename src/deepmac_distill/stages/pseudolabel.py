@@ -22,7 +22,8 @@ from deepmac_distill.inference import framed_boxes, segment_boxes
 from deepmac_distill.labels.cut import DEFAULT_CUT
 from deepmac_distill.labels.describe import label_unit
 from deepmac_distill.labels.export import SEEN_MASK_CLASSES
-from deepmac_distill.labels.table import assemble, finished_units, write_unit
+from deepmac_distill.labels.outside_box import OutsideBox
+from deepmac_distill.labels.table import assemble, facts_of_units, finished_units, write_unit
 from deepmac_distill.models.load import Source, segmenter_for
 from deepmac_distill.stages.evaluated_masks import note_how
 from deepmac_distill.stages.job import Job, training_split
@@ -80,7 +81,9 @@ def _label_facts(
 
     def work(folder: Path) -> None:
         units = _label_units(job, annotations, images, source, folder / "units")
+        outside = OutsideBox.of_facts(facts_of_units(folder / "units", units))
         provenance = {
+            **outside.summary(),
             **{name: value for name, value in inputs.items() if not name.endswith(CONTENT)},
             "teacher_card": source.provenance(),
             "look": dataclasses.asdict(source.look),
@@ -91,6 +94,8 @@ def _label_facts(
         }
         assemble(folder / "units", units, folder / "masks.parquet", provenance)
         shutil.rmtree(folder / "units")
+        if words := outside.words():
+            job.progress.note(f"{source.name}: {words}")
 
     comparing = source.comparing() if own else dataclasses.replace(source.comparing(), redone_for=())
     return job.do("pseudolabel", inputs, work, comparing=comparing) / "masks.parquet"
@@ -119,10 +124,12 @@ def _label_units(job: Job, annotations: Annotations, images: ImageStore, source:
     with job.progress.bar("labeling", len(units), done=len(finished), unit="unit") as bar:
         for unit, some_images in framed:
             unreadable.clear()
+            batches = (some.batches for some in some_images)
+            found = list(segment_boxes(model, batches, job.device, job.autocast))
             rows = label_unit(
                 annotations,
                 range(int(offsets[units[unit].start]), int(offsets[units[unit].stop])),
-                segment_boxes(model, (some.batches for some in some_images), job.device, job.autocast),
+                found,
                 unreadable,
                 keep_soft=labels.soft,
                 probabilities=model.spec.probabilities,
@@ -130,7 +137,7 @@ def _label_units(job: Job, annotations: Annotations, images: ImageStore, source:
                 seen_mask_classes=source.seen_mask_classes,
                 words_of=partial(look_words, source.look, model.spec),
             )
-            write_unit(parts, unit, rows)
+            write_unit(parts, unit, rows, OutsideBox.of(found).facts())
             bar.advance()
     return len(units)
 

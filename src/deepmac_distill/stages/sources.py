@@ -10,6 +10,7 @@ from deepmac_distill.errors import RunError
 from deepmac_distill.labels.cut import DEFAULT_CUT, Cut
 from deepmac_distill.models.load import Segmenter, Source, Weights
 from deepmac_distill.stages.job import Job
+from deepmac_distill.teachers.sam.naming import sam_named
 from deepmac_distill.weights import starter
 
 
@@ -42,13 +43,15 @@ def own_source_of(job: Job, model: Trained | Path) -> Source:
 
 
 def source_at(path: Path, role: Role = "teacher", allow_code: bool = False) -> Source:
-    """The model in a weights file, that of a role in a run directory, or the starter by its name.
+    """The model in a weights file, that of a role in a run directory, a SAM or the starter by its name.
 
     Raises:
         RunError: the directory is no run.
         CheckpointError: not weights of ours.
         ConfigError, ContractError: the run's configuration or segmenter cannot be used.
     """
+    if sam := sam_named(path):
+        return Segmenter.named("sam", {"model": sam}, allow_code)
     if not path.is_dir():
         return Weights.read(path)
     pipeline = _kept_in(path)

@@ -1,4 +1,4 @@
-"""A mask on the whole canvas becomes a grid over its box, and what lies outside the box is counted."""
+"""A mask on the whole canvas becomes a grid over its box, and what is outside the box is counted."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
-SAMPLES = 4  # of a cell, along each side
+SAMPLES = 2  # of a cell, along each side; 4 bring masks no nearer to those of the published post-processing
 
 
 def grids_over_boxes(logits: Tensor, boxes: Tensor, canvas_px: int, size: int) -> Tensor:
     """Mean probability in each cell of a grid over each box.
 
-    Logits are interpolated, as in the published post-processing, at 4 x 4 points of a cell. A cell on an edge
+    Logits are interpolated, as in the published post-processing, at 2 x 2 points of a cell. A cell on an edge
     is then worth the share of it that is inside, so that the edge is found again between the cells' centers.
 
     Args:
@@ -32,7 +32,7 @@ def grids_over_boxes(logits: Tensor, boxes: Tensor, canvas_px: int, size: int) -
 
 
 def shares_outside(logits: Tensor, boxes: Tensor, canvas_px: int) -> Tensor:
-    """(N,) the share of each mask (logits above 0) that lies outside its box; 0 of an empty one.
+    """(N,) the share of each mask (logits above 0) that is outside its box; 0 of an empty one.
 
     A cell of the logits that an edge of the box crosses is inside by the share of it that is.
 

@@ -99,7 +99,7 @@ class Sam:
         embeddings = self._encoded(network, images[shown]) if len(shown) else {}
         for image in range(len(shown)):
             one = {name: _of_image(some, image) for name, some in embeddings.items()}
-            for at in torch.nonzero(which == image)[:, 0].split(self._boxes_at_once):
+            for at in torch.split(torch.nonzero(which == image)[:, 0], self._boxes_at_once):
                 with torch.autocast(images.device.type, enabled=False):
                     found = network(input_boxes=instances.boxes[at][None], multimask_output=False, **one)
                 yield at, found.pred_masks[0, :, 0].float(), found.iou_scores[0, :, 0].float()
