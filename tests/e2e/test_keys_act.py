@@ -28,6 +28,8 @@ READERS = {
     "labels.min_mask_score": LEARNING,
     "labels.min_expected_iou": LEARNING,
     "labels.min_mask_bbox_iou": LEARNING,
+    "labels.min_quality": LEARNING,
+    "labels.calibration": LEARNING,
     "labels.on_rejected": LEARNING,
     "labels.mask_weight": LEARNING,
     "labels.targets": LEARNING,

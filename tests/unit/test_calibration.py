@@ -4,61 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from deepmac_distill.calibration.applied import Calibrated, differences_of
 from deepmac_distill.calibration.bound import fit_scale, lower_bound
 from deepmac_distill.calibration.calibration import (
-    HeldOut,
     ScoreTrial,
     read_calibration,
     write_calibration,
 )
 from deepmac_distill.calibration.curve import RisingCurve, rising_steps
 from deepmac_distill.calibration.cuts import best_cut, cuts_of_other_folds, try_cuts
+from deepmac_distill.calibration.expected import expected_of, thresholds_of
 from deepmac_distill.calibration.fitting import calibrate, chosen_score
 from deepmac_distill.calibration.reliability import KnownMasks, rank_correlation, reliability
 from deepmac_distill.calibration.resampling import class_means
+from deepmac_distill.calibration.review import review_of
 from deepmac_distill.calibration.tried import TriedMasks, class_weights
-from deepmac_distill.errors import DataError
-
-HELD_OUT = HeldOut(
-    teacher="recipe",
-    identity="abc",
-    trained=True,
-    data_sha256="d",
-    quick=False,
-    folds=2,
-    classes=("c0",),
-    masks=9,
-)
-
-
-def tried(classes: int = 8, each: int = 30, seed: int = 0, lead: float = 0.0, class_noise: float = 0.05):
-    """Masks whose IoU rises with their score; cut at 0.25 they are better by `lead`."""
-    rng = np.random.default_rng(seed)
-    index = np.repeat(np.arange(classes), each)
-    score = rng.uniform(0.2, 0.95, len(index))
-    iou = 0.15 + 0.7 * score + rng.normal(0, class_noise, classes)[index] + rng.normal(0, 0.08, len(index))
-    iou = np.clip(iou, 0, 1)
-    nothing = np.full(len(index), np.nan)
-    noisy = score + rng.normal(0, 0.3, len(index))
-    return TriedMasks(
-        scores={
-            "expected_iou": score,
-            "model_iou": nothing,
-            "mask_score": noisy,
-            "mask_bbox_iou": rng.uniform(0, 1, len(index)),
-        },
-        cuts=("expected-iou", 0.25),
-        ious=np.stack([iou, np.clip(iou + lead, 0, 1)], axis=1),
-        classes=index,
-        images=rng.integers(0, 60, len(index)),
-        folds=index % 2,
-        class_names=tuple(f"c{i}" for i in range(classes)),
-    )
+from deepmac_distill.errors import DataError, RunError
+from deepmac_distill.labels.label_file import Labels
+from deepmac_distill.labels.table import label_table, label_writer
+from deepmac_distill.stages.quality import calibrated, quality_words, require_quality
+from tried_masks import HELD_OUT, tried
 
 
 def test_steps_are_the_nearest_rising_sequence() -> None:
@@ -248,3 +220,78 @@ def test_ranks_weigh_masks_and_ties_rank_alike() -> None:
         0.894, abs=1e-3
     )
     assert np.isnan(rank_correlation(ones, np.array([1.0, 2, 3, 4]), ones))
+
+
+def test_the_first_fact_that_differs_is_named() -> None:
+    made = {"teacher_card.steps": 480, "look": {"mirror": True, "boxes": "windows"}}
+    theirs = {"teacher_card": {"steps": 480}, "look": {"mirror": False, "boxes": "windows"}}
+    assert differences_of(made, theirs) == "look: mirror: got False, expected True"
+    assert (
+        differences_of(made, {"teacher_card": 3, "look": {}})
+        == "teacher_card.steps: got nothing, expected 480"
+    )
+    assert differences_of(made, {**theirs, "look": made["look"], "more": 1}) == ""
+
+
+def test_an_unknown_cut_and_a_missing_score_of_a_calibration(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    write_calibration(path, calibrate(tried(), HELD_OUT, resamples=5))
+    quality = Calibrated.read(path)
+    rows = pa.table({"expected_iou": pa.array([0.5, None], pa.float32())})
+    values, low = quality.estimate(rows, "expected-iou")
+    assert 0 < low[0] < values[0] < 1 and np.isnan(values[1]) and np.isnan(low[1])
+    with pytest.raises(DataError, match=r"cut 0\.4: got no trial of it"):
+        quality.estimate(rows, 0.4)
+
+
+def test_what_a_file_is_worth_counts_classes_alike_and_widens_with_few_of_them() -> None:
+    calibration = calibrate(tried(), HELD_OUT, resamples=5)
+    calibration = replace(calibration, held_out=replace(HELD_OUT, classes=tuple("abcdefgh")))
+    quality, classes = np.array([0.9, 0.9, 0.9, 0.3]), np.array([0, 0, 0, 1])
+    found = expected_of(calibration, quality, classes)
+    assert found.class_mean_iou.value == pytest.approx(0.6)
+    assert found.instance_mean_iou == pytest.approx(0.75)
+    assert found.below == 1 and found.masks == 4 and found.classes == 2
+    more = expected_of(calibration, np.tile(quality, 9), np.arange(36))
+    assert more.class_mean_iou.high - more.class_mean_iou.low < found.class_mean_iou.high - (
+        found.class_mean_iou.low
+    )
+    assert expected_of(calibration, np.zeros(0), np.zeros(0, np.int64)) is None
+
+
+def test_a_threshold_shows_what_it_keeps_and_rejects() -> None:
+    found = {one.least: one for one in thresholds_of(np.array([0.2, 0.45, 0.9]))}
+    assert (found[0.0].kept, found[0.0].rejected, found[0.0].rejected_quality) == (3, 0, None)
+    assert (found[0.5].kept, found[0.5].quality) == (1, 0.9)
+    assert found[0.5].rejected_quality == pytest.approx(0.325)
+
+
+def test_the_lowest_bounds_are_reviewed_first_and_the_gain_is_counted() -> None:
+    quality, low = np.array([0.5, 0.9, 0.4, 0.8]), np.array([0.2, 0.7, 0.3, 0.1])
+    found = review_of(quality, low, np.array([0, 0, 1, 1]), ("cat", "dog", "owl"), budget=2)
+    assert found.rows.tolist() == [3, 0]
+    assert found.before == pytest.approx(0.65) and found.after == pytest.approx((1 + 0.9 + 0.4 + 1) / 4)
+    assert [(one.name, one.masks, one.listed) for one in found.by_class] == [("dog", 2, 1), ("cat", 2, 1)]
+    assert found.by_class[0].gain == pytest.approx(0.8)
+    assert found.class_before == pytest.approx((0.7 + 0.6) / 2)
+    everything = review_of(quality, low, np.array([0, 0, 1, 1]), ("cat", "dog", "owl"), budget=99)
+    assert everything.after == 1 and len(everything.rows) == 4
+
+
+def test_a_calibration_of_another_teacher_is_refused(tmp_path: Path) -> None:
+    row = dict(annotation_id=[1], image_id=[1], file_name=["a.png"], category_id=[1], category_name=["cat"])
+    row |= dict(bbox=[[0, 0, 1, 1]], height=[9], width=[9], source=["none"], status=["labeled"], reason=[""])
+    with label_writer(tmp_path / "masks.parquet", {}) as writer:
+        writer.write(label_table(row))
+    labels = Labels.open(tmp_path / "masks.parquet")
+    path = tmp_path / "c.json"
+    write_calibration(path, calibrate(tried(), HELD_OUT, resamples=5))
+    with pytest.raises(DataError, match=r"is of another teacher than .*: teacher_card\.steps: got nothing"):
+        calibrated(labels, path)
+    own, why_not = calibrated(labels)
+    assert own.quality is None and "deepmac holdout" in why_not
+    with pytest.raises(
+        RunError, match=r"labels\.min_quality = 0\.5: expected a quality of each mask, got no"
+    ):
+        require_quality(own, why_not, "labels.min_quality = 0.5")
+    assert quality_words(own, why_not) == f"quality: {why_not}"

@@ -84,7 +84,9 @@ def labeled(annotations: Annotations, keep_soft: bool = True, left: np.ndarray =
 def recut_at(labels: pa.Table, cut: Cut, tmp_path: Path) -> pa.Table:
     with label_writer(tmp_path / "masks.parquet", {}) as writer:
         writer.write(labels)
-    return Labels.open(tmp_path / "masks.parquet").with_cut(cut).table
+    return (
+        Labels.open(tmp_path / "masks.parquet").with_cut(cut).table.drop_columns(["quality", "quality_low"])
+    )
 
 
 def row_of(labels: pa.Table, id: int) -> dict[str, Any]:

@@ -17,7 +17,9 @@ from deepmac_distill.data.synthetic import SEEN_SHAPES, write_scenes
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
+from deepmac_distill.exports.masks import of_labels
 from deepmac_distill.inference import SegmentedBoxes
+from deepmac_distill.labels.cut import Cut
 from deepmac_distill.labels.describe import label_unit
 from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.labels.lesson import ChosenLabels
@@ -156,3 +158,74 @@ def test_options_that_the_labels_cannot_serve_are_refused(
         ChosenLabels(labels=found, targets="soft").lesson(view)
     with pytest.raises(DataError, match=r"labels\.mask_weight = 'expected_iou' expects all"):
         ChosenLabels(labels=found, mask_weight="expected_iou").lesson(view)
+
+
+class Halved:
+    """Quality is half of `expected_iou`, its bound a quarter."""
+
+    sha256 = "half"
+
+    def __init__(self) -> None:
+        self.cuts: list[Cut] = []
+
+    def estimate(self, rows: pa.Table, cut: Cut) -> tuple[np.ndarray, np.ndarray]:
+        self.cuts.append(cut)
+        values = np.array([value or np.nan for value in rows["expected_iou"].to_pylist()], float)
+        return values / 2, values / 4
+
+
+def test_columns_are_null_where_nobody_knows(labels: Labels) -> None:
+    assert labels.table["quality"].null_count == labels.table["quality_low"].null_count == len(labels)
+    assert labels.table["quality"].type == pa.float32()
+
+
+def test_quality_is_of_the_scores_as_written_whatever_the_cut(labels: Labels) -> None:
+    quality = Halved()
+    at_rule = labels.with_quality(quality).table
+    again = labels.with_quality(quality).with_cut(0.3).table
+    by_teacher = np.array(at_rule["source"].to_pylist()) == "teacher"
+    values = np.array(at_rule["quality"].to_pylist(), float)
+    assert np.isnan(values[~by_teacher]).all() and not np.isnan(values[by_teacher]).any()
+    expected = np.array(at_rule["expected_iou"].to_pylist(), float)
+    assert values[by_teacher] == pytest.approx(expected[by_teacher] / 2)
+    assert again["quality"] == at_rule["quality"] and again["expected_iou"] != at_rule["expected_iou"]
+    assert set(quality.cuts) == {"expected-iou", 0.3}
+
+
+def test_a_rule_and_a_weight_go_by_quality(labels: Labels, scenes: Path) -> None:
+    known = labels.with_quality(Halved())
+    values = np.array([value or 0 for value in known.table["quality"].to_pylist()])
+    by_teacher = np.array(known.table["source"].to_pylist()) == "teacher"
+    least = float(np.median(values[by_teacher]))
+    assert (Rules(min_quality=least).accept(known.table) == (by_teacher & (values >= least))).all()
+    assert not Rules(min_quality=least).accept(labels.table).any()  # without a value: 0
+    chosen = ChosenLabels(labels=known, mask_weight="quality")
+    lesson = chosen.lesson(Dataset.open(scenes, seen=SEEN).for_training())
+    assert lesson.mask_weight is not None
+    assert lesson.mask_weight[by_teacher] == pytest.approx(values[by_teacher])
+    assert chosen.inputs()["calibration"] == "half"
+    assert "calibration" not in ChosenLabels(labels=known).inputs()
+    with pytest.raises(DataError, match="quality: got none"):
+        ChosenLabels(labels=labels, mask_weight="quality").lesson(
+            Dataset.open(scenes, seen=SEEN).for_training()
+        )
+
+
+def test_exports_have_it_only_where_it_is_known(labels: Labels, scenes: Path) -> None:
+    view = Dataset.open(scenes, seen=SEEN).for_training()
+    files = []
+    for name, some in (("plain", labels), ("known", labels.with_quality(Halved()))):
+        some.export_coco(view.document(), Rules(), scenes.parent / f"{name}.json")
+        files.append(json.loads((scenes.parent / f"{name}.json").read_bytes()))
+        facts = [
+            thing.facts for p in of_labels(some, Rules(), "drop", view).pictures() for thing in p.objects
+        ]
+        drawn = [fact for fact in facts if "expected_iou" in fact]
+        assert drawn and all(("quality" in fact) == (name == "known") for fact in drawn)
+    plain, known = files
+    assert not any("quality" in one for one in plain["annotations"])
+    for before, after in zip(plain["annotations"], known["annotations"], strict=True):
+        more = {"quality", "quality_low"} if after["source"] == "teacher" else set()
+        assert after.keys() - before.keys() == more
+        if more:
+            assert after["quality"] == pytest.approx(2 * after["quality_low"], abs=1e-6)

@@ -20,7 +20,7 @@ from deepmac_distill.evaluation.results import to_json
 from deepmac_distill.files import write_json
 from deepmac_distill.labels.cut import Cut
 
-VERSION = 1
+VERSION = 1  # of the file
 Floats = NDArray[np.float64]
 
 
@@ -40,6 +40,7 @@ class HeldOut:
     teacher: str  # its name in the hold-out
     identity: str  # of a teacher that is trained its recipe's, else the model's
     trained: bool  # once in each fold, else it drew all masks as it is
+    made_with: dict[str, Any]  # what the provenance of its label files holds, by keys joined with dots
     data_sha256: str  # of the hidden masks, boxes and classes
     quick: bool  # trained for fewer steps than the recipe has
     folds: int

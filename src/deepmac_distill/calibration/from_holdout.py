@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,13 +38,18 @@ def tried_masks(holdout: HoldoutMasks, teacher: str) -> TriedMasks:
     )
 
 
-def held_out(holdout: HoldoutMasks, teacher: str, tried: TriedMasks) -> HeldOut:
-    """What a calibration of a teacher in a hold-out was learned from."""
+def held_out(holdout: HoldoutMasks, teacher: str, tried: TriedMasks, made_with: Mapping[str, Any]) -> HeldOut:
+    """What a calibration of a teacher in a hold-out was learned from.
+
+    Args:
+        made_with: see `HeldOut`.
+    """
     (found,) = (one for one in holdout.record.teachers if one.name == teacher)
     return HeldOut(
         teacher=teacher,
         identity=found.identity,
         trained=found.trained,
+        made_with=dict(made_with),
         data_sha256=holdout.record.data_sha256,
         quick=holdout.record.quick,
         folds=len(np.unique(tried.folds)),

@@ -48,6 +48,12 @@ def export(
     min_expected_iou: Annotated[
         float | None, typer.Option("--min-expected-iou", help="The same of expected_iou. [the run's]")
     ] = None,
+    min_quality: Annotated[
+        float | None, typer.Option("--min-quality", help="The same of quality, if known. [the run's]")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", help="File that gives masks a quality. [the run's]")
+    ] = None,
     tolerance: Annotated[
         float,
         typer.Option("--tolerance", help="Pixels by which a polygon may differ from its mask's outline."),
@@ -66,6 +72,8 @@ def export(
         min_mask_score=min_mask_score,
         min_mask_bbox_iou=min_mask_bbox_iou,
         min_expected_iou=min_expected_iou,
+        min_quality=min_quality,
+        calibration=calibration,
         cut=cut,
     )
     done = write_masks(

@@ -201,12 +201,17 @@ class LabelsConfig:
     min_mask_score: float = 0.0  # below: rejected
     min_expected_iou: float = 0.0  # below, or without one: rejected
     min_mask_bbox_iou: float = 0.0  # below: rejected
+    # A calibration by `deepmac calibrate`, with what it expects a mask's IoU to be; empty: the run's own
+    calibration: str = ""
+    min_quality: float = 0.0  # expected IoU; below, or without one: rejected
     on_rejected: Literal["keep_box", "drop", "ignore"] = "keep_box"
-    mask_weight: Literal["none", "mask_score", "expected_iou"] = "none"  # of a teacher's mask in the loss
+    mask_weight: Literal["none", "mask_score", "expected_iou", "quality"] = (
+        "none"  # of a teacher's mask in the loss
+    )
     targets: Literal["hard", "soft"] = "hard"  # the student learns the teacher's masks, or its probabilities
 
     def __post_init__(self) -> None:
-        for name in ("min_mask_score", "min_expected_iou", "min_mask_bbox_iou"):
+        for name in ("min_mask_score", "min_expected_iou", "min_mask_bbox_iou", "min_quality"):
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
         by_rule = self.cut == "expected-iou"
         require(by_rule or 0 <= float(self.cut) < 1, "cut", self.cut, "in [0, 1), or expected-iou")

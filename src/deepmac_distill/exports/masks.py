@@ -22,7 +22,10 @@ from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.labels.rules import Rules
 
 WithoutMask = Literal["drop", "keep", "ignore"]
-FACTS = ("mask_score", "mask_bbox_iou", "expected_iou", "model_iou", "cut", "teacher_saw_class")
+FACTS = (
+    *("quality", "quality_low", "mask_score", "mask_bbox_iou", "expected_iou", "model_iou"),
+    *("cut", "teacher_saw_class"),
+)
 _IDS = ("annotation_id", "category_id", "bbox")
 _IMAGE = ("image_id", "file_name", "height", "width")
 

@@ -18,6 +18,7 @@ from deepmac_distill.files import written_whole
 from deepmac_distill.geometry.boxes import xywh_to_xyxy
 from deepmac_distill.geometry.rle import encode_boxes
 from deepmac_distill.labels.alignment import rows_of
+from deepmac_distill.labels.quality import QUALITY, QUALITY_LOW
 from deepmac_distill.labels.rules import OnRejected, Rules
 from deepmac_distill.labels.table import SCHEMA_VERSION
 
@@ -36,14 +37,15 @@ def write_instances_json(
 
     Human masks, crowds included, are copied as they are, with parts that nobody can use. Every annotation
     gets `iscrowd`, `area` (of the mask in pixels; of the box where there is no mask), `source`
-    (human | teacher | none) and `mask_score` (null where the teacher drew nothing). An annotation that ends
+    (human | teacher | none) and `mask_score` (null where the teacher drew nothing), and a teacher's mask
+    `quality` and `quality_low` where they are known. An annotation that ends
     without a mask follows `rules.on_rejected`, whether its mask was rejected or never drawn (a crowd, an
     unreadable image). Masks that an earlier teacher left in the source give way to those in `labels`, and so
     do a human's of which nothing can be used (`source_of` calls them `none`).
 
     Args:
         source: as `Annotations.document` gives it, hidden masks gone, its annotations valid; left as it is.
-        labels: rows of LABELS_SCHEMA, one for each annotation of the source.
+        labels: rows of LABELS_SCHEMA, with quality or without, one for each annotation of the source.
         seen_mask_classes: names of the classes whose masks the teacher saw; None: nobody knows.
 
     Returns:
@@ -58,20 +60,17 @@ def write_instances_json(
     accepted = rules.accept(labels)
     drawn = labels["rle_counts"].to_pylist()
     areas, scores = labels["mask_area"].to_pylist(), labels["mask_score"].to_pylist()
+    quality = _quality(labels)
     counts = dict.fromkeys(("human", "teacher", "rejected", "unlabeled", "written"), 0)
     annotations = []
     for annotation, row in zip(source["annotations"], rows, strict=True):
         size = sizes[annotation["image_id"]]
         score = None if scores[row] is None else float(str(np.float32(scores[row])))
         end: Annotation | None
-        # In files of other tools a `source` does not describe masks.
-        believed = (
-            annotation if MARK in source else {key: annotation[key] for key in annotation.keys() - {"source"}}
-        )
-        if source_of(believed, *size) == "human":
+        if source_of(_believed(annotation, MARK in source), *size) == "human":
             kind, end = "human", _human(annotation, size)
         elif accepted[row]:
-            kind, end = "teacher", _teacher(annotation, size, drawn[row], areas[row], score)
+            kind, end = "teacher", _teacher(annotation, size, drawn[row], areas[row], score, quality[row])
         else:
             kind = "unlabeled" if drawn[row] is None else "rejected"
             end = _without_mask(annotation, size, score, rules.on_rejected)
@@ -84,6 +83,21 @@ def write_instances_json(
     with written_whole(path) as aside, aside.open("w", encoding="utf-8") as file:
         json.dump(document, file, separators=(",", ":"))
     return counts
+
+
+def _believed(annotation: Annotation, ours: bool) -> Annotation:
+    """In files of other tools a `source` does not describe masks."""
+    return annotation if ours else {key: annotation[key] for key in annotation.keys() - {"source"}}
+
+
+def _quality(labels: pa.Table) -> list[dict[str, float]]:
+    """Of each row what the file holds of its quality: nothing where it is not known."""
+    names = [name for name in (QUALITY, QUALITY_LOW) if name in labels.column_names]
+    rows = labels.select(names).to_pylist() if names else [{}] * len(labels)
+    return [
+        {name: float(str(np.float32(value))) for name, value in row.items() if value is not None}
+        for row in rows
+    ]
 
 
 def seen_mask_classes_of(head: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -131,7 +145,12 @@ def _is_plain(segmentation: Any) -> bool:
 
 
 def _teacher(
-    annotation: Annotation, size: tuple[int, int], counts: bytes, area: int, score: float | None
+    annotation: Annotation,
+    size: tuple[int, int],
+    counts: bytes,
+    area: int,
+    score: float | None,
+    quality: Mapping[str, float],
 ) -> Annotation:
     return annotation | {
         "iscrowd": int(annotation.get("iscrowd") or 0),
@@ -139,6 +158,7 @@ def _teacher(
         "area": area,
         "source": "teacher",
         "mask_score": score,
+        **quality,
     }
 
 

@@ -21,8 +21,18 @@ from deepmac_distill.errors import DataError
 from deepmac_distill.files import sha256_of_file
 from deepmac_distill.geometry.boxes import clip_boxes, xywh_to_xyxy
 from deepmac_distill.labels.checks import check_facts, check_grids, check_masks
-from deepmac_distill.labels.cut import EVEN_CUT, EXPECTED_IOU, Cut, are_best, box_ious, recut, require_cut
+from deepmac_distill.labels.cut import (
+    DEFAULT_CUT,
+    EVEN_CUT,
+    EXPECTED_IOU,
+    Cut,
+    are_best,
+    box_ious,
+    recut,
+    require_cut,
+)
 from deepmac_distill.labels.export import SEEN_MASK_CLASSES, names_or_unknown, write_instances_json
+from deepmac_distill.labels.quality import QUALITY, QUALITY_LOW, Quality, with_quality
 from deepmac_distill.labels.rules import Rules
 from deepmac_distill.labels.table import LABELS_SCHEMA, provenance_of, require_schema
 from deepmac_distill.lattice import LATTICES, Lattice
@@ -30,6 +40,12 @@ from deepmac_distill.lattice import LATTICES, Lattice
 ROWS_AT_ONCE = 2048  # bounds the soft grids in memory
 _SOFT = ("soft", "soft_size", "soft_lattice")
 _ALL_BUT_SOFT = [name for name in LABELS_SCHEMA.names if name != "soft"]
+_AS_READ = pa.schema(
+    [
+        *(LABELS_SCHEMA.field(name) for name in _ALL_BUT_SOFT),
+        *(pa.field(name, pa.float32()) for name in (QUALITY, QUALITY_LOW)),
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +68,7 @@ class Labels:
 
     path: Path
     cut: Cut | None = None  # of the teacher's masks; None: that of labeling
+    quality: Quality | None = None  # what estimates their IoU; None: nobody, and the two columns are null
 
     @classmethod
     def open(cls, path: Path) -> Labels:
@@ -105,14 +122,18 @@ class Labels:
         """
         return replace(self, cut=require_cut(cut))
 
+    def with_quality(self, quality: Quality | None) -> Labels:
+        """The same labels with an estimate of each mask's IoU in the columns `quality` and `quality_low`."""
+        return replace(self, quality=quality)
+
     @cached_property
     def table(self) -> pa.Table:
-        """All rows in the order of image and annotation, without soft grids.
+        """All rows in the order of image and annotation, with quality and without soft grids.
 
         Raises:
             DataError: the file is broken, or its rows do not match its footer.
         """
-        return pa.concat_tables([LABELS_SCHEMA.empty_table().select(_ALL_BUT_SOFT), *self._batches()])
+        return pa.concat_tables([_AS_READ.empty_table(), *self._batches()])
 
     def accepted(self, rules: Rules) -> NDArray[np.bool_]:
         """(N,) rows whose mask is the teacher's and reaches what the rules ask."""
@@ -156,11 +177,12 @@ class Labels:
         again = self._needs_grids()
         for rows in self._read(LABELS_SCHEMA.names if again else _ALL_BUT_SOFT):
             check_facts(self.path, rows)
+            facts = rows
             if again:
                 rows = self._recut(rows)
             else:
                 check_masks(self.path, rows)
-            yield rows
+            yield with_quality(rows, self.quality, DEFAULT_CUT if self.cut is None else self.cut, facts)
 
     def _needs_grids(self) -> bool:
         """Whether a teacher's mask was cut elsewhere than is asked for."""

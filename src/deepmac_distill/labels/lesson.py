@@ -16,9 +16,10 @@ from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
 from deepmac_distill.labels.alignment import rows_of
 from deepmac_distill.labels.label_file import Labels
+from deepmac_distill.labels.quality import QUALITY
 from deepmac_distill.labels.rules import Rules
 
-MaskWeight = Literal["none", "mask_score", "expected_iou"]
+MaskWeight = Literal["none", "mask_score", "expected_iou", "quality"]
 Targets = Literal["hard", "soft"]
 
 
@@ -47,13 +48,20 @@ class ChosenLabels:
         inputs |= {"labels.cut": self.labels.cut, "student labels": self.labels.sha256}
         if self.mask_weight != "none":
             inputs["labels.mask_weight"] = self.mask_weight
+        if self.uses_quality and self.labels.quality is not None:
+            inputs["calibration"] = self.labels.quality.sha256
         if self.targets != "hard":
             inputs["labels.targets"] = self.targets
         return inputs
 
     def unnamed(self) -> dict[str, Any]:
         """What inputs were that earlier versions did not name."""
-        return {"labels.min_expected_iou": 0.0}
+        return {"labels.min_expected_iou": 0.0, "labels.min_quality": 0.0}
+
+    @property
+    def uses_quality(self) -> bool:
+        """Whether what is learned depends on the masks' quality."""
+        return self.rules.min_quality > 0 or self.mask_weight == QUALITY
 
     def lesson(self, view: Annotations) -> Lesson:
         """The view with the teacher's masks where no human's is, each of its rows by the rules.

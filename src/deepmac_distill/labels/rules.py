@@ -15,6 +15,7 @@ THRESHOLDS = {  # and the column that each is about
     "min_mask_score": "mask_score",
     "min_expected_iou": "expected_iou",
     "min_mask_bbox_iou": "mask_bbox_iou",
+    "min_quality": "quality",
 }
 
 
@@ -29,6 +30,7 @@ class Rules:
     min_mask_score: float = 0.0  # mean probability inside the mask
     min_expected_iou: float = 0.0  # IoU that the mask's own grid expects
     min_mask_bbox_iou: float = 0.0  # the mask's tight box against the given box
+    min_quality: float = 0.0  # expected IoU by a calibration
     on_rejected: OnRejected = "keep_box"  # keep the box without a mask | drop it | ignore its region (crowd)
 
     def __post_init__(self) -> None:
@@ -43,14 +45,13 @@ class Rules:
 
         A score that is missing counts as zero.
         """
-        names = (*THRESHOLDS.values(), "mask_area")
-        scores = {name: np.asarray(pc.fill_null(rows[name], 0)) for name in names}
+        asked = {column: getattr(self, name) for name, column in THRESHOLDS.items() if getattr(self, name)}
         accepted: NDArray[np.bool_] = (
             np.asarray(pc.equal(rows["source"], "teacher"))
             & np.asarray(pc.equal(rows["status"], "labeled"))
             & np.asarray(pc.is_valid(rows["rle_counts"]))
-            & (scores["mask_area"] > 0)
+            & np.asarray(pc.greater(pc.fill_null(rows["mask_area"], 0), 0))
         )
-        for threshold, column in THRESHOLDS.items():
-            accepted &= scores[column] >= np.float32(getattr(self, threshold))
+        for column, least in asked.items():
+            accepted &= np.asarray(pc.fill_null(rows[column], 0)) >= np.float32(least)
         return accepted

@@ -25,6 +25,7 @@ from deepmac_distill.labels.rules import Rules
 from deepmac_distill.progress import Progress, Silent
 from deepmac_distill.rundir import RunDir
 from deepmac_distill.stages.job import Job
+from deepmac_distill.stages.quality import calibrated, quality_words, require_quality
 from deepmac_distill.stages.student import chosen_labels
 
 
@@ -36,6 +37,8 @@ class Choice:
     min_mask_score: float | None = None
     min_mask_bbox_iou: float | None = None
     min_expected_iou: float | None = None
+    min_quality: float | None = None
+    calibration: Path | None = None
     cut: Cut | None = None
 
     def rules(self, run: Rules) -> Rules:
@@ -44,7 +47,7 @@ class Choice:
         Raises:
             ConfigError: a threshold outside [0, 1].
         """
-        names = ("min_mask_score", "min_mask_bbox_iou", "min_expected_iou")
+        names = ("min_mask_score", "min_mask_bbox_iou", "min_expected_iou", "min_quality")
         chosen = {name: value for name in names if (value := getattr(self, name)) is not None}
         try:
             return replace(run, **chosen)
@@ -115,8 +118,7 @@ def _masks_of(given: Path, without: WithoutMask, choice: Choice, progress: Progr
     if given.is_dir():
         return _masks_of_run(RunDir(given), without, choice, progress)
     if given.suffix == ".parquet":
-        labels = Labels.open(given)
-        labels = labels if choice.cut is None else labels.with_cut(choice.cut)
+        labels = _as_chosen(Labels.open(given), choice, Rules(), choice.calibration or "", progress)
         masks = of_labels(labels, choice.rules(Rules()), without)
         progress.note(f"{given}: has no images without boxes, and human masks as pixels; a run has all")
         return masks
@@ -136,8 +138,21 @@ def _masks_of_run(run: RunDir, without: WithoutMask, choice: Choice, progress: P
     annotations = scenes / "instances.json" if by_scenes else Path(data.root) / data.train_annotations
     folder = scenes / "images" if by_scenes else Path(data.root) / data.train_images
     view = Job(pipeline=pipeline, source=None, run=run, progress=progress).read(annotations)
-    labels = kept.labels if choice.cut is None else kept.labels.with_cut(choice.cut)
+    named = choice.calibration or pipeline.labels.calibration
+    labels = _as_chosen(kept.labels, choice, kept.rules, named, progress)
     return replace(of_labels(labels, choice.rules(kept.rules), without, view), folder=folder)
+
+
+def _as_chosen(
+    labels: Labels, choice: Choice, rules: Rules, calibration: Path | str, progress: Progress
+) -> Labels:
+    """Labels at the cut that was chosen, with quality where it is known."""
+    labels = labels if choice.cut is None else labels.with_cut(choice.cut)
+    labels, why_not = calibrated(labels, calibration)
+    if least := choice.rules(rules).min_quality:
+        require_quality(labels, why_not, f"min_quality {least}")
+    progress.note(quality_words(labels, why_not))
+    return labels
 
 
 @contextmanager

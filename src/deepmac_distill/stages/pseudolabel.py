@@ -43,7 +43,7 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
     masks = _label_facts(
         job, annotations, data.images, source_of(job, teacher or "teacher"), own=teacher is None
     )
-    chosen = chosen_labels(masks, job.pipeline.labels)
+    chosen = chosen_labels(masks, job.pipeline.labels, job.note_once)
     labels, rules = chosen.labels, chosen.rules
 
     def work(folder: Path) -> None:
@@ -58,6 +58,8 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
         "masks.parquet": labels.sha256,
         "data.train_annotations": annotations.fingerprint,
     }
+    if labels.quality is not None:
+        inputs["calibration"] = labels.quality.sha256
     return job.do("select", inputs, work, derived=True) / "instances.json"
 
 

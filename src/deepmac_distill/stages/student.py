@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from deepmac_distill.chain import STAGES
@@ -10,9 +11,11 @@ from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
 from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.labels.lesson import ChosenLabels
+from deepmac_distill.labels.quality import QUALITY
 from deepmac_distill.labels.rules import Rules
 from deepmac_distill.stages.job import Job, training_split
 from deepmac_distill.stages.preflight import require_ready
+from deepmac_distill.stages.quality import calibrated, quality_words, require_quality
 from deepmac_distill.stages.train import train_stage
 
 
@@ -43,18 +46,32 @@ def student(job: Job, labels: Path | None = None) -> Path:
     return train_stage(job, "student", job.read_and_note(data.annotations), data.images, labels=chosen)
 
 
-def chosen_labels(masks: Path, choice: LabelsConfig) -> ChosenLabels:
-    """A label file by the rules and options that a pipeline file states.
+def chosen_labels(
+    masks: Path, choice: LabelsConfig, note: Callable[[str], None] | None = None
+) -> ChosenLabels:
+    """A label file by the rules and options that a pipeline file states, with quality where it is known.
+
+    Args:
+        note: reports the quality of the masks; None: nobody asks.
 
     Raises:
-        DataError: the file cannot be read, is no label file, or is of another schema version.
+        DataError: the file cannot be read, is no label file, or is of another schema version; or its
+            calibration is of another teacher or cut.
+        RunError: quality is asked for and not known.
     """
+    labels, why_not = calibrated(Labels.open(masks).with_cut(choice.cut), choice.calibration)
+    for name, asked in (("min_quality", choice.min_quality), ("mask_weight", choice.mask_weight == QUALITY)):
+        if asked:
+            require_quality(labels, why_not, f"labels.{name} = {getattr(choice, name)!r}")
+    if note is not None:
+        note(quality_words(labels, why_not))
     return ChosenLabels(
-        labels=Labels.open(masks).with_cut(choice.cut),
+        labels=labels,
         rules=Rules(
             min_mask_score=choice.min_mask_score,
             min_expected_iou=choice.min_expected_iou,
             min_mask_bbox_iou=choice.min_mask_bbox_iou,
+            min_quality=choice.min_quality,
             on_rejected=choice.on_rejected,
         ),
         mask_weight=choice.mask_weight,

@@ -1,0 +1,78 @@
+"""A calibration at a label file: refused for another teacher's, else applied when rows are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from deepmac_distill.calibration.calibration import Calibration, read_calibration
+from deepmac_distill.files import sha256_of_file
+from deepmac_distill.labels.cut import Cut
+
+_NOTHING = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """A `labels.quality.Quality` from a calibration file."""
+
+    calibration: Calibration
+    sha256: str  # of the file
+
+    @classmethod
+    def read(cls, path: Path) -> Calibrated:
+        """The calibration in a file.
+
+        Raises:
+            DataError: it cannot be read, or is of another version.
+        """
+        return cls(read_calibration(path), sha256_of_file(path))
+
+    def estimate(self, rows: pa.Table, cut: Cut) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(N,) expected IoU and its lower bound; NaN without the score that was calibrated.
+
+        Raises:
+            DataError: no mask of this cut was tried.
+        """
+        score = pc.fill_null(pc.cast(rows[self.calibration.score], pa.float64()), float("nan"))
+        return self.calibration.quality(np.asarray(score), cut)
+
+
+def other_teacher(calibration: Calibration, provenance: Mapping[str, Any]) -> str:
+    """In what the teacher of a label file differs from the calibrated one; empty where it does not.
+
+    >>> made = {"teacher_card.steps": 480, "look": {"mirror": True}}
+    >>> differences_of(made, {"teacher_card": {"steps": 480}, "look": {"mirror": True}})
+    ''
+    >>> differences_of(made, {"teacher_card": {"steps": 9}, "look": {"mirror": True}})
+    'teacher_card.steps: got 9, expected 480'
+    """
+    return differences_of(calibration.held_out.made_with, provenance)
+
+
+def differences_of(made_with: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
+    """The first of some facts, by keys joined with dots, that a provenance does not have; or empty."""
+    for name, expected in made_with.items():
+        got: Any = provenance
+        for key in name.split("."):
+            got = got.get(key, _NOTHING) if isinstance(got, Mapping) else _NOTHING
+        if got is _NOTHING:
+            return f"{name}: got nothing, expected {expected!r}"
+        if got != expected:
+            return f"{name}: {_difference(got, expected)}"
+    return ""
+
+
+def _difference(got: Any, expected: Any) -> str:
+    if isinstance(got, Mapping) and isinstance(expected, Mapping):
+        for key in sorted(got.keys() | expected.keys()):
+            if got.get(key, _NOTHING) != expected.get(key, _NOTHING):
+                return f"{key}: got {got.get(key)!r}, expected {expected.get(key)!r}"
+    return f"got {got!r}, expected {expected!r}"

@@ -1,0 +1,101 @@
+"""What is known of the quality of labels: the calibration that fits them, or why there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from deepmac_distill.calibration.applied import Calibrated, other_teacher
+from deepmac_distill.calibration.expected import RECOMMENDED, Expected, expected_of
+from deepmac_distill.errors import DataError, RunError
+from deepmac_distill.labels.label_file import Labels
+from deepmac_distill.labels.quality import QUALITY, QUALITY_LOW
+from deepmac_distill.rundir import RunDir
+
+STAGE, SUFFIX = "calibration", ".calibration.json"  # of a file for each teacher
+FIRST = "deepmac holdout, then deepmac calibrate, make one"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownQuality:
+    """Masks of a label file whose quality is known."""
+
+    rows: NDArray[np.int64]  # (N,) of `Labels.table`
+    quality: NDArray[np.float64]
+    low: NDArray[np.float64]
+    classes: NDArray[np.int64]  # of `names`
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, labels: Labels) -> KnownQuality:
+        """Those of a teacher."""
+        table = labels.table
+        names = table["category_name"].combine_chunks().dictionary_encode()
+        rows = np.flatnonzero(np.asarray(pc.is_valid(table[QUALITY])))
+        quality, low = (np.asarray(table[name])[rows].astype(np.float64) for name in (QUALITY, QUALITY_LOW))
+        classes = names.indices.to_numpy().astype(np.int64)[rows]
+        return cls(rows, quality, low, classes, tuple(names.dictionary.to_pylist()))
+
+
+def calibrated(labels: Labels, named: str | Path = "") -> tuple[Labels, str]:
+    """Labels with quality, and why they have none, or nothing.
+
+    Args:
+        named: a calibration file; empty: that of the run that holds the labels, if it has one for their
+            teacher.
+
+    Raises:
+        DataError: the file that is named cannot be read or is of another teacher, or the run's is broken.
+        RunError: the run's was changed since it was made.
+    """
+    if named:
+        path = Path(named)
+        found = Calibrated.read(path)
+        if reason := other_teacher(found.calibration, labels.provenance):
+            raise DataError(f"{path}: is of another teacher than {labels.path}: {reason}")
+        return labels.with_quality(found), ""
+    run = labels.path.resolve().parents[1]
+    files = sorted((run / STAGE).glob(f"*{SUFFIX}"))
+    reasons = []
+    for path in files:
+        found = Calibrated.read(RunDir(run).output(STAGE, path.name))
+        reason = other_teacher(found.calibration, labels.provenance)
+        if not reason:
+            return labels.with_quality(found), ""
+        reasons.append(f"{path.name}: {reason}")
+    return labels, f"no calibration of their teacher ({'; '.join(reasons) or FIRST})"
+
+
+def require_quality(labels: Labels, why_not: str, asked: str) -> None:
+    """Refuse what cannot be done without quality.
+
+    Raises:
+        RunError: with the reason why there is none.
+    """
+    if labels.quality is None:
+        raise RunError(f"{labels.path}: {asked}: expected a quality of each mask, got {why_not}")
+
+
+def expected_quality(labels: Labels) -> Expected | None:
+    """What the masks of a file are expected to be worth; None where nothing is known."""
+    if not isinstance(labels.quality, Calibrated):
+        return None
+    known = KnownQuality.of(labels)
+    return expected_of(labels.quality.calibration, known.quality, known.classes)
+
+
+def quality_words(labels: Labels, why_not: str) -> str:
+    """One line on the quality of a file's masks."""
+    found = expected_quality(labels)
+    if found is None:
+        return f"quality: {why_not or 'no mask of a teacher'}"
+    mean = found.class_mean_iou
+    half = ((mean.high or 0) - (mean.low or 0)) / 2
+    return (
+        f"quality: expected mean IoU {mean.value:.2f} ± {half:.2f}, on average over classes like those "
+        f"tried; {found.below} of {found.masks} masks below {RECOMMENDED}"
+    )
