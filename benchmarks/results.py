@@ -23,6 +23,7 @@ import batch_norm
 import coverage_of_ap
 import coverage_of_intervals
 import paired_ap
+import sam_overhead
 import sizes
 import starter
 from deepmac_distill.chain import SEED, seed_runs
@@ -209,6 +210,7 @@ TABLES = {
     "coverage": (coverage_of_intervals.page, "coverage"),
     "coverage_of_ap": (coverage_of_ap.page, "coverage_of_ap"),
     "paired_ap": (paired_ap.page, "paired_ap"),
+    "sam_overhead": (sam_overhead.page, "sam_overhead"),
 }
 
 

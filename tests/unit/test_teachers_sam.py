@@ -110,6 +110,21 @@ def test_it_keeps_the_contract(folder_of, kind: str) -> None:
     require_contract(sam, nothing, 0)
 
 
+@pytest.mark.parametrize("kind", ["sam", "sam_hq", "sam2", "sam3_tracker"])
+def test_bfloat16_is_for_the_encoder_alone(folder_of, kind: str) -> None:
+    sam, images, instances = Sam(str(folder_of(kind))), canvases(len(UNEQUAL)), boxes_of(*UNEQUAL)
+    whole = sam.segment(images, instances)
+    boxes_seen: list[torch.dtype] = []
+    network = sam._on(images.device)
+    network.prompt_encoder.register_forward_hook(lambda _, __, found: boxes_seen.append(found[0].dtype))
+    network.mask_decoder.register_forward_hook(lambda _, __, found: boxes_seen.append(found[0].dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = sam.segment(images, instances)
+    require_contract(sam, half, len(instances))
+    assert set(boxes_seen) == {torch.float32}
+    assert (half.grids - whole.grids).abs().max() < 0.01
+
+
 def test_images_without_boxes_are_not_encoded_and_chunks_bound_what_is_decoded(
     folder_of, monkeypatch
 ) -> None:
@@ -294,6 +309,17 @@ def test_configurations_that_transformers_refuses_are_one_line(copy_of) -> None:
     with pytest.raises(CheckpointError, match=r"image_size|cannot be loaded") as refused:
         Sam(str(sam))
     assert "\n" not in str(refused.value)
+
+
+def test_configurations_that_ask_for_all_memory_are_refused(copy_of) -> None:
+    sam = copy_of("sam2")
+    config = json.loads((sam / "config.json").read_text())
+    prompts, decoder = (config[f"{name}_config"] for name in ("prompt_encoder", "mask_decoder"))
+    changed_config(sam, mask_decoder_config=decoder | {"mlp_dim": 10**10})
+    assert "parameters, more than the" in loading(sam)
+    changed_config(sam, prompt_encoder_config=prompts | {"image_size": 10**6})
+    with pytest.raises(CheckpointError, match="image_size: got 1000000, expected the side"):
+        Sam(str(sam))
 
 
 def loading(folder: Path) -> str:

@@ -19,6 +19,7 @@ class SamFiles:
     """Files that can be loaded."""
 
     folder: Path
+    weights: tuple[Path, ...]
     model_type: str  # of its config.json
     version: str  # what changes with the weights
 
@@ -39,12 +40,16 @@ def located(model: str, revision: str) -> SamFiles:
         digest = hashlib.sha256()
         for path in _weight_files(folder):
             digest.update(sha256_of_file(path).encode())
-        return SamFiles(folder, _model_type(folder), f"sha256:{digest.hexdigest()}")
+        return _found_in(folder, f"sha256:{digest.hexdigest()}")
     if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1 or folder.exists():
         raise ConfigError(f"sam: model: {model}: got no folder, expected one with {CONFIG} and {WEIGHTS}")
     fetched = _fetched(model, revision)
     _require_files(fetched, model, f"in the cache ({fetched})")
-    return SamFiles(fetched, _model_type(fetched), f"{model}@{fetched.name}")
+    return _found_in(fetched, f"{model}@{fetched.name}")
+
+
+def _found_in(folder: Path, version: str) -> SamFiles:
+    return SamFiles(folder, tuple(_weight_files(folder)), _model_type(folder), version)
 
 
 def _fetched(model: str, revision: str) -> Path:

@@ -13,6 +13,9 @@ import torch
 
 from deepmac_distill.errors import CheckpointError, ConfigError
 from deepmac_distill.teachers.sam.families import Family
+from deepmac_distill.teachers.sam.files import SamFiles
+
+LARGEST_CANVAS_PX = 4096  # a canvas is made before any weights are looked at
 
 
 def import_transformers() -> ModuleType:
@@ -51,21 +54,25 @@ def read_config(folder: Path, family: Family) -> Any:
         side = config.prompt_encoder_config.image_size
     except Exception as error:  # of every kind: a configuration may hold anything
         raise _unusable(folder, error) from error
-    if not isinstance(side, int) or side < 1:
-        raise CheckpointError(f"{folder}: image_size: got {side!r}, expected the side of a square canvas")
+    if not isinstance(side, int) or not 1 <= side <= LARGEST_CANVAS_PX:
+        raise CheckpointError(
+            f"{folder}: image_size: got {side!r}, expected the side of a square canvas, at most "
+            f"{LARGEST_CANVAS_PX}"
+        )
     return config
 
 
-def load_network(folder: Path, family: Family, config: Any) -> Any:
+def load_network(files: SamFiles, family: Family, config: Any) -> Any:
     """The model in evaluation mode and single precision, on the CPU.
 
     Raises:
         CheckpointError: the weights cannot be read, or lack a tensor, which would be random then.
     """
-    transformers = import_transformers()
+    transformers, folder = import_transformers(), files.folder
     kind = getattr(transformers, family.model_class)
     try:
         with _silence(transformers):
+            _require_parameters(files, kind, config)
             network, found = kind.from_pretrained(
                 folder,
                 config=config,
@@ -75,6 +82,8 @@ def load_network(folder: Path, family: Family, config: Any) -> Any:
                 dtype=torch.float32,
                 output_loading_info=True,
             )
+    except CheckpointError:
+        raise
     except Exception as error:  # of every kind: files of strangers
         raise _unusable(folder, error) from error
     if lacking := sorted(found["missing_keys"]):
@@ -83,6 +92,17 @@ def load_network(folder: Path, family: Family, config: Any) -> Any:
             f"{family.model_class}"
         )
     return network.eval()
+
+
+def _require_parameters(files: SamFiles, kind: Any, config: Any) -> None:
+    """A configuration may ask for all memory: the files have to hold a byte of each number first."""
+    with torch.device("meta"):
+        asked = sum(parameter.numel() for parameter in kind(config).parameters())
+    if asked > (stored := sum(path.stat().st_size for path in files.weights)):
+        raise CheckpointError(
+            f"{files.folder}: config.json asks for {asked:,} parameters, more than the {stored:,} bytes of "
+            "its weights; expected the configuration of these weights"
+        )
 
 
 def _unusable(folder: Path, error: Exception) -> CheckpointError:

@@ -53,7 +53,7 @@ class Sam:
         if files.model_type not in FAMILIES:
             known = ", ".join(FAMILIES)
             raise ConfigError(f"sam: model: {model}: got a {files.model_type}, expected one of {known}")
-        self._family, self._folder = FAMILIES[files.model_type], files.folder
+        self._family, self._files = FAMILIES[files.model_type], files
         self._config = read_config(files.folder, self._family)
         self._network: Any = None
         self._boxes_at_once = boxes_at_once
@@ -106,7 +106,7 @@ class Sam:
 
     def _on(self, device: torch.device) -> Any:
         if self._network is None:
-            self._network = load_network(self._folder, self._family, self._config)
+            self._network = load_network(self._files, self._family, self._config)
         return self._network.to(device)
 
     def _encoded(self, network: Any, images: Tensor) -> Embeddings:
