@@ -18,14 +18,14 @@ BENCHMARKS, EXAMPLES = ROOT / "benchmarks", ROOT / "examples"
 LAYERS = [
     {"printable"},
     {"errors", "look", "lattice", "comparing", "lease"},
-    {"config", "structures", "files", "progress", "stopping", "devices", "runlock", "chain"}
+    {"config", "structures", "files", "progress", "stopping", "devices", "runlock", "shards", "chain"}
     | {"paper", "machine"},
     {"geometry", "contract", "made_with"},
     {"dataset", "weights", "teachers"},
     {"data", "models"},
     {"training", "inference", "evaluation", "rundir"},
     {"report"},
-    {"labels", "status"},
+    {"labels", "status", "shared_stage"},
     {"one_image", "exports", "calibration"},
     {"stages"},
     {"forecast", "api"},

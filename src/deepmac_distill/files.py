@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,8 +28,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     name = path.name.encode()[:200].decode(errors="ignore")  # what is put around it has to fit too
-    aside = path.with_name(f".{name}.{os.getpid()}.part")
-    aside.unlink(missing_ok=True)
+    aside = path.with_name(f".{name}.{secrets.token_hex(6)}.part")  # no other writer's, on any machine
     try:
         yield aside
         sync(aside)

@@ -100,7 +100,10 @@ def create(path: Path, content: bytes) -> bool:
     """
     aside = path.with_name(f"{NAME}-{secrets.token_hex(8)}")
     try:
-        aside.write_bytes(content)
+        with aside.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.link(aside, path)
     except FileExistsError:
         return False

@@ -153,7 +153,7 @@ class RunDir:
         held: Held,
     ) -> Path:
         whole, part = self.path / stage, self.path / f"{stage}.part"
-        _refuse_foreign(whole, part)
+        refuse_foreign(whole, part)
         _settle(whole, part)
         done, why = self.inputs_of(stage), ""
         if force or (derived and (done is None or comparing.compared(done) != now["inputs"])):
@@ -226,7 +226,7 @@ def outputs_digest(folder: Path) -> str | None:
     return sha256_of_json(read_done(folder / DONE)["outputs"]) if (folder / DONE).exists() else None
 
 
-def _refuse_foreign(whole: Path, part: Path) -> None:
+def refuse_foreign(whole: Path, part: Path) -> None:
     """Refuse to work in, or to replace, what this program did not make.
 
     Raises:

@@ -19,11 +19,11 @@ def test_labeling_that_was_stopped_goes_on_to_the_same_bytes(chain, run_copy, de
     run = run_copy("pseudolabel", "select", "student")
     write_unit, written = pseudolabeling.write_unit, []
 
-    def once(folder: Path, unit: int, rows: Any) -> None:
+    def once(folder: Path, unit: int, *rows: Any) -> None:
         if written:
             raise KeyboardInterrupt
         written.append(unit)
-        write_unit(folder, unit, rows)
+        write_unit(folder, unit, *rows)
 
     monkeypatch.setattr(pseudolabeling, "write_unit", once)
     assert deepmac("pseudolabel", "--out", run).code == 130

@@ -99,10 +99,10 @@ def test_a_damaged_unit_is_noted_and_labeled_again_to_the_same_bytes(
     run = run_copy("evaluate-*", "pseudolabel", "select", "student", "report")
     write_unit = pseudolabeling.write_unit
 
-    def twice(folder: Path, unit: int, rows) -> None:
+    def twice(folder: Path, unit: int, *rows) -> None:
         if unit == 2:
             raise KeyboardInterrupt
-        write_unit(folder, unit, rows)
+        write_unit(folder, unit, *rows)
 
     with monkeypatch.context() as patched:
         patched.setattr(pseudolabeling, "write_unit", twice)

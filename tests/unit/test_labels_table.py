@@ -100,7 +100,7 @@ def test_a_run_that_was_killed_ends_with_the_bytes_of_one_that_was_not(tmp_path:
     for unit in (0, 2):
         write_unit(killed, unit, units[unit])
     (killed / ".unit-000001.parquet.99.part").write_bytes(b"half a fi")
-    assert finished_units(killed, 4, refuse) == {0, 2}
+    assert finished_units(killed, range(4), refuse) == {0, 2}
     for unit in (1, 3):
         write_unit(killed, unit, units[unit])
     for folder in (straight, killed):
@@ -110,7 +110,7 @@ def test_a_run_that_was_killed_ends_with_the_bytes_of_one_that_was_not(tmp_path:
 
 
 def test_unfinished_units_are_not_assembled(tmp_path: Path) -> None:
-    assert finished_units(tmp_path / "nothing", 3, refuse) == set()
+    assert finished_units(tmp_path / "nothing", range(3), refuse) == set()
     write_unit(tmp_path, 1, rows((1, 5)))
     with pytest.raises(ValueError, match=r"units \[0, 2\] are not finished"):
         assemble(tmp_path, 3, tmp_path / "masks.parquet", {})
@@ -304,10 +304,10 @@ def test_any_byte_of_a_unit_that_is_damaged_is_found_and_the_unit_is_not_finishe
     for at in range(0, len(whole), 7):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
         notes: list[str] = []
-        if finished_units(tmp_path, 1, notes.append):
+        if finished_units(tmp_path, range(1), notes.append):
             assert pq.read_table(path) == pa.Table.from_batches(rows((1, 5), (1, 9)).to_batches()), at
         else:
             assert notes[0].startswith(f"{path}: ") and notes[0].endswith("; it is labeled again"), at
     for cut in (0, 1, 100, len(whole) - 1):
         path.write_bytes(whole[:cut])
-        assert not finished_units(tmp_path, 1, notes.append)
+        assert not finished_units(tmp_path, range(1), notes.append)

@@ -5,6 +5,7 @@ Nothing here imports torch before a command's pipeline is read: a mistake in it 
 
 from deepmac_distill.cli import (  # isort: skip  importing adds their commands, in the order of --help
     chain,
+    assembling,
     status,
     show,
     exchange,
@@ -20,6 +21,7 @@ from deepmac_distill.cli import (  # isort: skip  importing adds their commands,
 from deepmac_distill.cli.app import main
 
 __all__ = [
+    "assembling",
     "bench",
     "chain",
     "check",

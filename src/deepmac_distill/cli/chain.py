@@ -26,6 +26,7 @@ from deepmac_distill.cli.options import (
 )
 from deepmac_distill.cli.results import print_report, print_retention
 from deepmac_distill.cli.seeds import retain_seeds, run_seeds
+from deepmac_distill.cli.sharding import Sharding
 from deepmac_distill.cli.terminal import say
 
 
@@ -83,6 +84,7 @@ def pseudolabel(
     redo: Redo,
     code: Code,
     looking: Looking,
+    sharding: Sharding,
     model: Annotated[
         Path | None,
         typer.Option(
@@ -92,7 +94,7 @@ def pseudolabel(
 ) -> None:
     """Write a mask for every box that has none: masks.parquet (facts) and instances.json (COCO)."""
     refuse_look_of_the_run(at, model)
-    job = job_of(config.config, at, data, train, redo, code, looking)
+    job = job_of(config.config, at, data, train, redo, code, looking, sharding)
     from deepmac_distill.stages.pseudolabel import pseudolabel as label_boxes
 
     say(label_boxes(job, model))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from deepmac_distill.chain import SEED, seed_runs
 from deepmac_distill.cli.cutting import Cutting
 from deepmac_distill.cli.options import Code, Looking, Redo, Run, values_of
+from deepmac_distill.cli.sharding import Sharding
 from deepmac_distill.cli.terminal import Terminal
 from deepmac_distill.config import Pipeline, load_pipeline, located
 from deepmac_distill.errors import ConfigError, RunError
@@ -31,6 +32,7 @@ def job_of(config: Path | None, run: Run, *groups: object, values: Mapping[str, 
         ConfigError: no pipeline and no data are named, or a key, a value or the device is refused.
     """
     config = None if config is None else located(config)
+    force = any(isinstance(group, Redo) and group.force for group in groups)
     terminal = Terminal()
     pipeline = _pipeline(config, run, groups, values, terminal.note)
     from deepmac_distill.devices import pick_device  # imports torch
@@ -44,7 +46,7 @@ def job_of(config: Path | None, run: Run, *groups: object, values: Mapping[str, 
         source=None if config is None or resolved else config.read_text(encoding="utf-8"),
         run=RunDir(run.out or Path("runs") / pipeline.name),
         progress=terminal,
-        force=any(isinstance(group, Redo) and group.force for group in groups),
+        force=force,
         allow_code=any(isinstance(group, Code) and group.allow_code for group in groups),
         look={
             key: value
@@ -52,6 +54,7 @@ def job_of(config: Path | None, run: Run, *groups: object, values: Mapping[str, 
             if isinstance(group, Looking)
             for key, value in group.changes.items()
         },
+        shard=next((group.asked(force) for group in groups if isinstance(group, Sharding)), None),
         asked_cut=next((group.asked for group in groups if isinstance(group, Cutting)), None),
     )
 

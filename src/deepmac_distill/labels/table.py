@@ -6,7 +6,7 @@ Facts only. What is good enough is decided when the file is read (`select`).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -155,10 +155,10 @@ def facts_of_units(folder: Path, units: int) -> list[dict[str, Any]]:
     return [provenance_of(part, pq.read_schema(part)) for part in parts]
 
 
-def finished_units(folder: Path, units: int, note: Callable[[str], None]) -> frozenset[int]:
-    """Which units of work, 0 to `units` - 1, need not be done again; one that is damaged is noted."""
+def finished_units(folder: Path, units: Iterable[int], note: Callable[[str], None]) -> frozenset[int]:
+    """Which of some units of work need not be done again; one that is damaged is noted."""
     found = set()
-    for unit in range(units):
+    for unit in units:
         path = _part(folder, unit)
         try:
             if path.exists():

@@ -24,6 +24,8 @@ from deepmac_distill.labels.cut import Cut
 from deepmac_distill.machine import out_of_memory
 from deepmac_distill.progress import Progress
 from deepmac_distill.rundir import RunDir
+from deepmac_distill.shards import Shard
+from deepmac_distill.shared_stage import run_shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Job:
     allow_code: bool = False  # whether the pipeline file may name Python code that is not installed
     look: Mapping[str, object] = field(default_factory=dict)  # how a model looks other than its card has it
     asked_cut: Cut | None = None  # where masks are cut in evaluation, other than the pipeline has it
+    shard: Shard | None = None  # the part of a stage that this process does, where the stage has units
+    joins: bool = False  # whether all units are expected to be there
     plan: tuple[str, ...] = ()  # stages of the whole run that this is part of, in their order
     _facts: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)  # of files read, by hash
     _noted: set[str] = field(default_factory=set, repr=False)
@@ -185,15 +189,12 @@ class Job:
         if stage in self.plan:
             self.progress.note(f"stage {self.plan.index(stage) + 1} of {len(self.plan)}: {stage}")
         about = {name: self._facts[value] for name, value in inputs.items() if str(value) in self._facts}
+        if self.shard is not None:
+            return run_shard(
+                *(self.run, stage, self.shard, inputs, recorded, self.progress), about, comparing
+            )
         return self.run.run_stage(
-            stage,
-            inputs,
-            recorded,
-            self.progress,
-            force=self.force,
-            derived=derived,
-            about=about,
-            comparing=comparing,
+            *(stage, inputs, recorded, self.progress, self.force, derived), about=about, comparing=comparing
         )
 
 
@@ -284,6 +285,9 @@ def _scenes(job: Job, split: Literal["train", "val"], images: int) -> Split:
         "data.scenes.size_px": size_px,
         "seed": scenes_seed,
     }
+    if job.shard is not None and job.run.inputs_of(f"scenes-{split}") == inputs:  # others work here too
+        folder = job.run.path / f"scenes-{split}"
+        return Split(folder / "instances.json", ImageFolder(folder / "images"))
     # Forced, only other inputs redo them: every stage asks for the scenes.
     folder = job.run.run_stage(f"scenes-{split}", inputs, work, job.progress, derived=job.force)
     return Split(folder / "instances.json", ImageFolder(folder / "images"))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
 
 from deepmac_distill import __version__
-from deepmac_distill.chain import redo_after
+from deepmac_distill.chain import command_line, redo_after
 from deepmac_distill.comparing import CONTENT
 from deepmac_distill.data.framed import framed_units
 from deepmac_distill.data.frames import look_words
@@ -25,14 +28,19 @@ from deepmac_distill.labels.export import SEEN_MASK_CLASSES
 from deepmac_distill.labels.outside_box import OutsideBox
 from deepmac_distill.labels.table import assemble, facts_of_units, finished_units, write_unit
 from deepmac_distill.models.load import Source, segmenter_for
+from deepmac_distill.shared_stage import mark_shard, require_all
 from deepmac_distill.stages.evaluated_masks import note_how
 from deepmac_distill.stages.job import Job, training_split
 from deepmac_distill.stages.sources import source_of
 from deepmac_distill.stages.student import chosen_labels
 
+_JOINS = "`deepmac assemble` joins the parts"
+
 
 def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
     """A mask for every box that has none; returns the COCO file the student learns from.
+
+    Of a shard (`job.shard`) it is the folder of the parts, which `job.joins` joins when all are there.
 
     Two folders: ``pseudolabel/masks.parquet`` holds facts, ``select/instances.json`` what the rules of
     `[labels]` make of them; changing a rule redoes only the latter.
@@ -43,6 +51,9 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
     masks = _label_facts(
         job, annotations, data.images, source_of(job, teacher or "teacher"), own=teacher is None
     )
+    if job.shard is not None:
+        job.progress.note(f"shard {job.shard} of pseudolabel is done; {_JOINS} once all are")
+        return masks.parent
     chosen = chosen_labels(masks, job.pipeline.labels, job.note_once)
     labels, rules = chosen.labels, chosen.rules
 
@@ -83,6 +94,8 @@ def _label_facts(
 
     def work(folder: Path) -> None:
         units = _label_units(job, annotations, images, source, folder / "units")
+        if job.shard is not None:
+            return
         outside = OutsideBox.of_facts(facts_of_units(folder / "units", units))
         provenance = {
             **outside.summary(),
@@ -104,44 +117,61 @@ def _label_facts(
 
 
 def _label_units(job: Job, annotations: Annotations, images: ImageStore, source: Source, parts: Path) -> int:
-    """Write the part of every unit that is not there yet; returns the number of units."""
+    """Write the part of every unit of the shard that is not there yet; returns the number of all units."""
+    count, per_unit = len(annotations.images), job.pipeline.labels.unit_images
+    units = {
+        unit: range(start, min(start + per_unit, count))
+        for unit, start in enumerate(range(0, count, per_unit))
+    }
+    own = units if job.shard is None else job.shard.of(units)
+    if job.shard is not None:
+        mark_shard(parts, job.shard)
+    finished = finished_units(parts, own, job.progress.note)
+    missing = {unit: units[unit] for unit in own if unit not in finished}
+    if job.joins:
+        again = command_line("pseudolabel", out=job.run.path)
+        require_all(job.run.path, "pseudolabel", parts, list(missing), len(units), again)
+    if missing:
+        with job.progress.bar("labeling", len(own), done=len(finished), unit="unit") as bar:
+            for unit, rows, facts in _labeled(job, annotations, images, source, missing):
+                write_unit(parts, unit, rows, facts)
+                bar.advance()
+    return len(units)
+
+
+def _labeled(
+    job: Job, annotations: Annotations, images: ImageStore, source: Source, units: Mapping[int, range]
+) -> Iterator[tuple[int, pa.Table, dict[str, Any]]]:
+    """Units by number, their label rows, and facts about each as a whole."""
     model = segmenter_for(source, job.device, annotations.classes.names)
     wanted = ~annotations.has_human_mask()
     dataset = framed_boxes(source.look, model.spec, annotations, images, wanted)
     labels, offsets = job.pipeline.labels, annotations.rows_by_image()
     note_how(job, source, model.spec)
-    units = {
-        unit: range(start, min(start + labels.unit_images, len(dataset)))
-        for unit, start in enumerate(range(0, len(dataset), labels.unit_images))
-    }
-    finished = finished_units(parts, len(units), job.progress.note)
     unreadable: dict[int, str] = {}
     framed = framed_units(
         dataset,
         labels.batch_size,
-        {unit: positions for unit, positions in units.items() if unit not in finished},
+        units,
         job.pipeline.data.workers,
         on_unreadable=None if labels.on_unreadable == "error" else _note_reason(unreadable),
     )
-    with job.progress.bar("labeling", len(units), done=len(finished), unit="unit") as bar:
-        for unit, some_images in framed:
-            unreadable.clear()
-            batches = (some.batches for some in some_images)
-            found = list(segment_boxes(model, batches, job.device, job.autocast))
-            rows = label_unit(
-                annotations,
-                range(int(offsets[units[unit].start]), int(offsets[units[unit].stop])),
-                found,
-                unreadable,
-                keep_soft=labels.soft,
-                probabilities=model.spec.probabilities,
-                lattice=model.spec.lattice,
-                seen_mask_classes=source.seen_mask_classes,
-                words_of=partial(look_words, source.look, model.spec),
-            )
-            write_unit(parts, unit, rows, OutsideBox.of(found).facts())
-            bar.advance()
-    return len(units)
+    for unit, some_images in framed:
+        unreadable.clear()
+        batches = (some.batches for some in some_images)
+        found = list(segment_boxes(model, batches, job.device, job.autocast))
+        rows = label_unit(
+            annotations,
+            range(int(offsets[units[unit].start]), int(offsets[units[unit].stop])),
+            found,
+            unreadable,
+            keep_soft=labels.soft,
+            probabilities=model.spec.probabilities,
+            lattice=model.spec.lattice,
+            seen_mask_classes=source.seen_mask_classes,
+            words_of=partial(look_words, source.look, model.spec),
+        )
+        yield unit, rows, OutsideBox.of(found).facts()
 
 
 def _note_reason(reasons: dict[int, str]) -> Callable[[int, DataError], None]:

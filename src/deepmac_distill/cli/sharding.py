@@ -1,0 +1,40 @@
+"""The option `--shard` of commands whose work has units."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from deepmac_distill.errors import ConfigError
+from deepmac_distill.shards import Shard, parse_shard, shard_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sharding:
+    """Which part of the units this process does."""
+
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Do every N-th unit from the I-th on, beside N - 1 other processes with this run; `deepmac "
+            "assemble` joins them. Default: what torchrun sets, else everything.",
+        ),
+    ] = None
+
+    def asked(self, force: bool) -> Shard | None:
+        """The shard that is asked for; None: everything.
+
+        Raises:
+            ConfigError: it is none, or what others do at this time is to be redone.
+        """
+        shard = shard_of(os.environ) if self.shard is None else parse_shard(self.shard)
+        if shard is not None and force:
+            raise ConfigError(
+                f"--force: got it for shard {shard}; expected one process to redo it, or a new --out"
+            )
+        return shard
