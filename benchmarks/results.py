@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import batch_norm
+import calibration
 import coverage_of_ap
 import coverage_of_intervals
 import paired_ap
@@ -209,6 +210,8 @@ TABLES = {
     "batch_norm": (batch_norm.page, "batch_norm"),
     "coverage": (coverage_of_intervals.page, "coverage"),
     "coverage_of_ap": (coverage_of_ap.page, "coverage_of_ap"),
+    "calibration": (calibration.page, "calibration"),
+    "calibration_simulated": (calibration.page_simulated, "calibration_simulated"),
     "paired_ap": (paired_ap.page, "paired_ap"),
     "sam_overhead": (sam_overhead.page, "sam_overhead"),
 }

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
 
 from deepmac_distill.calibration.calibration import write_calibration
 from deepmac_distill.calibration.fitting import calibrate
+from deepmac_distill.evaluation.holdout_masks import (
+    CUTS,
+    HoldoutMasks,
+    HoldoutRecord,
+    HoldoutTeacher,
+    holdout_table,
+    write_holdout,
+)
 from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.stages.quality import KnownQuality, calibrated
 from tried_masks import HELD_OUT, tried
@@ -109,3 +119,79 @@ def test_keys_that_cannot_be_served_are_one_line(
     ended = deepmac("pseudolabel", "--out", run_copy("student", "evaluate-student", "report"), "--set", key)
     assert ended.code == 2 and "Traceback" not in ended.err
     assert message in ended.err.splitlines()[-1]
+
+
+@pytest.fixture
+def held_out(run_copy) -> Path:
+    """A run with a hold-out as `deepmac holdout` leaves it, its masks made up."""
+    run = run_copy("student", "evaluate-*", "report")
+    trial = run / "holdout-folds" / "2" / "recipe-fold-0"
+    trial.mkdir(parents=True)
+    shutil.copy(run / "config.json", trial)
+    masks = tried()
+    n, names = len(masks), [masks.class_names[one] for one in masks.classes]
+    columns = {
+        **{"teacher": ["recipe"] * n, "split": ["hidden"] * n, "answered": [True] * n},
+        **{"fold": masks.folds, "annotation_id": np.arange(n), "image_id": masks.images},
+        **{"category_name": names, "area": np.full(n, 9)},
+        **dict.fromkeys(("box_width", "box_height"), np.ones(n)),
+        **dict.fromkeys(("boundary_iou", "box_baseline_iou", "ellipse_iou"), np.zeros(n)),
+        **{name: masks.scores[name].clip(0, 1) for name in ("expected_iou", "mask_score", "mask_bbox_iou")},
+        **dict.fromkeys(("iou", "iou_at_rule"), masks.ious[:, 0]),
+        "cut_ious": [[one] * len(CUTS) for one in masks.ious[:, 0].tolist()],
+    }
+    folds = (tuple(sorted(set(names[::2]))), tuple(sorted(set(names[1::2]))))
+    teachers = (HoldoutTeacher("recipe", True, "abc"), HoldoutTeacher("starter", False, "def"))
+    record = HoldoutRecord("r", "d", 0, False, folds, teachers)
+    (run / "holdout").mkdir()
+    write_holdout(run / "holdout" / "masks.parquet", HoldoutMasks(holdout_table(columns), record))
+    return run
+
+
+def test_a_hold_out_gives_the_labels_of_its_run_a_quality(held_out: Path, deepmac, tmp_path: Path) -> None:
+    ended = deepmac("calibrate", held_out)
+    assert ended.code == 0, ended.err
+    assert "not calibrated: starter: calibration: got 0 masks of hidden classes, expected at" in ended.err
+    for words in ("Quality against truth", "− the rule", "labels.min_quality = 0.5 is recommended"):
+        assert words in ended.out
+    assert "never for every mask" in ended.out and "quality: expected mean IoU 0." in ended.out
+    page = (held_out / "calibration" / "recipe.md").read_text(encoding="utf-8")
+    assert "## By hidden class (%)" in page
+    assert deepmac("calibrate", held_out).code == 0  # done before
+    ended = deepmac("pseudolabel", "--out", held_out)
+    assert ended.code == 0 and "quality: expected mean IoU 0." in ended.err
+    drawn = [one for one in annotations(held_out / "select" / "instances.json") if "quality" in one]
+    assert drawn and all(one["source"] == "teacher" for one in drawn)
+
+
+def test_the_least_sure_masks_are_listed(held_out: Path, deepmac, tmp_path: Path) -> None:
+    assert deepmac("calibrate", held_out).code == 0
+    ended = deepmac("review-list", held_out, "--budget", "5", "--out", tmp_path / "r.json")
+    assert ended.code == 0, ended.err
+    listed = annotations(tmp_path / "r.json")
+    labels, _ = calibrated(Labels.open(held_out / "pseudolabel" / "masks.parquet"))
+    low = np.sort(KnownQuality.of(labels).low)
+    assert sorted(one["attributes"]["quality_low"] for one in listed) == pytest.approx(low[:5], abs=1e-6)
+    assert "r.json: 5 of " in ended.out and "an estimate" in ended.out and "gain (masks)" in ended.out
+    COCO(str(tmp_path / "r.json"))
+    again = deepmac("review-list", held_out, "--out", tmp_path / "r.json")
+    assert again.code == 2 and "r.json: is there already" in again.err
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["calibrate", "RUN"], "no holdout/masks.parquet; expected `deepmac holdout` to be done before"),
+        (["calibrate", "gone"], "no holdout/masks.parquet"),
+        (["review-list", "RUN"], "a review list: expected a quality of each mask, got no calibration"),
+        (["review-list", "RUN", "--budget", "0"], "--budget 0: expected at least 1"),
+        (["review-list", "gone"], "gone: nothing there; expected a run directory or a masks.parquet"),
+    ],
+)
+def test_without_a_hold_out_there_is_nothing_to_learn_from(
+    chain, deepmac, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = deepmac(*(chain[0] if word == "RUN" else word for word in command))
+    assert ended.code == 2 and message in ended.err.splitlines()[-1] and "Traceback" not in ended.err
+    assert list(tmp_path.iterdir()) == []

@@ -41,17 +41,12 @@ class Kept:
 
 
 def expected_of(calibration: Calibration, quality: Floats, classes: NDArray[np.int64]) -> Expected | None:
-    """What N masks with quality are expected to be worth; None of none.
-
-    The interval is of the mean over these K classes, where what a curve from L hidden classes expects of a
-    class is missed with the standard deviation s that those L showed: t s sqrt(1 / K + 1 / L), t of L - 1
-    degrees of freedom. It holds for classes that are like those tried.
-    """
+    """What N masks with quality are expected to be worth; None of none."""
     if not len(quality):
         return None
     kinds, hidden = len(np.unique(classes)), len(calibration.held_out.classes)
     mean = float(class_weights(classes) @ quality)
-    half = t_quantile(0.975, hidden - 1) * calibration.class_spread * math.sqrt(1 / kinds + 1 / hidden)
+    half = half_width(calibration.class_spread, hidden, kinds)
     return Expected(
         masks=len(quality),
         classes=kinds,
@@ -59,6 +54,16 @@ def expected_of(calibration: Calibration, quality: Floats, classes: NDArray[np.i
         instance_mean_iou=float(quality.mean()),
         below=int((quality < RECOMMENDED).sum()),
     )
+
+
+def half_width(spread: float, hidden: int, classes: int) -> float:
+    """Half the 95 % interval of a mean over classes that is expected from a curve of hidden classes.
+
+    What the curve of L hidden classes expects of a class is missed with the standard deviation s that those L
+    showed, so that the mean over K others is missed by t s sqrt(1 / K + 1 / L), t of L - 1 degrees of
+    freedom. It holds for classes that are like those tried.
+    """
+    return float(t_quantile(0.975, hidden - 1) * spread * math.sqrt(1 / classes + 1 / hidden))
 
 
 def thresholds_of(quality: Floats) -> tuple[Kept, ...]:

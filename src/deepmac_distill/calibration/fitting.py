@@ -51,7 +51,7 @@ def calibrate(tried: TriedMasks, held_out: HeldOut, seed: int = 0, resamples: in
         cut=cut,
         cuts=trials,
         fits=fits,
-        class_spread=_class_spread(ious - quality, tried.classes),
+        class_spread=class_spread(ious - quality, tried.classes),
         reliability=reliability(
             KnownMasks(
                 quality=quality,
@@ -107,6 +107,7 @@ def _curve(score: Floats, ious: Floats, classes: NDArray[np.int64]) -> RisingCur
     return RisingCurve.fit(score, ious, class_weights(classes))
 
 
-def _class_spread(residuals: Floats, classes: NDArray[np.int64]) -> float:
+def class_spread(residuals: Floats, classes: NDArray[np.int64]) -> float:
+    """Standard deviation over classes of the mean of (N,) residuals in a class."""
     _, index, counts = np.unique(classes, return_inverse=True, return_counts=True)
     return float(np.std(np.bincount(index, residuals) / counts, ddof=1))
