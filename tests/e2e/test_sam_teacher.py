@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import constants
 
 import deepmac_distill
 from deepmac_distill.labels.label_file import Labels
@@ -106,6 +107,7 @@ def test_commands_take_it_by_name(run: Path, sam2: Path, deepmac, tmp_path: Path
     masks = model.masks(photo, [[4, 6, 30, 20]], fmt="xywh")
     found = json.loads((tmp_path / "masks.json").read_text())["annotations"]
     assert masks.rle == [found[0]["segmentation"]] and masks.model_iou is not None
+    assert found[0]["model_iou"] == pytest.approx(float(masks.model_iou[0]))
 
 
 @pytest.mark.parametrize("command", ["predict", "evaluate", "pseudolabel"])
@@ -121,6 +123,20 @@ def test_a_sam_that_is_not_there_is_one_line(run: Path, deepmac, tmp_path: Path,
         and "got no folder, expected one with config.json and model.safetensors"
         in (ended.err.splitlines()[-1])
     )
+
+
+def test_a_name_on_the_hub_that_is_not_in_the_cache_is_one_line(
+    run: Path, deepmac, monkeypatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    toml = tmp_path / "hub.toml"
+    toml.write_text('[teacher]\nsegmenter = "sam"\n[teacher.arguments]\nmodel = "facebook/sam-vit-base"\n')
+    named = ("--annotations", run / "scenes-train/instances.json", "--images", run / "scenes-train/images")
+    ended = deepmac("pseudolabel", "--config", toml, "--out", tmp_path / "run", *named)
+    last = ended.err.splitlines()[-1]
+    assert ended.code == 2 and "facebook/sam-vit-base@main: config.json, model.safetensors: not in" in last
+    assert str(tmp_path / "hub") in last and "HF_HUB_OFFLINE is set" in last
 
 
 def test_a_sam_detects_nothing(run: Path, sam: Path, deepmac, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from deepmac_distill.files import write_json
 from deepmac_distill.geometry.boxes import clip_boxes, has_area, xywh_to_xyxy, xyxy_to_xywh
 from deepmac_distill.labels.cut import Cut, CutMasks, box_ious, note_of
 from deepmac_distill.models.load import Source, segmenter_for
-from deepmac_distill.one_image import segment_image
+from deepmac_distill.one_image import ImageBoxes, segment_image
 from deepmac_distill.progress import Progress
 from deepmac_distill.report.contact_sheet import OVERLAY_PX, overlay_png
 from deepmac_distill.report.drawing import Overlay, color_of
@@ -101,10 +101,11 @@ def predict(
     for image, picture in zip(given.images, pictures, strict=True):
         pixels = reader.read(image.path)
         boxes, size = _boxes_in(image, pixels), {"height": pixels.shape[1], "width": pixels.shape[2]}
-        masks = segment_image(model, pixels, boxes, cut, device, image.class_index, source.look).masks
+        drawn = segment_image(model, pixels, boxes, cut, device, image.class_index, source.look)
+        masks = drawn.masks
         images.append({"id": image.image_id, "file_name": image.path.name, **size})
         found = _annotations(image, masks, given.category_ids, source.role, list(size.values()))
-        annotations += _with_expected(found, masks) if model.spec.probabilities else found
+        annotations += _with_ious(found, drawn, model.spec.probabilities)
         overlay_png(pixels.permute(1, 2, 0).numpy(), _numbered(boxes, masks), picture, longest_px)
     pairs = zip(given.category_ids, given.class_names, strict=True)
     categories = [{"id": id, "name": name} for id, name in pairs]
@@ -114,9 +115,13 @@ def predict(
     return document
 
 
-def _with_expected(found: list[dict[str, Any]], masks: CutMasks) -> list[dict[str, Any]]:
-    trusted = zip(found, masks.expected_iou.tolist(), strict=True)
-    return [one | {"expected_iou": expected} for one, expected in trusted]
+def _with_ious(found: list[dict[str, Any]], drawn: ImageBoxes, probabilities: bool) -> list[dict[str, Any]]:
+    """The annotations with what the grids expect of each mask, and what the model does, where they do."""
+    expected = drawn.masks.expected_iou if probabilities else None
+    for name, values in (("expected_iou", expected), ("model_iou", drawn.segmented.iou)):
+        if values is not None:
+            found = [one | {name: value} for one, value in zip(found, values.tolist(), strict=True)]
+    return found
 
 
 def _segmenter(source: Source, device: torch.device, given: GivenBoxes) -> BoxSegmenter:
