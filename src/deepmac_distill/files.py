@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import hashlib
 import json
@@ -119,7 +120,31 @@ def remove_leftovers(folder: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON with a closing newline, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, in_utf8(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")
+
+
+def in_utf8(text: str) -> str:
+    """Text with halves of characters (lone surrogates) as JSON's escapes: no file in UTF-8 can hold them.
+
+    >>> in_utf8(json.loads('"caf\\u00e9"')), in_utf8(json.loads('"a \\ud83d"'))
+    ('café', 'a \\\\ud83d')
+    """
+    return text.encode(errors="backslashreplace").decode()
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that a person wrote, in UTF-8, or in UTF-16 as Windows writes it with its mark.
+
+    Every line ends with a line feed alone.
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeDecodeError: it is in neither.
+    """
+    content = path.read_bytes()
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = content.decode("utf-16" if marked else "utf-8-sig")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def write_text(path: Path, text: str) -> None:

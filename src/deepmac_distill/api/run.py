@@ -8,6 +8,7 @@ from pathlib import Path
 from deepmac_distill.chain import Role
 from deepmac_distill.config import load_pipeline, located
 from deepmac_distill.evaluation.results import Evaluation, Report
+from deepmac_distill.files import read_text
 from deepmac_distill.geometry.outlines import TOLERANCE_PX
 from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.progress import Progress, Silent
@@ -54,7 +55,7 @@ class Run:
         file = Path(out) / "config.json" if recipe is None else located(Path(recipe))
         self.job = Job(
             pipeline=load_pipeline(file, values=dict(keys or {})),
-            source=file.read_text(encoding="utf-8") if file.suffix == ".toml" else None,
+            source=read_text(file) if file.suffix == ".toml" else None,
             run=RunDir(Path(out)),
             progress=progress or Silent(),
             force=force,

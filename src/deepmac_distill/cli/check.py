@@ -14,7 +14,7 @@ from deepmac_distill.cli.app import app
 from deepmac_distill.cli.image_reading import ReadingImages
 from deepmac_distill.cli.options import Reading, command, names_of
 from deepmac_distill.cli.results import print_table
-from deepmac_distill.cli.terminal import say
+from deepmac_distill.cli.terminal import Terminal, say
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,6 +42,9 @@ def check(
     against: Annotated[
         Path | None, typer.Option(help="A file that must share no image, such as validation.")
     ] = None,
+    against_images: Annotated[
+        Path | None, typer.Option(help="Folder of that file's images. [--images]")
+    ] = None,
 ) -> None:
     """List everything that is wrong with a data set, and its classes. Exit code 2 if there is an error."""
     from deepmac_distill.stages.check import check as find_all_problems
@@ -50,7 +53,10 @@ def check(
     seen, strict = tuple(names_of(reading.seen or ["voc"])), bool(reading.strict)
     hide = names_of(reading.hide or [])
     reader = of_images.reader
-    problems = list(find_all_problems(annotations, images, seen, strict, against, hide, reader))
+    found = find_all_problems(
+        annotations, images, seen, strict, against, hide, reader, against_images, Terminal()
+    )
+    problems = list(found)
     for line in cut_short(problems):
         say(line)
     levels = [problem.level for problem in problems]

@@ -12,6 +12,7 @@ from deepmac_distill.cli.app import app
 from deepmac_distill.cli.options import Redo, command, names_of
 from deepmac_distill.cli.terminal import say
 from deepmac_distill.errors import ConfigError
+from deepmac_distill.files import read_text
 
 if TYPE_CHECKING:
     from deepmac_distill.stages.import_checkpoint import Imported
@@ -70,7 +71,7 @@ def _names(given: list[str] | None) -> tuple[str, ...]:
     if given is None or len(given) != 1 or not given[0].endswith(".txt"):
         return tuple(names_of(given or []))
     try:
-        lines = Path(given[0]).read_text(encoding="utf-8").splitlines()
+        lines = read_text(Path(given[0])).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--classes {given[0]}: {error}; expected a file of names, one a line") from None
     return tuple(line.strip() for line in lines if line.strip())

@@ -14,6 +14,7 @@ from deepmac_distill.cli.sharding import Sharding
 from deepmac_distill.cli.terminal import Terminal
 from deepmac_distill.config import Pipeline, load_pipeline, located
 from deepmac_distill.errors import ConfigError, RunError
+from deepmac_distill.files import read_text
 
 if TYPE_CHECKING:
     from deepmac_distill.stages.job import Job
@@ -43,7 +44,7 @@ def job_of(config: Path | None, run: Run, *groups: object, values: Mapping[str, 
     resolved = config is not None and config.suffix == ".json"  # as a run keeps it, beside the file itself
     return Job(
         pipeline=pipeline,
-        source=None if config is None or resolved else config.read_text(encoding="utf-8"),
+        source=None if config is None or resolved else read_text(config),
         run=RunDir(run.out or Path("runs") / pipeline.name),
         progress=terminal,
         force=force,

@@ -21,6 +21,7 @@ from deepmac_distill.config.limits import MAX_INTEGER
 from deepmac_distill.config.schema import ModelConfig, Pipeline, TeacherConfig
 from deepmac_distill.config.short_runs import fit_schedules
 from deepmac_distill.errors import ConfigError
+from deepmac_distill.files import read_text
 from deepmac_distill.look import Look
 
 if TYPE_CHECKING:
@@ -194,14 +195,14 @@ def _variant(kinds: tuple[Any, ...], default: Any, tree: Any, where: str, prefix
 
 
 def _read_tree(path: Path) -> dict[str, Any]:
-    read = json.loads if path.suffix == ".json" else tomllib.loads
+    form, read = ("JSON", json.loads) if path.suffix == ".json" else ("TOML", tomllib.loads)
     try:
-        return read(path.read_text(encoding="utf-8"))
+        return read(read_text(path))
     except (FileNotFoundError, IsADirectoryError):
         raise ConfigError(f"{path}: no such pipeline file; expected a TOML file") from None
     except (ValueError, RecursionError) as error:  # what both readers and the decoder raise
         reason = " ".join(str(error).split())
-        raise ConfigError(f"{path}: cannot be read: {reason}; expected TOML") from None
+        raise ConfigError(f"{path}: cannot be read: {reason}; expected {form}") from None
 
 
 def _convert(hint: Any, value: Any, where: str, key: str) -> Any:

@@ -12,6 +12,7 @@ from deepmac_distill.dataset.problems import Problem
 from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import sha256_of_json
+from deepmac_distill.progress import Progress
 
 
 def find_image_problems(annotations: Annotations, images: ImageFolder) -> Iterator[Problem]:
@@ -58,12 +59,15 @@ def images_sha256(annotations: Annotations, images: ImageStore) -> str:
     return sha256_of_json(images.fingerprints(annotations.images["file_name"].to_pylist()))
 
 
-def image_inputs(key: str, annotations: Annotations, images: ImageStore) -> dict[str, str]:
+def image_inputs(
+    key: str, annotations: Annotations, images: ImageStore, progress: Progress | None = None
+) -> dict[str, str]:
     """What a stage depends on that reads these images, by name: their names and sizes, then their content.
 
     Raises:
         DataError: as `images_sha256`.
     """
     inputs = {key: images_sha256(annotations, images)}
-    inputs[f"{key}{CONTENT}"] = sha256_of_json(images.contents(annotations.images["file_name"].to_pylist()))
+    names = annotations.images["file_name"].to_pylist()
+    inputs[f"{key}{CONTENT}"] = sha256_of_json(images.contents(names, progress))
     return inputs | ({"data.exif": "apply"} if images.exif == "apply" else {})

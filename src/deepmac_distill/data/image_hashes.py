@@ -3,35 +3,48 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from deepmac_distill.dataset.cache import SETTLED_SECONDS, cache_folder, read_checked, write_checked
 from deepmac_distill.files import sha256_of_file, sha256_of_json
+from deepmac_distill.progress import Progress, Silent
 
+WORTH_A_BAR = 2**30  # bytes: seconds of a disk
 Stamp = tuple[int, int, int, int]  # size, time of the pixels, time of the entry, file
 
 
-def sha256_of_files(folder: Path, paths: Sequence[Path]) -> list[str]:
+def sha256_of_files(folder: Path, paths: Sequence[Path], progress: Progress | None = None) -> list[str]:
     """SHA-256 of each file.
 
     Args:
         folder: under whose name the hashes are kept, beside the tables of annotation files.
+        progress: shows a bar where more than `WORTH_A_BAR` bytes are to be read.
     """
     kept = cache_folder() / "images" / f"{sha256_of_json(str(folder.resolve()))}.json"
     known = dict(_known(kept))
-    found, changed = [], False
-    for path in paths:
-        stamp, name = _stamp(path), str(path)
-        if (entry := known.get(name)) is None or entry[0] != stamp:
-            entry = (stamp, sha256_of_file(path))
+    stamps = [_stamp(path) for path in paths]
+    pairs = [
+        (path, stamp) for path, stamp in zip(paths, stamps, strict=True) if not _is_known(known, path, stamp)
+    ]
+    large = sum(stamp[0] for _, stamp in pairs) > WORTH_A_BAR
+    shown = progress if progress is not None and large else Silent()
+    fresh: dict[Path, str] = {}
+    with shown.bar("hashing images", len(pairs), unit="image") as bar:
+        for path, stamp in pairs:
+            fresh[path] = sha256_of_file(path)
             if time.time() - max(stamp[1:3]) / 1e9 > SETTLED_SECONDS:
-                known[name], changed = entry, True
-        found.append(entry[1])
-    if changed:
+                known[str(path)] = (stamp, fresh[path])
+            bar.advance()
+    if fresh:
         _keep(kept, known)
-    return found
+    return [fresh[path] if path in fresh else known[str(path)][1] for path in paths]
+
+
+def _is_known(known: Mapping[str, tuple[Stamp, str]], path: Path, stamp: Stamp) -> bool:
+    entry = known.get(str(path))
+    return entry is not None and entry[0] == stamp
 
 
 def _known(kept: Path) -> dict[str, tuple[Stamp, str]]:

@@ -14,6 +14,7 @@ from deepmac_distill.data.image_hashes import sha256_of_files
 from deepmac_distill.data.images import MAX_MEGAPIXELS, Exif, read_image, size_of
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import sha256_of_json
+from deepmac_distill.progress import Progress
 
 
 class ImageStore(Protocol):
@@ -48,8 +49,8 @@ class ImageStore(Protocol):
         """
         ...
 
-    def contents(self, names: Sequence[str]) -> list[str]:
-        """SHA-256 of each file; only what changed since it was hashed is read.
+    def contents(self, names: Sequence[str], progress: Progress | None = None) -> list[str]:
+        """SHA-256 of each file; only what changed since it was hashed is read, under a bar where it is much.
 
         Raises:
             DataError: as `fingerprints`.
@@ -74,9 +75,13 @@ class ImageFolder:
         Raises:
             DataError: in neither place.
         """
-        for path in _places(self.folder, name):
-            if path.is_file():
-                return path
+        try:
+            for path in _places(self.folder, name):
+                if path.is_file():
+                    return path
+        except OSError as error:  # such as a name too long for any file system
+            reason = f"{error.strerror}; expected an image"
+            raise DataError(f"{self.folder / name}: {reason}") from error
         raise DataError(f"{self.folder / name}: no such file; expected an image")
 
     def find(self, names: Sequence[str]) -> list[Path | DataError]:
@@ -150,9 +155,9 @@ class ImageFolder:
         pairs = zip(names, self._found(names), strict=True)
         return [[name, path.stat().st_size] for name, path in pairs]
 
-    def contents(self, names: Sequence[str]) -> list[str]:
+    def contents(self, names: Sequence[str], progress: Progress | None = None) -> list[str]:
         """See `ImageStore.contents`."""
-        return sha256_of_files(self.folder, self._found(names))
+        return sha256_of_files(self.folder, self._found(names), progress)
 
     def _found(self, names: Sequence[str]) -> list[Path]:
         found = self.find(names)

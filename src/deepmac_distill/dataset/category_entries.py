@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from deepmac_distill.dataset.classes import plain_name
 from deepmac_distill.dataset.document import Entry, Head
 from deepmac_distill.dataset.findings import Finding
 from deepmac_distill.dataset.identity import numbered, numbering, whole_numbers
@@ -24,7 +25,7 @@ class ReadCategories:
 
 
 def read_categories(given: Sequence[Entry], heads: Sequence[Head]) -> ReadCategories:
-    """Categories with numbers for ids and names without blanks around them.
+    """Categories with numbers for ids and plain names.
 
     Args:
         heads: of the annotations: which categories have boxes.
@@ -44,8 +45,11 @@ def read_categories(given: Sequence[Entry], heads: Sequence[Head]) -> ReadCatego
 
 def _plain(position: int, category: Entry, findings: list[Located]) -> Entry:
     name = category.get("name")
-    if not isinstance(name, str) or name.strip() in ("", name):
+    if not isinstance(name, str) or not (plain := plain_name(name)) or plain == name:
         return category
-    message = f"name {shown(name)} has blanks around it: read as {shown(name.strip())}; expected none"
+    if name.strip() != name:
+        message = f"name {shown(name)} has blanks around it: read as {shown(plain)}; expected none"
+    else:
+        message = f"name {shown(name)} has accents apart from their letters: read as one; expected that (NFC)"
     findings.append((-1, -1, f"categories[{position}]", Finding("doubt", "entry", message)))
-    return category | {"name": name.strip()}
+    return category | {"name": plain}

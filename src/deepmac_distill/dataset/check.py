@@ -22,6 +22,7 @@ from deepmac_distill.dataset.problems import Level, Problem, category_problems
 from deepmac_distill.dataset.tables import Tables
 from deepmac_distill.dataset.views import Annotations, boxes_xywh, equals, require_seen_masks, sizes_of_rows
 from deepmac_distill.errors import DataError
+from deepmac_distill.printable import printable
 
 MIN_MASK_BOX_IOU = 0.5
 
@@ -101,7 +102,7 @@ def class_statistics(annotations: Annotations) -> pa.Table:
 
 
 def _refusal(level: Level, path: Path, error: DataError) -> Problem:
-    return Problem(level, str(path), str(error).removeprefix(f"{path}: "))
+    return Problem(level, str(path), str(error).removeprefix(printable(f"{path}: ")))
 
 
 def _leak_problems(path: Path, other: Path, cache: Path | None) -> list[Problem]:

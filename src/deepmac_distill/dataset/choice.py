@@ -11,7 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from deepmac_distill.dataset.classes import VOC_NAMES, Classes, SeenSpec, rejoined, seen_names_of
+from deepmac_distill.dataset.classes import (
+    VOC_NAMES,
+    Classes,
+    SeenSpec,
+    plain_name,
+    rejoined,
+    seen_names_of,
+)
 from deepmac_distill.errors import DataError
 
 WITH_MASKS = "with-masks"
@@ -85,7 +92,7 @@ def hidden_names(
         DataError: a fold that does not exist. (Names are looked at by `Classes.hiding`.)
     """
     found: list[str] = []
-    for name in rejoined([part.strip() for part in hide], classes.names):
+    for name in rejoined([plain_name(part) for part in hide], classes.names):
         if not name.startswith("fold:") or name in classes.names:
             found.append(name)
             continue

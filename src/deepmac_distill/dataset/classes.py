@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -10,6 +11,7 @@ from typing import Any
 
 from deepmac_distill.dataset.problems import category_problems
 from deepmac_distill.errors import DataError
+from deepmac_distill.files import read_text
 
 SeenSpec = str | Sequence[str]
 
@@ -109,6 +111,15 @@ def seen_names_of(seen: SeenSpec, names: Sequence[str], where: str = "categories
     return chosen
 
 
+def plain_name(name: str) -> str:
+    """The form in which names are compared: no blanks around them, accented letters as one character (NFC).
+
+    >>> plain_name(" cafe\\u0301 ")
+    'café'
+    """
+    return unicodedata.normalize("NFC", name.strip())
+
+
 def rejoined(parts: Sequence[str], names: Collection[str]) -> list[str]:
     """`parts`, where several that are none of `names` alone, but one with commas between, are that one.
 
@@ -133,9 +144,13 @@ def _expected(name: str, names: Sequence[str]) -> str:
 def _listed(seen: SeenSpec) -> list[str]:
     if isinstance(seen, str) and seen.endswith(".txt"):
         try:
-            seen = Path(seen).read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{seen}: list of seen classes: {error}; expected a text file") from error
+            seen = read_text(Path(seen)).splitlines()
+        except OSError as error:
+            reason = f"cannot be read: {error.strerror}"
+            raise DataError(f"{seen}: list of seen classes: {reason}; expected a text file") from error
+        except UnicodeDecodeError as error:
+            reason = f"no text in UTF-8 or UTF-16: {error.reason} at byte {error.start}"
+            raise DataError(f"{seen}: list of seen classes: {reason}; expected names in UTF-8") from error
     elif isinstance(seen, str):
         seen = seen.split(",")
-    return [name.strip() for name in seen if name.strip()]
+    return [plain for name in seen if (plain := plain_name(name))]

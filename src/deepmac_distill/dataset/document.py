@@ -119,8 +119,17 @@ def parse_json(path: Path, twice: dict[int, str] | None = None) -> Any:
         message = f"cannot be read: {error.strerror}; expected a COCO JSON file"
     except (ValueError, RecursionError) as error:
         kind = foreign.of_file(path)
-        message = f"not JSON: {error}; expected a COCO JSON file{foreign.advice(kind, path)}"
+        message = f"not JSON: {_why_not(error)}; expected a COCO JSON file{foreign.advice(kind, path)}"
     raise BrokenDocument([Problem("error", str(path), message)])
+
+
+def _why_not(error: Exception) -> str:
+    """In words without Python's advice to raise its own limits."""
+    if isinstance(error, RecursionError):
+        return "lists in lists in lists, deeper than any parser goes"
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        return str(error)
+    return "a whole number of thousands of digits"
 
 
 def _mapped(path: Path) -> memoryview:

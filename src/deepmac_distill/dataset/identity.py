@@ -59,6 +59,16 @@ def whole_numbers(values: Sequence[Any], bits: int = 64) -> tuple[Ints, NDArray[
     return np.array(kept, dtype=np.int64), valid
 
 
+def refused_ids(entries: Sequence[dict[str, Any]], bits: int = 64) -> frozenset[float]:
+    """Ids of images or categories that are numbers, and not such as an id may be.
+
+    >>> refused_ids([{"id": 1.0}, {"id": 2}, {"id": "3"}])
+    frozenset({1.0})
+    """
+    given = (entry.get("id") for entry in entries)
+    return frozenset(one for one in given if type(one) in (int, float) and not is_id(one, bits))
+
+
 @dataclass(frozen=True, slots=True)
 class AnnotationIds:
     """A number for each annotation, used once, and what was wrong with the file's own."""

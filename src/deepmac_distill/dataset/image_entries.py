@@ -13,12 +13,13 @@ import pyarrow as pa
 
 from deepmac_distill.dataset.document import Entry
 from deepmac_distill.dataset.findings import Finding
-from deepmac_distill.dataset.identity import numbering
+from deepmac_distill.dataset.identity import numbering, refused_ids
 from deepmac_distill.dataset.problems import (
     file_name_of,
     image_problems,
     is_id,
     is_size,
+    is_text,
     shown,
     stays_inside,
 )
@@ -54,6 +55,7 @@ class ReadImages:
     merged: int  # entries that repeat another one
     measured: int  # entries whose size is that of the image
     shared: int  # entries whose file is that of another one
+    refused: frozenset[float]  # ids that are no ids
     findings: list[Located]
 
 
@@ -77,7 +79,8 @@ def read_images(given: Sequence[Entry], path: Path, sizes: SizeSource | None) ->
     rows = [_row(position, image) for position, image in enumerate(kept) if is_id(image.get("id"))]
     rows.sort(key=lambda row: row["image_id"])
     table = pa.Table.from_pylist(rows, IMAGES)
-    return ReadImages(table, numbers, len(entries) - len(kept), measured, len(shared), findings + shared)
+    merged, refused = len(entries) - len(kept), refused_ids(kept)
+    return ReadImages(table, numbers, merged, measured, len(shared), refused, findings + shared)
 
 
 def _measured(images: Sequence[Entry], sizes: SizeSource | None) -> tuple[list[Entry], int]:
@@ -123,7 +126,7 @@ def _row(position: int, image: Entry) -> Entry:
     sides = {key: image[key] if is_size(image.get(key)) else 0 for key in ("height", "width")}
     return {
         "image_id": image["id"],
-        "file_name": name.replace("\\", "/") if isinstance(name, str) else "",  # as Windows writes paths
+        "file_name": name.replace("\\", "/") if is_text(name) else "",  # as Windows writes paths
         **sides,
         "position": position,
         "extra": json.dumps(extra).encode() if extra else None,

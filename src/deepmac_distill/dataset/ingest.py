@@ -20,13 +20,14 @@ from deepmac_distill.dataset.identity import (
     annotation_ids,
     numbered,
     numbering,
+    refused_ids,
     whole_numbers,
 )
 from deepmac_distill.dataset.image_entries import Located, ReadImages, SizeSource, read_images
 from deepmac_distill.dataset.parquet import is_parquet, parse_parquet
 from deepmac_distill.dataset.problems import is_id, shown
 from deepmac_distill.dataset.tables import ANNOTATIONS_FILE, FINDINGS, Tables, open_table, write_table
-from deepmac_distill.dataset.units import are_shares, finding_of
+from deepmac_distill.dataset.units import Corners, are_shares, finding_of
 
 ROWS_AT_ONCE = 20_000  # bounds what is held as Python objects
 MARK = "deepmac_distill"  # the key of a file that this package wrote
@@ -69,7 +70,7 @@ def _ingest(document: Document, path: Path, folder: Path, sizes: SizeSource | No
     categories = read_categories(document.categories, heads)
     images = read_images(document.images, path, sizes)
     places, located, renumbered, numbers = _places(heads, images, categories)
-    shares, boxes = [], 0
+    shares, boxes, corners = [], 0, Corners()
     with write_table(folder / ANNOTATIONS_FILE, STORED) as file:
         for start in range(0, len(places.positions), ROWS_AT_ONCE):
             at = places.part(slice(start, start + ROWS_AT_ONCE))
@@ -80,12 +81,14 @@ def _ingest(document: Document, path: Path, folder: Path, sizes: SizeSource | No
             chunk = chunk_of(entries, at, marked=MARK in document.other)
             file.write_batch(chunk.rows)
             located += _located([*found, *chunk.findings], start, at.positions, heads)
+            corners.add(chunk.boxes, at.sizes)
             of_shares = are_shares(chunk.boxes, at.sizes)
             boxes += int((chunk.boxes[:, 2:] > 0).all(axis=1).sum())
             shares += [(start + row, chunk.boxes[row].tolist()) for row in np.flatnonzero(of_shares).tolist()]
     for row, bbox in shares:
         finding = finding_of(bbox, all_are=len(shares) == boxes)
         located += _located([(row, finding)], 0, places.positions, heads)
+    located += [(-1, -1, "annotations", finding) for finding in corners.findings()]
     located.sort(key=lambda entry: entry[0])
     return Tables(
         images=images.table,
@@ -125,12 +128,15 @@ def _places(
     known_ids = images.table["image_id"].to_numpy()
     row = np.minimum(np.searchsorted(known_ids, image_id), max(len(known_ids) - 1, 0))
     image_known &= (known_ids[row] == image_id) if len(known_ids) else False
+    sized = image_known.copy()
+    image_known |= _refused_already(heads, "image_id", images.refused)  # the image's own error is enough
     category_ids = [c["id"] for c in categories.entries if is_id(c.get("id"), bits=32)]
     category_known &= np.isin(category_id, category_ids)
     category_id = np.where(category_known, category_id, 0)
+    category_known |= _refused_already(heads, "category_id", refused_ids(categories.entries, 32))
     sides = [images.table[name].to_numpy().astype(np.int64) for name in ("height", "width")]
     sizes = np.stack([side[row] if len(side) else row for side in sides], axis=1)
-    sizes[~image_known] = 0
+    sizes[~sized] = 0
     order = np.lexsort((ids.ids, image_id)).astype(np.int64)
     everything = Places(
         np.arange(len(heads)), ids.ids, image_id, category_id, sizes, image_known, category_known
@@ -143,6 +149,14 @@ def _places(
         for position, finding in ids.findings
     ]
     return places, located, ids.renumbered, numbers
+
+
+def _refused_already(heads: Sequence[Head], key: str, refused: frozenset[float]) -> NDArray[np.bool_]:
+    """(N,) references to an entry whose own id is refused, such as 1.0: one error is enough."""
+    if not refused:
+        return np.zeros(len(heads), dtype=bool)
+    values = (getattr(head, key) for head in heads)
+    return np.array([type(value) in (int, float) and value in refused for value in values], dtype=bool)
 
 
 def _located(

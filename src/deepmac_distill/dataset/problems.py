@@ -13,11 +13,13 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
 from deepmac_distill.dataset import foreign
+from deepmac_distill.files import in_utf8
 
 Level = Literal["error", "warning", "note"]
 
 NEGATIVE, NOT_EXHAUSTIVE = "neg_category_ids", "not_exhaustive_category_ids"  # of LVIS's images
 _PLAIN = re.compile(r"\w[\w./ -]*")
+_HALF = "holds half of a character (a lone surrogate); expected characters that UTF-8 has"
 _LARGEST = 1e15  # beyond it float64 loses whole pixels
 
 
@@ -75,6 +77,8 @@ def category_problems(categories: list[dict[str, Any]], where: str) -> Iterator[
             yield Problem("error", at, f"id {category_id} is used twice; expected one category per id")
         if not (isinstance(name, str) and name.strip()):
             yield Problem("error", at, f"name {shown(name)}: expected a word")
+        elif not is_text(name):
+            yield Problem("error", at, f"name {shown(name)}: {_HALF}")
         elif name in names:
             yield Problem("error", at, f"name {shown(name)} is used twice; expected one category per name")
         if isinstance(category_id, int) and is_id(category_id):
@@ -106,6 +110,8 @@ def image_problems(images: list[dict[str, Any]], path: Path) -> Iterator[Problem
             such = f", such as {shown(last)}" if stays_inside(last) else ""
             message = f"file_name {shown(name)}: expected a path inside the image folder{such}"
             yield Problem("error", at, message)
+        elif not is_text(name):
+            yield Problem("error", at, f"file_name {shown(name)}: {_HALF}")
         for key in (NEGATIVE, NOT_EXHAUSTIVE):
             if not are_ids(image.get(key, [])):
                 yield Problem("error", at, f"{key} {shown(image[key])}: expected a list of ids of categories")
@@ -137,6 +143,11 @@ def stays_inside(name: Any) -> bool:
     return not (windows.anchor or ".." in windows.parts)
 
 
+def is_text(value: Any) -> bool:
+    """True for words that UTF-8 can hold, as every table and file does."""
+    return isinstance(value, str) and in_utf8(value) == value
+
+
 def is_id(value: Any, bits: int = 64) -> bool:
     """True for a whole number that fits a signed integer of `bits` bits; JSON's true and 1.0 are none."""
     return type(value) is int and -(2 ** (bits - 1)) <= value < 2 ** (bits - 1)
@@ -165,5 +176,5 @@ def is_size(value: Any) -> bool:
 
 def shown(value: Any, limit: int = 60) -> str:
     """A value as JSON on one line, cut to `limit` characters."""
-    text = json.dumps(value, ensure_ascii=False)
+    text = in_utf8(json.dumps(value, ensure_ascii=False))
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,8 @@ from deepmac_distill.dataset.check import find_problems
 from deepmac_distill.dataset.classes import SeenSpec
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.problems import Problem
+from deepmac_distill.progress import Progress
+from deepmac_distill.stages.overlap import shared_by_content
 
 AS_STORED = ImageReader()
 
@@ -27,14 +30,19 @@ def check(
     against: Path | None = None,
     hide: Sequence[str] = (),
     reader: ImageReader = AS_STORED,
+    against_images: Path | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Problem]:
     """All problems, not the first: of the file, then (where the file is sound) of each image.
 
     Args:
         images: folder of the images; None leaves them unopened.
-        against: another annotation file that should share no image with this one.
+        against: another annotation file that should share no image with this one, by name; where images are
+            given, byte for byte either.
         hide: seen classes that count as unseen.
         reader: how the images are read.
+        against_images: folder of the other file's images; None: `images`.
+        progress: shows a bar where many images are compared.
 
     Raises:
         DataError: `hide` names what is no seen class.
@@ -45,6 +53,28 @@ def check(
     if store is not None and not any(problem.level == "error" for problem in problems):
         dataset = Dataset.open(annotations, seen=seen, strict=strict, sizes=store)
         yield from find_image_problems(dataset.for_evaluation(), store)
+        if against is not None:
+            others = replace(store, folder=against_images or store.folder)
+            yield from _same_images(
+                dataset, store, Dataset.open(against, seen="all", sizes=others), others, progress
+            )
+
+
+def _same_images(
+    ours: Dataset, images: ImageFolder, theirs: Dataset, other_images: ImageFolder, progress: Progress | None
+) -> Iterator[Problem]:
+    """A warning where images of two files are the same ones; those of one name are known by their names."""
+    names, others = (one.tables.images["file_name"].to_pylist() for one in (ours, theirs))
+    same = shared_by_content(names, images, others, other_images, progress)
+    if renamed := [name for name in same if name not in set(others)]:
+        message = (
+            f"{len(renamed)} images are in {theirs.path} too, under other names, such as {renamed[0]}; "
+            "expected none"
+        )
+        yield Problem("warning", str(ours.path), message)
+    if others and not any(isinstance(found, Path) for found in other_images.find(others)):
+        message = f"none of its images is in {other_images}; expected their folder (--against-images)"
+        yield Problem("note", str(theirs.path), message)
 
 
 def class_statistics(

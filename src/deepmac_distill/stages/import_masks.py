@@ -67,7 +67,7 @@ def import_masks(
     document = base.document()
     mark = {"schema": SCHEMA_VERSION, SEEN_MASK_CLASSES: None}
     document = {MARK: mark, **document, "annotations": merged.annotations}
-    with written_whole(out) as aside, aside.open("w", encoding="utf-8") as opened:
+    with written_whole(out) as aside, aside.open("w", encoding="utf-8", errors="backslashreplace") as opened:
         json.dump(document, opened, separators=(",", ":"), ensure_ascii=False)
     names = ("changed", "drawn", "added", "unchanged", "relabeled", "removed")
     return Imported(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
+from deepmac_distill.progress import Progress
 from deepmac_distill.stages.job import Job, image_folder
 
 
@@ -20,7 +21,7 @@ def note_overlap(job: Job, validation: Annotations, images: ImageFolder) -> None
         return
     ours = validation.images["file_name"].to_pylist()
     theirs = job.open(training).tables.images["file_name"].to_pylist()
-    same = shared_by_content(ours, images, theirs, image_folder(data, data.train_images))
+    same = shared_by_content(ours, images, theirs, image_folder(data, data.train_images), job.progress)
     named = sorted(set(ours) & set(theirs) - set(same))
     if same:
         job.note_once(
@@ -35,7 +36,11 @@ def note_overlap(job: Job, validation: Annotations, images: ImageFolder) -> None
 
 
 def shared_by_content(
-    names: Sequence[str], images: ImageFolder, others: Sequence[str], other_images: ImageFolder
+    names: Sequence[str],
+    images: ImageFolder,
+    others: Sequence[str],
+    other_images: ImageFolder,
+    progress: Progress | None = None,
 ) -> list[str]:
     """The names of images that are, byte for byte, also among the others; what is missing counts as other.
 
@@ -43,9 +48,11 @@ def shared_by_content(
     """
     ours, theirs = _by_size(names, images), _by_size(others, other_images)
     both = ours.keys() & theirs.keys()
-    hashes = set(other_images.contents(sorted(name for size in both for name in theirs[size])))
+    hashes = set(other_images.contents(sorted(name for size in both for name in theirs[size]), progress))
     alike = sorted(name for size in both for name in ours[size])
-    return [name for name, sha256 in zip(alike, images.contents(alike), strict=True) if sha256 in hashes]
+    return [
+        name for name, sha256 in zip(alike, images.contents(alike, progress), strict=True) if sha256 in hashes
+    ]
 
 
 def _by_size(names: Sequence[str], images: ImageFolder) -> dict[int, list[str]]:
