@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from deepmac_distill.dataset.document import TABLES, BrokenDocument, Document, Entry, Head
 from deepmac_distill.dataset.problems import Problem
+from deepmac_distill.dataset.row_batches import read_rows, rows_of
 
 # What Arrow raises of broken files: names that are no UTF-8 and sizes beyond all memory are among them.
 READING_FAILS = (OSError, pa.ArrowException, ValueError, MemoryError)
@@ -41,7 +42,7 @@ def parse_parquet(folder: Path) -> Document:
     """
     try:
         images, categories = (
-            [_entry(row) for row in pq.read_table(folder / f"{name}.parquet").to_pylist()]
+            [_entry(row) for row in read_rows(folder / f"{name}.parquet").to_pylist()]
             for name in ("images", "categories")
         )
         annotations = _Rows(folder, pq.ParquetFile(folder / "annotations.parquet", memory_map=True))
@@ -57,10 +58,10 @@ class _Rows:
     """Annotations in row groups; neighbors in the table should be neighbors in the file."""
 
     def __init__(self, folder: Path, file: pq.ParquetFile) -> None:
-        self._folder, self._file = folder, file
+        self._folder, self._file, self._path = folder, file, folder / "annotations.parquet"
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         self._starts = np.cumsum([0, *sizes])
-        self._group = lru_cache(maxsize=4)(file.read_row_group)
+        self._group = lru_cache(maxsize=4)(self._read_group)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -94,9 +95,12 @@ class _Rows:
         except READING_FAILS as error:
             raise _unreadable(self._folder, error) from error
 
+    def _read_group(self, group: int) -> pa.Table:
+        return rows_of(self._path, self._file, groups=[group])
+
     def _read(self, names: list[str]) -> list[list[Any]]:
         try:
-            return [column.to_pylist() for column in self._file.read(columns=names).select(names).columns]
+            return [column.to_pylist() for column in rows_of(self._path, self._file, names).columns]
         except READING_FAILS as error:
             raise _unreadable(self._folder, error) from error
 

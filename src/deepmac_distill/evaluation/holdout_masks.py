@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from deepmac_distill.dataset.parquet import READING_FAILS
+from deepmac_distill.dataset.row_batches import read_rows
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import written_whole
 
@@ -142,7 +143,7 @@ def read_holdout(path: Path) -> HoldoutMasks:
         DataError: it cannot be read, is of another version, or breaks its schema.
     """
     try:
-        table = pq.read_table(path)
+        table = read_rows(path)
         metadata = table.schema.metadata or {}
         record = msgspec.json.decode(metadata.get(_RECORD_KEY, b"null"), type=HoldoutRecord | None)
     except (*READING_FAILS, msgspec.DecodeError) as error:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from deepmac_distill.data.dataset import SoftGrid
 from deepmac_distill.dataset.parquet import READING_FAILS
+from deepmac_distill.dataset.row_batches import row_batches
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import sha256_of_file
 from deepmac_distill.geometry.boxes import clip_boxes, xywh_to_xyxy
@@ -37,7 +38,6 @@ from deepmac_distill.labels.rules import Rules
 from deepmac_distill.labels.table import LABELS_SCHEMA, provenance_of, require_schema
 from deepmac_distill.lattice import LATTICES, Lattice
 
-ROWS_AT_ONCE = 2048  # bounds the soft grids in memory
 _SOFT = ("soft", "soft_size", "soft_lattice")
 _ALL_BUT_SOFT = [name for name in LABELS_SCHEMA.names if name != "soft"]
 _AS_READ = pa.schema(
@@ -219,11 +219,7 @@ class Labels:
         schema = pa.schema([LABELS_SCHEMA.field(name) for name in columns])
         with _opened(self.path) as file:
             require_schema(self.path, file.schema_arrow)
-            # One iterator over the whole file would keep every row group that it has read.
-            batches = itertools.chain.from_iterable(
-                file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=list(columns))
-                for group in range(file.num_row_groups)
-            )
+            batches = row_batches(self.path, file, list(columns))
             while True:
                 try:
                     batch = next(batches, None)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.images import MAX_MEGAPIXELS, Exif
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.parquet import READING_FAILS
+from deepmac_distill.dataset.row_batches import read_rows
 from deepmac_distill.dataset.views import Truth
 from deepmac_distill.errors import ConfigError, DataError, RunError
 from deepmac_distill.evaluation.average_precision import KINDS, CocoTruth, Detection
@@ -176,7 +176,7 @@ def _compare_detections(
 
 def _read_table(folder: Path, name: str, *columns: str) -> pa.Table:
     try:
-        table = pq.read_table(folder / name)
+        table = read_rows(folder / name)
         there = table.column_names  # decoded only now: a broken name is no UTF-8
     except READING_FAILS as error:
         reason = " ".join(str(error).split())
