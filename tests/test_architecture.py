@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "deepmac_distill"
 BENCHMARKS, EXAMPLES = ROOT / "benchmarks", ROOT / "examples"
 LAYERS = [
-    {"printable"},
+    {"printable", "files"},
     {"errors", "look", "lattice", "comparing", "lease"},
-    {"config", "structures", "files", "progress", "stopping", "devices", "runlock", "shards", "chain"}
+    {"config", "structures", "progress", "stopping", "devices", "runlock", "shards", "chain"}
     | {"paper", "machine"},
     {"geometry", "contract", "made_with"},
     {"dataset", "weights", "teachers"},

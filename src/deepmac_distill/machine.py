@@ -18,8 +18,12 @@ _EXPECTED = {
     errno.ENOMEM: "more free memory",
     errno.ENAMETOOLONG: "a shorter name",
     errno.EIO: "a disk that can be read",
+    errno.EAGAIN: "a higher limit of processes (ulimit -u)",
 }
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "Cannot allocate memory")
+_NO_MEMORY = (
+    *("out of memory", "can't allocate memory", "not enough memory", "Cannot allocate memory"),
+    *("bad_alloc", "STATUS_ALLOC_FAILED"),  # of C++, and of cuBLAS and cuDNN
+)
 _WHAT = re.compile(r"[^\]\n.:]*llocate(?:[^.\n]|\.(?! [A-Z])|\.(?= [KMGT]iB))*")  # a sentence with its number
 _OF_LIBRARIES = {  # words of libraries that hide the system's number
     "No space left on device": errno.ENOSPC,
@@ -29,6 +33,7 @@ _OF_LIBRARIES = {  # words of libraries that hide the system's number
     "Read-only file system": errno.EROFS,
     "Permission denied": errno.EACCES,
     "File name too long": errno.ENAMETOOLONG,
+    "can't start new thread": errno.EAGAIN,
 }
 
 

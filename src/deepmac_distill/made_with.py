@@ -7,6 +7,7 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
+from deepmac_distill.chain import STAGES, command_line, redo_after
 from deepmac_distill.comparing import CONTENT, Comparing
 from deepmac_distill.errors import RunError
 from deepmac_distill.files import sha256_of_file
@@ -61,9 +62,12 @@ def _are_outputs(value: Any) -> bool:
 
 def _with_known_facts(record: dict[str, Any]) -> dict[str, Any]:
     """Facts are only reported: those of another shape are as good as none."""
-    about = record.get("about")
-    known = about.items() if isinstance(about, dict) else ()
-    return record | {"about": {name: facts for name, facts in known if _is_named(facts)}}
+    known = {key: record.get(key) for key in ("about", "made_from")}
+    about, made_from = (value if isinstance(value, dict) else {} for value in known.values())
+    return record | {
+        "about": {name: facts for name, facts in about.items() if _is_named(facts)},
+        "made_from": {name: digest for name, digest in made_from.items() if isinstance(digest, str)},
+    }
 
 
 def _unreadable(path: Path) -> RunError:
@@ -108,8 +112,16 @@ def refuse_changes(run: Path, stage: str, before: dict[str, Any], now: dict[str,
     more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
     raise RunError(
         f"{run}: {stage} was made with {made_with}{more}; "
-        "expected the same; --force redoes it, another output directory keeps both"
+        f"expected the same; {_how_redone(run, stage)}, another output directory keeps both"
     )
+
+
+def _how_redone(run: Path, stage: str) -> str:
+    """What redoes a stage, and for what follows from another also what leaves that one as it is."""
+    if stage not in STAGES or not STAGES[stage].reads:
+        return "--force redoes it"
+    own = command_line(STAGES[stage].command, out=run, force=True)
+    return f"--force redoes it, `{' && '.join(filter(None, (own, redo_after(run, stage))))}` it alone"
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -168,7 +168,7 @@ class RunDir:
         elif begun:
             why = why_made_anew(self.path, stage, begun, now, comparing)
         if why:
-            progress.note(f"{stage}: made anew, since the look changed: {why}")
+            progress.note(f"{stage}: made anew, since a key changed: {why}")
             discard(part)
         part.mkdir(parents=True, exist_ok=True)
         if not (self.path / "environment.json").exists():

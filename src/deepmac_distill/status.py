@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from deepmac_distill.made_with import read_done
 from deepmac_distill.rundir import BEGUN, DONE, TIME, outputs_digest
 from deepmac_distill.runlock import is_held
 
+_BROKEN = (ValueError, RecursionError)  # of a file that is no JSON
 State = Literal["done", "at work", "stopped", "stale", "broken", "not begun"]
 
 
@@ -109,18 +111,19 @@ def _stale(run: Path, record: dict[str, Any], before: dict[str, StageStatus]) ->
 def _ended(record: dict[str, Any], path: Path) -> datetime:
     """When a stage ended; runs of earlier versions do not record it."""
     if isinstance(ended := record.get("ended"), str):
-        return datetime.strptime(ended, TIME).replace(tzinfo=UTC)
+        with suppress(ValueError):  # no time of ours
+            return datetime.strptime(ended, TIME).replace(tzinfo=UTC)
     return datetime.fromtimestamp(path.stat().st_mtime, UTC)
 
 
 def _place(run: Path, name: str, part: Path) -> str:
     """How far a stage is that has begun."""
     log = part / "metrics.jsonl"
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
     for line in reversed(lines):
         try:
             return f"step {json.loads(line)['step'] + 1}{_of_steps(run, name)}"
-        except (json.JSONDecodeError, KeyError, TypeError):  # a writer that was killed left half a line
+        except (*_BROKEN, KeyError, TypeError):  # a writer that was killed left half a line
             continue
     units = len(list((part / "units").glob("*.parquet"))) if (part / "units").is_dir() else 0
     return f"{units} units" if units else "its beginning"
@@ -132,5 +135,5 @@ def _of_steps(run: Path, name: str) -> str:
     try:
         config = json.loads((run / "config.json").read_text(encoding="utf-8"))
         return f" of {config[STAGES[name].role]['train']['steps']}"
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (*_BROKEN, OSError, KeyError, TypeError):
         return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +95,26 @@ def test_an_edited_output_is_refused_by_name(run_copy, deepmac, scenes_toml, out
     ended = deepmac("run", scenes_toml, "--out", run)
     assert ended.code == 2
     assert f"deepmac: {run / output}: was changed since" in ended.err
+
+
+def test_another_cut_acts_and_a_student_of_other_masks_is_refused_with_commands_that_mend_it(
+    run_copy, deepmac, scenes_toml
+) -> None:
+    run = run_copy("report")
+    before = content(run)
+    given = ["run", scenes_toml, "--out", run, "--set", "labels.cut=0.3"]
+    ended = deepmac(*given)
+    assert ended.code == 2
+    assert "evaluate-teacher: made anew, since a key changed: labels.cut (expected-iou, now 0.3)" in ended.err
+    again = f"deepmac student --out {run} --force && deepmac evaluate student --out {run} --force"
+    last = ended.err.splitlines()[-1]
+    assert "student was made with labels.cut = 'expected-iou', now 0.3" in last and f"`{again}`" in last
+    after = content(run)
+    kept = ("teacher/weights.safetensors", "pseudolabel/masks.parquet", "student/weights.safetensors")
+    assert all(after[name] == before[name] for name in kept)
+    assert after["select/instances.json"] != before["select/instances.json"]
+    for command in again.split(" && "):
+        assert deepmac(*shlex.split(command)[1:]).code == 0
+    ended = deepmac(*given)
+    assert ended.code == 0 and "student: done before, skipped" in ended.err
+    assert read(run / "config.json")["labels"]["cut"] == 0.3

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 import deepmac_distill
@@ -51,6 +54,44 @@ def test_the_python_interface_writes_the_same(chain, deepmac, tmp_path: Path) ->
     assert done.losses.masks == sum(done.masks.values())
     with pytest.raises(RunError, match="is there already"):
         deepmac_distill.Run(chain[0]).export("coco-polygons", tmp_path / "b.json")
+
+
+def coco(folder: Path, segmentation: object, size: tuple[int, int] = (64, 64)) -> Path:
+    """A file of one image, and the image, which is turned when viewed."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.new("RGB", size).save(folder / "a.jpg", exif=exif)
+    one = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 64, 64], "segmentation": segmentation}
+    document = {
+        "images": [{"id": 1, "file_name": "a.jpg", "height": 64, "width": 64}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [one | {"area": 64, "iscrowd": 0}],
+    }
+    (folder / "a.json").write_text(json.dumps(document))
+    return folder / "a.json"
+
+
+@pytest.mark.parametrize(("name", "turns"), [("yolo-seg", True), ("labelme", True), ("cvat", False)])
+def test_images_that_readers_of_a_format_turn_are_counted(deepmac, tmp_path, name: str, turns: bool) -> None:
+    file = coco(tmp_path, [[8, 8, 24, 8, 24, 24, 8, 24]])
+    given = ["export", file, "-f", name, "--out"]
+    ended = deepmac(*given, tmp_path / "out", "--images", tmp_path)
+    says = f"1 images have an EXIF orientation, such as a.jpg: tools that read {name} turn them"
+    assert ended.code == 0 and (says in ended.err) == turns
+    assert "EXIF" not in deepmac(*given, tmp_path / "unknown").err  # whoever brings images knows them
+
+
+def test_masks_that_a_format_holds_poorly_are_counted(deepmac, tmp_path: Path) -> None:
+    dots = [(x, y) for x in range(0, 64, 4) for y in range(0, 64, 4)]
+    mask = np.zeros((64, 64), np.uint8, order="F")
+    mask[tuple(np.array(dots).T)] = 1
+    code = coco_mask.encode(mask)
+    file = coco(tmp_path, code | {"counts": code["counts"].decode()})
+    lines = {}
+    for name in ("yolo-seg", "coco-rle"):
+        lines[name] = deepmac("export", file, "-f", name, "--out", tmp_path / name).out
+    says = "1 masks lose more than a tenth; coco-rle and cvat hold them exactly"
+    assert says in lines["yolo-seg"] and says not in lines["coco-rle"], lines
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from deepmac_distill import devices
 from deepmac_distill.config.schema import EvaluationConfig, LabelsConfig
 from deepmac_distill.look import Look
 from deepmac_distill.rundir import RunDir
@@ -101,3 +102,21 @@ def test_each_key_is_read_by_the_stages_that_it_concerns(run_copy, deepmac) -> N
     for key in ("look.mirror", "look.image_from", "look.window_context"):
         assert "teacher" not in found[key], key
     assert "teacher: done before, skipped" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("role", "command"), [("teacher", ["pseudolabel"]), ("student", ["evaluate", "student"])]
+)
+def test_autocast_that_a_role_forbids_is_off_in_what_its_model_does_later(
+    run_copy, deepmac, monkeypatch: pytest.MonkeyPatch, role: str, command: list[str]
+) -> None:
+    run, asked = run_copy(), []
+
+    def noted(device: object, choice: str) -> bool:
+        asked.append(choice)
+        return False
+
+    monkeypatch.setattr(devices, "autocast_allowed", noted)
+    off = ["--set", f"{role}.train.autocast='off'"]
+    assert deepmac(*command, "--out", run, "--force", *off).code == 0
+    assert set(asked) == {"off"}

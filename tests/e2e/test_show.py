@@ -51,6 +51,25 @@ def test_labels_that_lie_in_no_run_need_their_images(chain, deepmac, tmp_path: P
     assert deepmac("show", labels, "--images", images, "--out", tmp_path / "sheet.png").code == 0
 
 
+def test_images_outside_a_run_are_turned_on_request_and_those_of_a_run_by_its_key(
+    chain, deepmac, tmp_path: Path
+) -> None:
+    (tmp_path / "a").mkdir()
+    labels = shutil.copy(chain[0] / "pseudolabel" / "masks.parquet", tmp_path / "a" / "masks.parquet")
+    exif = Image.Exif()
+    exif[0x0112] = 3  # turned by half
+    for source in (chain[0] / "scenes-train" / "images").iterdir():
+        with Image.open(source) as image:
+            image.save(tmp_path / "a" / source.name, exif=exif)
+    given = ["show", labels, "--images", tmp_path / "a", "--out"]
+    assert deepmac(*given, tmp_path / "stored.png").code == 0
+    assert deepmac(*given, tmp_path / "turned.png", "--exif", "apply").code == 0
+    assert (tmp_path / "stored.png").read_bytes() != (tmp_path / "turned.png").read_bytes()
+    assert deepmac(*given, tmp_path / "x.png", "--exif", "maybe").code == 2
+    ended = deepmac("show", chain[0], "--out", tmp_path / "x.png", "--exif", "apply")
+    assert ended.code == 2 and "images of a run are read by its data.exif" in ended.err
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [

@@ -86,6 +86,8 @@ def test_a_path_of_that_name_comes_first_and_a_missing_starter_is_one_line(
     assert not list(Path().glob("*-masks.*"))
     shutil.copytree(chain[0] / "teacher", Path("starter") / "teacher")  # a run directory
     assert deepmac("predict", photo, *BOX, "--model", "starter").code == 0
+    with pytest.warns(UserWarning, match="starter: is the file or folder of that name here"):
+        deepmac_distill.load("starter", device="cpu")
     shutil.move(Path("starter") / "teacher" / "weights.safetensors", "w")
     shutil.rmtree("starter")
     Path("w").rename("starter")  # a weights file

@@ -114,6 +114,16 @@ def test_a_broken_record_is_a_state_and_no_error(run_copy: Callable[..., Path], 
     assert commands[0] == f"deepmac pseudolabel --out {run} --force"
 
 
+@pytest.mark.parametrize(
+    "changed", [{"ended": "yesterday"}, {"made_from": ["teacher"]}, {"made_from": {"teacher": 1}}]
+)
+def test_a_record_of_odd_facts_is_read(run_copy: Callable[..., Path], deepmac, changed: dict) -> None:
+    run = run_copy()
+    path = run / "pseudolabel" / "done.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    assert deepmac("status", run).code == 0
+
+
 @pytest.mark.parametrize("kind", ["nowhere", "file", "other"])
 def test_what_is_no_run_is_refused_in_one_line(deepmac, tmp_path: Path, kind: str) -> None:
     if kind == "file":

@@ -216,7 +216,7 @@ def test_a_look_that_is_set_after_training_acts_and_is_no_reason_to_train_again(
     for command, stage in ((["evaluate", "teacher"], "evaluate-teacher"), (["pseudolabel"], "pseudolabel")):
         ended = deepmac(*command, *mirrored)
         assert ended.code == 0, ended.err
-        why = f"{stage}: made anew, since the look changed: look.mirror (False, now True)"
+        why = f"{stage}: made anew, since a key changed: look.mirror (False, now True)"
         assert why in ended.err
         assert ("labels changed: the student learned from others" in ended.err) == (stage == "pseudolabel")
         again = deepmac(*command, "--out", run)  # the run keeps it
@@ -258,7 +258,7 @@ def test_a_run_keeps_the_look_that_it_was_asked_for(
     ended = deepmac(*command.split()[1:])
     assert ended.code == 0 and "teacher: done before, skipped" in ended.err, ended.err
     assert "pseudolabel: done before, skipped" in ended.err and look_of(run) == {"window 32 px x 2"}
-    why = "evaluate-teacher: made anew, since the look changed: look.window_context (1.5, now 2.0)"
+    why = "evaluate-teacher: made anew, since a key changed: look.window_context (1.5, now 2.0)"
     assert why in ended.err
 
 
@@ -364,7 +364,7 @@ def test_a_teacher_of_somebody_else_can_look_through_windows(
     assert inputs["teacher.look.boxes"] == "windows"
     again = deepmac("pseudolabel", *given, "--set", "teacher.look.boxes=average")
     assert again.code == 0, again.err
-    why = "pseudolabel: made anew, since the look changed: teacher.look.boxes (windows, now average)"
+    why = "pseudolabel: made anew, since a key changed: teacher.look.boxes (windows, now average)"
     assert why in again.err and look_of(tmp_path / "run") == {"image + window 32 px x 1.5"}
     refused = deepmac("pseudolabel", *given, "--set", "teacher.look.window_size_px=30")
     assert refused.code == 2 and "look.window_size_px: got 30, expected a multiple of 4" in refused.err

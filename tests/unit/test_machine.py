@@ -57,6 +57,14 @@ from deepmac_distill.printable import printable
             RuntimeError("[enforce fail] PytorchStreamWriter failed: file write failed"),
             "file write failed;",
         ),
+        (MemoryError("std::bad_alloc"), "out of memory: MemoryError; expected less"),
+        (RuntimeError("std::bad_alloc"), "out of memory: RuntimeError; expected less"),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+            "out of memory: RuntimeError; expected less",
+        ),
+        (RuntimeError("can't start new thread"), "can't start new thread; expected a higher limit of proc"),
+        (BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)), "Resource temporarily unavailable; exp"),
         (UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "surrogates not allowed"), "'a\\udcff': holds bytes"),
     ],
 )

@@ -113,7 +113,7 @@ def test_a_change_that_redoes_a_stage_is_noted_and_any_other_beside_it_is_refuse
     notes = Notes()
     out = do(run, writes("b"), {"seed": 0, "look.mirror": True}, progress=notes, **how) / "out.txt"
     assert out.read_text() == "b"
-    assert notes.lines == ["stage: made anew, since the look changed: look.mirror (False, now True)"]
+    assert notes.lines == ["stage: made anew, since a key changed: look.mirror (False, now True)"]
     with pytest.raises(KeyboardInterrupt):
         do(run, stopped_after("half.txt"), {"seed": 0}, **how)
     assert out.read_text() == "b"  # until the new one is whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from deepmac_distill.look import WHOLE_IMAGE, Look
 from deepmac_distill.models.load import Weights, require_fits
 from deepmac_distill.one_image import detect_image, segment_image
 from deepmac_distill.stages.sources import source_at
+from deepmac_distill.weights import starter
 
 BoxFormat = Literal["xyxy", "xywh"]
 ImageLike = str | Path | NDArray[np.uint8] | Image.Image
@@ -244,8 +246,8 @@ def load(
 
     Args:
         model: a weights file, a run directory, "starter" for the small teacher that comes with the package
-            (a file or folder of that name comes first), "sam:MODEL" for a SAM by its folder or its name on
-            the hub, or an object that keeps the contract of a `BoxSegmenter`.
+            (a file or folder of that name comes first, with a warning), "sam:MODEL" for a SAM by its folder
+            or its name on the hub, or an object that keeps the contract of a `BoxSegmenter`.
         role: whose weights of a run directory.
         device: auto, cpu, cuda, cuda:N or mps.
         allow_code: import the code that the run's teacher names, if it is a third party's.
@@ -260,6 +262,8 @@ def load(
     where = devices.pick_device(device)
     if not isinstance(model, str | Path):
         return Model(model, where, look=look or WHOLE_IMAGE)
+    if note := starter.note_of(Path(model)):
+        warnings.warn(note, stacklevel=2)
     source = source_at(Path(model), role, allow_code)
     names = source.card.class_names if isinstance(source, Weights) else ()
     return Model(source.model(where), where, names, look or source.look)

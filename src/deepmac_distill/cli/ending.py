@@ -57,6 +57,6 @@ def _read(path: Path) -> dict[str, Any]:
     """A JSON file of a run; empty where it is not there or broken, which `deepmac status` reports."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

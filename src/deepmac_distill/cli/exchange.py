@@ -134,6 +134,8 @@ def _print_exported(done: Exported, name: str) -> None:
             f"worst {_percent(losses.worst_iou)}{worst}; "
             f"{losses.parts_joined} parts joined, {losses.holes_cut} holes cut"
         )
+    if losses.poor:
+        say(f"{losses.poor} masks lose more than a tenth; coco-rle and cvat hold them exactly")
 
 
 def _percent(share: float) -> str:

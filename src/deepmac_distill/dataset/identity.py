@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -65,7 +65,7 @@ def refused_ids(entries: Sequence[dict[str, Any]], bits: int = 64) -> frozenset[
     >>> refused_ids([{"id": 1.0}, {"id": 2}, {"id": "3"}])
     frozenset({1.0})
     """
-    given = (entry.get("id") for entry in entries)
+    given: Iterator[Any] = (entry.get("id") for entry in entries)
     return frozenset(one for one in given if type(one) in (int, float) and not is_id(one, bits))
 
 

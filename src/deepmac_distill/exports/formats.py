@@ -32,6 +32,7 @@ class Format:
     suffix: str = ""  # of its file; none: a folder
     without: tuple[WithoutMask, ...] = ALL  # what can become of a box without a mask
     has_crowds: bool = True  # others leave crowds out
+    turns: bool = False  # its readers open the images it leads to, and turn them by their EXIF orientation
 
 
 def format_of(name: str) -> Format:
@@ -49,11 +50,11 @@ def format_of(name: str) -> Format:
         case "coco-rle":
             return Format(known, write_rle, ".json")
         case "yolo-seg":
-            return Format(known, write_yolo_seg, "", ("drop",), has_crowds=False)
+            return Format(known, write_yolo_seg, "", ("drop",), has_crowds=False, turns=True)
         case "voc":
             return Format(known, write_voc)
         case "labelme":
-            return Format(known, write_labelme, "", ("drop", "keep"), has_crowds=False)
+            return Format(known, write_labelme, "", ("drop", "keep"), has_crowds=False, turns=True)
         case "cvat":
             return Format(known, write_cvat, ".xml")
         case "label-studio":

@@ -70,6 +70,7 @@ class MaskSet:
     provenance: Mapping[str, Any]  # of the masks
     seen_mask_classes: tuple[str, ...] | None  # of the teacher; None: nobody knows
     folder: Path | None = None  # of the images, where known
+    upright: bool = False  # masks are on images turned by their EXIF orientation, not on them as stored
 
     def pictures(self) -> Iterator[Picture]:
         """The images one after the other; their objects are made when asked for."""

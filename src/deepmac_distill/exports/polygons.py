@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 from deepmac_distill.exports.masks import MaskObject, Picture
 from deepmac_distill.geometry.outlines import TOLERANCE_PX, Course, Ring, cut_open, joined, parts_of
 
+POOR_IOU = 0.9  # below it a bridge or a slit has changed what the mask shows
 DIGITS = 2  # of a coordinate in pixels
 
 
@@ -41,6 +42,7 @@ class Losses:
     mean_iou: float
     worst_iou: float
     worst_id: int | None  # the annotation of the worst
+    poor: int  # masks of which the format holds less than POOR_IOU
     parts_joined: int
     holes_cut: int
 
@@ -55,6 +57,7 @@ class Losses:
             mean_iou=float(ious.mean()) if found else 1.0,
             worst_iou=1.0 if worst is None else float(ious[worst]),
             worst_id=None if worst is None else found[worst][0],
+            poor=int((ious < POOR_IOU).sum()),
             parts_joined=sum(loss.parts_joined for _, loss in found),
             holes_cut=sum(loss.holes_cut for _, loss in found),
         )

@@ -189,7 +189,9 @@ def _evaluate(job: Job, of: EvaluatedModel, folder: Path) -> None:
     detector = None if on.hidden else _detector(job, source, model, truth)
     if detector is not None:
         whole = _whole(job, model.spec, on)
-        detected = detect_objects(detector, whole, job.device, job.autocast, settings.max_detections)
+        detected = detect_objects(
+            detector, whole, job.device, job.autocast_of(source.role), settings.max_detections
+        )
         results = coco_results(truth, detected, job.cut, lattice=model.spec.lattice)
         segm, bbox = _average_precision(job, truth, results, elsewhere, folder)
 

@@ -22,7 +22,8 @@ def masks_in_given_boxes(
     job: Job, on: EvaluatedSet, source: Source, model: BoxSegmenter, title: str = "masks in given boxes"
 ) -> pa.Table:
     """A model's masks of the boxes of a set, as it looks at them, cut as labels are."""
-    segmented = segment_boxes(model, _framed(job, source, model.spec, on, title), job.device, job.autocast)
+    framed = _framed(job, source, model.spec, on, title)
+    segmented = segment_boxes(model, framed, job.device, job.autocast_of(source.role))
     spec = model.spec
     return given_box_masks(
         on.truth, segmented, job.cut, lattice=spec.lattice, probabilities=spec.probabilities

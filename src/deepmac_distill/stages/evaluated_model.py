@@ -51,13 +51,14 @@ class EvaluatedModel:
         who = [model] if isinstance(model, str) else [_short(source), "on", on.truth.fingerprint[:8]]
         name = [kind, *who, strengths, "hidden" if on.hidden else "", *asked]
         comparing = source.comparing()
-        if isinstance(model, Path):  # the run does not keep how it looks
-            comparing = replace(comparing, redone_for=())
+        # The run keeps how its own models look and are cut: a change of either acts.
+        redone_for = () if isinstance(model, Path) else (*comparing.redone_for, "labels.cut")
+        comparing = replace(comparing, redone_for=redone_for)
         return cls(
             source=source,
             on=on,
             stage="-".join(filter(None, name)),
-            inputs={**source.inputs("weights"), **on.inputs(), "labels.cut": job.cut}
+            inputs={**source.inputs("weights"), **on.inputs(job.progress), "labels.cut": job.cut}
             | {"evaluation.bootstrap": job.pipeline.evaluation.bootstrap, "seed": job.pipeline.seed},
             comparing=comparing,
             upper_bound=model == "student-human",

@@ -12,6 +12,7 @@ from deepmac_distill.data.image_check import image_inputs
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.dataset.views import Truth
 from deepmac_distill.errors import ConfigError
+from deepmac_distill.progress import Progress
 from deepmac_distill.stages.job import Job, Split, training_split, validation_split
 from deepmac_distill.stages.overlap import note_overlap
 from deepmac_distill.stages.preflight import require_evaluable
@@ -30,12 +31,12 @@ class EvaluatedSet:
         """(N,) annotations that are evaluated; None: all of them."""
         return self.truth.has_human_mask() if self.hidden else None
 
-    def inputs(self) -> dict[str, Any]:
+    def inputs(self, progress: Progress) -> dict[str, Any]:
         """What an evaluation depends on."""
         part = "train" if self.hidden else "val"
         return {
             f"data.{part}_annotations": self.truth.fingerprint,
-            **image_inputs(f"data.{part}_images", self.truth, self.images),
+            **image_inputs(f"data.{part}_images", self.truth, self.images, progress),
         }
 
     def log_reading(self, job: Job, stage: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from deepmac_distill.config import load_pipeline
+from deepmac_distill.data.images import orientation_of
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.errors import ConfigError, RunError
 from deepmac_distill.exports.formats import Format, format_of, require_holds
@@ -99,13 +100,16 @@ def export(
     path = out or Path(f"masks-{name}{chosen.suffix}")
     if path.exists():
         raise RunError(f"{path}: is there already; expected a new path (--out)")
-    masks = _masks_of(given, without, choice, progress or Silent())
+    progress = progress or Silent()
+    masks = _masks_of(given, without, choice, progress)
     if images is not None:
         if not images.is_dir():
             raise ConfigError(f"--images {images}: no such folder; expected that of the images")
         masks = replace(masks, folder=images)
     with _whole(path, chosen) as aside:
         losses = chosen.write(masks, aside, tolerance_px)
+    if chosen.turns and not masks.upright:
+        _note_turned(masks, name, progress)
     return _exported(path, masks, without, chosen, Losses.of(losses))
 
 
@@ -140,7 +144,25 @@ def _masks_of_run(run: RunDir, without: WithoutMask, choice: Choice, progress: P
     view = Job(pipeline=pipeline, source=None, run=run, progress=progress).read(annotations)
     named = choice.calibration or pipeline.labels.calibration
     labels = _as_chosen(kept.labels, choice, kept.rules, named, progress)
-    return replace(of_labels(labels, choice.rules(kept.rules), without, view), folder=folder)
+    return replace(
+        of_labels(labels, choice.rules(kept.rules), without, view),
+        folder=folder,
+        upright=data.exif == "apply",
+    )
+
+
+def _note_turned(masks: MaskSet, name: str, progress: Progress) -> None:
+    """Note the images that readers of the format turn, while the masks are on their pixels as stored."""
+    folder, names = masks.folder, masks.images["file_name"].to_pylist()
+    if folder is None:
+        return
+    turned = [one for one in names if orientation_of(folder / one) != 1]
+    if turned:
+        progress.note(
+            f"{len(turned)} images have an EXIF orientation, such as {turned[0]}: tools that read {name} "
+            "turn them, but the masks are on the pixels as stored; take the tag out of the images, or set "
+            'data.exif = "apply"'
+        )
 
 
 def _as_chosen(

@@ -13,7 +13,7 @@ import torch
 from deepmac_distill import config, devices
 from deepmac_distill.chain import STAGES, Stage
 from deepmac_distill.comparing import PLAINLY, Comparing
-from deepmac_distill.config import DataConfig, Pipeline
+from deepmac_distill.config import DataConfig, Pipeline, RoleConfig
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.synthetic import write_scenes
 from deepmac_distill.dataset.choice import fits, is_by_masks
@@ -52,10 +52,10 @@ class Job:
         """Where tensors live."""
         return devices.pick_device(self.pipeline.device)
 
-    @property
-    def autocast(self) -> bool:
-        """Whether inference runs in bfloat16."""
-        return devices.autocast_allowed(self.device, "auto")
+    def autocast_of(self, role: str) -> bool:
+        """Whether inference of a teacher or a student runs in bfloat16: as its training has it."""
+        recipe: RoleConfig = getattr(self.pipeline, role)
+        return devices.autocast_allowed(self.device, recipe.train.autocast)
 
     @property
     def cut(self) -> Cut:

@@ -86,7 +86,7 @@ def _label_facts(
     inputs = {
         **source.inputs("teacher"),
         "data.train_annotations": annotations.fingerprint,
-        **image_inputs("data.train_images", annotations, images),
+        **image_inputs("data.train_images", annotations, images, job.progress),
         "labels.soft": labels.soft,
         "labels.unit_images": labels.unit_images,
         "labels.on_unreadable": labels.on_unreadable,
@@ -149,6 +149,7 @@ def _labeled(
     labels, offsets = job.pipeline.labels, annotations.rows_by_image()
     note_how(job, source, model.spec)
     unreadable: dict[int, str] = {}
+    autocast = job.autocast_of(source.role)
     framed = framed_units(
         dataset,
         labels.batch_size,
@@ -159,7 +160,7 @@ def _labeled(
     for unit, some_images in framed:
         unreadable.clear()
         batches = (some.batches for some in some_images)
-        found = list(segment_boxes(model, batches, job.device, job.autocast))
+        found = list(segment_boxes(model, batches, job.device, autocast))
         rows = label_unit(
             annotations,
             range(int(offsets[units[unit].start]), int(offsets[units[unit].stop])),

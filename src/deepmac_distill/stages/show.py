@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from deepmac_distill.config import load_pipeline
 from deepmac_distill.data.image_store import ImageFolder, ImageStore
+from deepmac_distill.data.images import ImageReader
 from deepmac_distill.errors import ConfigError, DataError, RunError
 from deepmac_distill.geometry.boxes import xywh_to_xyxy
 from deepmac_distill.labels.label_file import Labels
@@ -23,6 +24,7 @@ from deepmac_distill.stages.outputs import require_ours
 from deepmac_distill.stages.sheet import worst_median_best
 from deepmac_distill.stages.sources import cut_at
 
+AS_STORED = ImageReader()
 MAX_CLASSES = 40  # rows of a sheet that can still be looked at
 IN_A_ROW = 4  # masks of `lowest`
 PLACES = {"worst": "lowest", "median": "median", "best": "highest"}
@@ -38,7 +40,13 @@ class Shown:
 
 
 def show(
-    labels: Path, out: Path, *, classes: Sequence[str] = (), lowest: int = 0, images: Path | None = None
+    labels: Path,
+    out: Path,
+    *,
+    classes: Sequence[str] = (),
+    lowest: int = 0,
+    images: Path | None = None,
+    reader: ImageReader = AS_STORED,
 ) -> Shown:
     """Write a sheet of masks by their score: of each class the lowest, the median and the highest.
 
@@ -48,6 +56,7 @@ def show(
         classes: names of classes; none: those with most masks, `MAX_CLASSES` of them.
         lowest: instead, so many masks of lowest score, whatever their classes.
         images: folder of the images; None: those of the run that holds the labels.
+        reader: how images are read of labels that are in no run; a run has its own keys for that.
 
     Raises:
         DataError: the labels hold no mask of a teacher, or an image cannot be read.
@@ -57,7 +66,7 @@ def show(
     if not labels.exists():
         raise RunError(f"{labels}: nothing there; expected a run directory or a masks.parquet")
     path = RunDir(labels).output("pseudolabel", "masks.parquet") if labels.is_dir() else labels
-    run = path.resolve().parents[1]
+    run = path.resolve().parent.parent
     found = Labels.open(path)
     table = (found.with_cut(cut_at(run)) if (run / "config.json").is_file() else found).table
     drawn = table.filter(pc.and_(pc.equal(table["source"], "teacher"), pc.equal(table["status"], "labeled")))
@@ -67,7 +76,7 @@ def show(
     names = _chosen(path, counts, classes)
     if classes:
         drawn = drawn.filter(pc.is_in(drawn["category_name"], pa.array(names)))
-    store = _images_of(path, images)
+    store = _images_of(path, images, reader)
     require_ours([out], [path])
     rows = (
         _lowest_rows(drawn, store, lowest) if lowest else [_class_row(drawn, store, name) for name in names]
@@ -94,13 +103,13 @@ def _chosen(path: Path, counts: dict[str, int], classes: Sequence[str]) -> list[
     return list(classes) or list(counts)[:MAX_CLASSES]
 
 
-def _images_of(path: Path, given: Path | None) -> ImageFolder:
+def _images_of(path: Path, given: Path | None, reader: ImageReader) -> ImageFolder:
     """The images of labels: those of their run, or of a folder that is given."""
-    run = path.resolve().parents[1]
+    run = path.resolve().parent.parent
     if not (run / "config.json").is_file():
         if given is None:
             raise ConfigError(f"{path}: not in a run, so its images are not known; expected --images")
-        return ImageFolder(given)
+        return ImageFolder(given, reader.exif, reader.max_megapixels)
     data = load_pipeline(run / "config.json").data
     scenes = run / "scenes-train" / "images"
     own = scenes if data.source == "scenes" else Path(data.root) / data.train_images

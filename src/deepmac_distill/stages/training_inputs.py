@@ -30,7 +30,7 @@ def training_inputs(job: Job, role: Role, annotations: Annotations, images: Imag
         **_inputs_of(recipe, role),
         "seed": job.pipeline.seed,
         f"{role} annotations": annotations.fingerprint,
-        **image_inputs("data.train_images", annotations, images),
+        **image_inputs("data.train_images", annotations, images, job.progress),
     }
     start, backbone = f"{role}.train.init_from", f"{role}.model.backbone_weights"
     for key in (start, backbone):
