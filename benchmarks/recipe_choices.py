@@ -1,7 +1,7 @@
 """The variants that the recipe of `coco_sample` was chosen from, on classes hidden in the training file.
 
     python benchmarks/recipe_choices.py --data FOLDER --out runs/choices [--only VARIANT ...]
-        [--hide fold:0/2] [--seeds 0 1] [--json benchmarks/results/recipe_choices]
+        [--hide fold:0/2] [--seeds 0 1] [--workers 0] [--json benchmarks/results/recipe_choices]
 
 What is done is not done again; several processes may share the variants with `--only`.
 """
@@ -27,12 +27,13 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--hide", default="fold:0/2")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/recipe_choices"))
     given = parser.parse_args()
     for seed in given.seeds:
         for variant in given.only:
             try:
-                row = choose(variant, given.data, given.hide, seed, given.out, Terminal())
+                row = choose(variant, given.data, given.hide, seed, given.out, Terminal(), given.workers)
             except DistillError as error:
                 sys.stderr.write(f"{error}\n")
                 return 2

@@ -50,7 +50,7 @@ def test_a_share_of_the_masks_stays_and_every_box_does() -> None:
     assert found == thinned(annotations, 0.3, {0}, seed=5) != thinned(annotations, 0.3, {0}, seed=6)
 
 
-def row(variant: str, iou: float, seed: int = 0) -> Choice:
+def row(variant: str, iou: float, seed: int = 0, gpus: tuple[str, ...] = ()) -> Choice:
     mean = MeanIoU(iou, 0.5, 0.55)
     size = SizeIoU(mean, mean, 4, 2)
     hidden = SplitIoU(
@@ -64,7 +64,7 @@ def row(variant: str, iou: float, seed: int = 0) -> Choice:
         model_minus_ellipse=Interval(iou - 0.55, 0.1, 0.2),
         by_size=BySize(size, size, size),
     )
-    machine = Environment("3.11", "Linux", "a processor", 2, (), {"torch": "2"})
+    machine = Environment("3.11", "Linux", "a processor", 2, gpus, {"torch": "2"})
     return Choice(variant, "fold:0/2", seed, 480.0, machine, hidden)
 
 
@@ -74,11 +74,21 @@ def test_rows_are_kept_one_by_one_and_shown_in_the_order_of_the_variants(tmp_pat
         keep(one, tmp_path)
     assert kept_in(tmp_path) == rows
     shown = table(kept_in(tmp_path)).texts()
-    assert [line[0] for line in shown] == ["base", "base", "160 px"]
-    assert shown[0][3:5] == ["8.0", "66.0"]
+    assert [line[0] for line in shown] == ["base", "160 px"], "a row for all seeds of a variant"
+    assert shown[0][3:6] == ["0, 1", "8.0", "66.5"]
+    assert [line[-1] for line in shown] == ["–", "+2.0"], "against the base of the same seed"
 
 
-def test_a_variant_that_is_gone_is_not_shown(tmp_path: Path) -> None:
-    for one in (row("base", 0.66), row("tried once", 0.7)):
+def test_rows_of_a_gpu_stand_apart_without_a_cost_in_cpu_time(tmp_path: Path) -> None:
+    for one in (row("base", 0.66), row("base", 0.7, gpus=("a card",)), row("160 px", 0.71, gpus=("a card",))):
         keep(one, tmp_path)
-    assert [one.variant for one in kept_in(tmp_path)] == ["base"]
+    shown = {(line[0], line[2]): line for line in table(kept_in(tmp_path)).texts()}
+    assert len(shown) == 3
+    assert shown["base", "a card"][4:6] == ["–", "70.0"]
+    assert shown["160 px", "a card"][-1] == "+1.0", "a card is compared with itself"
+
+
+def test_a_variant_that_is_gone_comes_last(tmp_path: Path) -> None:
+    for one in (row("a first try", 0.7), row("base", 0.66)):
+        keep(one, tmp_path)
+    assert [one.variant for one in kept_in(tmp_path)] == ["base", "a first try"]

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from deepmac_distill.evaluation.results import SplitIoU, read_result, to_json
 from deepmac_distill.experiments.run_record import Environment
 from deepmac_distill.files import write_json
 from deepmac_distill.progress import Progress
-from deepmac_distill.report.table import Column, Table, columns, names
+from deepmac_distill.report.table import MISSING, Table, columns, names
 
 Keys = Mapping[str, object]
 RECIPE = "coco_sample"
@@ -40,6 +41,8 @@ BASE: Keys = {  # short and light, so that many variants can be tried
     "threads": 1,
     "evaluation.gt_boxes_only": True,
     "evaluation.bootstrap": 200,
+    "teacher.train.autocast": "off",  # a GPU computes what a CPU computes
+    "student.train.autocast": "off",
     "teacher.look": WINDOWS,
     **{f"teacher.model.{key}": value for key, value in MODEL.items()},
     **{f"teacher.train.{key}": value for key, value in TRAIN.items()},
@@ -77,6 +80,12 @@ VARIANTS: Mapping[str, Keys] = {
         "student.train.steps": 720,
     },
     "1440 steps": {"teacher.train.steps": 1440, "teacher.train.ema_decay": 0.997},
+    "4800 steps": {"teacher.train.steps": 4800, "teacher.train.ema_decay": 0.999},
+    "4800 steps, 160 px": {
+        "teacher.look": {**WINDOWS, "window_size_px": 160},
+        "teacher.train.steps": 4800,
+        "teacher.train.ema_decay": 0.999,
+    },
 }
 
 
@@ -92,14 +101,19 @@ class Choice:
     hidden: SplitIoU  # masks in given boxes of the hidden classes
 
 
-def choose(variant: str, data: str, hide: str, seed: int, out: Path, progress: Progress) -> Choice:
+def choose(
+    variant: str, data: str, hide: str, seed: int, out: Path, progress: Progress, workers: int = 0
+) -> Choice:
     """Train and evaluate one variant in its own run directory, or find it done.
+
+    Args:
+        workers: `data.workers`, which no figure depends on.
 
     Raises:
         KeyError: there is no such variant.
     """
     changed = VARIANTS[variant]
-    keys = {**BASE, "data.root": data, "data.hide": [hide], "seed": seed, **changed}
+    keys = {**BASE, "data.root": data, "data.hide": [hide], "data.workers": workers, "seed": seed, **changed}
     twice = any(key.startswith("student.") for key in changed)
     at = out / f"{variant.replace(' ', '-')}-{hide.replace('/', '-of-').replace(':', '-')}-seed-{seed}"
     if (share := SHARES.get(variant)) is not None:
@@ -165,39 +179,64 @@ def _timed(kept: Path, *works: Callable[[], object]) -> float:
 
 
 def keep(choice: Choice, folder: Path) -> Path:
-    """Write one small file for the row; returns its path."""
+    """Write one small file for the row; returns its path. Rows of a GPU stand beside those of a CPU."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"{choice.variant}-{choice.hide}-seed-{choice.seed}".replace(" ", "-")
+    parts = (choice.variant, choice.hide, f"seed-{choice.seed}", *choice.environment.gpus)
+    name = "-".join(parts).replace(" ", "-").replace(",", "")
     path = folder / f"{name.replace('/', '-of-').replace(':', '-')}.json"
     write_json(path, to_json(choice))
     return path
 
 
 def kept_in(folder: Path) -> list[Choice]:
-    """The rows that are there, in the order of `VARIANTS`."""
+    """The rows that are there, in the order of `VARIANTS`; those of variants that are gone come last."""
     order = list(VARIANTS)
     found = [read_result(path, Choice) for path in sorted(folder.glob("*.json"))]
-    known = [row for row in found if row.variant in order]  # a variant that is gone has no place in the table
-    return sorted(known, key=lambda row: (row.hide, order.index(row.variant), row.seed))
+    gone = sorted({row.variant for row in found} - set(order))
+    return sorted(found, key=lambda row: (row.hide, [*order, *gone].index(row.variant), row.seed))
 
 
 def table(rows: Iterable[Choice]) -> Table:
-    """A row for each; sizes are of the truth's area."""
+    """A row for each variant on one kind of hardware, over its seeds; sizes are of the truth's area."""
+    groups: dict[tuple[str, str, str], list[Choice]] = {}
+    for row in rows:
+        groups.setdefault((row.hide, row.environment.hardware, row.variant), []).append(row)
+    bases = {(*key[:2], row.seed): row for key, some in groups.items() if key[2] == "base" for row in some}
     return Table(
         "",
         (
-            *names("variant", "hidden", "seed"),
-            *columns("figure", ("CPU minutes",)),
+            *names("variant", "hidden", "on"),
+            *columns("figure", ("seeds", "CPU minutes")),
             *columns("percent", ("IoU", "small", "medium", "large")),
-            Column("− ellipse", "points"),
+            *columns("figure", ("− ellipse", "− base, seed by seed")),
         ),
         tuple(
             (
-                *(row.variant, row.hide, str(row.seed), f"{row.cpu_seconds / 60:.1f}"),
-                row.hidden.class_mean_iou.model,
-                *(size.class_mean_iou.model for _, size in row.hidden.by_size.items()),
-                row.hidden.model_minus_ellipse,
+                *(variant, hide, hardware, ", ".join(str(row.seed) for row in some)),
+                # On a GPU a process mostly waits, and its CPU time is no cost of the variant.
+                MISSING if some[0].environment.gpus else f"{fmean(row.cpu_seconds for row in some) / 60:.1f}",
+                *(_mean(value) for value in zip(*map(_ious, some), strict=True)),
+                f"{100 * fmean(row.hidden.model_minus_ellipse.value or 0.0 for row in some):+.1f}",
+                _minus_base(some, {row.seed: bases.get((hide, hardware, row.seed)) for row in some}),
             )
-            for row in rows
+            for (hide, hardware, variant), some in groups.items()
         ),
     )
+
+
+def _ious(row: Choice) -> tuple[float | None, ...]:
+    """Of all sizes, and of each."""
+    sizes = (size.class_mean_iou.model for _, size in row.hidden.by_size.items())
+    return (row.hidden.class_mean_iou.model, *sizes)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return fmean(there) if there else None
+
+
+def _minus_base(rows: Iterable[Choice], bases: Mapping[int, Choice | None]) -> str:
+    """Points that each seed lies above the base of the same seed, where there is one."""
+    pairs = [(_ious(row)[0], _ious(base)[0]) for row in rows if (base := bases[row.seed]) and row != base]
+    points = [100 * (a - b) for a, b in pairs if a is not None and b is not None]
+    return ", ".join(f"{value:+.1f}" for value in points) or MISSING
