@@ -31,6 +31,9 @@ student() {
 }
 
 jobs() {
+  cp -n "$here/results/batch_norm.json" "$out/batch_norm.json"  # it goes on from what is there
+  job batch-norm "$python $here/batch_norm.py measure $out/batch_norm.json"  # on the CPU, as the next one
+  job coverage-of-ap "$python $here/coverage_of_ap.py --json $out/coverage_of_ap.json"
   local detector="--set data.workers=3 --set student.train.batch_size=16 --set student.train.steps=3000"
   student detect_mask_rcnn 0 --config coco_sample_mask_rcnn $detector
   student detect_deepmac 0 --config coco_sample $detector
