@@ -53,7 +53,9 @@ jobs() {
       noisy=$out/runs/choices/${variant// /-}-fold-0-of-2-seed-$seed
       after=true
       case $variant in
-        base) after="$deepmac evaluate teacher --hidden --box-noise 0,5,10,20 --out $noisy && $deepmac pseudolabel --out $noisy" ;;
+        base) after="$deepmac evaluate teacher --hidden --box-noise 0,5,10,20 --out $noisy && $deepmac pseudolabel --out $noisy \
+          && cp -r $noisy $noisy-unmirrored \
+          && $deepmac evaluate teacher --hidden --set teacher.look.mirror=false --force --out $noisy-unmirrored" ;;
         'box jitter') after="$deepmac evaluate teacher --hidden --box-noise 0,5,10,20 --out $noisy" ;;
       esac
       job "choices-${variant// /-}-$seed" "$choices --only '$variant' --seeds $seed && $after"
