@@ -167,31 +167,6 @@ def _retention_cells(found: Retention) -> tuple[Cell, ...]:
     return (*arms, row.pseudo_minus_human_seen, row.human_all_minus_pseudo, row.retention)
 
 
-def detection_table(*recorded: Any) -> str:
-    """Markdown: what students detect by themselves."""
-    records = [from_json(value, RunRecord, "detection") for value in recorded]
-    table = Table(
-        "",
-        (
-            *names("student"),
-            *columns("percent", ("box AP", "box AP 50", "mask AP", "mask IoU in given boxes")),
-        ),
-        tuple(
-            (record.student_model, *_detection_cells(record.student)) for record in records if record.student
-        ),
-    )
-    lines = [f"`{record.command}`, seed {record.seed}, {record.environment.hardware}" for record in records]
-    return "\n".join([markdown_table(table), "", *(f"- {line}" for line in dict.fromkeys(lines))])
-
-
-def _detection_cells(found: Evaluation) -> tuple[Cell, ...]:
-    boxes, masks = (kind["all"] if kind else None for kind in (found.detected.bbox, found.detected.segm))
-    return (
-        *((boxes.AP, boxes.AP50) if boxes else (None, None)),
-        *(masks.AP if masks else None, found.given_boxes["all"].class_mean_iou.model),
-    )
-
-
 def heads_page(folder: Path) -> str:
     """Markdown: mask heads in models that were trained whole, as far as their files are there."""
     if not any(folder.glob("*-seed-*.json")):
@@ -232,7 +207,6 @@ TABLES = {
     "appendix_b": (appendix_table, "appendix_b_small"),
     "starter": (starter.page, "starter"),
     "gpu_speed": (gpu_speed.page, "gpu_speed"),
-    "detection": (detection_table, "detect_deepmac", "detect_mask_rcnn"),
     "latency": (latency_page, "latency"),
     "codec": (codec_table, "codec"),
     "batch_norm": (batch_norm.page, "batch_norm"),
@@ -261,8 +235,7 @@ def _with_tables(page: str) -> str:
     bodies = {name: _body(*parts) for name, parts in TABLES.items()}
     rows = recipe_choices.kept_in(RESULTS / "recipe_choices")
     bodies["recipe_choices"] = choices_table(rows) if rows else _MISSING
-    for heads in ("mask_heads", "mask_heads_1920_steps"):
-        bodies[heads] = heads_page(RESULTS / heads)
+    bodies["mask_heads"] = heads_page(RESULTS / "mask_heads")
     for name, body in bodies.items():
         block = f"<!-- results:{name} -->\n{body}\n<!-- end -->"
         page = re.sub(rf"<!-- results:{name} -->.*?<!-- end -->", lambda _, b=block: b, page, flags=re.DOTALL)

@@ -66,14 +66,19 @@ def pairs_table(found: HeadFigures) -> Table:
 def page(results: Results, found: HeadFigures) -> str:
     """Markdown: both tables, what made them, and what is missing."""
     learned = next((run for run in results.runs if run.training_loss is not None), None)
-    environment, costs = (learned or results.runs[0]).environment, results.costs
+    costs = results.costs
+    machines = dict.fromkeys(
+        f"{run.environment.hardware}, torch {run.environment.torch}"
+        for run in results.runs
+        if learned is None or run.row in HEADS
+    )
     minutes = [sum(run.seconds.values()) / 60 for run in results.runs if run.row in HEADS]
     lines = [markdown_table(rows_table(found)), ""]
     lines += [markdown_table(pairs_table(found)), ""] if found.pairs else []
     lines += [markdown_table(details_table(found, costs.costs if costs else {})), ""]
     lines += [
         f"`make mask-heads DATA=FOLDER`: {_schedule(learned) if learned else 'no head is trained yet'}, "
-        f"{environment.hardware}, torch {environment.torch}. Mask IoU in given boxes, mean over classes.",
+        f"{' and '.join(machines)}. Mask IoU in given boxes, mean over classes.",
         _noise(found),
     ]
     if minutes:
