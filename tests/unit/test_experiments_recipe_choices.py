@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from deepmac_distill.config import load_pipeline, located
+from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.evaluation.results import Interval, MeanIoU, SizeIoU, SplitIoU
 from deepmac_distill.evaluation.sizes import BySize
 from deepmac_distill.experiments.recipe_choices import (
@@ -16,10 +18,12 @@ from deepmac_distill.experiments.recipe_choices import (
     SHARES,
     VARIANTS,
     Choice,
+    hidden_names,
     keep,
     kept_in,
     table,
     thinned,
+    thinned_file,
 )
 from deepmac_distill.experiments.run_record import Environment
 
@@ -92,3 +96,28 @@ def test_a_variant_that_is_gone_comes_last(tmp_path: Path) -> None:
     for one in (row("a first try", 0.7), row("base", 0.66)):
         keep(one, tmp_path)
     assert [one.variant for one in kept_in(tmp_path)] == ["base", "a first try"]
+
+
+def test_a_share_hides_the_classes_that_the_whole_file_hides(tmp_path: Path) -> None:
+    # Few masks make other folds: they follow the number of a class's masks.
+    names, square = ("person", "car", "dog", "cat"), [[1, 1, 9, 1, 9, 9, 1, 9]]
+    annotations = [
+        {"id": 10 * kind + i, "image_id": 1, "category_id": kind, "bbox": [1, 1, 8, 8], "area": 64}
+        | {"segmentation": square, "iscrowd": 0}
+        for kind in range(len(names))
+        for i in range(8 - kind)
+    ]
+    coco = {
+        "images": [{"id": 1, "file_name": "1.jpg", "width": 20, "height": 20}],
+        "categories": [{"id": kind, "name": name} for kind, name in enumerate(names)],
+        "annotations": annotations,
+    }
+    (tmp_path / "instances_train.json").write_text(json.dumps(coco), encoding="utf-8")
+    keys = {**BASE, "data.root": str(tmp_path)}
+    hidden = hidden_names(keys, "fold:0/2")
+    assert len(hidden) == 2 and set(hidden) < set(names)
+    path = thinned_file(keys, 0.2, hidden, 0, tmp_path / "thinned.json")
+    found = Dataset.open(path, seen=["voc"]).hidden_names(hidden)
+    assert sorted(found) == hidden
+    masks = {one["category_id"] for one in json.loads(path.read_text())["annotations"] if "area" in one}
+    assert {names[kind] for kind in masks} >= set(hidden), "hidden classes keep their masks: the truth"

@@ -117,7 +117,9 @@ def choose(
     twice = any(key.startswith("student.") for key in changed)
     at = out / f"{variant.replace(' ', '-')}-{hide.replace('/', '-of-').replace(':', '-')}-seed-{seed}"
     if (share := SHARES.get(variant)) is not None:
-        keys["data.train_annotations"] = str(_thinned(keys, share, hide, seed, at.with_suffix(".json")))
+        hidden = hidden_names(keys, hide)  # by name: another number of masks makes other folds
+        keys["data.hide"] = hidden
+        keys["data.train_annotations"] = str(thinned_file(keys, share, hidden, seed, at.with_suffix(".json")))
     run = Run(at, RECIPE, keys, progress=progress)
     cpu_seconds = _timed(at / "cpu_seconds.json", run.teach)
     if twice:
@@ -157,12 +159,17 @@ def _has_mask(annotation: Mapping[str, Any]) -> bool:
     return bool(annotation.get("segmentation")) and not annotation.get("iscrowd")
 
 
-def _thinned(keys: Keys, share: float, hide: str, seed: int, to: Path) -> Path:
+def hidden_names(keys: Keys, hide: str) -> list[str]:
+    """The classes of a fold of the base's training file."""
+    data = load_pipeline(located(Path(RECIPE)), values=dict(keys)).data
+    dataset = Dataset.open(Path(data.root) / data.train_annotations, seen=data.seen)
+    return sorted(dataset.hidden_names([hide]))
+
+
+def thinned_file(keys: Keys, share: float, hidden: Container[str], seed: int, to: Path) -> Path:
     """The base's training file with a share of the masks that are not hidden, written to a file."""
     data = load_pipeline(located(Path(RECIPE)), values=dict(keys)).data
-    file = Path(data.root) / data.train_annotations
-    hidden = Dataset.open(file, seen=data.seen).hidden_names([hide])
-    coco = json.loads(file.read_bytes())
+    coco = json.loads((Path(data.root) / data.train_annotations).read_bytes())
     ids = {one["id"] for one in coco["categories"] if one["name"] in hidden}
     write_json(to, {**coco, "annotations": thinned(coco["annotations"], share, ids, seed)})
     return to.absolute()
@@ -236,7 +243,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def _minus_base(rows: Iterable[Choice], bases: Mapping[int, Choice | None]) -> str:
-    """Points that each seed lies above the base of the same seed, where there is one."""
+    """Points by which each seed exceeds the base of the same seed, where there is one."""
     pairs = [(_ious(row)[0], _ious(base)[0]) for row in rows if (base := bases[row.seed]) and row != base]
     points = [100 * (a - b) for a, b in pairs if a is not None and b is not None]
     return ", ".join(f"{value:+.1f}" for value in points) or MISSING
