@@ -178,6 +178,17 @@ def test_the_least_sure_masks_are_listed(held_out: Path, deepmac, tmp_path: Path
     assert again.code == 2 and "r.json: is there already" in again.err
 
 
+def test_a_cut_that_was_not_tried_has_no_quality_and_stops_nothing(
+    held_out: Path, deepmac, tmp_path: Path
+) -> None:
+    assert deepmac("calibrate", held_out).code == 0
+    ended = deepmac("export", held_out, "-f", "coco-rle", "--cut", "0.33", "--out", tmp_path / "a.json")
+    assert ended.code == 0 and "recipe.calibration.json: cut 0.33: was not tried" in ended.err
+    assert not any("quality" in one["attributes"] for one in annotations(tmp_path / "a.json"))
+    ended = deepmac("export", held_out, "-f", "coco-rle", "--cut", "0.35", "--out", tmp_path / "b.json")
+    assert ended.code == 0 and any("quality" in one["attributes"] for one in annotations(tmp_path / "b.json"))
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [

@@ -10,8 +10,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from deepmac_distill.calibration.applied import Calibrated, other_teacher
+from deepmac_distill.calibration.calibration import Calibration
 from deepmac_distill.calibration.expected import RECOMMENDED, Expected, expected_of
 from deepmac_distill.errors import DataError, RunError
+from deepmac_distill.labels.cut import DEFAULT_CUT, Cut
 from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.labels.quality import QUALITY, QUALITY_LOW
 from deepmac_distill.rundir import RunDir
@@ -46,7 +48,7 @@ def calibrated(labels: Labels, named: str | Path = "") -> tuple[Labels, str]:
 
     Args:
         named: a calibration file; empty: that of the run that holds the labels, if it has one for their
-            teacher.
+            teacher and their cut.
 
     Raises:
         DataError: the file that is named cannot be read or is of another teacher, or the run's is broken.
@@ -63,11 +65,17 @@ def calibrated(labels: Labels, named: str | Path = "") -> tuple[Labels, str]:
     reasons = []
     for path in files:
         found = Calibrated.read(RunDir(run).output(STAGE, path.name))
-        reason = other_teacher(found.calibration, labels.provenance)
+        reason = other_teacher(found.calibration, labels.provenance) or untried(found.calibration, labels.cut)
         if not reason:
             return labels.with_quality(found), ""
         reasons.append(f"{path.name}: {reason}")
-    return labels, f"no calibration of their teacher ({'; '.join(reasons) or FIRST})"
+    return labels.with_quality(None), f"no calibration of their teacher ({'; '.join(reasons) or FIRST})"
+
+
+def untried(calibration: Calibration, cut: Cut | None) -> str:
+    """Why nothing is known of masks at a cut; empty where something is."""
+    asked = DEFAULT_CUT if cut is None else cut
+    return "" if calibration.fit_at(asked) else f"cut {asked}: was not tried"
 
 
 def require_quality(labels: Labels, why_not: str, asked: str) -> None:
