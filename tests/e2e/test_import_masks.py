@@ -87,3 +87,14 @@ def test_what_cannot_be_taken_back_is_one_line(
     assert (ended.code, ended.out) == (2, "") and says in ended.err.splitlines()[-1]
     assert corrected.read_bytes() == kept and not Path("o.json").exists()
     shutil.rmtree("empty")
+
+
+def test_images_that_lack_their_size_have_that_of_the_data_set(
+    chain, deepmac, corrected: Path, tmp_path: Path
+) -> None:
+    document = json.loads(corrected.read_text())
+    for image in document["images"]:  # as Label Studio writes images without objects
+        image |= {"width": None, "height": None, "file_name": f"/data/upload/0123abcd-{image['file_name']}"}
+    corrected.write_text(json.dumps(document))
+    ended = deepmac("import-masks", corrected, "--into", chain[0], "--out", tmp_path / "out.json")
+    assert ended.code == 0 and "out.json: 1 masks changed, 0 new" in ended.out, ended.err

@@ -259,7 +259,11 @@ def from_json(value: Any, kind: type[R], where: object) -> R:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise RunError(f"{where}: {error}; expected {kind.__name__} figures of deepmac") from None
+        raise RunError(f"{where}: {error}; expected {_name(kind)} figures of deepmac") from None
+
+
+def _name(kind: Any) -> str:
+    return str(getattr(kind, "__name__", kind))
 
 
 def read_result(path: Path, kind: type[R]) -> R:

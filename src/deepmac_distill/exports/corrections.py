@@ -21,7 +21,7 @@ from deepmac_distill.exports.polygons import outlined
 
 SAME_IOU = 0.99  # with the mask as it went out: nobody has moved more than rounding does
 _NEAR_IOU = 0.8  # below it polygons of the mask cannot be the same either
-_UPLOAD = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded image
+UPLOAD = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded image
 Entry = dict[str, Any]
 
 
@@ -109,7 +109,7 @@ class _Merge:
         common = False
         for picture in after.pictures():
             name = PurePosixPath(picture.file_name).name
-            found = pictures.get(picture.file_name) or by_bare.get(name) or by_bare.get(_UPLOAD.sub("", name))
+            found = pictures.get(picture.file_name) or by_bare.get(name) or by_bare.get(UPLOAD.sub("", name))
             if found is None:
                 self.counts["on other images"] += len(picture.objects)
                 continue

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 
 from deepmac_distill.data.image_store import ImageFolder
@@ -133,7 +133,35 @@ def read_detections(folders: Sequence[Path]) -> list[list[Detection]] | None:
     paths = [folder / "detections.json" for folder in folders]
     if not all(path.exists() for path in paths):
         return None
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return [_read_results(path) for path in paths]
+
+
+def _read_results(path: Path) -> list[Detection]:
+    """COCO results, whose fields are looked at before any library that takes them on trust.
+
+    Raises:
+        RunError: the file cannot be read or holds something else.
+    """
+    read_result(path, list[_Result])
+    results: list[Detection] = msgspec.json.decode(path.read_bytes())
+    return results
+
+
+class _Code(msgspec.Struct):
+    """A mask of COCO results."""
+
+    size: tuple[int, int]
+    counts: str
+
+
+class _Result(msgspec.Struct):
+    """One of COCO's results."""
+
+    image_id: int
+    category_id: int
+    score: float
+    bbox: tuple[float, float, float, float]
+    segmentation: _Code | None = None
 
 
 def read_record(folder: Path) -> EvaluationRecord:

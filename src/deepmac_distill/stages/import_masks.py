@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deepmac_distill.dataset.dataset import Dataset
@@ -14,7 +14,7 @@ from deepmac_distill.dataset.document import parse_json
 from deepmac_distill.dataset.ingest import MARK
 from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError, RunError
-from deepmac_distill.exports.corrections import corrected, plain_name
+from deepmac_distill.exports.corrections import UPLOAD, corrected, plain_name
 from deepmac_distill.files import written_whole
 from deepmac_distill.labels.export import SEEN_MASK_CLASSES
 from deepmac_distill.labels.table import SCHEMA_VERSION
@@ -63,7 +63,7 @@ def import_masks(
     is_run = into.is_dir() and not (into / "annotations.parquet").exists()
     path = RunDir(into).output("select", "instances.json") if is_run else into
     base = Dataset.open(path, seen="all").for_evaluation()
-    merged = corrected(base, _read(file), reviewed=reviewed, drop_removed=drop_removed)
+    merged = corrected(base, _read(file, base), reviewed=reviewed, drop_removed=drop_removed)
     document = base.document()
     mark = {"schema": SCHEMA_VERSION, SEEN_MASK_CLASSES: None}
     document = {MARK: mark, **document, "annotations": merged.annotations}
@@ -78,13 +78,18 @@ def import_masks(
     )
 
 
-def _read(file: Path) -> Annotations:
-    """A tool's COCO file, the paths of its images made plain before our reader checks them."""
+def _read(file: Path, base: Annotations) -> Annotations:
+    """A tool's COCO file, the paths of its images made plain before our reader checks them.
+
+    Label Studio leaves out the size of an image without objects: that of the data set holds.
+    """
     raw = parse_json(file)
     images = raw.get("images") if isinstance(raw, dict) else None
     if not isinstance(images, list):
         return Dataset.open(file, seen="all").for_evaluation()
-    plain = raw | {"images": [_plain(image) for image in images]}
+    columns = (base.images[name].to_pylist() for name in ("file_name", "height", "width"))
+    sizes = {PurePosixPath(name).name: (height, width) for name, height, width in zip(*columns, strict=True)}
+    plain = raw | {"images": [_plain(image, sizes) for image in images]}
     with tempfile.TemporaryDirectory(prefix="deepmac-distill-") as folder:
         copy = Path(folder) / "plain.json"
         copy.write_text(json.dumps(plain), encoding="utf-8")
@@ -94,7 +99,12 @@ def _read(file: Path) -> Annotations:
             raise DataError(str(error).replace(str(copy), str(file))) from None
 
 
-def _plain(image: Any) -> Any:
-    if isinstance(image, dict) and isinstance(name := image.get("file_name"), str):
-        return image | {"file_name": plain_name(name)}
-    return image
+def _plain(image: Any, sizes: Mapping[str, tuple[int, int]]) -> Any:
+    if not (isinstance(image, dict) and isinstance(name := image.get("file_name"), str)):
+        return image
+    plain = {**image, "file_name": plain_name(name)}
+    bare = PurePosixPath(plain["file_name"]).name
+    known = next((sizes[one] for one in (bare, UPLOAD.sub("", bare)) if one in sizes), None)
+    if known and (plain.get("height") is None or plain.get("width") is None):
+        plain |= dict(zip(("height", "width"), known, strict=True))
+    return plain
