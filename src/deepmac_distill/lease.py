@@ -100,10 +100,7 @@ def create(path: Path, content: bytes) -> bool:
     """
     aside = path.with_name(f"{NAME}-{secrets.token_hex(8)}")
     try:
-        with aside.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        _create_in_place(aside, content)
         os.link(aside, path)
     except FileExistsError:
         return False
@@ -176,10 +173,10 @@ def _create_in_place(path: Path, content: bytes) -> bool:
         file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
         return False
-    try:
-        os.write(file, content)
-    finally:
-        os.close(file)
+    with os.fdopen(file, "wb") as writing:
+        writing.write(content)
+        writing.flush()
+        os.fsync(file)
     return True
 
 
