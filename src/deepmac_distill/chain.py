@@ -14,7 +14,7 @@ from typing import Literal
 Role = Literal["teacher", "student"]  # whose recipe of the pipeline file
 Trained = Literal["teacher", "student", "student-seen", "student-human"]  # a stage that leaves weights
 Arm = Literal["human_seen", "pseudo", "human_all"]  # a student of retention, by the masks it learns from
-Kind = Literal["train", "evaluate", "label", "select", "report", "retention"]
+Kind = Literal["train", "evaluate", "label", "select", "report", "retention", "holdout"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,16 @@ def _evaluation(of: Trained) -> Stage:
     )
 
 
+# Before the chain, where it is asked for: teachers tried on hidden classes, before one of them labels.
+HOLDOUT = Stage(
+    name="holdout",
+    kind="holdout",
+    command="holdout",
+    role="teacher",
+    model="teacher",
+    makes=(Product("holdout.md", "teachers on hidden classes"), Product("masks.parquet", "their masks")),
+    derived=True,
+)
 CHAIN = (
     _training("teacher", "teach"),
     _evaluation("teacher"),
@@ -119,7 +129,7 @@ BESIDE = (
         derived=True,
     ),
 )
-STAGES = {stage.name: stage for stage in (*CHAIN, *BESIDE)}
+STAGES = {stage.name: stage for stage in (HOLDOUT, *CHAIN, *BESIDE)}
 TRAININGS = {stage.model: stage for stage in STAGES.values() if stage.kind == "train"}
 ARMS: dict[Arm, Trained] = {  # of retention, as it compares them
     stage.arm: stage.model
@@ -129,7 +139,11 @@ ARMS: dict[Arm, Trained] = {  # of retention, as it compares them
 
 
 def planned(
-    *, evaluated: bool, roles: tuple[Role, ...] = ("teacher", "student"), segmenter: bool = False
+    *,
+    evaluated: bool,
+    roles: tuple[Role, ...] = ("teacher", "student"),
+    segmenter: bool = False,
+    holdout: bool = False,
 ) -> tuple[Stage, ...]:
     """The stages of a whole run in their order.
 
@@ -137,6 +151,7 @@ def planned(
         evaluated: there is a validation set.
         roles: both, or the one whose training and evaluation are asked for; labeling comes between.
         segmenter: the teacher needs no training.
+        holdout: teachers are tried first.
 
     >>> [stage.name for stage in planned(evaluated=False)]
     ['teacher', 'pseudolabel', 'select', 'student']
@@ -147,7 +162,7 @@ def planned(
     if len(roles) > 1:
         kinds |= {"label", "select", *(("report",) if evaluated else ())}
     untrained = {"teacher"} if segmenter else set()
-    return tuple(
+    return (HOLDOUT,) * holdout + tuple(
         stage
         for stage in CHAIN
         if stage.kind in kinds and stage.role in roles and stage.name not in untrained

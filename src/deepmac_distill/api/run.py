@@ -7,6 +7,7 @@ from pathlib import Path
 
 from deepmac_distill.chain import Role
 from deepmac_distill.config import load_pipeline, located
+from deepmac_distill.evaluation.holdout_results import Holdout
 from deepmac_distill.evaluation.results import Evaluation, Report
 from deepmac_distill.files import read_text
 from deepmac_distill.geometry.outlines import TOLERANCE_PX
@@ -17,6 +18,7 @@ from deepmac_distill.stages.evaluate import evaluate as evaluate_model
 from deepmac_distill.stages.evaluate import read_evaluation
 from deepmac_distill.stages.export import Choice, Exported
 from deepmac_distill.stages.export import export as write_masks
+from deepmac_distill.stages.holdout import holdout
 from deepmac_distill.stages.import_masks import Imported
 from deepmac_distill.stages.import_masks import import_masks as take_back
 from deepmac_distill.stages.job import Job
@@ -65,6 +67,10 @@ class Run:
     def run(self) -> Report | None:
         """The whole chain; the report, or None where there is no validation set."""
         return run_chain(self.job)
+
+    def holdout(self) -> Holdout:
+        """Teachers tried on seen classes whose masks are hidden from them, as `[holdout]` has it."""
+        return holdout(self.job)
 
     def teach(self) -> Path | None:
         """Train the teacher; its weights, or None for a teacher that needs no training."""

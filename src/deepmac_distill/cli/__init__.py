@@ -6,6 +6,7 @@ Nothing here imports torch before a command's pipeline is read: a mistake in it 
 from deepmac_distill.cli import (  # isort: skip  importing adds their commands, in the order of --help
     chain,
     assembling,
+    holdout,
     status,
     show,
     exchange,
@@ -29,6 +30,7 @@ __all__ = [
     "evaluation",
     "exchange",
     "forecast",
+    "holdout",
     "importing",
     "main",
     "models",

@@ -54,4 +54,5 @@ def _planned(run: Path) -> tuple[Stage, ...]:
     except ConfigError:  # of an earlier version, or not there yet
         return planned(evaluated=True)
     evaluated = pipeline.data.source == "scenes" or bool(pipeline.data.val_annotations)
-    return planned(evaluated=evaluated, segmenter=bool(pipeline.teacher.segmenter))
+    segmenter, holdout = bool(pipeline.teacher.segmenter), pipeline.holdout.asked
+    return planned(evaluated=evaluated, segmenter=segmenter, holdout=holdout)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 from deepmac_distill.config.data import DataConfig
+from deepmac_distill.config.holdout import HoldoutConfig
 from deepmac_distill.config.limits import (
     MAX_DETECTIONS,
     MAX_OF_EACH,
@@ -261,6 +262,7 @@ class Pipeline:
     device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
     data: DataConfig = field(default_factory=DataConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    holdout: HoldoutConfig = field(default_factory=HoldoutConfig)
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     student: RoleConfig = field(default_factory=_default_student)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,8 @@ from deepmac_distill.errors import DataError
 
 WITH_MASKS = "with-masks"
 MIN_MASKS = 10  # a class with fewer is a stray
+LEAST_CLASSES = 4  # that a hold-out needs: of fewer an interval over classes means nothing
+LEAST_MASKS = 10  # that it needs in each fold
 _FOLD = re.compile(r"fold:(\d+)/(\d+)")
 
 
@@ -105,6 +107,30 @@ def hidden_names(
             )
         found += folds_of(classes, counts, folds)[fold]
     return tuple(dict.fromkeys(found))
+
+
+def trial_folds(classes: Classes, counts: NDArray[np.int64], folds: int, where: str) -> list[tuple[str, ...]]:
+    """`folds_of` the seen classes that have masks, if these are enough to try a teacher on.
+
+    Args:
+        counts: (K,) masks that people drew, of each class.
+
+    Raises:
+        DataError: names how many classes and masks there are and how many it takes.
+    """
+    masked = tuple(shown and count > 0 for shown, count in zip(classes.seen, counts.tolist(), strict=True))
+    held, least = sum(masked), max(LEAST_CLASSES, folds)
+    if held < least:
+        raise DataError(f"{where}: hold-out: got {held} seen classes with masks, expected {least} or more")
+    found = folds_of(replace(classes, seen=masked), counts, folds)
+    of = dict(zip(classes.names, counts.tolist(), strict=True))
+    fewest = min(sum(of[name] for name in fold) for fold in found)
+    if fewest < LEAST_MASKS:
+        raise DataError(
+            f"{where}: hold-out: got a fold of {fewest} masks, expected at least {LEAST_MASKS} in each of "
+            f"the {folds}"
+        )
+    return found
 
 
 def folds_of(classes: Classes, counts: NDArray[np.int64], folds: int) -> list[tuple[str, ...]]:

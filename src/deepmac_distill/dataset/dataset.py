@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from deepmac_distill.dataset import views
@@ -20,6 +21,7 @@ from deepmac_distill.dataset.choice import (
     hidden_names,
     is_by_masks,
     mask_counts,
+    trial_folds,
 )
 from deepmac_distill.dataset.classes import Classes, SeenSpec
 from deepmac_distill.dataset.fingerprint import fingerprint_of
@@ -116,15 +118,29 @@ class Dataset:
         Raises:
             DataError: a mask of a hidden class has an error, or `Classes.hiding` refuses the names.
         """
-        classes = self.classes.hiding(hide, str(self.path))
+        return self._masks_of(hide, self.classes.hiding(hide, str(self.path)))
+
+    def of_untaught(self, names: Collection[str]) -> Truth:
+        """All boxes, and the masks of these classes, all of which count as unseen: nothing learns from them.
+
+        Raises:
+            DataError: a mask of these classes has an error.
+        """
+        seen = tuple(
+            shown and name not in names
+            for name, shown in zip(self.classes.names, self.classes.seen, strict=True)
+        )
+        return self._masks_of(names, replace(self.classes, seen=seen))
+
+    def _masks_of(self, names: Collection[str], classes: Classes) -> Truth:
         ids = [
-            number for number, name in zip(classes.category_ids, classes.names, strict=True) if name in hide
+            number for number, name in zip(classes.category_ids, classes.names, strict=True) if name in names
         ]
         others = ~np.isin(self.tables.annotations["category_id"].to_numpy(), ids)
         self._refuse(~others, {"mask"})
         annotations = views.hide_masks(self.tables.annotations, others)
         counts = views.count(self.tables.images, annotations) | {"hidden_masks": 0}
-        return Truth(**self._parts(annotations, classes, counts, "hidden"))
+        return Truth(**self._parts(annotations, classes, counts, "hidden", sorted(names)))
 
     def seeing(self, names: Collection[str]) -> Dataset:
         """The same file with other seen classes: those of `names` that it has, be it none."""
@@ -135,6 +151,16 @@ class Dataset:
         """The seen classes that names and folds pick out (see `choice.hidden_names`)."""
         counts = mask_counts(self.tables.annotations, self.classes.category_ids)
         return hidden_names(hide, self.classes, counts, str(self.path))
+
+    def folds(self, folds: int, hide: Collection[str] = ()) -> list[tuple[str, ...]]:
+        """Seen classes with masks of people, those of `hide` left out, in folds (see `choice.trial_folds`).
+
+        Raises:
+            DataError: there are too few of them, or masks.
+        """
+        human = self.tables.annotations.filter(pc.equal(self.tables.annotations["source"], "human"))
+        counts = mask_counts(human, self.classes.category_ids)
+        return trial_folds(self.classes.hiding(hide, str(self.path)), counts, folds, str(self.path))
 
     def problems(self) -> Iterator[Problem]:
         """All that was found on reading, masks of every class included, in the order of the file."""
@@ -152,7 +178,12 @@ class Dataset:
                 raise DataError(f"{self.path}: {finding['where']}: {finding['message']}")
 
     def _parts(
-        self, annotations: pa.Table, classes: Classes, counts: dict[str, int], view: str
+        self,
+        annotations: pa.Table,
+        classes: Classes,
+        counts: dict[str, int],
+        view: str,
+        shown: Sequence[str] = (),
     ) -> dict[str, Any]:
         return {
             "path": self.path,
@@ -160,13 +191,18 @@ class Dataset:
             "annotations": annotations,
             "classes": classes,
             "counts": counts | self.tables.counts,
-            "fingerprint": self._fingerprint(annotations, classes, view),
+            "fingerprint": self._fingerprint(annotations, classes, view, shown),
             "head": self.tables.other | {"categories": self.tables.categories},
         }
 
-    def _fingerprint(self, annotations: pa.Table, classes: Classes, view: str) -> str:
-        """The hash of a view, kept beside the tables, because it takes a look at every mask."""
-        of = sha256_of_json([self.folder.name, view, classes.names, classes.category_ids, classes.seen])
+    def _fingerprint(self, annotations: pa.Table, classes: Classes, view: str, shown: Sequence[str]) -> str:
+        """The hash of a view, kept beside the tables, because it takes a look at every mask.
+
+        Args:
+            shown: classes whose masks are in it, where `classes` leave that open.
+        """
+        about = [self.folder.name, view, classes.names, classes.category_ids, classes.seen]
+        of = sha256_of_json([*about, *([shown] if shown else [])])
         path = self.folder / f"{view}-{of[:16]}.json"
         if (kept := read_checked(path)) is not None and kept.get("of") == of:
             return str(kept["fingerprint"])

@@ -7,6 +7,8 @@ from dataclasses import replace
 from deepmac_distill.chain import Stage, planned
 from deepmac_distill.evaluation.results import Report
 from deepmac_distill.stages.evaluate import evaluate, report, require_lead, require_validation
+from deepmac_distill.stages.holdout import holdout, require_expected_iou
+from deepmac_distill.stages.holdout_teachers import RECIPE
 from deepmac_distill.stages.job import Job, validation_named
 from deepmac_distill.stages.preflight import require_ready
 from deepmac_distill.stages.pseudolabel import pseudolabel
@@ -19,11 +21,16 @@ def run(job: Job) -> Report | None:
     stopped one goes on.
 
     Raises:
-        GateError: the teacher's lead over the ellipse is below `evaluation.min_lead_over_ellipse`.
+        GateError: the teacher's lead over the ellipse is below `evaluation.min_lead_over_ellipse`, or its
+            mean IoU on hidden classes below `holdout.min_expected_iou_unseen`.
     """
     job = job.keeping_look()  # so that a resume and every other stage has it too
     evaluated = validation_named(job)
-    plan = planned(evaluated=evaluated, segmenter=bool(job.pipeline.teacher.segmenter))
+    plan = planned(
+        evaluated=evaluated,
+        segmenter=bool(job.pipeline.teacher.segmenter),
+        holdout=job.pipeline.holdout.asked,
+    )
     require_ready(job, plan)
     require_unleaked(job, "student")
     if evaluated:
@@ -40,6 +47,8 @@ def run(job: Job) -> Report | None:
 
 def _do(job: Job, stage: Stage) -> None:
     match stage.kind:
+        case "holdout":
+            require_expected_iou(job, holdout(job), RECIPE)
         case "train":
             (teach if stage.role == "teacher" else student)(job)
         case "evaluate":
