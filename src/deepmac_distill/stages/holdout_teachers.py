@@ -14,6 +14,7 @@ from deepmac_distill.files import sha256_of_json
 from deepmac_distill.models.load import Segmenter, Source
 from deepmac_distill.stages.job import Job
 from deepmac_distill.stages.sources import source_at
+from deepmac_distill.teachers.sam.naming import sam_named
 from deepmac_distill.weights import starter
 
 RECIPE = "recipe"  # the pipeline's own teacher
@@ -65,7 +66,7 @@ def candidate(job: Job, named: str) -> Candidate:
     if what == RECIPE:
         return _of_recipe(name, job.pipeline.teacher, job.allow_code)
     path = Path(what)
-    if what == starter.NAME:  # the weights; a recipe has that name too
+    if what == starter.NAME or sam_named(path):  # the weights: a recipe is called starter too
         return Candidate(name, None, source_at(path, allow_code=job.allow_code))
     kept = path / "config.json"
     if path.suffix == ".toml" or what in recipe_names() or kept.is_file():

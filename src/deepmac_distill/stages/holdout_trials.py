@@ -79,16 +79,17 @@ def _drawn(trial: Trial, source: Source) -> pa.Table:
     size, workers = job.pipeline.evaluation.batch_size, job.pipeline.data.workers
     positions = np.flatnonzero(np.diff(np.cumsum(np.r_[0, trial.wanted])[truth.rows_by_image()])).tolist()
     rows: list[pa.Table] = []
+    autocast = job.autocast_of(source.role)
     with job.progress.bar(f"hidden masks by {trial.name}", len(positions), unit="image") as bar:
         for some in framed_batches(dataset, size, positions, workers=workers):
-            for batch in segment_boxes(model, [some.batches], job.device, job.autocast):
+            for batch in segment_boxes(model, [some.batches], job.device, autocast):
                 rows.append(_measured(truth, batch, model.spec, job.pipeline.labels.cut))
             bar.advance(some.images)
     return _with_truth(trial, pa.concat_tables(rows).sort_by("row"), source.seen_mask_classes)
 
 
 def _measured(truth: Truth, batch: SegmentedBoxes, spec: ModelSpec, cut: Cut) -> pa.Table:
-    """`row`, what the grids tell of the masks of a batch, and their IoU at each cut."""
+    """`row`, what the grids show of the masks of a batch, and their IoU at each cut."""
     rows, grids = batch.rows, batch.grids
     boxes, sizes = truth.boxes_xyxy()[rows], truth.image_sizes()[rows]
 
