@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from deepmac_distill.dataset.parquet import READING_FAILS
-from deepmac_distill.dataset.row_batches import rows_of
+from deepmac_distill.dataset.row_batches import row_batches
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import written_whole
 
@@ -236,7 +236,11 @@ def _read_part(path: Path) -> pa.Table:
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             require_schema(path, file.schema_arrow)
-            return rows_of(path, file).replace_schema_metadata()
+            for _ in row_batches(path, file):  # refuses rows that would fill the memory
+                pass
+            return (
+                file.read().replace_schema_metadata()
+            )  # whole: it finds damage that reading by rows does not
     except READING_FAILS as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: cannot be read: {reason}; expected a part of a masks.parquet") from error
