@@ -18,7 +18,8 @@ BENCHMARKS, EXAMPLES = ROOT / "benchmarks", ROOT / "examples"
 LAYERS = [
     {"printable", "files"},
     {"errors", "look", "lattice", "comparing", "lease"},
-    {"config", "structures", "progress", "stopping", "devices", "runlock", "shards", "chain"}
+    {"torchrun"},
+    {"config", "structures", "progress", "stopping", "devices", "runlock", "shards", "chain", "ranks"}
     | {"paper", "machine"},
     {"geometry", "contract", "made_with"},
     {"dataset", "weights", "teachers"},

@@ -13,20 +13,26 @@ import torch
 
 from deepmac_distill import __version__
 from deepmac_distill.errors import ConfigError, DeviceError
+from deepmac_distill.torchrun import ALONE, Place
 
 _GROUP = "/sys/fs/cgroup/memory"
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str, place: Place = ALONE) -> torch.device:
     """The device called `name`: auto, cpu, cuda, cuda:N or mps.
 
     `auto` takes the first NVIDIA GPU, else the CPU. The tests run on the CPU under Linux; nothing tests
-    `mps` (Apple's GPUs), so only its name selects it.
+    `mps` (Apple's GPUs), so only its name selects it. Of several processes each has a GPU of its own, the one
+    that has its number on this machine.
 
     Raises:
         ConfigError: no such name.
         DeviceError: a GPU was asked for and is not there.
     """
+    if place.world > 1 and (name.startswith(("cuda:", "mps"))):
+        raise ConfigError(f"device: got {name} for {place.world} processes, expected auto, cpu or cuda")
+    if place.world > 1 and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
+        name = f"cuda:{place.local_rank}"
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = re.fullmatch(r"(cpu|mps|cuda)(?:(?<=cuda):([0-9]+))?", name)

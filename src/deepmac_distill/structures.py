@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 LossUnit = Literal["images", "boxes", "masks"]  # what a loss is a mean over
+LOSS_UNITS: tuple[LossUnit, ...] = get_args(LossUnit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ class Batch:
     instances: Instances
     complete: bool = True  # whether all objects on the canvases are among the instances
     mirrored: bool = False  # whether masks of the boxes are to be mirrored to be those of the images
+    placeholder: bool = True  # whether training without a mask passes one that counts for nothing
 
     def __post_init__(self) -> None:
         b, _, h, w = self.images.shape

@@ -42,15 +42,15 @@ def test_training_that_was_stopped_goes_on_to_the_same_bytes(
     chain, run_copy, deepmac, scenes_toml, monkeypatch
 ) -> None:
     run = run_copy("teacher", "evaluate-*", "pseudolabel", "select", "student", "report")
-    accumulate = loop._accumulate_gradients
+    accumulate = loop.accumulate_gradients
 
-    def stopping(model: Any, batches: Any, settings: Any, device: Any, step: int) -> Any:
-        if step == 6:  # between the checkpoints after 4 and 8 steps
+    def stopping(*given: Any) -> Any:
+        if given[-1] == 6:  # between the checkpoints after 4 and 8 steps
             raise KeyboardInterrupt
-        return accumulate(model, batches, settings, device, step)
+        return accumulate(*given)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "_accumulate_gradients", stopping)
+        patched.setattr(loop, "accumulate_gradients", stopping)
         assert deepmac("teach", "--config", scenes_toml, "--out", run).code == 130
     assert (run / "teacher.part" / "state.pt").exists() and not (run / "teacher").exists()
     ended = deepmac("teach", "--config", scenes_toml, "--out", run)
@@ -75,9 +75,9 @@ def kill_once_there(process: subprocess.Popen[str], path: Path, timeout_s: float
 def test_a_teacher_that_was_killed_goes_on_to_the_same_bytes(
     deepmac, scenes_toml, tmp_path: Path, monkeypatch
 ) -> None:
-    accumulate, taken = loop._accumulate_gradients, []
+    accumulate, taken = loop.accumulate_gradients, []
     monkeypatch.setattr(
-        loop, "_accumulate_gradients", lambda *given: (taken.append(given[-1]), accumulate(*given))[1]
+        loop, "accumulate_gradients", lambda *given: (taken.append(given[-1]), accumulate(*given))[1]
     )
     steps = ["--set", "teacher.train.steps=80"]  # the last one is over a hundred polls after the fourth
     killed, whole = tmp_path / "killed", tmp_path / "whole"

@@ -267,15 +267,15 @@ def test_a_training_that_was_stopped_goes_on_from_its_state(
     given = [*flags(), "--set", "teacher.train.steps=6", "--set", f"{KEY}={weights(chain[0])}"]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert deepmac("teach", "--out", whole, *given).code == 0
-    accumulate = loop._accumulate_gradients
+    accumulate = loop.accumulate_gradients
 
-    def stopping(model: Any, batches: Any, settings: Any, device: Any, step: int) -> Any:
-        if step == 5:  # after the checkpoint of 4 steps
+    def stopping(*given: Any) -> Any:
+        if given[-1] == 5:  # after the checkpoint of 4 steps
             raise KeyboardInterrupt
-        return accumulate(model, batches, settings, device, step)
+        return accumulate(*given)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "_accumulate_gradients", stopping)
+        patched.setattr(loop, "accumulate_gradients", stopping)
         ended = deepmac("teach", "--out", stopped, *given)
     assert ended.code == 130 and told(ended)
     ended = deepmac("teach", "--out", stopped, *given)

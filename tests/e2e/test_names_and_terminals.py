@@ -159,7 +159,7 @@ def test_a_training_without_memory_or_disk_names_what_lowers_it(
     def failing(*given):
         raise error
 
-    monkeypatch.setattr(loop, "_accumulate_gradients", failing)
+    monkeypatch.setattr(loop, "accumulate_gradients", failing)
     refused = deepmac("teach", "--config", scenes_toml, "--out", tmp_path / "run", "--device", "cpu")
     assert refused.code == 2 and says in refused.err.splitlines()[-1]
 

@@ -37,7 +37,7 @@ def run(chain, deepmac, small_toml: Path, tmp_path: Path, monkeypatch) -> Callab
             files[name] = tmp_path / f"{name}.json"
             files[name].write_text(json.dumps(document))
         if not trains:
-            monkeypatch.setattr(loop, "_accumulate_gradients", trained)
+            monkeypatch.setattr(loop, "accumulate_gradients", trained)
         return deepmac(
             *("run", small_toml, "--seen", ",".join(SEEN_SHAPES), "--out", tmp_path / "out"),
             *("--annotations", files["train"], "--images", chain[0] / "scenes-train" / "images"),

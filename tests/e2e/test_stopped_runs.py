@@ -50,7 +50,7 @@ def test_a_forced_training_that_fails_leaves_the_old_one_and_goes_on(
     chain, run_copy, deepmac, monkeypatch
 ) -> None:
     run = run_copy("evaluate-*", "pseudolabel", "select", "student", "report")
-    accumulate = loop._accumulate_gradients
+    accumulate = loop.accumulate_gradients
 
     def stopping(*given):
         if given[-1] == 6:
@@ -58,7 +58,7 @@ def test_a_forced_training_that_fails_leaves_the_old_one_and_goes_on(
         return accumulate(*given)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "_accumulate_gradients", stopping)
+        patched.setattr(loop, "accumulate_gradients", stopping)
         ended = deepmac("teach", "--out", run, "--force")
     assert ended.code == 130
     assert ended.err.endswith("stopped; the same command without --force goes on from what is done\n")
@@ -74,7 +74,7 @@ def test_a_damaged_state_is_noted_and_the_training_ends_with_the_same_bytes(
     chain, run_copy, deepmac, monkeypatch
 ) -> None:
     run = run_copy("teacher", "evaluate-*", "pseudolabel", "select", "student", "report")
-    accumulate = loop._accumulate_gradients
+    accumulate = loop.accumulate_gradients
 
     def stopping(*given):
         if given[-1] == 6:
@@ -82,7 +82,7 @@ def test_a_damaged_state_is_noted_and_the_training_ends_with_the_same_bytes(
         return accumulate(*given)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "_accumulate_gradients", stopping)
+        patched.setattr(loop, "accumulate_gradients", stopping)
         assert deepmac("teach", "--out", run).code == 130
     state = run / "teacher.part" / "state.pt"
     state.write_bytes(state.read_bytes()[:1000])

@@ -140,6 +140,24 @@ def test_a_cache_that_does_not_fit_is_made_again(
     assert len(parses) == 2
 
 
+def test_good_tables_that_another_process_made_meanwhile_stay(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may write to their folder: what training sees of them is kept there."""
+    path, ingest, made = write(tmp_path / "a.json"), cache_module.ingest, []
+
+    def overtaken(*given: Any) -> Any:
+        if not made:
+            made.append(None)
+            opened(path, root)
+            made.append(entry(root).stat().st_ino)
+        return ingest(*given)
+
+    monkeypatch.setattr(cache_module, "ingest", overtaken)
+    opened(path, root)
+    assert entry(root).stat().st_ino == made[1]
+
+
 def test_tables_of_another_file_are_not_believed(tmp_path: Path, root: Path, parses: list[Path]) -> None:
     path, other = write(tmp_path / "a.json"), write(tmp_path / "b.json", area=5)
     opened(path, root)

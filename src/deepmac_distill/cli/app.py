@@ -14,6 +14,7 @@ from typing import Annotated, Protocol, cast
 import typer
 
 from deepmac_distill import __version__
+from deepmac_distill.cli import joining
 from deepmac_distill.errors import DistillError
 from deepmac_distill.machine import refused_by_the_machine
 from deepmac_distill.printable import printable
@@ -56,9 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: list[str]) -> int:
     """Invoke without click's own end, which makes a closed pipe an error and frames a mistake."""
     try:
+        joining.place_here(arguments[0])
         with signals_raise():
             _invoke(arguments)
         sys.stdout.flush()
+        joining.part()
     except typer.Exit as ended:
         return ended.exit_code
     except BrokenPipeError:  # `| head` has read enough
@@ -89,8 +92,9 @@ def _invoke(arguments: list[str]) -> None:
 
 
 def _refused(message: str, code: int) -> int:
-    with suppress(OSError):  # of an error with a full stderr nobody can hear
-        print(f"{NAME}: {printable(message)}", file=sys.stderr, flush=True)
+    if joining.reports(message):
+        with suppress(OSError):  # of an error with a full stderr nobody can hear
+            print(f"{NAME}: {joining.called()}{printable(message)}", file=sys.stderr, flush=True)
     return code
 
 

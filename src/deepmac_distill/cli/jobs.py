@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepmac_distill.chain import SEED, seed_runs
 from deepmac_distill.cli.cutting import Cutting
+from deepmac_distill.cli.joining import met
 from deepmac_distill.cli.options import Code, Looking, Redo, Run, values_of
 from deepmac_distill.cli.sharding import Sharding
 from deepmac_distill.cli.terminal import Terminal
 from deepmac_distill.config import Pipeline, load_pipeline, located
 from deepmac_distill.errors import ConfigError, RunError
 from deepmac_distill.files import read_text
+from deepmac_distill.progress import Progress, Silent
+from deepmac_distill.torchrun import ALONE, place_of
 
 if TYPE_CHECKING:
     from deepmac_distill.stages.job import Job
@@ -34,19 +38,23 @@ def job_of(config: Path | None, run: Run, *groups: object, values: Mapping[str, 
     """
     config = None if config is None else located(config)
     force = any(isinstance(group, Redo) and group.force for group in groups)
-    terminal = Terminal()
+    apart = any(isinstance(group, Sharding) for group in groups)  # processes of torchrun that never meet
+    place = ALONE if apart else place_of(os.environ)
+    terminal: Progress = Silent() if place.rank else Terminal()
     pipeline = _pipeline(config, run, groups, values, terminal.note)
     from deepmac_distill.devices import pick_device  # imports torch
     from deepmac_distill.rundir import RunDir
     from deepmac_distill.stages.job import Job
 
-    pick_device(pipeline.device)  # before anything is written
+    device = pick_device(pipeline.device, place)  # before anything is written
+    at = RunDir(run.out or Path("runs") / pipeline.name)  # looked at by all before the first writes to it
     resolved = config is not None and config.suffix == ".json"  # as a run keeps it, beside the file itself
     return Job(
         pipeline=pipeline,
         source=None if config is None or resolved else read_text(config),
-        run=RunDir(run.out or Path("runs") / pipeline.name),
+        run=at,
         progress=terminal,
+        ranks=met(place, device),
         force=force,
         allow_code=any(isinstance(group, Code) and group.allow_code for group in groups),
         look={

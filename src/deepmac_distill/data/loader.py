@@ -16,6 +16,8 @@ from deepmac_distill.data.workers import loaded, refuse
 from deepmac_distill.errors import DataError
 from deepmac_distill.structures import Batch, Instances
 
+WHOLE = slice(None)  # batch
+
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """One batch of at least one sample; instances stay in the samples' order."""
@@ -56,16 +58,24 @@ def training_keys(images: int, batch_size: int, seed: int, step: int) -> list[Ke
 
 
 def training_batches(
-    dataset: BoxDataset | WindowDataset, batch_size: int, seed: int, first_step: int = 0, workers: int = 0
+    dataset: BoxDataset | WindowDataset,
+    batch_size: int,
+    seed: int,
+    first_step: int = 0,
+    workers: int = 0,
+    part: slice = WHOLE,
 ) -> Iterator[Batch]:
     """Batches without end from `first_step` on: those of a run that never stopped, for any `workers`.
+
+    Args:
+        part: which places of each batch are read, in one of several processes that share it.
 
     Raises:
         DataError: the set has no images, or one of them cannot be read.
     """
     if len(dataset) == 0:
         raise DataError(f"{dataset.source.annotations.path}: no images; expected at least one to train on")
-    keys = (training_keys(len(dataset), batch_size, seed, step) for step in count(first_step))
+    keys = (training_keys(len(dataset), batch_size, seed, step)[part] for step in count(first_step))
     return _batches(dataset, keys, workers, refuse)
 
 
@@ -76,6 +86,7 @@ def alternating_batches(
     seed: int,
     first_step: int = 0,
     workers: int = 0,
+    part: slice = WHOLE,
 ) -> Iterator[Batch]:
     """`training_batches` of whole images and of windows in turn, images first.
 
@@ -83,8 +94,8 @@ def alternating_batches(
         DataError: as `training_batches`.
     """
     streams = (
-        training_batches(images, batch_size, seed, (first_step + 1) // 2, workers),
-        training_batches(windows, batch_size, seed, first_step // 2, workers),
+        training_batches(images, batch_size, seed, (first_step + 1) // 2, workers, part),
+        training_batches(windows, batch_size, seed, first_step // 2, workers, part),
     )
     return (next(streams[step % 2]) for step in count(first_step))
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -133,19 +134,24 @@ def _build(path: Path, entry: Path, sha256: str, sizes: SizeSource | None) -> tu
             with write_table(aside / name, table.schema) as file:
                 file.write_table(table)
         _write_manifest(aside, tables, sha256, sizes)
-        _publish(aside, entry)
+        _publish(aside, entry, lambda: _load(entry, sha256, sizes) is not None)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return _load(entry, sha256, sizes) or tables, entry
 
 
-def _publish(aside: Path, entry: Path) -> None:
-    """Rename into place; what another process put there in the meantime is as good, what was stale is not."""
+def _publish(aside: Path, entry: Path, is_good: Callable[[], bool]) -> None:
+    """Rename into place; what another process put there in the meantime is as good, what was stale is not.
+
+    What is good stays, since others may write to it.
+    """
     for _ in range(2):
         try:
             aside.rename(entry)
             return
         except OSError:
+            if is_good():
+                return
             stale = Path(tempfile.mkdtemp(prefix=".", suffix=".stale", dir=entry.parent))
             with suppress(OSError):  # another process was quicker
                 entry.rename(stale / "entry")

@@ -48,7 +48,7 @@ def crop_features(
         if len(grid)
     ]  # of (C, n, S, S)
     if not crops:
-        return features.new_zeros(0, c, size, size)
+        return features[:0].reshape(0, c, size, size)  # a part of the graph: processes stay in step
     return torch.cat(crops, dim=1)[:, torch.argsort(order)].transpose(0, 1).to(features.dtype)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
@@ -117,6 +118,11 @@ def residual_stack(count: int, in_channels: int, out_channels: int, stride: int 
     """`count` residual blocks; the first one takes the stride and the change of channels."""
     shapes = [(in_channels, stride), *[(out_channels, 1)] * (count - 1)][:count]
     return nn.Sequential(*(ResidualBlock(c, out_channels, s) for c, s in shapes))
+
+
+def precise(x: Tensor) -> Tensor:
+    """The same numbers in float32, or in float64 where that is what they are in."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def projection(in_channels: int, out_channels: int) -> nn.Sequential:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from deepmac_distill.geometry.heatmap import center_heatmap, centers
 from deepmac_distill.models.backbones import STRIDE_PX
-from deepmac_distill.models.blocks import init_glorot
+from deepmac_distill.models.blocks import init_glorot, precise
 from deepmac_distill.structures import Batch
 
 RARE_LOGIT = -2.19  # sigmoid gives 0.1: no peak anywhere at first, so the first steps do not blow up
@@ -72,7 +72,7 @@ class CenterHeads(nn.Module):
         In float32 under autocast too: in bfloat16 neighbors round to the same score, and both are peaks.
         """
         with _float32(features):
-            probs = self.heatmap(features.float()).sigmoid()
+            probs = self.heatmap(precise(features)).sigmoid()
         return find_peaks(probs * inside, max_detections)
 
     def boxes_at(self, features: Tensor, image_index: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,7 +81,7 @@ class CenterHeads(nn.Module):
         In float32 under autocast too: above 128 cells the numbers of bfloat16 are a whole cell apart.
         """
         with _float32(features):
-            patches = patches_at(features, image_index, cells).float()
+            patches = precise(patches_at(features, image_index, cells))
             return self.size.at(patches), self.offset.at(patches)
 
 
@@ -157,7 +157,7 @@ def focal_loss(logits: Tensor, target: Tensor, inside: Tensor) -> Tensor:
         inside: (B, 1, H, W) bool; other cells do not count.
     """
     limit = math.log((1 - 1e-4) / 1e-4)  # of the published code: probabilities stay in [1e-4, 1 - 1e-4]
-    logits = logits.float().contiguous().clamp(-limit, limit)
+    logits = precise(logits).contiguous().clamp(-limit, limit)
     weight = (1 - target).square().square() * inside  # zero at positives
     negative = weight * logits.sigmoid().square() * F.softplus(logits)
     at_centers = logits[target == 1]

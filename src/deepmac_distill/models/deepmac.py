@@ -19,6 +19,7 @@ from deepmac_distill.geometry.crop import cell_coordinates, crop_features
 from deepmac_distill.geometry.heatmap import centers
 from deepmac_distill.lattice import Lattice
 from deepmac_distill.models.backbones import STRIDE_PX, Backbone, parameter_groups
+from deepmac_distill.models.blocks import precise
 from deepmac_distill.models.centernet import (
     CenterHeads,
     PredictionHead,
@@ -234,8 +235,9 @@ def mask_loss(logits: Tensor, instances: Instances, num_images: int) -> Tensor:
         instances: the same N, all with a mask; each is multiplied by its `mask_weight`.
         num_images: of the batch.
     """
-    target = instances.masks.float() / 255
-    per_cell = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
+    logits = precise(logits)
+    target = instances.masks.to(logits.dtype) / 255
+    per_cell = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     per_instance = per_cell.mean(dim=(1, 2)) * instances.mask_weight  # (N,)
     in_image = torch.bincount(instances.image_index, minlength=num_images)[instances.image_index]  # (N,)
     return (per_instance / in_image).sum() / num_images

@@ -231,8 +231,6 @@ class MaskRcnn(nn.Module):
 
     def _mask_branch(self, features: dict[str, Tensor], instances: Instances, images: Tensor) -> Tensor:
         """(N, S, S) mask logits of the N boxes, each of its own class where masks belong to classes."""
-        if not len(instances):
-            return images.new_zeros(0, self.mask_size, self.mask_size, dtype=torch.float32)
         order = torch.argsort(instances.image_index, stable=True)
         counts = torch.bincount(instances.image_index, minlength=len(images)).tolist()
         rois = torch.split(instances.boxes[order], counts)
@@ -253,7 +251,7 @@ def mask_loss(logits: Tensor, instances: Instances) -> Tensor:
     """
     target = instances.masks.float() / 255
     per_cell = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
-    return (per_cell.mean(dim=(1, 2)) * instances.mask_weight).mean()
+    return (per_cell.mean(dim=(1, 2)) * instances.mask_weight).sum() / max(len(instances), 1)
 
 
 def _by_image(batch: Batch) -> Instances:

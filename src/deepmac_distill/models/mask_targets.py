@@ -11,10 +11,10 @@ from deepmac_distill.structures import Batch, Instances
 
 
 def masked_instances(batch: Batch, mask_size: int, limit_per_image: int | None = None) -> Instances:
-    """The instances that have a mask, the first `limit_per_image` of each image; never none.
+    """The instances that have a mask, the first `limit_per_image` of each image.
 
     A batch without masks gives one instance of weight zero, the canvas of the first image, so that every
-    parameter has a gradient and processes that train together stay in step.
+    parameter has a gradient; none where the batch is a part of one that has masks (`Batch.placeholder`).
 
     Raises:
         ValueError: the masks are not `mask_size` cells a side.
@@ -23,7 +23,7 @@ def masked_instances(batch: Batch, mask_size: int, limit_per_image: int | None =
     if limit_per_image is not None:
         same_image = instances.image_index[:, None] == instances.image_index  # (N, N)
         instances = instances.select(same_image.tril().sum(1) <= limit_per_image)
-    if len(instances) == 0:
+    if len(instances) == 0 and batch.placeholder:
         return _placeholder(batch.images, mask_size)
     if instances.masks.shape[-1] != mask_size:
         raise ValueError(f"masks: got {instances.masks.shape[-1]} cells a side, expected {mask_size}")

@@ -11,7 +11,6 @@ from typing import Any, Literal, overload
 import torch
 
 from deepmac_distill import config, devices
-from deepmac_distill.chain import STAGES, Stage
 from deepmac_distill.comparing import PLAINLY, Comparing
 from deepmac_distill.config import DataConfig, Pipeline, RoleConfig
 from deepmac_distill.data.image_store import ImageFolder
@@ -23,9 +22,12 @@ from deepmac_distill.errors import ConfigError, MachineError
 from deepmac_distill.labels.cut import Cut
 from deepmac_distill.machine import out_of_memory
 from deepmac_distill.progress import Progress
+from deepmac_distill.ranks import ONE, Ranks
 from deepmac_distill.rundir import RunDir
 from deepmac_distill.shards import Shard
 from deepmac_distill.shared_stage import run_shard
+from deepmac_distill.stages.in_step import in_step
+from deepmac_distill.stages.lower_needs import keys_for_less
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class Job:
     asked_cut: Cut | None = None  # where masks are cut in evaluation, other than the pipeline has it
     shard: Shard | None = None  # the part of a stage that this process does, where the stage has units
     joins: bool = False  # whether all units are expected to be there
+    ranks: Ranks = ONE  # the processes that train together, of which this is one
     plan: tuple[str, ...] = ()  # stages of the whole run that this is part of, in their order
     _facts: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)  # of files read, by hash
     _noted: set[str] = field(default_factory=set, repr=False)
@@ -50,7 +53,7 @@ class Job:
     @property
     def device(self) -> torch.device:
         """Where tensors live."""
-        return devices.pick_device(self.pipeline.device)
+        return devices.pick_device(self.pipeline.device, self.ranks.place)
 
     def autocast_of(self, role: str) -> bool:
         """Whether inference of a teacher or a student runs in bfloat16: as its training has it."""
@@ -173,18 +176,26 @@ class Job:
         *,
         derived: bool = False,
         comparing: Comparing = PLAINLY,
+        together: bool = False,
     ) -> Path:
-        """Run one stage in its folder; the run keeps the configuration of the stage begun last."""
+        """Run one stage in its folder; the run keeps the configuration of the stage begun last.
+
+        Args:
+            together: all processes do the work; else the first one does, and the others wait for it.
+        """
 
         def recorded(folder: Path) -> None:
             devices.use_threads(self.pipeline.threads)
-            self.run.record_config(dataclasses.asdict(self.pipeline), self.source)
+            if self.ranks.leads:
+                self.run.record_config(dataclasses.asdict(self.pipeline), self.source)
             try:
                 work(folder)
             except (MemoryError, RuntimeError) as error:
                 if (short := out_of_memory(error)) is None:
                     raise
-                raise MachineError(f"{stage}: out of memory: {short}; expected {_less(stage)}") from error
+                raise MachineError(
+                    f"{stage}: out of memory: {short}; expected {keys_for_less(stage)}"
+                ) from error
 
         if stage in self.plan:
             self.progress.note(f"stage {self.plan.index(stage) + 1} of {len(self.plan)}: {stage}")
@@ -193,26 +204,16 @@ class Job:
             return run_shard(
                 *(self.run, stage, self.shard, inputs, recorded, self.progress), about, comparing
             )
-        return self.run.run_stage(
-            *(stage, inputs, recorded, self.progress, self.force, derived), about=about, comparing=comparing
+        return in_step(
+            self.ranks,
+            recorded,
+            lambda announced: self.run.run_stage(
+                *(stage, inputs, announced, self.progress, self.force, derived),
+                about=about,
+                comparing=comparing,
+            ),
+            together=together,
         )
-
-
-def _less(stage: str) -> str:
-    """The keys that lower what a stage needs of memory, of the CPU or a GPU."""
-    match STAGES.get(stage):
-        case Stage(kind="train", role=role):
-            keys = ("batch_size", "image_size_px", "mask_instances_per_image")
-            return (
-                f"less of {', '.join(f'{role}.train.{key}' for key in keys)}, {role}.look.window_size_px "
-                "(with windows) or data.workers"
-            )
-        case Stage(kind="label"):
-            return (
-                "less of labels.batch_size, labels.unit_images, teacher.look.window_size_px or data.workers"
-            )
-        case _:
-            return "less of evaluation.batch_size, evaluation.max_detections or data.workers"
 
 
 def _facts_of(annotations: Annotations) -> dict[str, Any]:
@@ -289,5 +290,11 @@ def _scenes(job: Job, split: Literal["train", "val"], images: int) -> Split:
         folder = job.run.path / f"scenes-{split}"
         return Split(folder / "instances.json", ImageFolder(folder / "images"))
     # Forced, only other inputs redo them: every stage asks for the scenes.
-    folder = job.run.run_stage(f"scenes-{split}", inputs, work, job.progress, derived=job.force)
+    folder = in_step(
+        job.ranks,
+        work,
+        lambda announced: job.run.run_stage(
+            f"scenes-{split}", inputs, announced, job.progress, derived=job.force
+        ),
+    )
     return Split(folder / "instances.json", ImageFolder(folder / "images"))

@@ -7,16 +7,19 @@ from collections.abc import Iterator
 from deepmac_distill.config import RoleConfig
 from deepmac_distill.data.augment import training_views
 from deepmac_distill.data.dataset import AnnotatedImages, BoxDataset
-from deepmac_distill.data.loader import alternating_batches, training_batches
+from deepmac_distill.data.loader import WHOLE, alternating_batches, training_batches
 from deepmac_distill.data.windows import WindowDataset
 from deepmac_distill.structures import Batch
 from deepmac_distill.training.loop import LOG_EVERY_STEPS
 
 
 def lesson_batches(
-    recipe: RoleConfig, source: AnnotatedImages, seed: int, first: int, workers: int
+    recipe: RoleConfig, source: AnnotatedImages, seed: int, first: int, workers: int, part: slice = WHOLE
 ) -> Iterator[Batch]:
     """Batches without end from pass `first` on, by the views of a recipe.
+
+    Args:
+        part: which places of each batch, see `training_batches`.
 
     Raises:
         DataError: there is no image, or no mask for windows, or an image cannot be read.
@@ -24,12 +27,12 @@ def lesson_batches(
     size = recipe.train.batch_size
     match recipe.train.views:
         case "images":
-            return training_batches(_images(recipe, source, seed), size, seed, first, workers)
+            return training_batches(_images(recipe, source, seed), size, seed, first, workers, part)
         case "windows":
-            return training_batches(_windows(recipe, source, seed), size, seed, first, workers)
+            return training_batches(_windows(recipe, source, seed), size, seed, first, workers, part)
         case "both":
             images, windows = _images(recipe, source, seed), _windows(recipe, source, seed)
-            return alternating_batches(images, windows, size, seed, first, workers)
+            return alternating_batches(images, windows, size, seed, first, workers, part)
 
 
 def log_every(recipe: RoleConfig) -> int:

@@ -35,12 +35,19 @@ def require_ready(job: Job, stages: Sequence[Stage]) -> None:
         DataError: the training data lack images or boxes.
         MachineError: the output cannot be written to, or memory or disk is too small for it.
     """
+    with job.ranks.one_first():
+        _require_ready(job, stages)
+
+
+def _require_ready(job: Job, stages: Sequence[Stage]) -> None:
     to_do = [stage for stage in stages if job.force or not (job.run.path / stage.name).exists()]
     if to_do:
         require_writable(job.run.path)
     for role in dict.fromkeys(stage.role for stage in stages if stage.kind in ("train", "label")):
         require_buildable(job, role)
     trainings = [stage for stage in to_do if stage.kind == "train"]
+    for role in dict.fromkeys(stage.role for stage in trainings):
+        require_even_parts(job, role)
     boxes = 0
     data = job.pipeline.data
     path = Path(data.root) / data.train_annotations
@@ -88,6 +95,16 @@ def require_buildable(job: Job, role: Role) -> None:
         transfer.what_fits(model, transfer.read_weights(path), str(path))
     except CheckpointError as error:
         raise CheckpointError(f"{key}: {error}") from None
+
+
+def require_even_parts(job: Job, role: Role) -> None:
+    """Refuse a batch that the processes cannot share in equal parts."""
+    size, world = getattr(job.pipeline, role).train.batch_size, job.ranks.world
+    if size % world:
+        raise ConfigError(
+            f"{role}.train.batch_size: got {size} for {world} processes, expected a multiple of {world}, "
+            "so that each takes an equal part"
+        )
 
 
 def require_writable(run: Path) -> None:

@@ -99,7 +99,9 @@ def train_stage(
     recipe: RoleConfig = getattr(job.pipeline, role)
     seen = annotations.classes.seen if seen is None else seen
     pretrained_mask_classes = _pretrained_mask_classes(job, stage, recipe, annotations, seen)
-    inputs = training_inputs(job, role, annotations, images) | (labels.inputs() if labels else {})
+    inputs = {}
+    if job.ranks.leads:  # images are hashed for it
+        inputs = training_inputs(job, role, annotations, images) | (labels.inputs() if labels else {})
     comparing = how_compared(recipe, role, labels.unnamed() if labels else {})
 
     def work(folder: Path) -> None:
@@ -107,7 +109,8 @@ def train_stage(
         if lesson.counts:
             counts = ", ".join(f"{count} {name}" for name, count in lesson.counts.items() if count)
             job.progress.note(f"{stage}: masks: {counts}")
-        job.progress.note(f"{stage}: {_described(recipe)} on {job.device}")
+        several = f" in {job.ranks.world} processes" if job.ranks.world > 1 else ""
+        job.progress.note(f"{stage}: {_described(recipe)} on {job.device}{several}")
         if note := few_values_note(recipe, role):
             job.progress.note(note)
         try:
@@ -118,9 +121,10 @@ def train_stage(
             state = _fit(job, recipe, lesson, images, folder)
         card = _card(role, recipe, annotations, seen, pretrained_mask_classes)
         card = card.taught_by(_teacher_mask_classes(annotations, labels))
-        save_weights(folder / "weights.safetensors", state, card)
+        if job.ranks.leads:
+            save_weights(folder / "weights.safetensors", state, card)
 
-    return job.do(stage, inputs, work, comparing=comparing) / "weights.safetensors"
+    return job.do(stage, inputs, work, comparing=comparing, together=True) / "weights.safetensors"
 
 
 def _pretrained_mask_classes(
@@ -185,7 +189,14 @@ def _fit(job: Job, recipe: RoleConfig, lesson: Lesson, images: ImageStore, folde
     )
     return train(
         model,
-        lambda first: lesson_batches(recipe, source, seed, first, job.pipeline.data.workers),
+        lambda first: lesson_batches(
+            recipe,
+            source,
+            seed,
+            first,
+            job.pipeline.data.workers,
+            job.ranks.share_of(settings.batch_size),
+        ),
         optimizer,
         make_schedule(settings.schedule, settings.steps, settings.warmup_steps, settings.decay_steps),
         LoopSettings(
@@ -196,10 +207,12 @@ def _fit(job: Job, recipe: RoleConfig, lesson: Lesson, images: ImageStore, folde
             checkpoint_every=settings.checkpoint_every,
             log_every=log_every(recipe),
             autocast=devices.autocast_allowed(job.device, settings.autocast),
+            seed=seed,
         ),
         job.device,
         folder,
         job.progress,
+        job.ranks,
     )
 
 

@@ -10,6 +10,7 @@ import torch
 
 from deepmac_distill.errors import CheckpointError
 from deepmac_distill.files import written_whole
+from deepmac_distill.ranks import ONE, Ranks
 
 
 class Stateful(Protocol):
@@ -39,16 +40,34 @@ class TrainingState:
         with written_whole(self._path) as aside, aside.open("wb") as file:  # a full disk is then an OSError
             torch.save({"step": step, "rng": torch.get_rng_state(), "parts": parts}, file)
 
-    def restore(self) -> int:
+    def restore(self, ranks: Ranks = ONE) -> int:
         """Load the state if there is one; returns the number of steps done (0: a fresh start).
+
+        The first of several processes reads it for all. In a fresh start they take its model.
 
         Raises:
             DamagedState: the file cannot be read or belongs to another model; the parts are half loaded.
         """
+        saved = self._read() if ranks.leads else None
+        step = 0 if saved is None else self._load(saved)
+        announced = ranks.announce(saved)
+        if announced is None:
+            for tensor in self._parts["model"].state_dict().values():
+                ranks.send(tensor)
+        return step if ranks.leads or announced is None else self._load(announced)
+
+    def _read(self) -> Any:
         if not self._path.exists():
-            return 0
+            return None
         try:
-            saved = torch.load(self._path, map_location="cpu", weights_only=True)
+            return torch.load(self._path, map_location="cpu", weights_only=True)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise self._damaged(error) from error
+
+    def _load(self, saved: Any) -> int:
+        try:
             for name, part in self._parts.items():
                 part.load_state_dict(saved["parts"][name])
             torch.set_rng_state(saved["rng"])
@@ -56,7 +75,10 @@ class TrainingState:
         except MemoryError:
             raise
         except Exception as error:
-            # Bytes of any kind make torch raise anything; its words advise to load the file unsafely.
-            raise DamagedState(
-                f"{self._path}: cannot be used ({type(error).__name__}); expected the state of this training"
-            ) from error
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> DamagedState:
+        """Bytes of any kind make torch raise anything; its words advise to load the file unsafely."""
+        return DamagedState(
+            f"{self._path}: cannot be used ({type(error).__name__}); expected the state of this training"
+        )

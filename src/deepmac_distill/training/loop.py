@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deepmac_distill.errors import DivergedError
+from deepmac_distill.models.synchronized import synchronize
 from deepmac_distill.progress import Progress
+from deepmac_distill.ranks import ONE, Ranks
 from deepmac_distill.stopping import Stopped, signals_wait
-from deepmac_distill.structures import Batch, LossUnit
+from deepmac_distill.structures import Batch
 from deepmac_distill.training.checkpoint import Stateful, TrainingState
 from deepmac_distill.training.ema import averaged
 from deepmac_distill.training.gradient_norms import GradientNorms
-from deepmac_distill.training.metrics_log import MetricsLog
+from deepmac_distill.training.gradients import accumulate_gradients, limit_gradient
+from deepmac_distill.training.metrics_log import NO_LOG, MetricsLog
 from deepmac_distill.training.schedule import Schedule
 
 LOG_EVERY_STEPS = 10
@@ -34,6 +37,7 @@ class LoopSettings:
     checkpoint_every: int
     autocast: bool
     log_every: int = LOG_EVERY_STEPS
+    seed: int = 0  # of the random numbers that each of several processes draws
 
 
 def train(
@@ -45,6 +49,7 @@ def train(
     device: torch.device,
     folder: Path,
     progress: Progress,
+    ranks: Ranks = ONE,
 ) -> dict[str, Tensor]:
     """Train `model` in place and return the weights to report: the average if there is one, else the last.
 
@@ -53,43 +58,46 @@ def train(
     saves its state to `folder`/state.pt every `checkpoint_every` steps and resumes from there, with the bits
     of a training that was not stopped (CPU, same threads).
 
+    Several processes (`ranks`) do what one would do with all of their batches, pass by pass; the first one
+    alone touches the folder. A state of any number of them goes on in any other number.
+
     Raises:
         Stopped: a signal has asked for it; the state after the step that was under way is saved.
         DivergedError: a loss or the gradient is not finite; names each term and the step.
     """
     model.to(device).train()
+    synchronize(model, ranks)
     average = averaged(model, settings.ema_decay) if settings.ema_decay else None
     norms = GradientNorms(settings.max_grad_norm)
     parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "gradient_norms": norms}
     if average:
         parts["average"] = average
     state = TrainingState(folder / "state.pt", parts)
-    first_step = state.restore()
-    base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+    first_step = state.restore(ranks)
     batches = batches_from(first_step * settings.gradient_accumulation_steps)
     with (
-        MetricsLog(folder / "metrics.jsonl", first_step) as log,
+        MetricsLog(folder / "metrics.jsonl", first_step) if ranks.leads else NO_LOG as log,
         progress.bar("training", settings.steps, done=first_step, unit="step") as bar,
         signals_wait() as asked,
     ):
         for step in range(first_step, settings.steps):
-            for group, base_lr in zip(optimizer.param_groups, base_lrs, strict=True):
-                group["lr"] = base_lr * schedule(step)
-            optimizer.zero_grad(set_to_none=True)
-            losses = _accumulate_gradients(model, batches, settings, device, step)
-            if jump := norms.add(step, _limit_gradient(model, settings.max_grad_norm, step)):
-                progress.note(jump)
-            optimizer.step()
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * schedule(step)
+            losses, norm = _learn(model, batches, optimizer, settings, device, ranks, step)
             if average:
                 average.update_parameters(model)
+            if jump := norms.add(step, norm):
+                progress.note(jump)
+            losses, stop = _agreed(ranks, losses, asked.number)
             if step % settings.log_every == 0 or step == settings.steps - 1:
                 lr = max(group["lr"] for group in optimizer.param_groups)
                 log.write(step, lr=lr, grad_norm=norms.take_largest(), **losses)
             bar.advance(1, loss=sum(losses.values()))
-            if (step + 1) % settings.checkpoint_every == 0 or asked.number is not None:
+            if ((step + 1) % settings.checkpoint_every == 0 or stop is not None) and ranks.leads:
                 state.save(step + 1)
-            if asked.number is not None:
-                raise Stopped(asked.number, f"saved after step {step + 1} of {settings.steps}")
+            if stop is not None:
+                ranks.wait()  # for the state: who ends a process often ends the others with it
+                raise Stopped(stop, f"saved after step {step + 1} of {settings.steps}")
     return (average.module if average else model).state_dict()
 
 
@@ -126,50 +134,40 @@ def make_optimizer(
             return torch.optim.SGD(param_groups, momentum=momentum)
 
 
-def _accumulate_gradients(
-    model: nn.Module, batches: Iterator[Batch], settings: LoopSettings, device: torch.device, step: int
-) -> dict[str, float]:
-    """Gradients of the losses over `gradient_accumulation_steps` batches as if they were one; returns them.
+def _learn(
+    model: nn.Module,
+    batches: Iterator[Batch],
+    optimizer: torch.optim.Optimizer,
+    settings: LoopSettings,
+    device: torch.device,
+    ranks: Ranks,
+    step: int,
+) -> tuple[dict[str, float], float]:
+    """One optimizer step; the losses, the part of this process of each, and the norm of the gradient."""
+    _draw_apart(ranks, settings.seed, step)
+    optimizer.zero_grad(set_to_none=True)
+    passes = settings.gradient_accumulation_steps
+    losses = accumulate_gradients(model, batches, passes, settings.autocast, device, ranks, step)
+    norm = limit_gradient(model, settings.max_grad_norm, step)
+    optimizer.step()
+    return losses, norm
 
-    The batches are drawn first: what a pass weighs depends on what the others hold.
+
+def _draw_apart(ranks: Ranks, seed: int, step: int) -> None:
+    """Give each of several processes random numbers of its own, which depend on seed, step and rank alone.
+
+    One process goes on with the stream that it has, which its state keeps.
     """
-    drawn = [next(batches) for _ in range(settings.gradient_accumulation_steps)]
-    units: Mapping[str, LossUnit] = getattr(model, "loss_units", {})
-    step_losses: dict[str, float] = {}
-    for batch in drawn:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.autocast):
-            losses: dict[str, Tensor] = model(batch.to(device))
-        shares = {
-            name: loss * _share(batch, drawn, units.get(name, "images")) for name, loss in losses.items()
-        }
-        total = torch.stack(list(shares.values())).sum()
-        if not total.isfinite():
-            terms = ", ".join(f"{name} {float(loss.detach()):g}" for name, loss in losses.items())
-            raise DivergedError(f"step {step}: loss is not finite: {terms}; expected finite; try a lower lr")
-        torch.autograd.backward(total)
-        for name, share in shares.items():
-            step_losses[name] = step_losses.get(name, 0.0) + float(share.detach())
-    return step_losses
+    if ranks.world > 1:
+        (drawn,) = np.random.SeedSequence([seed, step, ranks.rank]).generate_state(1, np.uint64)
+        torch.manual_seed(int(drawn))
 
 
-def _share(batch: Batch, drawn: Sequence[Batch], unit: LossUnit) -> float:
-    """What turns a mean over the units of one batch into its part of the mean over those of all.
-
-    A mean over none is a sum divided by one, as the models have it.
-    """
-    return max(batch.count(unit), 1) / max(sum(other.count(unit) for other in drawn), 1)
-
-
-def _limit_gradient(model: nn.Module, max_norm: float, step: int) -> float:
-    """Clip the gradient to `max_norm`, if that is above 0; returns the norm that it had.
-
-    Raises:
-        DivergedError: it is not finite, so that the step would destroy the weights.
-    """
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
-    if not norm.isfinite():
-        raise DivergedError(f"step {step}: gradient norm {float(norm):g}; expected finite; try a lower lr")
-    if max_norm:
-        nn.utils.clip_grads_with_norm_(model.parameters(), max_norm, norm)
-    return float(norm)
+def _agreed(ranks: Ranks, losses: dict[str, float], asked: int | None) -> tuple[dict[str, float], int | None]:
+    """The losses of all processes, and the signal that any of them has heard: all end after the same step."""
+    if ranks.world == 1:
+        return losses, asked
+    own = torch.tensor([float(asked or 0), *losses.values()], dtype=torch.float64)
+    every = ranks.gather(own)  # (world, 1 + losses)
+    signal = int(every[:, 0].max())
+    return dict(zip(losses, every[:, 1:].sum(dim=0).tolist(), strict=True)), signal or None

@@ -34,6 +34,22 @@ class MetricsLog:
         self._file.close()
 
 
+class NoLog:
+    """Keeps nothing: the log of a process that does not lead."""
+
+    def write(self, step: int, **figures: float) -> None:
+        """Drop the record."""
+
+    def __enter__(self) -> NoLog:
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        pass
+
+
+NO_LOG = NoLog()
+
+
 def _lines(path: Path) -> list[str]:
     if not path.exists():
         return []
