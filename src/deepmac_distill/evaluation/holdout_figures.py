@@ -75,7 +75,7 @@ def fold_error(values: Floats, folds: NDArray[np.int64]) -> float:
         values, folds: (K,) of each class.
 
     >>> round(fold_error(np.array([0.5, 0.6, 0.7, 0.8]), np.array([0, 0, 1, 1])), 3)
-    0.087
+    0.094
     >>> fold_error(np.array([0.5, 0.8, 0.6, 0.7]), np.array([0, 0, 1, 1]))
     0.0
     """
