@@ -30,6 +30,7 @@ from deepmac_distill.structures import Batch, Instances
 from deepmac_distill.torchrun import Place
 from deepmac_distill.training.gradients import accumulate_gradients
 from deepmac_distill.training.loop import LoopSettings, make_optimizer, train
+from deepmac_distill.training.precision import Precision
 from deepmac_distill.training.schedule import make_schedule
 
 MODEL = DeepMacConfig(
@@ -133,7 +134,6 @@ def trained(way: Way, ranks: Ranks, folder: Path, stop: int = 0) -> dict[str, Te
         max_grad_norm=5.0,
         ema_decay=0.9,
         checkpoint_every=stop or 1000,
-        autocast=False,
         log_every=1,
     )
     last = stop * way.passes or None
@@ -154,7 +154,7 @@ def first_gradient(way: Way, ranks: Ranks) -> Tensor:
     """(P,) of all parameters, from the passes of the first step."""
     model = model_of(way).train()
     synchronize(model, ranks)
-    accumulate_gradients(model, batches(0, ranks), way.passes, False, CPU, ranks, 0)
+    accumulate_gradients(model, batches(0, ranks), way.passes, Precision.of(CPU, None), ranks, 0)
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 

@@ -63,6 +63,16 @@ def autocast_allowed(device: torch.device, choice: str) -> bool:
     )
 
 
+def training_dtype(device: torch.device, choice: str) -> torch.dtype | None:
+    """In what a training computes its passes; None: float32, as on CPUs and where `choice` is "off".
+
+    That is bfloat16 where `autocast_allowed`, and float16 on an NVIDIA GPU that lacks it (V100, T4).
+    """
+    if choice != "auto" or device.type != "cuda":
+        return None
+    return torch.bfloat16 if autocast_allowed(device, choice) else torch.float16
+
+
 def wait_for(device: torch.device) -> None:
     """Return when the device has done all the work it was given; a CPU always has."""
     if device.type == "cuda":

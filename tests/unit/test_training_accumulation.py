@@ -105,7 +105,7 @@ def gradient(config: ModelConfig, name: str, borders: tuple[int, ...], folder: P
         max_grad_norm=0.0,
         ema_decay=0.0,
         checkpoint_every=9,
-        autocast=False,
+        autocast=None,
     )
     folder.mkdir()
     schedule = make_schedule("constant", 1, 0)

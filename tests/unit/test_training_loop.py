@@ -72,7 +72,7 @@ def settings(**changed: Any) -> LoopSettings:
         "ema_decay": 0.0,
         "checkpoint_every": 5,
     }
-    return LoopSettings(**{**plain, "autocast": False, **changed})
+    return LoopSettings(**{**plain, "autocast": None, **changed})
 
 
 def fit(

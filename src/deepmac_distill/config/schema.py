@@ -16,7 +16,7 @@ from deepmac_distill.config.limits import (
     is_plain_name,
 )
 from deepmac_distill.config.refusal import require
-from deepmac_distill.config.training import TrainConfig
+from deepmac_distill.config.training import LogConfig, TrainConfig
 from deepmac_distill.lattice import Lattice
 from deepmac_distill.look import Look, differences
 
@@ -266,6 +266,7 @@ class Pipeline:
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     student: RoleConfig = field(default_factory=_default_student)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    log: LogConfig = field(default_factory=LogConfig)
 
     def __post_init__(self) -> None:
         for name, most in (("seed", MAX_SEED), ("threads", MAX_THREADS)):

@@ -11,6 +11,16 @@ from deepmac_distill.look import RANGES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogConfig:
+    """Where figures of trainings go beside metrics.jsonl."""
+
+    to: tuple[Literal["tensorboard"], ...] = ()  # event files in tensorboard/ of the run
+
+    def __post_init__(self) -> None:
+        require(len(set(self.to)) == len(self.to), "to", self.to, "each name once")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """How long, how fast and on which views one model is trained."""
 
@@ -32,7 +42,8 @@ class TrainConfig:
     decay_steps: tuple[int, ...] = ()  # schedule = "steps": lr x 0.1 at each
     max_grad_norm: float = 0.0  # largest gradient norm; 0 = no clipping
     ema_decay: float = 0.0  # 0 = the reported weights are the last ones
-    autocast: Literal["auto", "off"] = "auto"  # bfloat16 on a GPU that has it; never on a CPU
+    autocast: Literal["auto", "off"] = "auto"  # bfloat16 on a GPU, float16 on one without; never on a CPU
+    recompute: bool = False  # residual blocks compute again in the backward pass: less memory
     # Whole images, windows around the instances with a mask as `look` has them, or passes of both in turn
     views: Literal["images", "windows", "both"] = "images"
     image_size_px: int = 512  # side of the square canvas

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from deepmac_distill.devices import wait_for
 from deepmac_distill.models.activations import saved_activations
 from deepmac_distill.structures import Batch, Instances
+from deepmac_distill.training.precision import Precision
 from deepmac_distill.training.state_bytes import StateBytes
 
 # On saved activations: transient gradients, kernel workspaces, allocator fragmentation. On a CPU the peak of
@@ -117,12 +118,12 @@ def training_bytes(state: StateBytes, rates: Rates, load: Load, margin: float) -
     return state.total + margin * rates.saved_bytes(load) + LIBRARIES_BYTES
 
 
-def measure_pass(model: nn.Module, batch: Batch, device: torch.device, autocast: bool) -> Pass:
+def measure_pass(model: nn.Module, batch: Batch, device: torch.device, autocast: torch.dtype | None) -> Pass:
     """One forward and backward of `model`, in training mode; its gradients are gone afterwards."""
     batch = batch.to(device)
     started = _now(device)
     with saved_activations(model) as saved:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
+        with Precision.of(device, autocast).autocast():
             losses: dict[str, Tensor] = model(batch)
         total = torch.stack(list(losses.values())).sum()
     torch.autograd.backward(total)

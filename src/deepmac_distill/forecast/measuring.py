@@ -17,6 +17,7 @@ from deepmac_distill.forecast.cost import (
 from deepmac_distill.forecast.inventory import Inventory, PerImage
 from deepmac_distill.forecast.stage_need import masks_trained_on
 from deepmac_distill.models.build import build_model
+from deepmac_distill.models.recompute import recompute_blocks
 from deepmac_distill.stages.job import Job
 
 FIRST_CANVAS_PX = 128  # of the passes that are measured; larger ones follow while they are short
@@ -36,7 +37,9 @@ def measured_rates(job: Job, recipe: RoleConfig, data: Inventory, free_bytes: in
         config = replace(config, mask_boxes="gt")
     model = build_model(config, class_count(data), load_weights=False)
     model.to(job.device).train()
-    autocast = devices.autocast_allowed(job.device, recipe.train.autocast)
+    autocast = devices.training_dtype(job.device, recipe.train.autocast)
+    if recipe.train.recompute:
+        recompute_blocks(model)
     free = math.inf if free_bytes is None else free_bytes
     one = PerImage(mean=1, most=1)
     masks = max(1, round(masks_trained_on(recipe.model, one, one).mean))

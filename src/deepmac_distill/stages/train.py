@@ -24,6 +24,7 @@ from deepmac_distill.stages.lesson_batches import lesson_batches, log_every
 from deepmac_distill.stages.preflight import require_ready
 from deepmac_distill.stages.training_inputs import how_compared, training_inputs
 from deepmac_distill.training.checkpoint import DamagedState
+from deepmac_distill.training.event_file import EventFile
 from deepmac_distill.training.loop import LoopSettings, make_optimizer, train
 from deepmac_distill.training.schedule import make_schedule
 from deepmac_distill.weights import transfer
@@ -113,12 +114,7 @@ def train_stage(
         job.progress.note(f"{stage}: {_described(recipe)} on {job.device}{several}")
         if note := few_values_note(recipe, role):
             job.progress.note(note)
-        try:
-            state = _fit(job, recipe, lesson, images, folder)
-        except DamagedState as error:
-            job.progress.note(f"{error}; {stage} begins again")
-            (folder / STATE).unlink()
-            state = _fit(job, recipe, lesson, images, folder)
+        state = _fit_or_begin_again(job, recipe, lesson, images, folder)
         card = _card(role, recipe, annotations, seen, pretrained_mask_classes)
         card = card.taught_by(_teacher_mask_classes(annotations, labels))
         if job.ranks.leads:
@@ -161,6 +157,17 @@ def _teacher_mask_classes(annotations: Annotations, labels: ChosenLabels | None)
 def _role_of(stage: Trained) -> Role:
     """Whose recipe a stage trains by: the arms of retention are students."""
     return "teacher" if stage == "teacher" else "student"
+
+
+def _fit_or_begin_again(
+    job: Job, recipe: RoleConfig, lesson: Lesson, images: ImageStore, folder: Path
+) -> dict[str, Any]:
+    try:
+        return _fit(job, recipe, lesson, images, folder)
+    except DamagedState as error:
+        job.progress.note(f"{error}; {folder.stem} begins again")
+        (folder / STATE).unlink()
+        return _fit(job, recipe, lesson, images, folder)
 
 
 def _fit(job: Job, recipe: RoleConfig, lesson: Lesson, images: ImageStore, folder: Path) -> dict[str, Any]:
@@ -206,13 +213,16 @@ def _fit(job: Job, recipe: RoleConfig, lesson: Lesson, images: ImageStore, folde
             ema_decay=settings.ema_decay,
             checkpoint_every=settings.checkpoint_every,
             log_every=log_every(recipe),
-            autocast=devices.autocast_allowed(job.device, settings.autocast),
+            autocast=devices.training_dtype(job.device, settings.autocast),
+            recompute=settings.recompute,
+            images=settings.batch_size * settings.gradient_accumulation_steps,
             seed=seed,
         ),
         job.device,
         folder,
         job.progress,
         job.ranks,
+        lambda first: [EventFile(job.run.path / to / folder.stem, first) for to in job.pipeline.log.to],
     )
 
 

@@ -19,6 +19,7 @@ from deepmac_distill.stages.job import Job
 
 # Keys of `train` that are named only where they are set: trainings without them are as they were.
 _NAMED_WHERE_SET = ("init_from", "views", "window_scale_range", "window_shift", "box_jitter")
+_CHANGES_NOTHING = ("recompute",)  # the same bits, so that a training may go on with less memory
 _OF_WINDOWS = ("window_context", "window_size_px")  # of `train`, or of `look` where those are not set
 
 
@@ -66,6 +67,6 @@ def _inputs_of(recipe: RoleConfig, role: Role) -> dict[str, Any]:
     named = {
         key: value
         for key, value in inputs.items()
-        if key not in _OF_WINDOWS and (key not in _NAMED_WHERE_SET or key in set_here)
+        if key not in _OF_WINDOWS + _CHANGES_NOTHING and (key not in _NAMED_WHERE_SET or key in set_here)
     }
     return {f"{role}.train.{key}": value for key, value in named.items()} | _windows_of(recipe, role)

@@ -12,6 +12,8 @@ from deepmac_distill.errors import CheckpointError
 from deepmac_distill.files import written_whole
 from deepmac_distill.ranks import ONE, Ranks
 
+SCALER = "scaler"  # of losses in half precision: a state without it is as good
+
 
 class Stateful(Protocol):
     """A model, an optimizer: what gives its state and takes it back."""
@@ -69,6 +71,8 @@ class TrainingState:
     def _load(self, saved: Any) -> int:
         try:
             for name, part in self._parts.items():
+                if name == SCALER and name not in saved["parts"]:  # of a device that needed none
+                    continue
                 part.load_state_dict(saved["parts"][name])
             torch.set_rng_state(saved["rng"])
             return int(saved["step"])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from deepmac_distill.errors import DivergedError
 from deepmac_distill.ranks import Ranks
 from deepmac_distill.structures import LOSS_UNITS, Batch, LossUnit
+from deepmac_distill.training.precision import Precision
 
 _BUCKET_BYTES = 64 * 2**20  # summed over the processes at once
 
@@ -19,8 +20,7 @@ def accumulate_gradients(
     model: nn.Module,
     batches: Iterator[Batch],
     passes: int,
-    autocast: bool,
-    device: torch.device,
+    precision: Precision,
     ranks: Ranks,
     step: int,
 ) -> dict[str, float]:
@@ -38,8 +38,8 @@ def accumulate_gradients(
     for batch, masks in zip(drawn, counts["masks"], strict=True):
         # One process stands in for the masks that no process has: the one whose image comes first.
         batch = replace(batch, placeholder=ranks.leads and (ranks.world == 1 or masks == 0))
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
-            losses: dict[str, Tensor] = model(batch.to(device))
+        with precision.autocast():
+            losses: dict[str, Tensor] = model(batch.to(precision.device))
         shares = {
             name: loss * _share(batch, counts, units.get(name, "images")) for name, loss in losses.items()
         }
@@ -47,7 +47,7 @@ def accumulate_gradients(
         if not total.isfinite():
             terms = ", ".join(f"{name} {float(loss.detach()):g}" for name, loss in losses.items())
             raise DivergedError(f"step {step}: loss is not finite: {terms}; expected finite; try a lower lr")
-        torch.autograd.backward(total)
+        torch.autograd.backward(precision.scaler.scale(total))
         for name, share in shares.items():
             step_losses[name] = step_losses.get(name, 0.0) + float(share.detach())
     sum_gradients(list(model.parameters()), ranks)
@@ -81,14 +81,19 @@ def sum_gradients(parameters: Sequence[nn.Parameter], ranks: Ranks) -> None:
         _sum_bucket(bucket, ranks)
 
 
-def limit_gradient(model: nn.Module, max_norm: float, step: int) -> float:
+def limit_gradient(model: nn.Module, max_norm: float, step: int, scaled: bool = False) -> float:
     """Clip the gradient to `max_norm`, if that is above 0; returns the norm that it had.
+
+    Args:
+        scaled: it is that of scaled losses, so that a step may be skipped: its norm counts as 0.
 
     Raises:
         DivergedError: it is not finite, so that the step would destroy the weights.
     """
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
+    if scaled and not norm.isfinite():
+        return 0.0
     if not norm.isfinite():
         raise DivergedError(f"step {step}: gradient norm {float(norm):g}; expected finite; try a lower lr")
     if max_norm:

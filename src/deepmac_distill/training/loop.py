@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,17 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from deepmac_distill.models.recompute import recompute_blocks
 from deepmac_distill.models.synchronized import synchronize
 from deepmac_distill.progress import Progress
 from deepmac_distill.ranks import ONE, Ranks
 from deepmac_distill.stopping import Stopped, signals_wait
 from deepmac_distill.structures import Batch
-from deepmac_distill.training.checkpoint import Stateful, TrainingState
+from deepmac_distill.training.checkpoint import SCALER, Stateful, TrainingState
 from deepmac_distill.training.ema import averaged
 from deepmac_distill.training.gradient_norms import GradientNorms
 from deepmac_distill.training.gradients import accumulate_gradients, limit_gradient
 from deepmac_distill.training.metrics_log import NO_LOG, MetricsLog
+from deepmac_distill.training.precision import Precision
 from deepmac_distill.training.schedule import Schedule
+from deepmac_distill.training.sinks import Pace, Sink, closing, write_to
 
 LOG_EVERY_STEPS = 10
 
@@ -35,7 +38,9 @@ class LoopSettings:
     max_grad_norm: float
     ema_decay: float
     checkpoint_every: int
-    autocast: bool
+    autocast: torch.dtype | None = None  # of the passes; None: float32
+    recompute: bool = False
+    images: int = 0  # of a step, in all processes
     log_every: int = LOG_EVERY_STEPS
     seed: int = 0  # of the random numbers that each of several processes draws
 
@@ -50,16 +55,16 @@ def train(
     folder: Path,
     progress: Progress,
     ranks: Ranks = ONE,
+    sinks_from: Callable[[int], Sequence[Sink]] = lambda first_step: (),
 ) -> dict[str, Tensor]:
     """Train `model` in place and return the weights to report: the average if there is one, else the last.
 
     `model(batch)` gives a dict of scalar losses, already weighted; each is a mean over the images, or over
-    what `model.loss_units` names for it. `batches_from(k)` iterates from the k-th forward pass on. The loop
-    saves its state to `folder`/state.pt every `checkpoint_every` steps and resumes from there, with the bits
-    of a training that was not stopped (CPU, same threads).
-
-    Several processes (`ranks`) do what one would do with all of their batches, pass by pass; the first one
-    alone touches the folder. A state of any number of them goes on in any other number.
+    what `model.loss_units` names for it. `batches_from(k)` iterates from the k-th forward pass on, and
+    `sinks_from(k)` opens trackers from the k-th step on. The loop saves its state to `folder`/state.pt every
+    `checkpoint_every` steps and resumes from there, with the bits of a training that was not stopped (CPU,
+    same threads). Several processes do what one would do with all of their batches, pass by pass; the first
+    one alone touches the folder, and its state goes on in any number of them.
 
     Raises:
         Stopped: a signal has asked for it; the state after the step that was under way is saved.
@@ -68,30 +73,31 @@ def train(
     model.to(device).train()
     synchronize(model, ranks)
     average = averaged(model, settings.ema_decay) if settings.ema_decay else None
-    norms = GradientNorms(settings.max_grad_norm)
-    parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "gradient_norms": norms}
-    if average:
-        parts["average"] = average
-    state = TrainingState(folder / "state.pt", parts)
+    if settings.recompute:
+        recompute_blocks(model)  # not those of the copy, which computes nothing
+    precision, norms = Precision.of(device, settings.autocast), GradientNorms(settings.max_grad_norm)
+    state = _state_of(folder / "state.pt", model, optimizer, norms, average, precision)
     first_step = state.restore(ranks)
     batches = batches_from(first_step * settings.gradient_accumulation_steps)
+    sinks, pace = sinks_from(first_step) if ranks.leads else (), Pace(settings.images, first_step, device)
     with (
+        closing(sinks),
         MetricsLog(folder / "metrics.jsonl", first_step) if ranks.leads else NO_LOG as log,
         progress.bar("training", settings.steps, done=first_step, unit="step") as bar,
         signals_wait() as asked,
     ):
         for step in range(first_step, settings.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * schedule(step)
-            losses, norm = _learn(model, batches, optimizer, settings, device, ranks, step)
+            rate = _set_rates(optimizer, schedule(step))
+            losses, norm = _learn(model, batches, optimizer, settings, precision, ranks, step)
             if average:
                 average.update_parameters(model)
             if jump := norms.add(step, norm):
                 progress.note(jump)
             losses, stop = _agreed(ranks, losses, asked.number)
             if step % settings.log_every == 0 or step == settings.steps - 1:
-                lr = max(group["lr"] for group in optimizer.param_groups)
-                log.write(step, lr=lr, grad_norm=norms.take_largest(), **losses)
+                figures = {"lr": rate, "grad_norm": norms.take_largest(), **losses}
+                log.write(step, **figures)
+                write_to(sinks, step, figures, pace)
             bar.advance(1, loss=sum(losses.values()))
             if ((step + 1) % settings.checkpoint_every == 0 or stop is not None) and ranks.leads:
                 state.save(step + 1)
@@ -139,7 +145,7 @@ def _learn(
     batches: Iterator[Batch],
     optimizer: torch.optim.Optimizer,
     settings: LoopSettings,
-    device: torch.device,
+    precision: Precision,
     ranks: Ranks,
     step: int,
 ) -> tuple[dict[str, float], float]:
@@ -147,10 +153,32 @@ def _learn(
     _draw_apart(ranks, settings.seed, step)
     optimizer.zero_grad(set_to_none=True)
     passes = settings.gradient_accumulation_steps
-    losses = accumulate_gradients(model, batches, passes, settings.autocast, device, ranks, step)
-    norm = limit_gradient(model, settings.max_grad_norm, step)
-    optimizer.step()
+    losses = accumulate_gradients(model, batches, passes, precision, ranks, step)
+    precision.scaler.unscale_(optimizer)
+    norm = limit_gradient(model, settings.max_grad_norm, step, precision.scales)
+    precision.step(optimizer, step)
     return losses, norm
+
+
+def _state_of(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    norms: GradientNorms,
+    average: nn.Module | None,
+    precision: Precision,
+) -> TrainingState:
+    parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "gradient_norms": norms}
+    parts |= {"average": average} if average else {}
+    parts |= {SCALER: precision.scaler} if precision.scales else {}
+    return TrainingState(path, parts)
+
+
+def _set_rates(optimizer: torch.optim.Optimizer, factor: float) -> float:
+    """Scale the rates that a training began with; returns the largest."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+    return max(float(group["lr"]) for group in optimizer.param_groups)
 
 
 def _draw_apart(ranks: Ranks, seed: int, step: int) -> None:
