@@ -76,7 +76,7 @@ def test_a_saved_state_is_as_large_as_counted(tmp_path: Path) -> None:
 def test_a_pass_keeps_what_its_layers_keep() -> None:
     """By hand, in float32: the scaled images, the convolution's result and the batch norm's, once each."""
     model = Net().train()
-    small, wide = (measure_pass(model, sample_batch(2, px, 3, 4), CPU, False) for px in (16, 32))
+    small, wide = (measure_pass(model, sample_batch(2, px, 3, 4), CPU, None) for px in (16, 32))
     assert small.load == Load(images=2, size_px=16, masks=6)
     maps = 4 * (3 + 5 + 5)
     rest = small.saved_bytes - maps * 2 * 16**2
