@@ -5,7 +5,7 @@
 #
 # DATA: the folder of `make coco-sample`. LABELS: seed-0.parquet to seed-2.parquet, what teachers of coco_sample
 # labeled. OUT gets runs/, a log of each job, and the small files of its rows, for benchmarks/results.
-# Trainings this small fill a card one or two at a time: fifteen at once were slower together than one alone.
+# Trainings this small fill a card one or two at a time: fifteen at once gained nothing.
 # What is there is not done again: call it again with more time, or to share OUT among machines.
 set -u
 data=$1 labels=$2 out=$3 at_once=$4 seconds=$5
