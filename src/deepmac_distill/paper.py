@@ -38,23 +38,52 @@ class Claim:
     figures: Mapping[str, float]  # all | seen | unseen -> figure
 
 
+SPLITS = ("all", "seen", "unseen")
+KINDS = (*SPLITS, "box", "AP50", "AP75", "APs", "APm", "APl")  # of a row's figures
+
+
+def places() -> dict[str, dict[str, dict[str, float]]]:
+    """Where figures stand -> model -> kind of figure (one of `KINDS`) -> figure in percent."""
+    found: dict[str, dict[str, dict[str, float]]] = _document()["tables"]
+    return found
+
+
+def row(where: str, name: str) -> Mapping[str, float]:
+    """The figures of a model in one place of the paper.
+
+    >>> row("table 13, a student", "resnet-4, 1024 px")
+    {'all': 37.8, 'seen': 42.2, 'unseen': 36.3}
+    """
+    return places()[where][name]
+
+
+def span(name: str) -> tuple[float, float]:
+    """Lowest and highest of a group whose single figures the paper only draws.
+
+    >>> span("figure 3, unseen")
+    (25.0, 32.5)
+    """
+    low, high = _document()["ranges"][name]
+    return low, high
+
+
 def figures() -> dict[str, Figure]:
-    """Of every model that the paper's tables name, the first figure."""
+    """Of every model that the paper's tables name, the first figure of unseen classes."""
     found: dict[str, Figure] = {}
-    for where, models in _document()["tables"].items():
-        for name, value in models.items():
-            found.setdefault(name, Figure(where, value))
+    for where, models in places().items():
+        for name, values in models.items():
+            if "unseen" in values:
+                found.setdefault(name, Figure(where, values["unseen"]))
     return found
 
 
 def figure(where: str, name: str) -> float:
-    """The figure of a model in one place of the paper.
+    """The figure of unseen classes of a model in one place of the paper.
 
     >>> figure("table 5", "hourglass-20"), figure("table 3", "hourglass-20")
     (32.2, 32.5)
     """
-    value: float = _document()["tables"][where][name]
-    return value
+    return row(where, name)["unseen"]
 
 
 def figure_of_seen(where: str, name: str) -> float | None:
@@ -63,13 +92,12 @@ def figure_of_seen(where: str, name: str) -> float | None:
     >>> figure_of_seen("table 5", "hourglass-20"), figure_of_seen("table 3", "hourglass-20")
     (39.8, None)
     """
-    value: float | None = _document()["seen"].get(where, {}).get(name)
-    return value
+    return row(where, name).get("seen")
 
 
 def speeds() -> list[Speed]:
     """Time per image, where the paper has it."""
-    return [Speed(row["model"], row.get("canvas_px"), row["milliseconds"]) for row in _document()["speeds"]]
+    return [Speed(one["model"], one.get("canvas_px"), one["milliseconds"]) for one in _document()["speeds"]]
 
 
 def claims() -> list[Claim]:
@@ -77,14 +105,18 @@ def claims() -> list[Claim]:
     milliseconds = {speed.model: speed.milliseconds for speed in speeds()}
     return [
         Claim(
-            id=row["id"],
-            where=row["where"],
-            model=row["model"],
-            kind=row["kind"],
-            figures={"all": milliseconds[row["speed"]]} if "speed" in row else row["figures"],
+            id=one["id"],
+            where=one["where"],
+            model=one["model"],
+            kind=one["kind"],
+            figures={"all": milliseconds[one["speed"]]} if "speed" in one else _by_split(*one["row"]),
         )
-        for row in _document()["appendix_b"]
+        for one in _document()["appendix_b"]
     ]
+
+
+def _by_split(where: str, name: str) -> dict[str, float]:
+    return {split: value for split, value in row(where, name).items() if split in SPLITS}
 
 
 @cache

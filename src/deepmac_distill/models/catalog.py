@@ -70,7 +70,7 @@ def catalog() -> Iterator[Entry]:
             backbone = build_model(trunk, 1, load_weights=False).get_submodule("backbone")
             pixels = torch.empty(images, dtype=torch.uint8)
             yield _entry("backbone", trunk.backbone, size_of(backbone, pixels))
-    for name, config in _models():
+    for name, config in paper_models():
         with torch.device("meta"):
             model = build_model(config, 80, load_weights=False)
         yield _entry("model", name, Size(parameters=_parameters(model), gmacs=None, saved_mib=None))
@@ -86,7 +86,8 @@ def _backbones() -> Iterator[DeepMacConfig | MaskRcnnConfig]:
         yield MaskRcnnConfig(backbone=name)
 
 
-def _models() -> Iterator[tuple[str, ModelConfig]]:
+def paper_models() -> Iterator[tuple[str, ModelConfig]]:
+    """Name and configuration of the paper's models."""
     for backbone, head in (
         ("hourglass-104", "resnet-4"),
         ("hourglass-104", "hourglass-20"),
