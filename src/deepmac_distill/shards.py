@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from deepmac_distill.errors import ConfigError
@@ -44,19 +44,6 @@ def parse_shard(text: str, where: str = "--shard") -> Shard:
         if index < count:
             return Shard(index, count)
     raise ConfigError(f"{where}: got {text!r}, expected I/N, I from 0 to N - 1, such as 0/4")
-
-
-def shard_of(environment: Mapping[str, str]) -> Shard | None:
-    """The shard of a process that torchrun started among several; None for one that is alone.
-
-    Raises:
-        ConfigError: RANK does not fit WORLD_SIZE.
-
-    >>> shard_of({}), shard_of({"RANK": "0", "WORLD_SIZE": "1"}), shard_of({"RANK": "1", "WORLD_SIZE": "4"})
-    (None, None, Shard(index=1, count=4))
-    """
-    world = environment.get("WORLD_SIZE", "1")
-    return None if world == "1" else parse_shard(f"{environment.get('RANK', '')}/{world}", "RANK/WORLD_SIZE")
 
 
 def missing_words(missing: Collection[int], units: int, counts: Iterable[int]) -> str:

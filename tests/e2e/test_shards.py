@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from deepmac_distill import devices
 from deepmac_distill.runlock import run_lock
+from deepmac_distill.torchrun import Place
 
 UNITS = range(6)  # 24 images, 4 of them in a unit
+CPU = torch.device("cpu")
 LABELS = ("pseudolabel/masks.parquet", "select/instances.json")
 
 
@@ -24,6 +28,11 @@ def unlabeled(run_copy: Callable[..., Path]) -> Path:
 
 def parts(run: Path) -> set[int]:
     return {int(path.stem[5:]) for path in (run / "pseudolabel.part" / "units").glob("unit-*.parquet")}
+
+
+def torchrun_sets(rank: int, world: int) -> dict[str, str]:
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": 29500}
+    return {"MASTER_ADDR": "127.0.0.1", **{name: str(number) for name, number in numbers.items()}}
 
 
 def refusal(ended: Any) -> str:
@@ -109,12 +118,19 @@ def test_a_shard_that_is_none_is_refused(tmp_path: Path, deepmac, given: list[st
 
 
 def test_what_torchrun_sets_is_the_shard(unlabeled: Path, deepmac, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    monkeypatch.setenv("RANK", "1")
+    """And the GPU: each process takes that of its number on its machine."""
+    asked: list[Place] = []
+    monkeypatch.setattr(devices, "pick_device", lambda name, place: asked.append(place) or CPU)
+    for name, value in torchrun_sets(rank=1, world=3).items():
+        monkeypatch.setenv(name, value)
     assert deepmac("pseudolabel", "--out", unlabeled).code == 0
-    assert parts(unlabeled) == {1, 4}
+    assert parts(unlabeled) == {1, 4} and set(asked) == {Place(1, 3, 1)}
     monkeypatch.setenv("RANK", "3")
-    assert refusal(deepmac("pseudolabel", "--out", unlabeled)).startswith("RANK/WORLD_SIZE: got '3/3', exp")
+    assert refusal(deepmac("pseudolabel", "--out", unlabeled)) == (
+        "RANK: got '3', expected a number, 0 to 2, as torchrun sets it"
+    )
+    assert deepmac("pseudolabel", "--out", unlabeled, "--shard", "0/3").code == 0  # it is not asked
+    assert parts(unlabeled) == {0, 1, 3, 4}
 
 
 def test_a_shard_given_twice_is_refused_and_so_is_the_whole_run_meanwhile(unlabeled: Path, deepmac) -> None:

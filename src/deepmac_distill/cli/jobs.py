@@ -38,9 +38,10 @@ def job_of(config: Path | None, run: Run, *groups: object, values: Mapping[str, 
     """
     config = None if config is None else located(config)
     force = any(isinstance(group, Redo) and group.force for group in groups)
-    apart = any(isinstance(group, Sharding) for group in groups)  # processes of torchrun that never meet
-    place = ALONE if apart else place_of(os.environ)
-    terminal: Progress = Silent() if place.rank else Terminal()
+    sharding = next((group for group in groups if isinstance(group, Sharding)), None)
+    # A shard that is named leaves nothing to torchrun; processes that do shards never meet.
+    place = ALONE if sharding and sharding.shard else place_of(os.environ)
+    terminal: Progress = Silent() if place.rank and not sharding else Terminal()
     pipeline = _pipeline(config, run, groups, values, terminal.note)
     from deepmac_distill.devices import pick_device  # imports torch
     from deepmac_distill.rundir import RunDir
@@ -54,7 +55,8 @@ def job_of(config: Path | None, run: Run, *groups: object, values: Mapping[str, 
         source=None if config is None or resolved else read_text(config),
         run=at,
         progress=terminal,
-        ranks=met(place, device),
+        place=place,
+        ranks=met(ALONE if sharding else place, device),
         force=force,
         allow_code=any(isinstance(group, Code) and group.allow_code for group in groups),
         look={
@@ -63,7 +65,7 @@ def job_of(config: Path | None, run: Run, *groups: object, values: Mapping[str, 
             if isinstance(group, Looking)
             for key, value in group.changes.items()
         },
-        shard=next((group.asked(force) for group in groups if isinstance(group, Sharding)), None),
+        shard=None if sharding is None else sharding.asked(place, force),
         asked_cut=next((group.asked for group in groups if isinstance(group, Cutting)), None),
     )
 

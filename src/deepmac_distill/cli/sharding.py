@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
 from deepmac_distill.errors import ConfigError
-from deepmac_distill.shards import Shard, parse_shard, shard_of
+from deepmac_distill.shards import Shard, parse_shard
+from deepmac_distill.torchrun import Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +26,19 @@ class Sharding:
         ),
     ] = None
 
-    def asked(self, force: bool) -> Shard | None:
+    def asked(self, place: Place, force: bool) -> Shard | None:
         """The shard that is asked for; None: everything.
+
+        Args:
+            place: of this process, whose part it does where no shard is named.
 
         Raises:
             ConfigError: it is none, or what others do at this time is to be redone.
         """
-        shard = shard_of(os.environ) if self.shard is None else parse_shard(self.shard)
+        if self.shard is not None:
+            shard: Shard | None = parse_shard(self.shard)
+        else:
+            shard = Shard(place.rank, place.world) if place.world > 1 else None
         if shard is not None and force:
             raise ConfigError(
                 f"--force: got it for shard {shard}; expected one process to redo it, or a new --out"

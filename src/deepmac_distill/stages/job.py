@@ -26,8 +26,10 @@ from deepmac_distill.ranks import ONE, Ranks
 from deepmac_distill.rundir import RunDir
 from deepmac_distill.shards import Shard
 from deepmac_distill.shared_stage import run_shard
+from deepmac_distill.stages.annotation_facts import facts_of
 from deepmac_distill.stages.in_step import in_step
 from deepmac_distill.stages.lower_needs import keys_for_less
+from deepmac_distill.torchrun import ALONE, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Job:
     asked_cut: Cut | None = None  # where masks are cut in evaluation, other than the pipeline has it
     shard: Shard | None = None  # the part of a stage that this process does, where the stage has units
     joins: bool = False  # whether all units are expected to be there
+    place: Place = ALONE  # of this process among those that torchrun has started; each has a GPU of its own
     ranks: Ranks = ONE  # the processes that train together, of which this is one
     plan: tuple[str, ...] = ()  # stages of the whole run that this is part of, in their order
     _facts: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)  # of files read, by hash
@@ -53,7 +56,7 @@ class Job:
     @property
     def device(self) -> torch.device:
         """Where tensors live."""
-        return devices.pick_device(self.pipeline.device, self.ranks.place)
+        return devices.pick_device(self.pipeline.device, self.place)
 
     def autocast_of(self, role: str) -> bool:
         """Whether inference of a teacher or a student runs in bfloat16: as its training has it."""
@@ -114,7 +117,7 @@ class Job:
         """What training may see of an annotation file; with `hide_unseen` False what evaluation may."""
         dataset, hide = self.open(path), self.hidden(path)
         annotations = dataset.for_training(hide) if hide_unseen else dataset.for_evaluation(hide)
-        self._facts[annotations.fingerprint] = _facts_of(annotations)
+        self._facts[annotations.fingerprint] = facts_of(annotations)
         return annotations
 
     def read_hidden(self, path: Path) -> Truth:
@@ -129,7 +132,7 @@ class Job:
                 f"{path}: hidden classes: got none, expected data.hide to name some (--hide fold:0/2)"
             )
         truth = self.open(path).of_hidden(hide)
-        self._facts[truth.fingerprint] = _facts_of(truth)
+        self._facts[truth.fingerprint] = facts_of(truth)
         return truth
 
     def _images_of(self, path: Path) -> ImageFolder:
@@ -214,17 +217,6 @@ class Job:
             ),
             together=together,
         )
-
-
-def _facts_of(annotations: Annotations) -> dict[str, Any]:
-    """What a user can see of a change that the hash of an annotation file reveals."""
-    counts = ("images", "annotations", "human_masks", "teacher_masks")
-    return {
-        "data.seen": list(annotations.classes.seen_names),
-        "file": str(annotations.path.resolve()),
-        "classes": len(annotations.classes),
-        **{name.replace("_", " "): annotations.counts[name] for name in counts},
-    }
 
 
 @dataclass(frozen=True, slots=True)
