@@ -8,14 +8,34 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from PIL import ExifTags, Image
 
+from deepmac_distill.calibration.applied import Calibrated
+from deepmac_distill.calibration.calibration import HeldOut, write_calibration
+from deepmac_distill.calibration.fitting import calibrate
+from deepmac_distill.calibration.tried import SCORES, TriedMasks
 from deepmac_distill.config import DeepMacConfig, load_pipeline
+from deepmac_distill.data.images import read_image
+from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.document import BrokenDocument
 from deepmac_distill.dataset.parquet import parse_parquet
-from deepmac_distill.errors import DistillError
+from deepmac_distill.errors import CheckpointError, DistillError
+from deepmac_distill.evaluation.holdout_figures import holdout_figures
+from deepmac_distill.evaluation.holdout_masks import (
+    CUTS,
+    HIDDEN,
+    HOLDOUT_SCHEMA,
+    HoldoutMasks,
+    HoldoutRecord,
+    HoldoutTeacher,
+    holdout_table,
+    read_holdout,
+    write_holdout,
+)
 from deepmac_distill.evaluation.mask_iou import IOU_SCHEMA
 from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.labels.table import label_table, label_writer
@@ -25,6 +45,8 @@ from deepmac_distill.models.load import Weights
 from deepmac_distill.stages.compare import read_ious, read_record
 from deepmac_distill.training.checkpoint import TrainingState
 from deepmac_distill.weights.card import ModelCard, save_weights
+from deepmac_distill.weights.tensorflow.files import opened
+from tf_checkpoint import key_of, write_checkpoint
 
 MODEL = {
     "architecture": "deepmac",
@@ -141,6 +163,70 @@ def _read_labels(path: Path) -> None:
     assert len(labels.table) >= 0 and list(labels.soft_grids())
 
 
+def _instances(path: Path) -> None:
+    ring = [[1, 1, 7, 1, 7, 8, 1, 8], [2, 2, 4, 2, 4, 4]]
+    box = {"image_id": 1, "category_id": 1, "bbox": [1, 1, 6, 7]}
+    crowd = {"iscrowd": 1, "segmentation": {"size": [12, 9], "counts": [20, 5, 83]}}
+    document = {
+        "images": [{"id": 1, "file_name": "a.jpg", "height": 12, "width": 9}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [{"id": 1, "segmentation": ring, **box}, {"id": 2, **box, **crowd}],
+    }
+    path.write_text(json.dumps(document))
+
+
+def _read_instances(path: Path) -> None:
+    Dataset.open(path, seen="all").for_evaluation().document()
+
+
+def _held_out(path: Path) -> None:
+    values = {pa.int64(): 1, pa.int32(): 0, pa.bool_(): True, pa.string(): HIDDEN}
+    curve = [0.5] * len(CUTS)
+    row = {
+        field.name: curve if pa.types.is_list(field.type) else values.get(field.type, 0.5)
+        for field in HOLDOUT_SCHEMA
+    }
+    columns = {name: [value] * 9 for name, value in row.items()}
+    record = HoldoutRecord("0", "0", 0, False, ((HIDDEN,), ("kite",)), (HoldoutTeacher(HIDDEN, True, "0"),))
+    write_holdout(path, HoldoutMasks(holdout_table(columns), record))
+
+
+def _calibration(path: Path) -> None:
+    rng, classes = np.random.default_rng(0), np.repeat(np.arange(4), 25)
+    score = rng.uniform(0.2, 0.9, len(classes))
+    tried = TriedMasks(
+        scores=dict.fromkeys(SCORES, score),
+        cuts=("expected-iou", 0.5),
+        ious=np.stack([score, score / 2], axis=1),
+        classes=classes,
+        images=np.arange(len(classes)),
+        folds=classes % 2,
+        class_names=("a", "b", "c", "d"),
+    )
+    held_out = HeldOut("mine", "0", True, {"steps": 3}, "0", False, 2, tried.class_names, len(classes))
+    write_calibration(path, calibrate(tried, held_out, resamples=10))
+
+
+def _photograph(path: Path) -> None:
+    shade = np.arange(24 * 32 * 3, dtype=np.uint8).reshape(24, 32, 3)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(shade).save(path, exif=exif)
+
+
+def _checkpoint(path: Path) -> None:
+    write_checkpoint(path.with_suffix(""), [(("layer", "kernel"), np.ones((2, 3)))])
+
+
+def _read_checkpoint(path: Path) -> None:
+    with opened(path, path.parent) as checkpoint:
+        try:
+            checkpoint.bundle.graph()
+            checkpoint.bundle.array(key_of(("model", "layer", "kernel")))
+        except ValueError as error:
+            raise CheckpointError(str(error)) from None
+
+
 def _json(value: object) -> Callable[[Path], None]:
     return lambda path: path.write_text(json.dumps(value))
 
@@ -157,6 +243,9 @@ EVALUATION = {
     "images": None,
     "shown_elsewhere": [],
 }
+PHOTOGRAPHS = [
+    Kind(f"photograph.{ending}", _photograph, read_image) for ending in ("jpg", "png", "tif", "webp")
+]
 KINDS = [
     Kind("weights.safetensors", _weights, lambda path: Weights.read(path).model(torch.device("cpu"))),
     Kind(
@@ -170,6 +259,13 @@ KINDS = [
     Kind("evaluation.json", _json(EVALUATION), lambda path: read_record(path.parent)),
     Kind("done.json", _json({"inputs": {"a": 1}, "outputs": {"b": "0"}, "about": {}}), read_done),
     Kind("inputs.json", _json({"inputs": {"a": 1}, "about": {"a": {"file": "b"}}}), read_begun),
+    Kind(
+        "instances.json", _instances, lambda path: Dataset.open(path, seen="all").for_evaluation().document()
+    ),
+    Kind("held-out.parquet", _held_out, lambda path: holdout_figures(read_holdout(path), {HIDDEN: 1.0}, 10)),
+    Kind("mine.calibration.json", _calibration, Calibrated.read),
+    Kind("ckpt.index", _checkpoint, _read_checkpoint),
+    *(Kind(f"photograph.{one}", _photograph, read_image) for one in ("jpg", "png", "tif", "webp")),
 ]
 
 

@@ -1,12 +1,12 @@
 """Hours of harm: runs killed at any moment, and files broken in any way. Bytes and messages are compared.
 
-    python benchmarks/soak.py kills [--kills 200] [--seed 0]
-    python benchmarks/soak.py mutations [--files 20000] [--seed 0]
+    python benchmarks/soak.py kills [--kills 200] [--seed 0] [--json FILE]
+    python benchmarks/soak.py mutations [--files 20000] [--seed 0] [--json FILE]
 
-`kills` runs the whole chain on generated scenes once, then again and again under SIGKILL, until so many kills
-have hit; one in five is a SIGTERM, and one run in five is forced over a finished one. Every run that ends has
-to hold the bytes of the first. `mutations` breaks sound files of every kind of `hostile.py`: each has to be
-read, or refused on one line. `make soak` does both.
+`kills` runs a hold-out and the whole chain on generated scenes once, then again and again under SIGKILL,
+until so many have hit; of five signals one is a SIGTERM, and one run in five is forced over a finished one.
+Every run that ends has to hold the bytes of the first. `mutations` breaks sound files of every kind of
+`hostile.py`: each has to be read, or refused on one line. `--json` keeps the counts. `make soak` does both.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+from deepmac_distill.devices import environment
+from deepmac_distill.files import write_json
 from hostile import KINDS, at_random, fault_of
 
 PIPELINE = """
@@ -30,16 +33,19 @@ threads = 1
 device = "cpu"
 [data]
 source = "scenes"
-seen = ["bar", "drop", "ellipse"]
+seen = ["bar", "drop", "ellipse", "heart"]
 [data.scenes]
-train_images = 24
-val_images = 8
+train_images = 16
+val_images = 6
 size_px = 64
 [labels]
 unit_images = 4
 [evaluation]
 bootstrap = 20
 max_detections = 10
+[holdout]
+first = true
+teachers = ["recipe"]
 """ + "".join(
     f"""
 [{role}.model]
@@ -50,7 +56,7 @@ mask_width = 8
 mask_size = 8
 mask_head = "resnet-4"
 [{role}.train]
-steps = 40
+steps = 24
 batch_size = 4
 image_size_px = 64
 ema_decay = 0.9
@@ -58,7 +64,9 @@ checkpoint_every = 5
 """
     for role in ("teacher", "student")
 )
-TIMES = ("seconds_since_last_start", "ended", "time")  # what of a record no two runs have in common
+# What of a record no two runs have in common. A hold-out's figures hold seconds; its page and record follow.
+TIMES = ("seconds_since_last_start", "ended", "time", "seconds")
+HOLDOUT = "holdout"
 
 
 def bytes_of(run: Path) -> dict[str, bytes | str]:
@@ -68,12 +76,22 @@ def bytes_of(run: Path) -> dict[str, bytes | str]:
         path for path in run.rglob("*") if path.is_file() and not path.name.startswith(".lock")
     ):
         content: bytes | str = path.read_bytes()
-        if path.name in ("done.json", "environment.json"):
-            record = json.loads(content)
-            content = json.dumps({key: value for key, value in record.items() if key not in TIMES})
-        if path.name != "validation_readings.jsonl":  # a stage that was killed has read it more than once
+        timed = path.name in ("done.json", "environment.json") or path == run / HOLDOUT / "summary.json"
+        if timed:
+            content = json.dumps(_without_times(json.loads(content), path.parent.name == HOLDOUT))
+        # A stage that was killed has read validation more than once.
+        if path.name not in ("validation_readings.jsonl", "holdout.md"):
             found[str(path.relative_to(run))] = content
     return found
+
+
+def _without_times(value: Any, of_holdout: bool) -> Any:
+    if isinstance(value, list):
+        return [_without_times(one, of_holdout) for one in value]
+    if not isinstance(value, dict):
+        return value
+    left_out = (*TIMES, "outputs") if of_holdout else TIMES
+    return {key: _without_times(one, of_holdout) for key, one in value.items() if key not in left_out}
 
 
 def started(pipeline: Path, run: Path, *more: str) -> subprocess.Popen[bytes]:
@@ -82,16 +100,17 @@ def started(pipeline: Path, run: Path, *more: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
-def kills(wanted: int, seed: int) -> int:
-    """Kill runs until `wanted` kills have hit; returns how many runs differ or failed."""
+def kills(wanted: int, seed: int) -> dict[str, Any]:
+    """Kill runs until `wanted` SIGKILLs have hit; `faults` counts the runs that differ or failed."""
     chance, hits, faults, ended = random.Random(seed), collections.Counter[str](), 0, 0
+    signals = dict.fromkeys((signal.SIGKILL.name, signal.SIGTERM.name), 0)
     with tempfile.TemporaryDirectory() as folder:
         pipeline, run = Path(folder) / "soak.toml", Path(folder) / "run"
         pipeline.write_text(PIPELINE)
         began = time.monotonic()
         assert started(pipeline, run).wait() == 0, "the run that nobody kills fails"
         seconds, expected = time.monotonic() - began, bytes_of(run)
-        while hits.total() < wanted:
+        while signals["SIGKILL"] < wanted:
             forced = chance.random() < 0.2 and (run / "report").exists()
             if not forced:
                 shutil.rmtree(run, ignore_errors=True)
@@ -105,6 +124,7 @@ def kills(wanted: int, seed: int) -> int:
                     process.send_signal(number)
                     _, said = process.communicate()
                     hits[_place(run)] += 1
+                    signals[number.name] += 1
                     more = []  # what --force began goes on without it
                     if hits.total() % 20 == 0:
                         print(f"{hits.total()} kills, {ended} runs ended, {faults} faults", flush=True)
@@ -118,34 +138,32 @@ def kills(wanted: int, seed: int) -> int:
                     name for name in found.keys() | expected if found.get(name) != expected.get(name)
                 ]
                 print(f"FAULT: code {process.returncode}, differs in {differing[:5]}: {said[-500:]!r}")
-    print(f"{hits.total()} kills, {ended} runs ended, {faults} faults; at work: {dict(hits)}")
-    return faults
+    return {"signals": signals, "runs_ended": ended, "faults": faults, "at_work": dict(hits.most_common())}
 
 
 def _place(run: Path) -> str:
     """At which stage a run was killed."""
-    parts = sorted(path.name for path in run.glob("*.part")) if run.is_dir() else []
-    return parts[0].removesuffix(".part") if parts else "between stages"
+    parts = [str(path.parent.relative_to(run) / path.stem) for path in run.rglob("*.part")]
+    return min(parts, default="between stages")
 
 
-def mutations(wanted: int, seed: int) -> int:
-    """Break `wanted` files, evenly of all kinds; returns how many end in anything but a value or one line."""
-    faults = collections.Counter[str]()
+def mutations(wanted: int, seed: int) -> dict[str, Any]:
+    """Break `wanted` files, evenly of all kinds; `faults` end in anything but a value or one line."""
+    faults, files = collections.Counter[str](), -(-wanted // len(KINDS))
     with tempfile.TemporaryDirectory() as folder:
         for kind in KINDS:
             chance, path = random.Random(f"{seed} {kind.name}"), Path(folder) / kind.name / kind.name
             path.parent.mkdir()
             kind.write(path)
             sound = path.read_bytes()
-            for _ in range(-(-wanted // len(KINDS))):
+            for _ in range(files):
                 path.write_bytes(at_random(chance, sound))
                 if fault := fault_of(kind, path):
                     faults[f"{kind.name}: {fault[:120]}"] += 1
             print(f"{kind.name}: {faults.total()} faults so far", flush=True)
     for fault, count in faults.most_common():
         print(f"FAULT {count} x {fault}")
-    print(f"{wanted} files, {faults.total()} faults")
-    return faults.total()
+    return {"files_of_each_kind": files, "kinds": [kind.name for kind in KINDS], "faults": faults.total()}
 
 
 def main() -> None:
@@ -155,9 +173,17 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--files", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="keep the counts here, beside those that are there")
     given = parser.parse_args()
-    what = kills(given.kills, given.seed) if given.what == "kills" else mutations(given.files, given.seed)
-    sys.exit(bool(what))
+    began = time.monotonic()
+    found = kills(given.kills, given.seed) if given.what == "kills" else mutations(given.files, given.seed)
+    print(json.dumps(found))
+    if given.json:
+        kept = json.loads(given.json.read_text(encoding="utf-8")) if given.json.exists() else {}
+        words = " ".join(["python benchmarks/soak.py", *sys.argv[1:]])
+        about = {"command": words, "seconds": round(time.monotonic() - began), "environment": environment()}
+        write_json(given.json, {**kept, given.what: about | found})
+    sys.exit(bool(found["faults"]))
 
 
 if __name__ == "__main__":

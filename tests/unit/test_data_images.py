@@ -6,11 +6,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from deepmac_distill.data.image_check import find_image_problems
 from deepmac_distill.data.image_store import ImageFolder
-from deepmac_distill.data.images import read_image
+from deepmac_distill.data.images import orientation_of, read_image, size_of
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.errors import DataError
 
@@ -110,3 +110,18 @@ def test_every_image_problem_is_found_not_only_the_first(tmp_path: Path) -> None
     )
     assert [p.where.rsplit(" ", 1)[1] for p in problems] == ["1", "2", "3"]
     assert {p.level for p in problems} == {"error"}
+
+
+def test_damaged_exif_is_no_warning_of_another_library(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(PIXELS).save(path, exif=exif)
+    whole = path.read_bytes()
+    assert orientation_of(path) == 6
+    at = whole.index(b"MM\x00*") + 8
+    path.write_bytes(whole[:at] + b"\x00\x09" + whole[at + 2 :])  # nine entries, of which one is there
+    assert (read_image(path).shape, size_of(path), orientation_of(path)) == ((3, 20, 30), (20, 30), 6)
+    assert recwarn.list == []

@@ -100,6 +100,7 @@ def test_rows_that_break_the_schema_are_not_made(changed: dict[str, Any], messag
     [
         ({"teacher": ["recipe", "sam"]}, "column teacher: got 'sam', expected one of recipe, starter"),
         ({"fold": [0, 2]}, "column fold: got 0 to 2, expected 0 to 1"),
+        ({"category_name": ["cat", "zebra"]}, "column category_name: got 'zebra', expected one of "),
     ],
 )
 def test_a_file_that_contradicts_its_record_is_refused(

@@ -74,7 +74,7 @@ def read_image(
 def orientation_of(path: Path) -> int:
     """The EXIF orientation of an image file, 1 to 8; 1, as stored, where the tag is absent or invalid."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with _without_warnings(), Image.open(path, formats=FORMATS) as image:
             return _orientation(image)
     except (*_UNREADABLE, Image.DecompressionBombError):
         return 1
@@ -124,12 +124,10 @@ def _opened(path: Path, max_megapixels: int) -> Iterator[ImageFile.ImageFile]:
         allowed = max_megapixels * 500_000  # Pillow refuses what has twice as many
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, allowed)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                if (pixels := image.width * image.height) > max_megapixels * 1_000_000:
-                    raise Image.DecompressionBombError(f"{pixels} pixels")
-                yield image
+        with _without_warnings(), Image.open(path, formats=FORMATS) as image:
+            if (pixels := image.width * image.height) > max_megapixels * 1_000_000:
+                raise Image.DecompressionBombError(f"{pixels} pixels")
+            yield image
     except UnidentifiedImageError:
         kinds = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
         raise DataError(f"{path}: cannot be decoded (no {kinds}); expected a whole image") from None
@@ -142,6 +140,14 @@ def _opened(path: Path, max_megapixels: int) -> Iterator[ImageFile.ImageFile]:
     except _UNREADABLE as error:
         reason = " ".join(str(error).split()).replace(f" '{path}'", "") or type(error).__name__
         raise DataError(f"{path}: cannot be decoded ({reason}); expected a whole image") from error
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Pillow warns of large images, damaged EXIF and palettes on lines that name no file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _orientation(image: Image.Image) -> int:

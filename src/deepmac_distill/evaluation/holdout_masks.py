@@ -159,15 +159,13 @@ def read_holdout(path: Path) -> HoldoutMasks:
     table = table.replace_schema_metadata()
     if not table.schema.equals(HOLDOUT_SCHEMA):
         raise DataError(f"{path}: got other columns than a hold-out has, expected {HOLDOUT_SCHEMA.names}")
-    names = {teacher.name for teacher in record.teachers}
-    if problem := next(_problems(table, record.cuts, names, len(record.folds)), None):
+    problem = next(_problems(table, record.cuts), None) or next(_strays(table, record), None)
+    if problem:
         raise DataError(f"{path}: {problem}")
     return HoldoutMasks(table, record)
 
 
-def _problems(
-    table: pa.Table, cuts: Sequence[float], teachers: set[str] | None = None, folds: int | None = None
-) -> Iterator[str]:
+def _problems(table: pa.Table, cuts: Sequence[float]) -> Iterator[str]:
     """What is wrong with rows, one at a time."""
     for item in HOLDOUT_SCHEMA:
         if not item.nullable and table[item.name].null_count:
@@ -184,9 +182,17 @@ def _problems(
             yield f"column {name}: got values outside [0, 1], expected an IoU"
     if strays := set(pc.unique(table["split"]).to_pylist()) - set(get_args(Shown)):
         yield f"column split: got {min(strays)!r}, expected one of {', '.join(get_args(Shown))}"
-    if teachers is not None and (strays := set(pc.unique(table["teacher"]).to_pylist()) - teachers):
-        yield f"column teacher: got {min(strays)!r}, expected one of {', '.join(sorted(teachers))}"
-    if folds is not None and len(table):
-        numbers = table["fold"].to_numpy()
-        if not ((numbers >= 0) & (numbers < folds)).all():
-            yield f"column fold: got {np.min(numbers)} to {np.max(numbers)}, expected 0 to {folds - 1}"
+
+
+def _strays(table: pa.Table, record: HoldoutRecord) -> Iterator[str]:
+    """What of rows the record does not name, one at a time."""
+    known = {
+        "teacher": {teacher.name for teacher in record.teachers},
+        "category_name": {name for names in record.folds for name in names},
+    }
+    for name, expected in known.items():
+        if strays := set(pc.unique(table[name]).to_pylist()) - expected:
+            yield f"column {name}: got {min(strays)!r}, expected one of {', '.join(sorted(expected))}"
+    numbers, folds = table["fold"].to_numpy(), len(record.folds)
+    if len(table) and not ((numbers >= 0) & (numbers < folds)).all():
+        yield f"column fold: got {np.min(numbers)} to {np.max(numbers)}, expected 0 to {folds - 1}"
