@@ -49,7 +49,7 @@ def rewritten(run: Path, path: Path, version: bytes = str(SCHEMA_VERSION).encode
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"version": b"1"}, "label schema version: got 1, expected 4; label again with this version"),
+        ({"version": b"1"}, "label schema version: got 1, expected 5; label again with this version"),
         ({"annotation_id": 10**6}, "labels: annotation 1: no row; expected one for every annotation"),
         ({"bbox": [0.0, 0.0, 1.0, 1.0]}, "labels: annotation 1: bbox: got [0.0, 0.0, 1.0, 1.0]"),
         ({"mask_score": 7.0}, "annotation 1: mask_score: got 7.0, expected 0 to 1"),

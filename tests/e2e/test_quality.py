@@ -48,6 +48,7 @@ def test_an_export_has_quality_and_a_rule_by_it(chain, deepmac, tmp_path: Path, 
     assert ended.code == 0, ended.err
     assert "quality: expected mean IoU 0." in ended.err and "classes like those tried" in ended.err
     drawn = [one for one in annotations(tmp_path / "all.json") if one["source"] == "teacher"]
+    assert {one["attributes"]["teacher"] for one in drawn} == {"recipe"}
     quality = sorted(one["attributes"]["quality"] for one in drawn)
     assert all(0 <= one["attributes"]["quality_low"] <= one["attributes"]["quality"] for one in drawn)
     least = quality[len(quality) // 2]
@@ -161,7 +162,7 @@ def test_a_hold_out_gives_the_labels_of_its_run_a_quality(held_out: Path, deepma
     ended = deepmac("pseudolabel", "--out", held_out)
     assert ended.code == 0 and "quality: expected mean IoU 0." in ended.err
     drawn = [one for one in annotations(held_out / "select" / "instances.json") if "quality" in one]
-    assert drawn and all(one["source"] == "teacher" for one in drawn)
+    assert drawn and all((one["source"], one["teacher"]) == ("teacher", "recipe") for one in drawn)
 
 
 def test_the_least_sure_masks_are_listed(held_out: Path, deepmac, tmp_path: Path) -> None:

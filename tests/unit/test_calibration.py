@@ -248,15 +248,19 @@ def test_what_a_file_is_worth_counts_classes_alike_and_widens_with_few_of_them()
     calibration = calibrate(tried(), HELD_OUT, resamples=5)
     calibration = replace(calibration, held_out=replace(HELD_OUT, classes=tuple("abcdefgh")))
     quality, classes = np.array([0.9, 0.9, 0.9, 0.3]), np.array([0, 0, 0, 1])
-    found = expected_of(calibration, quality, classes)
+    found = expected_of(quality, classes, [(calibration, np.ones(4, bool))])
     assert found.class_mean_iou.value == pytest.approx(0.6)
     assert found.instance_mean_iou == pytest.approx(0.75)
     assert found.below == 1 and found.masks == 4 and found.classes == 2
-    more = expected_of(calibration, np.tile(quality, 9), np.arange(36))
+    more = expected_of(np.tile(quality, 9), np.arange(36), [(calibration, np.ones(36, bool))])
     assert more.class_mean_iou.high - more.class_mean_iou.low < found.class_mean_iou.high - (
         found.class_mean_iou.low
     )
-    assert expected_of(calibration, np.zeros(0), np.zeros(0, np.int64)) is None
+    assert expected_of(np.zeros(0), np.zeros(0, np.int64), [(calibration, np.zeros(0, bool))]) is None
+    apart = [(calibration, classes == 0), (calibration, classes == 1)]
+    two = expected_of(quality, classes, apart)  # each teacher's calibration is right about its class alone
+    assert two.class_mean_iou.value == pytest.approx(0.6)
+    assert two.class_mean_iou.high > found.class_mean_iou.high
 
 
 def test_a_threshold_shows_what_it_keeps_and_rejects() -> None:

@@ -23,6 +23,7 @@ from deepmac_distill.labels.table import (
     label_writer,
     write_unit,
 )
+from deepmac_distill.labels.teachers import masks_by_teacher, rows_by_teacher
 
 CODE = coco_mask.frPyObjects({"size": [40, 60], "counts": [5, 2, 33, 2, 2358]}, 40, 60)["counts"]
 PROVENANCE = {"teacher_sha256": "ab" * 32, "package": "0.1.0"}
@@ -141,16 +142,49 @@ def test_columns_that_do_not_fit_are_refused() -> None:
 
 def test_another_schema_version_is_refused_by_its_number(tmp_path: Path) -> None:
     path = tmp_path / "masks.parquet"
-    for version, name in ((b"3", "3"), (b"5", "5"), (None, "none")):
+    for version, name in ((b"3", "3"), (b"6", "6"), (None, "none")):
         metadata = {b"deepmac_distill.schema_version": version} if version else {}
         pq.write_table(LABELS_SCHEMA.with_metadata(metadata).empty_table(), path)
-        says = f"label schema version: got {name}, expected 4; label again with this version"
+        says = f"label schema version: got {name}, expected 5; label again with this version"
         with pytest.raises(DataError, match=says):
             Labels.open(path)
     changed = LABELS_SCHEMA.set(0, pa.field("annotation_id", pa.int32()))
-    pq.write_table(changed.with_metadata({b"deepmac_distill.schema_version": b"4"}).empty_table(), path)
+    pq.write_table(changed.with_metadata({b"deepmac_distill.schema_version": b"5"}).empty_table(), path)
     with pytest.raises(DataError, match="column annotation_id int32: expected annotation_id int64"):
         Labels.open(path)
+
+
+def of_version_4(path: Path, table: pa.Table, provenance: bytes) -> Path:
+    metadata = {b"deepmac_distill.schema_version": b"4", b"deepmac_distill.provenance": provenance}
+    pq.write_table(table.drop_columns(["teacher"]).replace_schema_metadata(metadata), path)
+    return path
+
+
+def test_rows_of_the_version_before_have_the_identity_of_their_file(tmp_path: Path) -> None:
+    table = rows((1, 5), (1, 9), source=["teacher", "human"], cut=[0.5, None], soft=[bytes(4), None])
+    labels = Labels.open(of_version_4(tmp_path / "a.parquet", table, b'{"teacher": "ab12", "look": {}}'))
+    assert labels.table["teacher"].to_pylist() == ["ab12", None]
+    assert labels.teachers == {"ab12": {"teacher": "ab12", "look": {}}}
+    assert labels.with_cut(0.2).table["teacher"].to_pylist() == ["ab12", None]
+    unnamed = Labels.open(of_version_4(tmp_path / "b.parquet", table, b"{}"))
+    assert unnamed.table["teacher"].to_pylist() == [None, None]
+    with pytest.raises(DataError, match="got 24 columns, expected 23"):
+        metadata = {b"deepmac_distill.schema_version": b"4", b"deepmac_distill.provenance": b"{}"}
+        pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "c.parquet")
+        Labels.open(tmp_path / "c.parquet")
+
+
+def test_each_box_has_what_the_teacher_did_that_was_asked_for_it() -> None:
+    ids = ((1, 1), (1, 2), (1, 3))
+    one = rows(*ids, source=["teacher", "none", "human"], teacher=["a", None, None])
+    other = rows(*ids, source=["none", "teacher", "human"], teacher=[None, "b", None])
+    wanted = [np.array([True, False, False]), np.array([False, True, False])]
+    both = rows_by_teacher([one, other], wanted)
+    assert both["teacher"].to_pylist() == ["a", "b", None]
+    assert both["source"].to_pylist() == ["teacher", "teacher", "human"]
+    assert masks_by_teacher(both) == {"a": {"yak": 1}, "b": {"yak": 1}}
+    nothing = rows_by_teacher([one[:0], other[:0]], [np.zeros(0, bool)] * 2)
+    assert len(nothing) == 0
 
 
 def test_what_is_no_label_file_is_refused_on_one_line(tmp_path: Path) -> None:
@@ -191,7 +225,7 @@ def test_rules_refuse_what_they_do_not_know() -> None:
 def written(path: Path, table: pa.Table, provenance: bytes = b"{}") -> Labels:
     """A label file that the writer would not have written."""
     metadata = {
-        b"deepmac_distill.schema_version": b"4",
+        b"deepmac_distill.schema_version": b"5",
         b"deepmac_distill.provenance": provenance,
     }
     pq.write_table(table.replace_schema_metadata(metadata), path / "masks.parquet")

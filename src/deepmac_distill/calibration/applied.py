@@ -1,4 +1,4 @@
-"""A calibration at a label file: refused for another teacher's, else applied when rows are read."""
+"""Calibrations at a label file: refused for another teacher's, else applied when rows are read."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from deepmac_distill.calibration.calibration import Calibration, read_calibration
-from deepmac_distill.files import sha256_of_file
+from deepmac_distill.files import sha256_of_file, sha256_of_json
 from deepmac_distill.labels.cut import Cut
+from deepmac_distill.labels.table import TEACHER
 
 _NOTHING = object()
 
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """A `labels.quality.Quality` from a calibration file."""
+    """The calibration in a file, for masks of its teacher."""
 
     calibration: Calibration
     sha256: str  # of the file
@@ -43,6 +44,34 @@ class Calibrated:
         """
         score = pc.fill_null(pc.cast(rows[self.calibration.score], pa.float64()), float("nan"))
         return self.calibration.quality(np.asarray(score), cut)
+
+
+@dataclass(frozen=True, slots=True)
+class CalibratedTeachers:
+    """A `labels.quality.Quality`: each mask's is that of the calibration of the teacher that drew it."""
+
+    by_teacher: Mapping[str | None, Calibrated]  # by the name in the column `teacher`; one or more
+
+    @property
+    def sha256(self) -> str:
+        """Of the only file, or of what all are."""
+        found = {str(name): one.sha256 for name, one in self.by_teacher.items()}
+        return next(iter(found.values())) if len(found) == 1 else sha256_of_json(found)
+
+    def estimate(self, rows: pa.Table, cut: Cut) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(N,) expected IoU and its lower bound; NaN where the teacher has no calibration, or no score.
+
+        Raises:
+            DataError: no mask of this cut was tried.
+        """
+        quality, low = (np.full(len(rows), np.nan) for _ in range(2))
+        for name, calibrated in self.by_teacher.items():
+            column = rows[TEACHER]
+            own = np.flatnonzero(
+                pc.is_null(column) if name is None else pc.fill_null(pc.equal(column, name), False)
+            )
+            quality[own], low[own] = calibrated.estimate(rows.take(pa.array(own)), cut)
+        return quality, low
 
 
 def other_teacher(calibration: Calibration, provenance: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,13 +41,28 @@ class Kept:
     rejected_quality: float | None
 
 
-def expected_of(calibration: Calibration, quality: Floats, classes: NDArray[np.int64]) -> Expected | None:
-    """What N masks with quality are expected to be worth; None of none."""
+def expected_of(
+    quality: Floats,
+    classes: NDArray[np.int64],
+    teachers: Sequence[tuple[Calibration, NDArray[np.bool_]]],
+) -> Expected | None:
+    """What N masks with quality are expected to be worth; None of none.
+
+    The intervals of several teachers are added, by their weights in the mean: their calibrations are of the
+    same hidden classes, so that what they miss may have one cause.
+
+    Args:
+        teachers: of each its calibration, and (N,) which masks it drew.
+    """
     if not len(quality):
         return None
-    kinds, hidden = len(np.unique(classes)), len(calibration.held_out.classes)
-    mean = float(class_weights(classes) @ quality)
-    half = half_width(calibration.class_spread, hidden, kinds)
+    kinds, weights = len(np.unique(classes)), class_weights(classes)
+    mean, half = float(weights @ quality), 0.0
+    for calibration, drawn in teachers:
+        own = len(np.unique(classes[drawn]))
+        if own:
+            hidden = len(calibration.held_out.classes)
+            half += float(weights[drawn].sum()) * half_width(calibration.class_spread, hidden, own)
     return Expected(
         masks=len(quality),
         classes=kinds,

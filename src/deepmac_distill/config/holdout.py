@@ -9,6 +9,7 @@ from deepmac_distill.config.limits import is_plain_name
 from deepmac_distill.config.refusal import require
 
 MAX_FOLDS = 100
+RECIPE = "recipe"  # the pipeline's own teacher
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

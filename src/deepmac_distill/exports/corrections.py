@@ -18,6 +18,7 @@ from deepmac_distill.errors import DataError
 from deepmac_distill.exports.masks import FACTS, MaskObject, MaskSet, Picture, of_annotations
 from deepmac_distill.exports.matching import believed_ids, matched, tight_box
 from deepmac_distill.exports.polygons import outlined
+from deepmac_distill.labels.export import OF_TEACHER
 
 SAME_IOU = 0.99  # with the mask as it went out: nobody has moved more than rounding does
 _NEAR_IOU = 0.8  # below it polygons of the mask cannot be the same either
@@ -170,7 +171,7 @@ class _Merge:
 
 def _by_a_person(entry: Mapping[str, Any]) -> Entry:
     """An annotation without what was known of a teacher's mask."""
-    kept = {**entry, "mask_score": None}
+    kept = {key: value for key, value in entry.items() if key not in OF_TEACHER} | {"mask_score": None}
     if isinstance(attributes := kept.get("attributes"), dict):
         kept["attributes"] = {k: v for k, v in attributes.items() if k not in FACTS} | {"source": "human"}
     return kept

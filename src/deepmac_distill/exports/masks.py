@@ -24,7 +24,7 @@ from deepmac_distill.labels.rules import Rules
 WithoutMask = Literal["drop", "keep", "ignore"]
 FACTS = (
     *("quality", "quality_low", "mask_score", "mask_bbox_iou", "expected_iou", "model_iou"),
-    *("cut", "teacher_saw_class"),
+    *("cut", "teacher", "teacher_saw_class"),
 )
 _IDS = ("annotation_id", "category_id", "bbox")
 _IMAGE = ("image_id", "file_name", "height", "width")

@@ -63,6 +63,7 @@ def label_unit(
     lattice: Lattice,
     seen_mask_classes: Sequence[str] | None = None,
     words_of: LookWords | None = None,
+    teacher: str | None = None,
 ) -> pa.Table:
     """The label rows of some annotations: one for each, whatever became of it.
 
@@ -75,6 +76,7 @@ def label_unit(
         lattice: where the cells of the grids sample their boxes.
         seen_mask_classes: names of the classes whose masks the teacher saw; None: unknown.
         words_of: (N, 4) clipped boxes and (N, 2) image sizes -> how the teacher saw each; None: unknown.
+        teacher: its name.
     """
     table = annotations.annotations.slice(rows.start, len(rows))
     human, drawn = np.asarray(pc.equal(table["source"], "human")), Drawn.of(batches)
@@ -91,11 +93,7 @@ def label_unit(
     masks = recut(drawn.grids, boxes, drawn_sizes, DEFAULT_CUT, probabilities, lattice=lattice)
     codes, areas = _human_masks(table.filter(human), sizes[human])
     whose = np.where(human, human.cumsum() - 1, np.where(by_teacher, position + human.sum(), -1))
-    status = pc.if_else(pc.equal(table["status"], "ok"), "labeled", table["status"])
-    status = pc.if_else(pa.array(unanswered), "unanswered", status)
-    reason = np.array(table["reason"], dtype=object)
-    reason[unanswered] = "the teacher gave no mask"
-    reason[lost] = [unreadable[image_id] for image_id in table["image_id"].filter(lost).to_pylist()]
+    status, reason = _what_became(table, unanswered, lost, unreadable)
     names, kept = _names(annotations, rows), lattice if keep_soft else None
     columns = {
         **{name: table[name] for name in ("annotation_id", "image_id", "category_id", "bbox")},
@@ -103,18 +101,31 @@ def label_unit(
         "height": sizes[:, 0],
         "width": sizes[:, 1],
         "source": np.where(human, "human", np.where(by_teacher, "teacher", "none")),
-        "status": pc.if_else(pa.array(lost), "unreadable image", status),
+        "status": status,
         "reason": reason,
         "rle_counts": _at(whose, [*codes, *masks.counts]),
         "mask_area": _at(whose, np.r_[areas, masks.areas]),
         **_facts_of_grids(position, drawn, masks, table["bbox"], probabilities, kept),
         "teacher_saw_class": _saw(names["category_name"], by_teacher, seen_mask_classes),
-        "look": _looks(position, words_of(boxes, drawn_sizes) if words_of else [None] * len(boxes)),
+        "look": _words(position, words_of(boxes, drawn_sizes) if words_of else [None] * len(boxes)),
+        "teacher": _words(position, [teacher] * len(boxes)),
     }
     return label_table(columns)
 
 
-def _looks(position: NDArray[np.int64], words: Sequence[str | None]) -> pa.Array:
+def _what_became(
+    table: pa.Table, unanswered: NDArray[np.bool_], lost: NDArray[np.bool_], unreadable: Mapping[int, str]
+) -> tuple[pa.ChunkedArray, NDArray[np.object_]]:
+    """The columns `status` and `reason`."""
+    status = pc.if_else(pc.equal(table["status"], "ok"), "labeled", table["status"])
+    status = pc.if_else(pa.array(unanswered), "unanswered", status)
+    reason = np.array(table["reason"], dtype=object)
+    reason[unanswered] = "the teacher gave no mask"
+    reason[lost] = [unreadable[image_id] for image_id in table["image_id"].filter(lost).to_pylist()]
+    return pc.if_else(pa.array(lost), "unreadable image", status), reason
+
+
+def _words(position: NDArray[np.int64], words: Sequence[str | None]) -> pa.Array:
     return pa.array(words, pa.string()).take(pa.array(position, mask=position < 0))
 
 

@@ -20,9 +20,10 @@ from deepmac_distill.geometry.rle import encode_boxes
 from deepmac_distill.labels.alignment import rows_of
 from deepmac_distill.labels.quality import QUALITY, QUALITY_LOW
 from deepmac_distill.labels.rules import OnRejected, Rules
-from deepmac_distill.labels.table import SCHEMA_VERSION
+from deepmac_distill.labels.table import SCHEMA_VERSION, TEACHER
 
 Annotation = dict[str, Any]
+OF_TEACHER = (TEACHER, QUALITY, QUALITY_LOW)  # keys of annotations with its mask alone
 SEEN_MASK_CLASSES = "seen_mask_classes"  # whose masks the teacher saw: under that key, and in a provenance
 
 
@@ -38,7 +39,7 @@ def write_instances_json(
     Human masks, crowds included, are copied as they are, with parts that nobody can use. Every annotation
     gets `iscrowd`, `area` (of the mask in pixels; of the box where there is no mask), `source`
     (human | teacher | none) and `mask_score` (null where the teacher drew nothing), and a teacher's mask
-    `quality` and `quality_low` where they are known. An annotation that ends
+    the name of its `teacher`, and `quality` and `quality_low` where they are known. An annotation that ends
     without a mask follows `rules.on_rejected`, whether its mask was rejected or never drawn (a crowd, an
     unreadable image). Masks that an earlier teacher left in the source give way to those in `labels`, and so
     do a human's of which nothing can be used (`source_of` calls them `none`).
@@ -60,7 +61,7 @@ def write_instances_json(
     accepted = rules.accept(labels)
     drawn = labels["rle_counts"].to_pylist()
     areas, scores = labels["mask_area"].to_pylist(), labels["mask_score"].to_pylist()
-    quality = _quality(labels)
+    known = _known(labels)
     counts = dict.fromkeys(("human", "teacher", "rejected", "unlabeled", "written"), 0)
     annotations = []
     for annotation, row in zip(source["annotations"], rows, strict=True):
@@ -70,7 +71,7 @@ def write_instances_json(
         if source_of(_believed(annotation, MARK in source), *size) == "human":
             kind, end = "human", _human(annotation, size)
         elif accepted[row]:
-            kind, end = "teacher", _teacher(annotation, size, drawn[row], areas[row], score, quality[row])
+            kind, end = "teacher", _teacher(annotation, size, drawn[row], areas[row], score, known[row])
         else:
             kind = "unlabeled" if drawn[row] is None else "rejected"
             end = _without_mask(annotation, size, score, rules.on_rejected)
@@ -90,13 +91,16 @@ def _believed(annotation: Annotation, ours: bool) -> Annotation:
     return annotation if ours else {key: annotation[key] for key in annotation.keys() - {"source"}}
 
 
-def _quality(labels: pa.Table) -> list[dict[str, float]]:
-    """Of each row what the file holds of its quality: nothing where it is not known."""
-    names = [name for name in (QUALITY, QUALITY_LOW) if name in labels.column_names]
-    rows = labels.select(names).to_pylist() if names else [{}] * len(labels)
+def _known(labels: pa.Table) -> list[dict[str, Any]]:
+    """Of each row the name of its teacher, and its quality where that is known."""
+    names = [name for name in OF_TEACHER if name in labels.column_names]
     return [
-        {name: float(str(np.float32(value))) for name, value in row.items() if value is not None}
-        for row in rows
+        {
+            name: value if name == TEACHER else float(str(np.float32(value)))
+            for name, value in row.items()
+            if value is not None
+        }
+        for row in labels.select(names).to_pylist()
     ]
 
 
@@ -150,7 +154,7 @@ def _teacher(
     counts: bytes,
     area: int,
     score: float | None,
-    quality: Mapping[str, float],
+    known: Mapping[str, Any],
 ) -> Annotation:
     return annotation | {
         "iscrowd": int(annotation.get("iscrowd") or 0),
@@ -158,7 +162,7 @@ def _teacher(
         "area": area,
         "source": "teacher",
         "mask_score": score,
-        **quality,
+        **known,
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,7 @@ from deepmac_distill.labels.export import SEEN_MASK_CLASSES, names_or_unknown, w
 from deepmac_distill.labels.quality import QUALITY, QUALITY_LOW, Quality, with_quality
 from deepmac_distill.labels.rules import Rules
 from deepmac_distill.labels.table import LABELS_SCHEMA, provenance_of, require_schema
+from deepmac_distill.labels.teachers import identity_of, teachers_of, with_teacher
 from deepmac_distill.lattice import LATTICES, Lattice
 
 _SOFT = ("soft", "soft_size", "soft_lattice")
@@ -100,6 +101,15 @@ class Labels:
         """
         with _opened(self.path) as file:
             return provenance_of(self.path, file.schema_arrow)
+
+    @cached_property
+    def teachers(self) -> dict[str | None, Mapping[str, Any]]:
+        """Facts about each teacher, by its name in the column `teacher`.
+
+        Raises:
+            DataError: as `provenance`.
+        """
+        return teachers_of(self.provenance)
 
     @property
     def seen_mask_classes(self) -> tuple[str, ...] | None:
@@ -219,7 +229,8 @@ class Labels:
         schema = pa.schema([LABELS_SCHEMA.field(name) for name in columns])
         with _opened(self.path) as file:
             require_schema(self.path, file.schema_arrow)
-            batches = row_batches(self.path, file, list(columns))
+            stored = [name for name in columns if name in file.schema_arrow.names]
+            batches = row_batches(self.path, file, stored)
             while True:
                 try:
                     batch = next(batches, None)
@@ -227,7 +238,10 @@ class Labels:
                     raise _unreadable(self.path, error) from error
                 if batch is None:
                     return
-                yield pa.Table.from_batches([batch]).replace_schema_metadata().select(schema.names)
+                rows = pa.Table.from_batches([batch]).replace_schema_metadata()
+                if len(stored) < len(columns):  # of the version before
+                    rows = with_teacher(rows, identity_of(self.provenance))
+                yield rows.select(schema.names)
 
 
 def _soft_grid(cells: bytes | None, side: int, lattice: Lattice) -> SoftGrid | None:

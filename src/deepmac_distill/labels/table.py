@@ -21,7 +21,9 @@ from deepmac_distill.dataset.row_batches import row_batches
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import written_whole
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
+_WITHOUT_TEACHER = 4  # the version before; its rows do not name their teacher
+TEACHER = "teacher"  # a column, and in a provenance the identity of the only teacher
 _VERSION_KEY, _PROVENANCE_KEY = b"deepmac_distill.schema_version", b"deepmac_distill.provenance"
 
 LABELS_SCHEMA = pa.schema(
@@ -54,11 +56,12 @@ LABELS_SCHEMA = pa.schema(
         # Whether the teacher saw masks of the class; null where nobody knows, or without a mask of a teacher.
         pa.field("teacher_saw_class", pa.bool_()),
         pa.field("look", pa.string()),  # in which views the teacher saw the box; null without its mask
+        pa.field(TEACHER, pa.string()),  # the name of the teacher that drew the mask; null without its mask
     ]
 )
 _DICTIONARY = [
     *("image_id", "file_name", "category_id", "category_name", "height", "width"),
-    *("source", "status", "reason", "cut", "soft_size", "soft_lattice"),
+    *("source", "status", "reason", "cut", "soft_size", "soft_lattice", TEACHER),
 ]
 
 
@@ -190,24 +193,30 @@ def assemble(folder: Path, units: int, path: Path, provenance: Mapping[str, Any]
     return rows
 
 
+def names_teachers(schema: pa.Schema) -> bool:
+    """Whether the rows of a file name their teacher; those of the version before do not."""
+    return (schema.metadata or {}).get(_VERSION_KEY) != str(_WITHOUT_TEACHER).encode()
+
+
 def require_schema(path: Path, schema: pa.Schema) -> None:
-    """Refuse a file whose schema is not LABELS_SCHEMA of this version.
+    """Refuse a file whose schema is not LABELS_SCHEMA of this version or of the one before.
 
     Raises:
         DataError: names the version or the first column that differs.
     """
     version = (schema.metadata or {}).get(_VERSION_KEY, b"none").decode(errors="replace")
-    if version != str(SCHEMA_VERSION):
+    if version not in (str(SCHEMA_VERSION), str(_WITHOUT_TEACHER)):
         raise DataError(
             f"{path}: label schema version: got {version}, expected {SCHEMA_VERSION}; "
             "label again with this version (deepmac pseudolabel --force)"
         )
-    for got, expected in zip(schema, LABELS_SCHEMA, strict=False):
+    columns = [one for one in LABELS_SCHEMA if one.name != TEACHER or names_teachers(schema)]
+    for got, expected in zip(schema, columns, strict=False):
         if got.name != expected.name or got.type != expected.type:
             raise DataError(f"{path}: column {got.name} {got.type}: expected {expected.name} {expected.type}")
-    if len(schema) != len(LABELS_SCHEMA):
+    if len(schema) != len(columns):
         raise DataError(
-            f"{path}: got {len(schema)} columns, expected {len(LABELS_SCHEMA)}; "
+            f"{path}: got {len(schema)} columns, expected {len(columns)}; "
             "label again with this version (deepmac pseudolabel --force)"
         )
 
@@ -236,6 +245,10 @@ def _read_part(path: Path) -> pa.Table:
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             require_schema(path, file.schema_arrow)
+            if not names_teachers(file.schema_arrow):
+                raise DataError(
+                    f"{path}: is of an earlier version; expected a part with a teacher in each row"
+                )
             for _ in row_batches(path, file):  # refuses rows that would fill the memory
                 pass
             return (

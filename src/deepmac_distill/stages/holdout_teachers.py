@@ -8,7 +8,7 @@ from pathlib import Path
 
 from deepmac_distill import config
 from deepmac_distill.config import TeacherConfig, load_pipeline, located, recipe_names
-from deepmac_distill.config.holdout import name_of
+from deepmac_distill.config.holdout import RECIPE, name_of
 from deepmac_distill.errors import ConfigError
 from deepmac_distill.files import sha256_of_json
 from deepmac_distill.models.load import Segmenter, Source
@@ -16,8 +16,6 @@ from deepmac_distill.stages.job import Job
 from deepmac_distill.stages.sources import source_at
 from deepmac_distill.teachers.sam.naming import sam_named
 from deepmac_distill.weights import starter
-
-RECIPE = "recipe"  # the pipeline's own teacher
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,20 @@ from deepmac_distill.labels.describe import label_unit
 from deepmac_distill.labels.export import SEEN_MASK_CLASSES
 from deepmac_distill.labels.outside_box import OutsideBox
 from deepmac_distill.labels.table import assemble, facts_of_units, finished_units, write_unit
-from deepmac_distill.models.load import Source, segmenter_for
+from deepmac_distill.labels.teachers import (
+    MASKS,
+    TEACHERS,
+    Counts,
+    masks_by_teacher,
+    rows_by_teacher,
+    seen_by_any,
+    summed,
+)
+from deepmac_distill.models.load import segmenter_for
 from deepmac_distill.shared_stage import mark_shard, require_all
 from deepmac_distill.stages.evaluated_masks import note_how
 from deepmac_distill.stages.job import Job, training_split
-from deepmac_distill.stages.sources import source_of
+from deepmac_distill.stages.labelers import Labeler, labelers_of
 from deepmac_distill.stages.student import chosen_labels
 
 _JOINS = "`deepmac assemble` joins the parts"
@@ -49,7 +58,7 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
     data = training_split(job)
     annotations = job.read_and_note(data.annotations)
     masks = _label_facts(
-        job, annotations, data.images, source_of(job, teacher or "teacher"), own=teacher is None
+        job, annotations, data.images, labelers_of(job, annotations, teacher), teacher is None
     )
     if job.shard is not None:
         job.progress.note(f"shard {job.shard} of pseudolabel is done; {_JOINS} once all are")
@@ -75,16 +84,18 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
 
 
 def _label_facts(
-    job: Job, annotations: Annotations, images: ImageStore, source: Source, *, own: bool
+    job: Job, annotations: Annotations, images: ImageStore, labelers: Sequence[Labeler], own: bool
 ) -> Path:
-    """The teacher's masks as facts: ``pseudolabel/masks.parquet``, in units that a stopped run keeps.
+    """The teachers' masks as facts: ``pseudolabel/masks.parquet``, in units that a stopped run keeps.
 
     Args:
-        own: it is the run's teacher, whose look the run keeps.
+        labelers: the first one is that of all classes but those that have one of their own.
+        own: they are the run's, whose look the run keeps.
     """
-    labels = job.pipeline.labels
+    labels, source = job.pipeline.labels, labelers[0].source
     inputs = {
         **source.inputs("teacher"),
+        **{name: value for one in labelers for name, value in one.inputs.items()},
         "data.train_annotations": annotations.fingerprint,
         **image_inputs("data.train_images", annotations, images, job.progress),
         "labels.soft": labels.soft,
@@ -93,16 +104,18 @@ def _label_facts(
     }
 
     def work(folder: Path) -> None:
-        units = _label_units(job, annotations, images, source, folder / "units")
+        units = _label_units(job, annotations, images, labelers, folder / "units")
         if job.shard is not None:
             return
-        outside = OutsideBox.of_facts(facts_of_units(folder / "units", units))
+        facts = facts_of_units(folder / "units", units)
+        outside, drawn = OutsideBox.of_facts(facts), summed(fact[MASKS] for fact in facts)
         provenance = {
             **outside.summary(),
             **{name: value for name, value in inputs.items() if not name.endswith(CONTENT)},
             "teacher_card": source.provenance(),
             "look": dataclasses.asdict(source.look),
-            SEEN_MASK_CLASSES: source.seen_mask_classes,
+            SEEN_MASK_CLASSES: seen_by_any([one.facts() for one in labelers]),
+            TEACHERS: {one.name: {**one.facts(), MASKS: drawn.get(one.name, {})} for one in labelers},
             "seen": annotations.classes.seen_names,
             "cut": DEFAULT_CUT,
             "deepmac-distill": __version__,
@@ -111,12 +124,25 @@ def _label_facts(
         shutil.rmtree(folder / "units")
         if words := outside.words():
             job.progress.note(f"{source.name}: {words}")
+        if len(labelers) > 1:
+            job.progress.note(f"masks: {_words_of(drawn)}")
 
     comparing = source.comparing() if own else dataclasses.replace(source.comparing(), redone_for=())
     return job.do("pseudolabel", inputs, work, comparing=comparing) / "masks.parquet"
 
 
-def _label_units(job: Job, annotations: Annotations, images: ImageStore, source: Source, parts: Path) -> int:
+def _words_of(drawn: Counts) -> str:
+    """Who drew how many masks.
+
+    >>> _words_of({"recipe": {"cat": 2, "dog": 1}, "grabcut": {"bus": 1}})
+    'recipe drew 3 of 2 classes, grabcut drew 1 of 1 classes'
+    """
+    return ", ".join(f"{name} drew {sum(n.values())} of {len(n)} classes" for name, n in drawn.items())
+
+
+def _label_units(
+    job: Job, annotations: Annotations, images: ImageStore, labelers: Sequence[Labeler], parts: Path
+) -> int:
     """Write the part of every unit of the shard that is not there yet; returns the number of all units."""
     count, per_unit = len(annotations.images), job.pipeline.labels.unit_images
     units = {
@@ -133,19 +159,38 @@ def _label_units(job: Job, annotations: Annotations, images: ImageStore, source:
         require_all(job.run.path, "pseudolabel", parts, list(missing), len(units), again)
     if missing:
         with job.progress.bar("labeling", len(own), done=len(finished), unit="unit") as bar:
-            for unit, rows, facts in _labeled(job, annotations, images, source, missing):
+            for unit, rows, facts in _labeled(job, annotations, images, labelers, missing):
                 write_unit(parts, unit, rows, facts)
                 bar.advance()
     return len(units)
 
 
 def _labeled(
-    job: Job, annotations: Annotations, images: ImageStore, source: Source, units: Mapping[int, range]
+    job: Job,
+    annotations: Annotations,
+    images: ImageStore,
+    labelers: Sequence[Labeler],
+    units: Mapping[int, range],
 ) -> Iterator[tuple[int, pa.Table, dict[str, Any]]]:
     """Units by number, their label rows, and facts about each as a whole."""
+    offsets = annotations.rows_by_image()
+    each = [_labeled_by(one, job, annotations, images, units) for one in labelers]
+    for found in zip(*each, strict=True):
+        unit = found[0][0]
+        first, stop = (int(offsets[at]) for at in (units[unit].start, units[unit].stop))
+        wanted = [one.wanted[first:stop] for one in labelers]
+        rows = rows_by_teacher([rows for _, rows, _ in found], wanted)
+        outside = OutsideBox.of_facts(one.facts() for _, _, one in found)
+        yield unit, rows, {**outside.facts(), MASKS: masks_by_teacher(rows)}
+
+
+def _labeled_by(
+    labeler: Labeler, job: Job, annotations: Annotations, images: ImageStore, units: Mapping[int, range]
+) -> Iterator[tuple[int, pa.Table, OutsideBox]]:
+    """Units by number, and their label rows with the masks of one teacher."""
+    source = labeler.source
     model = segmenter_for(source, job.device, annotations.classes.names)
-    wanted = ~annotations.has_human_mask()
-    dataset = framed_boxes(source.look, model.spec, annotations, images, wanted)
+    dataset = framed_boxes(source.look, model.spec, annotations, images, labeler.wanted)
     labels, offsets = job.pipeline.labels, annotations.rows_by_image()
     note_how(job, source, model.spec)
     unreadable: dict[int, str] = {}
@@ -171,8 +216,9 @@ def _labeled(
             lattice=model.spec.lattice,
             seen_mask_classes=source.seen_mask_classes,
             words_of=partial(look_words, source.look, model.spec),
+            teacher=labeler.name,
         )
-        yield unit, rows, OutsideBox.of(found).facts()
+        yield unit, rows, OutsideBox.of(found)
 
 
 def _note_reason(reasons: dict[int, str]) -> Callable[[int, DataError], None]:

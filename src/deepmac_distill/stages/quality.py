@@ -9,13 +9,14 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from deepmac_distill.calibration.applied import Calibrated, other_teacher
+from deepmac_distill.calibration.applied import Calibrated, CalibratedTeachers, other_teacher
 from deepmac_distill.calibration.calibration import Calibration
 from deepmac_distill.calibration.expected import RECOMMENDED, Expected, expected_of
 from deepmac_distill.errors import DataError, RunError
 from deepmac_distill.labels.cut import DEFAULT_CUT, Cut
 from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.labels.quality import QUALITY, QUALITY_LOW
+from deepmac_distill.labels.table import TEACHER
 from deepmac_distill.rundir import RunDir
 
 STAGE, SUFFIX = "calibration", ".calibration.json"  # of a file for each teacher
@@ -44,32 +45,51 @@ class KnownQuality:
 
 
 def calibrated(labels: Labels, named: str | Path = "") -> tuple[Labels, str]:
-    """Labels with quality, and why they have none, or nothing.
+    """Labels with quality, and why they or the masks of one of their teachers have none, or nothing.
 
     Args:
-        named: a calibration file; empty: that of the run that holds the labels, if it has one for their
-            teacher and their cut.
+        named: a calibration file; empty: those of the run that holds the labels, if it has some for their
+            teachers and their cut.
 
     Raises:
         DataError: the file that is named cannot be read or is of another teacher, or the run's is broken.
         RunError: the run's was changed since it was made.
     """
     if named:
-        path = Path(named)
-        found = Calibrated.read(path)
-        if reason := other_teacher(found.calibration, labels.provenance):
-            raise DataError(f"{path}: is of another teacher than {labels.path}: {reason}")
-        return labels.with_quality(found), ""
+        only = Calibrated.read(Path(named))
+        differ = {name: other_teacher(only.calibration, facts) for name, facts in labels.teachers.items()}
+        found = {name: only for name, reason in differ.items() if not reason}
+        if not found:
+            raise DataError(
+                f"{named}: is of another teacher than {labels.path}: {next(iter(differ.values()))}"
+            )
+        reasons = {name: f"{named}: {reason}" for name, reason in differ.items() if reason}
+    else:
+        found, reasons = _by_the_run(labels)
+    if not found:
+        return labels.with_quality(None), f"no calibration of their teacher ({next(iter(reasons.values()))})"
+    missing = "; ".join(f"{teacher}: no calibration ({reason})" for teacher, reason in reasons.items())
+    return labels.with_quality(CalibratedTeachers(found)), missing
+
+
+def _by_the_run(labels: Labels) -> tuple[dict[str | None, Calibrated], dict[str | None, str]]:
+    """The calibration of each teacher of a run's labels, and why another has none."""
     run = labels.path.resolve().parents[1]
-    files = sorted((run / STAGE).glob(f"*{SUFFIX}"))
-    reasons = []
-    for path in files:
-        found = Calibrated.read(RunDir(run).output(STAGE, path.name))
-        reason = other_teacher(found.calibration, labels.provenance) or untried(found.calibration, labels.cut)
-        if not reason:
-            return labels.with_quality(found), ""
-        reasons.append(f"{path.name}: {reason}")
-    return labels.with_quality(None), f"no calibration of their teacher ({'; '.join(reasons) or FIRST})"
+    files = [path.name for path in sorted((run / STAGE).glob(f"*{SUFFIX}"))]
+    own = {name: Calibrated.read(RunDir(run).output(STAGE, name)) for name in files}
+    found: dict[str | None, Calibrated] = {}
+    reasons: dict[str | None, str] = {}
+    for teacher, facts in labels.teachers.items():
+        differ = {
+            name: other_teacher(one.calibration, facts) or untried(one.calibration, labels.cut)
+            for name, one in own.items()
+        }
+        fitting = [name for name, reason in differ.items() if not reason]
+        if fitting:
+            found[teacher] = own[fitting[0]]
+        else:
+            reasons[teacher] = "; ".join(f"{name}: {reason}" for name, reason in differ.items()) or FIRST
+    return found, reasons
 
 
 def untried(calibration: Calibration, cut: Cut | None) -> str:
@@ -90,10 +110,12 @@ def require_quality(labels: Labels, why_not: str, asked: str) -> None:
 
 def expected_quality(labels: Labels) -> Expected | None:
     """What the masks of a file are expected to be worth; None where nothing is known."""
-    if not isinstance(labels.quality, Calibrated):
+    if not isinstance(labels.quality, CalibratedTeachers):
         return None
-    known = KnownQuality.of(labels)
-    return expected_of(labels.quality.calibration, known.quality, known.classes)
+    known, by_teacher = KnownQuality.of(labels), labels.quality.by_teacher
+    drawn = np.array(labels.table[TEACHER].to_pylist(), dtype=object)[known.rows]
+    teachers = [(one.calibration, np.asarray(drawn == name)) for name, one in by_teacher.items()]
+    return expected_of(known.quality, known.classes, teachers)
 
 
 def quality_words(labels: Labels, why_not: str) -> str:
@@ -106,4 +128,5 @@ def quality_words(labels: Labels, why_not: str) -> str:
     return (
         f"quality: expected mean IoU {mean.value:.2f} ± {half:.2f}, on average over classes like those "
         f"tried; {found.below} of {found.masks} masks below {RECOMMENDED}"
+        + (f"; not known: {why_not}" if why_not else "")
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from deepmac_distill.chain import Stage, planned
+from deepmac_distill.config.holdout import RECIPE
 from deepmac_distill.evaluation.results import Report
 from deepmac_distill.stages.evaluate import evaluate, report, require_lead, require_validation
 from deepmac_distill.stages.holdout import holdout, require_expected_iou
-from deepmac_distill.stages.holdout_teachers import RECIPE
 from deepmac_distill.stages.job import Job, validation_named
 from deepmac_distill.stages.preflight import require_ready
 from deepmac_distill.stages.pseudolabel import pseudolabel
