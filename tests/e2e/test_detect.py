@@ -92,6 +92,59 @@ def test_it_writes_over_its_own_pictures_alone(chain, deepmac, photos, tmp_path:
     assert files(photos) == {"000001.png", "000002.png"}
 
 
+def image_info(folder: Path, photos: Path, **changed: object) -> Path:
+    """As COCO publishes its test sets: images and categories alone."""
+    scenes = json.loads((photos.parent / "val.json").read_text())
+    names = sorted(path.name for path in photos.iterdir())
+    images = [{"id": 70 + i, "file_name": name, "height": 64, "width": 64} for i, name in enumerate(names)]
+    categories = [{"id": 100 + one["id"], "name": one["name"]} for one in scenes["categories"]]
+    path = folder / "image_info.json"
+    path.write_text(json.dumps({"images": images, "categories": categories, **changed}))
+    return path
+
+
+def test_image_info_without_annotations_becomes_what_the_server_takes(
+    chain, deepmac, photos, tmp_path: Path
+) -> None:
+    shutil.copy(chain[0] / "scenes-val" / "instances.json", tmp_path / "val.json")
+    info = image_info(tmp_path, photos)
+    ended = deepmac("detect", photos, "--image-info", info, "--model", chain[0], "--out", tmp_path / "out")
+    assert ended.code == 0, ended.err
+    assert files(tmp_path / "out") == {"results.json"}
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results and all(
+        set(one) == {"image_id", "category_id", "segmentation", "score"} for one in results
+    )
+    assert {one["image_id"] for one in results} == {70, 71}
+    assert {one["category_id"] for one in results} <= {100 + i for i in range(1, 13)}
+    truth = COCO(str(info))
+    truth.dataset["annotations"] = []
+    assert len(truth.loadRes(results).anns) == len(results)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"images": []}, "images: got none, expected at least one"),
+        ({"categories": [{"id": 1, "name": "cow"}]}, "trained on 12 classes, the data has 1"),
+        ({"images": [{"id": 1, "file_name": "no.png", "height": 64, "width": 64}]}, "no.png: no such image"),
+        (
+            {"images": [{"id": 1, "file_name": "000001.png", "height": 60, "width": 64}]},
+            "000001.png: got 64 x 64 px, expected 64 x 60",
+        ),
+        ({"images": None}, "expected COCO's image info"),
+    ],
+)
+def test_an_image_info_that_cannot_be_used_is_one_line(
+    chain, deepmac, photos, tmp_path: Path, changed: dict[str, object], says: str
+) -> None:
+    shutil.copy(chain[0] / "scenes-val" / "instances.json", tmp_path / "val.json")
+    info = image_info(tmp_path, photos, **changed)
+    ended = deepmac("detect", photos, "--image-info", info, "--model", chain[0], "--out", tmp_path / "out")
+    assert ended.code == 2 and says in ended.err.splitlines()[-1]
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
 @pytest.mark.parametrize("content", ["{}", "[]", "no", '{"info": {"description": "COCO 2017 Dataset"}}'])
 def test_a_file_of_somebody_else_is_not_ours(tmp_path: Path, content: str) -> None:
     (tmp_path / "detections.json").write_text(content)

@@ -41,6 +41,7 @@ READERS = {
     "evaluation.gt_boxes_only": EVALUATIONS,
     "evaluation.min_lead_over_ellipse": {"pseudolabel"},  # before it
     "evaluation.sheet_of_each": {"report"},
+    "evaluation.splits": {*EVALUATIONS, "teacher"},  # unknown classes are refused before hours of training
 }
 # Of the teacher's look; the training has its own windows.
 LABEL_TIME = ("look.boxes", "look.mirror", "look.image_from", "look.window_context", "look.window_size_px")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -17,7 +19,7 @@ from deepmac_distill.evaluation.results import (
     MeanIoU,
     Pair,
 )
-from deepmac_distill.evaluation.splits import BySplit, split_classes
+from deepmac_distill.evaluation.splits import BySplit, named_splits, split_classes
 from deepmac_distill.evaluation.summary import compare_given_boxes, summarize, summarize_given_boxes
 
 CLASSES = Classes(("cat", "dog", "fox", "owl"), (3, 5, 8, 9), (True, False, False, True))
@@ -47,6 +49,35 @@ def test_a_class_counts_once_however_many_instances_it_has() -> None:
     assert result.unseen.model_minus_box.value == pytest.approx(-0.1)
     assert result.unseen.model_minus_ellipse.value == pytest.approx(-0.2)
     assert (result.unseen.instances, result.unseen.classes) == (3, 1)  # fox has no instance
+
+
+def test_named_splits_have_figures_of_their_own_classes_and_change_no_other() -> None:
+    ious = random_table(3)
+    plain = summarize(CLASSES, ious)
+    found = summarize(CLASSES, ious, named={"wild": ("fox", "owl"), "pets": ("cat", "dog")})
+    assert list(dict(found.given_boxes.items())) == ["all", "seen", "unseen", "wild", "pets"]
+    assert replace(found.given_boxes, named={}) == plain.given_boxes and plain.given_boxes.named == {}
+    only = [row for row in found.per_class if row.name in ("cat", "dog")]
+    mean = np.mean([row.model for row in only])
+    assert found.given_boxes["pets"].class_mean_iou.model == pytest.approx(mean)
+    assert found.given_boxes["pets"].instances == sum(row.instances for row in only)
+    assert found.given_boxes["wild"].classes == 1  # owl has no instance
+    paired = compare_given_boxes(ious, random_table(3), CLASSES, named={"pets": ("cat", "dog")})
+    assert paired["pets"].a_minus_b.value == 0.0
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"odd": ["cow"]}, 'evaluation.splits.odd: seen class "cow": no such class'),
+        ({"odd": ["voc"]}, "evaluation.splits.odd: seen classes"),
+    ],
+)
+def test_a_named_split_of_no_class_or_an_unknown_one_is_refused(
+    asked: dict[str, list[str]], says: str
+) -> None:
+    with pytest.raises(DataError, match=says):
+        named_splits(asked, ("fox", "owl"), "val.json")
 
 
 def test_sizes_are_those_of_coco() -> None:

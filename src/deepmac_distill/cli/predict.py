@@ -103,32 +103,54 @@ def detect(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     model: Annotated[Path, typer.Option("--model", help="Weights, or a run directory (its student).")],
     min_score: Annotated[
-        float, typer.Option("--min-score", min=0, max=1, help="Objects below it are left out.")
-    ] = 0.3,
+        float | None,
+        typer.Option(
+            "--min-score",
+            min=0,
+            max=1,
+            help="Objects below it are left out; default: 0.3, with --image-info 0.",
+        ),
+    ] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for a picture of each image, and detections.json.")
     ] = Path("detections"),
     full_size: FullSize = False,
+    image_info: Annotated[
+        Path | None,
+        typer.Option(
+            "--image-info",
+            help="COCO's image_info_*.json of a folder of images: write results.json in the form of its "
+            "evaluation server instead, and no pictures.",
+        ),
+    ] = None,
 ) -> None:
     """Detect and segment objects in new images: a drawn PNG for each, and one COCO JSON."""
     cut, reader = cutting.asked, of_images.reader
+    if image_info is not None and (full_size or len(images) != 1):
+        raise ConfigError("detect: --image-info: expected one folder of images and no --full-size")
     from deepmac_distill.devices import pick_device
     from deepmac_distill.report.contact_sheet import OVERLAY_PX
     from deepmac_distill.stages.detect import detect as detect_on
 
     device = pick_device(on.device or "auto")
-    longest = None if full_size else OVERLAY_PX
-    found = detect_on(
-        model,
-        device,
-        images,
-        out,
-        Terminal(),
-        min_score=min_score,
-        cut=cut,
-        reader=reader,
-        longest_px=longest,
-    )
+    if image_info is not None:
+        from deepmac_distill.stages.image_info import RESULTS, server_results
+
+        least = 0.0 if min_score is None else min_score
+        asked = (model, device, image_info, images[0], out / RESULTS, Terminal())
+        found = server_results(*asked, min_score=least, cut=cut, reader=reader)
+    else:
+        found = detect_on(
+            model,
+            device,
+            images,
+            out,
+            Terminal(),
+            min_score=0.3 if min_score is None else min_score,
+            cut=cut,
+            reader=reader,
+            longest_px=None if full_size else OVERLAY_PX,
+        )
     unreadable = f", {found.unreadable} unreadable" if found.unreadable else ""
     say(f"{found.objects} objects on {found.images} images{unreadable}: {found.results}")
 

@@ -214,7 +214,10 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
     if get_origin(hint) is dict:
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: {key}: got {value!r}, expected a table")
-        return value
+        kind = get_args(hint)[1]
+        if kind is Any:
+            return value
+        return {name: _convert(kind, item, where, f"{key}.{name}") for name, item in value.items()}
     if get_origin(hint) is tuple:
         if isinstance(value, str) and get_args(hint)[0] is str:
             value = [part.strip() for part in value.split(",")]

@@ -20,6 +20,7 @@ from deepmac_distill.config.training import LogConfig, TrainConfig
 from deepmac_distill.lattice import Lattice
 from deepmac_distill.look import Look, differences
 
+SPLITS = ("all", "seen", "unseen", "shown elsewhere")  # that every evaluation has
 _LOSS_WEIGHTS = ("center_weight", "size_weight", "offset_weight", "mask_weight")
 
 
@@ -232,11 +233,17 @@ class EvaluationConfig:
     reference: bool = False  # average precision by pycocotools instead of hotcoco
     gt_boxes_only: bool = False  # masks in given boxes alone: no detection
     min_lead_over_ellipse: float = 0.0  # gate on the teacher's lead on unseen classes, a fraction; 0 = none
+    # More splits that figures are given for: name -> a preset, class names, or a file of names, as data.seen
+    splits: dict[str, tuple[str, ...]] = field(default_factory=dict)
     sheet_of_each: int = 1  # how many worst, median and best masks of each model the contact sheet shows
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_detections", "bootstrap", "sheet_of_each"):
             require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
+        for name, members in self.splits.items():
+            require(bool(members), f"splits.{name}", members, "at least one class or a preset")
+            other = name.strip() and name not in SPLITS
+            require(bool(other), "splits", name, f"a name other than {', '.join(SPLITS)}")
         gate = self.min_lead_over_ellipse
         require(-1 < gate < 1, "min_lead_over_ellipse", gate, "a fraction, -1 to 1")
         for name, most in (

@@ -21,7 +21,7 @@ from deepmac_distill.dataset.views import Truth
 from deepmac_distill.errors import DataError
 from deepmac_distill.evaluation.federated import Federated
 from deepmac_distill.evaluation.results import AveragePrecision, CocoStats
-from deepmac_distill.evaluation.splits import BySplit, split_classes
+from deepmac_distill.evaluation.splits import NO_SPLITS, BySplit, Named, split_classes
 from deepmac_distill.geometry.rle import encode_boxes
 
 IouType = Literal["segm", "bbox"]
@@ -39,6 +39,7 @@ def coco_average_precision(
     iou_type: IouType,
     *,
     shown_elsewhere: frozenset[str] = frozenset(),
+    named: Named = NO_SPLITS,
     reference: bool = False,
 ) -> AveragePrecision:
     """The 12 COCO numbers (fractions) a split, and AP a class.
@@ -52,6 +53,7 @@ def coco_average_precision(
     Args:
         detections: COCO results. All count; AR1, AR10 and AR100 look at so many of an image and class.
         shown_elsewhere: names of classes whose masks the model saw elsewhere (see `splits`).
+        named: classes of more splits, each with figures of its own.
         reference: compute with pycocotools.
 
     Raises:
@@ -71,7 +73,7 @@ def coco_average_precision(
             ignored=int((inside & ignored).sum()),
         )
 
-    splits = split_classes(truth.classes, shown_elsewhere)
+    splits = split_classes(truth.classes, shown_elsewhere, named)
     found = stats_by_split(truth, evaluation, splits)
     precision, rows = evaluation.eval["precision"], _rows(truth, evaluation)
     return AveragePrecision(

@@ -16,7 +16,7 @@ from deepmac_distill.evaluation.average_precision import RANKS, STATS, CocoTruth
 from deepmac_distill.evaluation.means import Floats, image_draws, interval, known
 from deepmac_distill.evaluation.precision_matches import AREAS, THRESHOLDS, ClassMatches, matches_of
 from deepmac_distill.evaluation.results import PairedStat, PairedStats
-from deepmac_distill.evaluation.splits import BySplit, Split, split_classes
+from deepmac_distill.evaluation.splits import NO_SPLITS, BySplit, Named, Split, split_classes
 from deepmac_distill.progress import Progress, Silent
 
 RECALLS = np.linspace(0.0, 1.0, 101)  # at which COCO reads precision
@@ -31,6 +31,7 @@ def compare_average_precision(
     detections_b: Sequence[Sequence[Detection]],
     *,
     shown_elsewhere: frozenset[str] = frozenset(),
+    named: Named = NO_SPLITS,
     resamples: int = 1000,
     seed: int = 0,
     progress: Progress | None = None,
@@ -45,7 +46,7 @@ def compare_average_precision(
     Raises:
         DataError: a detection names an image or a category that the truth does not have.
     """
-    splits = split_classes(truth.truth.classes, shown_elsewhere)
+    splits = split_classes(truth.truth.classes, shown_elsewhere, named)
     a, b = (
         resampled_stats(truth, each, splits, resamples=resamples, seed=seed, progress=progress)
         for each in (detections_a, detections_b)

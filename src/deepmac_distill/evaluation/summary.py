@@ -33,7 +33,7 @@ from deepmac_distill.evaluation.results import (
     SplitIoU,
 )
 from deepmac_distill.evaluation.sizes import BySize, of_size
-from deepmac_distill.evaluation.splits import BySplit, Split, split_classes
+from deepmac_distill.evaluation.splits import NO_SPLITS, BySplit, Named, Split, split_classes
 
 MASKS = ("iou", "box_baseline_iou", "ellipse_iou")  # columns of the model, the box and the ellipse
 BOUNDARIES = ("boundary_iou", "box_boundary_iou", "ellipse_boundary_iou")  # of the same
@@ -50,6 +50,7 @@ def summarize(
     segm: AveragePrecision | None = None,
     bbox: AveragePrecision | None = None,
     shown_elsewhere: frozenset[str] = frozenset(),
+    named: Named = NO_SPLITS,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Evaluation:
@@ -59,10 +60,13 @@ def summarize(
         ious: from `mask_iou.given_box_ious`.
         segm, bbox: from `average_precision.coco_average_precision`.
         shown_elsewhere: names of classes whose masks the model saw elsewhere (see `splits`).
+        named: classes of more splits, each with figures of its own.
     """
-    splits = split_classes(classes, shown_elsewhere)
+    splits = split_classes(classes, shown_elsewhere, named)
     return Evaluation(
-        given_boxes=summarize_given_boxes(ious, classes, resamples, seed, shown_elsewhere=shown_elsewhere),
+        given_boxes=summarize_given_boxes(
+            ious, classes, resamples, seed, shown_elsewhere=shown_elsewhere, named=named
+        ),
         detected=Detected(segm.splits if segm else None, bbox.splits if bbox else None),
         per_class=_per_class(classes, splits, ious, segm, bbox),
     )
@@ -75,13 +79,14 @@ def summarize_given_boxes(
     seed: int = 0,
     *,
     shown_elsewhere: frozenset[str] = frozenset(),
+    named: Named = NO_SPLITS,
 ) -> BySplit[SplitIoU]:
     """Mean IoU of the model, the box and the ellipse a split, and the model's paired lead with intervals.
 
     Raises:
         DataError: seeds were not evaluated on the same instances.
     """
-    splits = split_classes(classes, shown_elsewhere)
+    splits = split_classes(classes, shown_elsewhere, named)
     table = paired_ious({"": ious}, MASKS + BOUNDARIES)
 
     def means_of(table: pa.Table) -> Means:
@@ -112,6 +117,7 @@ def compare_given_boxes(
     seed: int = 0,
     *,
     shown_elsewhere: frozenset[str] = frozenset(),
+    named: Named = NO_SPLITS,
 ) -> BySplit[PairedIoU]:
     """Paired difference of two models' class-mean IoU on the same instances, with a 95 % interval.
 
@@ -121,7 +127,7 @@ def compare_given_boxes(
         DataError: the two were not evaluated on the same instances.
     """
     both = paired_ious({"a": ious_a, "b": ious_b}, MEASURES)
-    splits = split_classes(classes, shown_elsewhere)
+    splits = split_classes(classes, shown_elsewhere, named)
 
     def means_of(table: pa.Table) -> Means:
         return means_over_seeds(table, classes, resamples, seed, splits)

@@ -77,7 +77,9 @@ def _evaluate(job: Job, of: EvaluatedModel, percents: Sequence[float], folder: P
         loose = replace(on, truth=with_box_noise(on.truth, percent, seed))
         masks = masks_in_given_boxes(job, loose, source, model, f"boxes with {percent:g} % noise")
         ious = given_box_ious(loose.truth, masks)
-        found = summarize_given_boxes(ious, classes, resamples, seed, shown_elsewhere=elsewhere)
+        found = summarize_given_boxes(
+            ious, classes, resamples, seed, shown_elsewhere=elsewhere, named=of.on.splits
+        )
         levels.append(NoiseLevel(percent, found))
         tables.append(ious.append_column("box_noise", pa.array(np.full(len(ious), float(percent)))))
     pq.write_table(pa.concat_tables(tables), folder / "ious.parquet")

@@ -21,6 +21,7 @@ from deepmac_distill.evaluation.how_evaluated import HowEvaluated
 from deepmac_distill.evaluation.mask_iou import IOU_SCHEMA
 from deepmac_distill.evaluation.paired_precision import compare_average_precision
 from deepmac_distill.evaluation.results import Comparison, PairedDetections, read_result
+from deepmac_distill.evaluation.splits import Named
 from deepmac_distill.evaluation.summary import compare_given_boxes
 from deepmac_distill.progress import Progress
 from deepmac_distill.report.contact_sheet import contact_sheet
@@ -47,6 +48,7 @@ class EvaluationRecord:
     max_megapixels: int = MAX_MEGAPIXELS
     shown_elsewhere: tuple[str, ...] = ()  # unseen classes whose masks the model saw elsewhere
     hidden: tuple[str, ...] = ()  # of the training file; empty: it is of a validation set
+    splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of `evaluation.splits`
 
 
 def compare_on(
@@ -69,13 +71,13 @@ def compare_on(
     _require_evaluated_on(truth, (*a, *b))
     for folders in (a, b):
         require_one_way(folders)
-    elsewhere = seen_elsewhere((*a, *b))
+    elsewhere, named = seen_elsewhere((*a, *b)), splits_of((*a, *b))
     ious_a, ious_b = ([read_ious(folder) for folder in folders] for folders in (a, b))
     return Comparison(
         given_boxes=compare_given_boxes(
-            ious_a, ious_b, truth.classes, resamples, seed, shown_elsewhere=elsewhere
+            ious_a, ious_b, truth.classes, resamples, seed, shown_elsewhere=elsewhere, named=named
         ),
-        detected=_compare_detections(truth, a, b, elsewhere, resamples, seed, progress),
+        detected=_compare_detections(truth, a, b, elsewhere, named, resamples, seed, progress),
         how=(read_record(a[0]).how, read_record(b[0]).how),
     )
 
@@ -180,6 +182,7 @@ def _compare_detections(
     a: Sequence[Path],
     b: Sequence[Path],
     elsewhere: frozenset[str],
+    named: Named,
     resamples: int,
     seed: int,
     progress: Progress | None,
@@ -193,6 +196,7 @@ def _compare_detections(
             results[: len(a)],
             results[len(a) :],
             shown_elsewhere=elsewhere,
+            named=named,
             resamples=min(resamples, MAX_AP_RESAMPLES),
             seed=seed,
             progress=progress,
@@ -224,6 +228,14 @@ def _read_table(folder: Path, name: str, *columns: str) -> pa.Table:
 def seen_elsewhere(folders: Sequence[Path]) -> frozenset[str]:
     """Classes that at least one of some evaluated models saw elsewhere."""
     return frozenset(name for folder in folders for name in read_record(folder).shown_elsewhere)
+
+
+def splits_of(folders: Sequence[Path]) -> dict[str, tuple[str, ...]]:
+    """The splits of `evaluation.splits` that some evaluations have in common, of the same classes."""
+    first, *others = (read_record(folder).splits for folder in folders)
+    return {
+        name: members for name, members in first.items() if all(one.get(name) == members for one in others)
+    }
 
 
 def require_one_way(folders: Sequence[Path]) -> None:

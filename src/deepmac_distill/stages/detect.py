@@ -16,7 +16,9 @@ from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.files import write_json
 from deepmac_distill.geometry.boxes import xyxy_to_xywh
 from deepmac_distill.labels.cut import Cut
+from deepmac_distill.models.deepmac import DeepMac
 from deepmac_distill.models.load import Weights
+from deepmac_distill.models.mask_rcnn import MaskRcnn
 from deepmac_distill.one_image import ImageObjects, detect_image
 from deepmac_distill.progress import Progress
 from deepmac_distill.report.contact_sheet import OVERLAY_PX, overlay_png
@@ -73,11 +75,8 @@ def detect(
     files = files_of(given)
     pictures = [out / f"{name}.png" for name in picture_names(files)]
     require_ours([*pictures, out / RESULTS], [*files, model])
-    weights = RunDir(model).output("student", WEIGHTS) if model.is_dir() else model
-    source, cut = Weights.read(weights), cut_at(model) if cut is None else cut
-    detector, card = source.model(device), source.card
-    if not detector.spec.detects:
-        raise ConfigError(f"{weights}: was trained without detection; expected a model that detects")
+    detector, source, cut = detector_of(model, device, cut)
+    card = source.card
     out.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -101,6 +100,22 @@ def detect(
     how = {"model": source.name, "identity": source.identity, "cut": cut}
     write_json(out / RESULTS, document_of(images, annotations, categories, how))
     return Found(out / RESULTS, len(images), len(annotations), len(files) - len(images))
+
+
+def detector_of(
+    model: Path, device: torch.device, cut: Cut | None
+) -> tuple[DeepMac | MaskRcnn, Weights, Cut]:
+    """The detector of weights or of a run's student, and where its masks end.
+
+    Raises:
+        ConfigError: it was trained without detection.
+    """
+    weights = RunDir(model).output("student", WEIGHTS) if model.is_dir() else model
+    source = Weights.read(weights)
+    detector = source.model(device)
+    if not detector.spec.detects:
+        raise ConfigError(f"{weights}: was trained without detection; expected a model that detects")
+    return detector, source, cut_at(model) if cut is None else cut
 
 
 def _read(file: Path, reader: ImageReader, progress: Progress) -> Tensor | None:

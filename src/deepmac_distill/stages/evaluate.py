@@ -43,7 +43,7 @@ from deepmac_distill.report.contact_sheet import contact_sheet
 from deepmac_distill.stages.compare import EvaluationRecord, compare_on, evaluated_masks
 from deepmac_distill.stages.evaluated_masks import masks_in_given_boxes, note_how, shown_elsewhere
 from deepmac_distill.stages.evaluated_model import EvaluatedModel
-from deepmac_distill.stages.evaluated_set import EvaluatedSet, require_split
+from deepmac_distill.stages.evaluated_set import EvaluatedSet, require_split, splits_on
 from deepmac_distill.stages.job import Job, training_split, validation_split
 from deepmac_distill.stages.overlap import note_overlap
 from deepmac_distill.stages.preflight import require_evaluable
@@ -84,6 +84,7 @@ def require_validation(job: Job) -> bool:
     if data is None:
         return False
     require_evaluable(job.read(data.annotations, hide_unseen=False))
+    splits_on(job, job.read(data.annotations, hide_unseen=False))
     truth, training = job.read(data.annotations), job.read(training_split(job).annotations)
     ours, theirs = set(training.classes.names), set(truth.classes.names)
     if ours != theirs and not job.pipeline.evaluation.gt_boxes_only:
@@ -193,7 +194,7 @@ def _evaluate(job: Job, of: EvaluatedModel, folder: Path) -> None:
             detector, whole, job.device, job.autocast_of(source.role), settings.max_detections
         )
         results = coco_results(truth, detected, job.cut, lattice=model.spec.lattice)
-        segm, bbox = _average_precision(job, truth, results, elsewhere, folder)
+        segm, bbox = _average_precision(job, on, results, elsewhere, folder)
 
     def from_here(path: Path) -> str | None:
         try:
@@ -214,6 +215,7 @@ def _evaluate(job: Job, of: EvaluatedModel, folder: Path) -> None:
         weights=source.name,
         how=HowEvaluated(source.identity, source.look, job.cut),
         shown_elsewhere=tuple(sorted(elsewhere)),
+        splits={name: tuple(members) for name, members in on.splits.items()},
     )
     write_json(folder / "evaluation.json", to_json(record))
     summary = summarize(
@@ -222,6 +224,7 @@ def _evaluate(job: Job, of: EvaluatedModel, folder: Path) -> None:
         segm=segm,
         bbox=bbox,
         shown_elsewhere=elsewhere,
+        named=on.splits,
         resamples=settings.bootstrap,
         seed=job.pipeline.seed,
     )
@@ -238,13 +241,15 @@ def _whole(job: Job, spec: ModelSpec, on: EvaluatedSet) -> Iterator[Batch]:
 
 
 def _average_precision(
-    job: Job, truth: Truth, results: list[Detection], elsewhere: frozenset[str], folder: Path
+    job: Job, on: EvaluatedSet, results: list[Detection], elsewhere: frozenset[str], folder: Path
 ) -> tuple[AveragePrecision, AveragePrecision]:
     """Of masks and of boxes; the COCO results are kept."""
     (folder / "detections.json").write_text(json.dumps(results), encoding="utf-8")
     reference = job.pipeline.evaluation.reference
     segm, bbox = (
-        coco_average_precision(truth, results, kind, shown_elsewhere=elsewhere, reference=reference)
+        coco_average_precision(
+            on.truth, results, kind, shown_elsewhere=elsewhere, named=on.splits, reference=reference
+        )
         for kind in KINDS
     )
     return segm, bbox

@@ -17,6 +17,7 @@ from deepmac_distill.stages.job import Job
 from deepmac_distill.stages.sources import own_source_of
 
 Kind = Literal["evaluate", "box-noise"]
+UNNAMED: dict[str, Any] = {"evaluation.splits": {}}  # what earlier versions did, of what they did not name
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class EvaluatedModel:
             self.on.log_reading(job, self.stage)
             work(folder)
 
-        comparing = replace(self.comparing, unnamed={**self.comparing.unnamed, **unnamed})
+        comparing = replace(self.comparing, unnamed={**self.comparing.unnamed, **UNNAMED, **unnamed})
         return job.do(self.stage, self.inputs | inputs, logged, comparing=comparing)
 
 

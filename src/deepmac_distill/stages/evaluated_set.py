@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from deepmac_distill.data.image_check import image_inputs
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.dataset.views import Truth
 from deepmac_distill.errors import ConfigError
+from deepmac_distill.evaluation.splits import Named, named_splits
 from deepmac_distill.progress import Progress
 from deepmac_distill.stages.job import Job, Split, training_split, validation_split
 from deepmac_distill.stages.overlap import note_overlap
@@ -25,6 +26,7 @@ class EvaluatedSet:
     truth: Truth
     images: ImageFolder
     hidden: tuple[str, ...] = ()  # classes of the training file; empty: this is the validation set
+    splits: Named = field(default_factory=dict)  # of `evaluation.splits`
 
     @property
     def wanted(self) -> NDArray[np.bool_] | None:
@@ -35,6 +37,7 @@ class EvaluatedSet:
         """What an evaluation depends on."""
         part = "train" if self.hidden else "val"
         return {
+            "evaluation.splits": {name: list(members) for name, members in self.splits.items()},
             f"data.{part}_annotations": self.truth.fingerprint,
             **image_inputs(f"data.{part}_images", self.truth, self.images, progress),
         }
@@ -56,7 +59,7 @@ def validation_set(job: Job) -> EvaluatedSet:
     truth = job.read(data.annotations, hide_unseen=False)
     require_evaluable(truth)
     note_overlap(job, truth, data.images)
-    return EvaluatedSet(truth, data.images)
+    return EvaluatedSet(truth, data.images, splits=splits_on(job, truth))
 
 
 def hidden_set(job: Job) -> EvaluatedSet:
@@ -67,7 +70,16 @@ def hidden_set(job: Job) -> EvaluatedSet:
     """
     data = training_split(job)
     truth = job.read_hidden(data.annotations)
-    return EvaluatedSet(truth, data.images, job.hidden(data.annotations))
+    return EvaluatedSet(truth, data.images, job.hidden(data.annotations), splits_on(job, truth))
+
+
+def splits_on(job: Job, truth: Truth) -> dict[str, tuple[str, ...]]:
+    """The classes of each split of `evaluation.splits` in a set.
+
+    Raises:
+        DataError: a split names a class that the set does not have.
+    """
+    return named_splits(job.pipeline.evaluation.splits, truth.classes.names, str(truth.path))
 
 
 def require_split(job: Job) -> Split:

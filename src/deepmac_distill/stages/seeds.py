@@ -17,7 +17,14 @@ from deepmac_distill.evaluation.seed_results import SeedsReport
 from deepmac_distill.evaluation.summary import summarize_given_boxes
 from deepmac_distill.files import write_json
 from deepmac_distill.progress import Progress
-from deepmac_distill.stages.compare import compare_on, read_ious, require_one_way, seen_elsewhere, truth_of
+from deepmac_distill.stages.compare import (
+    compare_on,
+    read_ious,
+    require_one_way,
+    seen_elsewhere,
+    splits_of,
+    truth_of,
+)
 from deepmac_distill.stages.evaluate import ROLES, read_evaluation
 from deepmac_distill.stages.retention import retained
 
@@ -37,12 +44,14 @@ def report_seeds(
     """
     folders = {role: [run / f"evaluate-{role}" for run in runs.values()] for role in ROLES}
     everywhere = [folder for of_seeds in folders.values() for folder in of_seeds]
-    truth, elsewhere = truth_of(everywhere), seen_elsewhere(everywhere)
+    truth, elsewhere, named = truth_of(everywhere), seen_elsewhere(everywhere), splits_of(everywhere)
     each = {role: [read_evaluation(folder) for folder in of_seeds] for role, of_seeds in folders.items()}
 
     def mean(role: Role) -> Evaluation:
         ious = [read_ious(folder) for folder in folders[role]]
-        given_boxes = summarize_given_boxes(ious, truth.classes, resamples, seed, shown_elsewhere=elsewhere)
+        given_boxes = summarize_given_boxes(
+            ious, truth.classes, resamples, seed, shown_elsewhere=elsewhere, named=named
+        )
         return replace(mean_result(each[role]), given_boxes=given_boxes)
 
     difference = compare_on(truth, folders["student"], folders["teacher"], resamples, seed, progress)
