@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import batch_norm
+import box_noise
 import calibration
 import coverage_of_ap
 import coverage_of_intervals
 import gpu_speed
+import looks
 import paired_ap
 import sam_overhead
 import sizes
@@ -209,6 +211,8 @@ TABLES = {
     "gpu_speed": (gpu_speed.page, "gpu_speed"),
     "latency": (latency_page, "latency"),
     "codec": (codec_table, "codec"),
+    "box_noise": (box_noise.page, "box_noise"),
+    "looks": (looks.page, "looks"),
     "batch_norm": (batch_norm.page, "batch_norm"),
     "coverage": (coverage_of_intervals.page, "coverage"),
     "coverage_of_ap": (coverage_of_ap.page, "coverage_of_ap"),
