@@ -76,3 +76,14 @@ def test_an_image_that_one_process_cannot_read_ends_both_with_its_line(
     (line,) = [line for line in lines if line.startswith("deepmac:")]
     assert line.startswith("deepmac: rank ") and broken.name in line
     assert not any("Traceback" in line for line in lines)
+
+
+def test_two_processes_share_the_units_of_evaluation_and_labeling(chain, run_copy, tmp_path: Path) -> None:
+    """And the first one joins them: the bytes are those of one process."""
+    run = run_copy("pseudolabel", "select", "student", "evaluate-*", "report")
+    process = start(tmp_path / "logs", "run", "--config", run / "config.toml", "--out", run)
+    assert process.wait(timeout=300) == 0, printed(tmp_path / "logs", "stderr")
+    assert f"report: {run / 'report'}" in printed(tmp_path / "logs", "stdout")
+    names = ("masks.parquet", "ious.parquet", "detections.json", "summary.json")
+    for name in ("pseudolabel/masks.parquet", *(f"evaluate-teacher/{name}" for name in names)):
+        assert (run / name).read_bytes() == (chain[0] / name).read_bytes(), name

@@ -113,7 +113,7 @@ def test_a_run_that_was_killed_ends_with_the_bytes_of_one_that_was_not(tmp_path:
 def test_unfinished_units_are_not_assembled(tmp_path: Path) -> None:
     assert finished_units(tmp_path / "nothing", range(3), refuse) == set()
     write_unit(tmp_path, 1, rows((1, 5)))
-    with pytest.raises(ValueError, match=r"units \[0, 2\] are not finished"):
+    with pytest.raises(DataError, match=r"units \[0, 2\] are not there; expected all"):
         assemble(tmp_path, 3, tmp_path / "masks.parquet", {})
     assert not (tmp_path / "masks.parquet").exists()
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from deepmac_distill.cli.app import app
+from deepmac_distill.cli.cutting import Cutting
+from deepmac_distill.cli.evaluating import Evaluating
 from deepmac_distill.cli.jobs import job_of
-from deepmac_distill.cli.options import Code, Config, Data, Looking, Run, TrainData, command
+from deepmac_distill.cli.options import Code, Config, Data, Looking, Run, TrainData, ValData, command
 from deepmac_distill.cli.terminal import say
+from deepmac_distill.errors import ConfigError
+
+_LABELS, _EVALUATION = "pseudolabel", "evaluate"
 
 
 @command(app)
@@ -20,15 +24,44 @@ def assemble(
     at: Run,
     data: Data,
     train: TrainData,
+    val: ValData,
     code: Code,
     looking: Looking,
-    model: Annotated[
-        Path | None,
-        typer.Option("--model", help="Weights, a run (its teacher), or starter, as the shards had it."),
+    cutting: Cutting,
+    evaluating: Evaluating,
+    stage: Annotated[str, typer.Argument(help="Whose shards: pseudolabel or evaluate.")] = _LABELS,
+    role: Annotated[
+        str | None, typer.Argument(help="Of evaluate: teacher (default), student or as its shards had it.")
     ] = None,
 ) -> None:
-    """Join what the shards of `pseudolabel` have done; names what is missing, and labels nothing itself."""
-    job = dataclasses.replace(job_of(config.config, at, data, train, code, looking), joins=True)
-    from deepmac_distill.stages.pseudolabel import pseudolabel as join_labels
+    """Join what the shards of `pseudolabel` or `evaluate` have done, given the same options.
 
-    say(join_labels(job, model))
+    Names what is missing, and runs no model itself.
+    """
+    if stage not in (_LABELS, _EVALUATION):
+        raise ConfigError(f"assemble: got {stage}, expected {_LABELS} or {_EVALUATION}")
+    if stage == _LABELS and (given := _of_evaluation(role, cutting, evaluating)):
+        raise ConfigError(f"assemble {_LABELS}: got {given}, expected it for {_EVALUATION} alone")
+    evaluated = evaluating.evaluated(role) if stage == _EVALUATION else None
+    job = dataclasses.replace(
+        job_of(config.config, at, data, train, val, code, looking, cutting, values=evaluating.values),
+        joins=True,
+    )
+    if evaluated is not None:
+        evaluating.evaluate(job, evaluated)
+        return
+    from deepmac_distill.stages.pseudolabel import pseudolabel
+
+    say(pseudolabel(job, evaluating.model))
+
+
+def _of_evaluation(role: str | None, cutting: Cutting, evaluating: Evaluating) -> str:
+    """What only an evaluation takes, of what is given; empty where nothing is."""
+    flags = {
+        role or "": role is not None,
+        "--cut": cutting.cut is not None,
+        "--hidden": evaluating.hidden,
+        "--reference": evaluating.reference,
+        "--per-class": evaluating.per_class,
+    }
+    return next((name for name, given in flags.items() if given), "")

@@ -8,17 +8,16 @@ from typing import Annotated
 
 import typer
 
-from deepmac_distill.chain import TRAININGS, Trained
 from deepmac_distill.cli.app import app
 from deepmac_distill.cli.cutting import Cutting
+from deepmac_distill.cli.evaluating import Evaluating
 from deepmac_distill.cli.jobs import job_of, named_paths, refuse_look_of_the_run
 from deepmac_distill.cli.options import Code, Config, Data, Looking, Redo, Run, TrainData, ValData, command
-from deepmac_distill.cli.results import print_box_noise, print_comparison, print_evaluation
+from deepmac_distill.cli.results import print_box_noise, print_comparison
+from deepmac_distill.cli.sharding import SharedBy
 from deepmac_distill.cli.terminal import Terminal, say
 from deepmac_distill.config import MAX_OF_EACH, MAX_RESAMPLES, MAX_SEED
 from deepmac_distill.errors import ConfigError
-from deepmac_distill.teachers.sam.naming import sam_named
-from deepmac_distill.weights import starter
 
 
 @command(app)
@@ -32,23 +31,11 @@ def evaluate(
     code: Code,
     looking: Looking,
     cutting: Cutting,
+    evaluating: Evaluating,
+    sharding: SharedBy,
     role: Annotated[
         str | None, typer.Argument(help="teacher (default), student, student-seen, student-human or starter.")
     ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option("--model", help="Weights, a run (its teacher), starter, or sam:MODEL, to evaluate."),
-    ] = None,
-    per_class: Annotated[bool, typer.Option("--per-class", help="Print a row for each class too.")] = False,
-    reference: Annotated[bool, typer.Option("--reference", help="Average precision by pycocotools.")] = False,
-    hidden: Annotated[
-        bool,
-        typer.Option(
-            "--hidden",
-            help="Evaluate on the classes that --hide hides in the training file, in given boxes: to choose "
-            "by, without the validation set.",
-        ),
-    ] = False,
     box_noise: Annotated[
         str,
         typer.Option(
@@ -59,27 +46,27 @@ def evaluate(
     ] = "",
 ) -> None:
     """Measure mask IoU in given boxes and COCO AP of detections, for all, seen and unseen classes."""
-    evaluated, percents = _role_or_weights(role, model), _percents(box_noise)
+    evaluated, percents = evaluating.evaluated(role), _percents(box_noise)
     refuse_look_of_the_run(at, evaluated)
-    if percents and (per_class or reference):
+    if percents and (evaluating.per_class or evaluating.reference):
         raise ConfigError(
             "--box-noise: its table has no classes and no AP; expected no --per-class, --reference"
         )
-    by_reference = {"evaluation.reference": True} if reference else {}
-    job = job_of(config.config, at, data, train, val, redo, code, looking, cutting, values=by_reference)
-    from deepmac_distill.stages.evaluate import evaluate as evaluate_model
-    from deepmac_distill.stages.evaluate import read_evaluation
-
+    if percents and sharding.shard:
+        raise ConfigError(f"--box-noise: got it for shard {sharding.shard}, expected one process")
+    job = job_of(
+        *(config.config, at, data, train, val, redo, code, looking, cutting, sharding),
+        values=evaluating.values,
+    )
     if percents:
         from deepmac_distill.stages.box_noise import box_noise as evaluate_in_noise
         from deepmac_distill.stages.box_noise import read_box_noise
 
-        folder = evaluate_in_noise(job, evaluated, percents, hidden=hidden)
+        folder = evaluate_in_noise(job, evaluated, percents, hidden=evaluating.hidden)
         print_box_noise(read_box_noise(folder))
+        say(f"figures: {folder}")
     else:
-        folder = evaluate_model(job, evaluated, hidden=hidden)
-        print_evaluation(read_evaluation(folder), per_class)
-    say(f"figures: {folder}")
+        evaluating.evaluate(job, evaluated)
 
 
 @command(app)
@@ -146,20 +133,3 @@ def _percents(text: str) -> tuple[float, ...]:
         return tuple(float(word) for word in text.split(",")) if text else ()
     except ValueError:
         raise ConfigError(f"--box-noise: got {text!r}, expected percents such as 0,5,10,20") from None
-
-
-def _role_or_weights(role: str | None, model: Path | None) -> Trained | Path:
-    if role is not None and model is not None:
-        raise ConfigError(f"evaluate: got {role} and --model {model}, expected one of them")
-    if role == starter.NAME:
-        model = Path(role)
-    if model is not None:
-        if not (sam_named(model) or starter.located(model).exists()):
-            raise ConfigError(
-                f"{model}: no such file; expected weights, a run directory, starter, or sam: before a SAM"
-            )
-        return model
-    for stage in TRAININGS:
-        if stage == (role or "teacher"):
-            return stage
-    raise ConfigError(f"{role}: expected {', '.join(TRAININGS)} or starter; --model names a weights file")

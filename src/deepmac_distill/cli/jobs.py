@@ -41,7 +41,8 @@ def job_of(config: Path | None, run: Run, *groups: object, values: Mapping[str, 
     sharding = next((group for group in groups if isinstance(group, Sharding)), None)
     # A shard that is named leaves nothing to torchrun; processes that do shards never meet.
     place = ALONE if sharding and sharding.shard else place_of(os.environ)
-    terminal: Progress = Silent() if place.rank and not sharding else Terminal()
+    alone = sharding is not None and sharding.apart
+    terminal: Progress = Silent() if place.rank and not alone else Terminal()
     pipeline = _pipeline(config, run, groups, values, terminal.note)
     from deepmac_distill.devices import pick_device  # imports torch
     from deepmac_distill.rundir import RunDir
@@ -56,7 +57,7 @@ def job_of(config: Path | None, run: Run, *groups: object, values: Mapping[str, 
         run=at,
         progress=terminal,
         place=place,
-        ranks=met(ALONE if sharding else place, device),
+        ranks=met(ALONE if alone else place, device),
         force=force,
         allow_code=any(isinstance(group, Code) and group.allow_code for group in groups),
         look={
@@ -65,7 +66,7 @@ def job_of(config: Path | None, run: Run, *groups: object, values: Mapping[str, 
             if isinstance(group, Looking)
             for key, value in group.changes.items()
         },
-        shard=None if sharding is None else sharding.asked(place, force),
+        shard=sharding.asked(place, force) if sharding and alone else None,
         asked_cut=next((group.asked for group in groups if isinstance(group, Cutting)), None),
     )
 

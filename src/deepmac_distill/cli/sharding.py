@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -16,6 +16,8 @@ from deepmac_distill.torchrun import Place
 class Sharding:
     """Which part of the units this process does."""
 
+    meets: ClassVar[bool] = False  # whether processes of torchrun do the units together, and join them
+
     shard: Annotated[
         str | None,
         typer.Option(
@@ -26,11 +28,16 @@ class Sharding:
         ),
     ] = None
 
+    @property
+    def apart(self) -> bool:
+        """Whether this process does its part alone, and leaves joining to another."""
+        return self.shard is not None or not self.meets
+
     def asked(self, place: Place, force: bool) -> Shard | None:
         """The shard that is asked for; None: everything.
 
         Args:
-            place: of this process, whose part it does where no shard is named.
+            place: of this process among those that torchrun has started, each of which does a shard.
 
         Raises:
             ConfigError: it is none, or what others do at this time is to be redone.
@@ -44,3 +51,10 @@ class Sharding:
                 f"--force: got it for shard {shard}; expected one process to redo it, or a new --out"
             )
         return shard
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedBy(Sharding):
+    """The same where processes of torchrun work together."""
+
+    meets: ClassVar[bool] = True

@@ -35,7 +35,7 @@ IOU_SCHEMA = pa.schema(
 ROWS_AT_ONCE = 1024  # bounds the masks held as Python objects
 
 
-def given_box_ious(truth: Truth, predicted: pa.Table) -> pa.Table:
+def given_box_ious(truth: Truth, predicted: pa.Table, rows: range | None = None) -> pa.Table:
     """IoU in [0, 1] at original resolution of each predicted mask with its truth, in the order of `truth`.
 
     Every non-crowd instance with a human's mask of at least one pixel is evaluated (an empty truth would make
@@ -48,6 +48,7 @@ def given_box_ious(truth: Truth, predicted: pa.Table) -> pa.Table:
 
     Args:
         predicted: `row` int64 (of `truth`, unique) and `rle_counts` binary (compressed COCO, nullable).
+        rows: of `truth` to evaluate; None: all of them.
 
     Returns:
         A table of `IOU_SCHEMA`.
@@ -55,8 +56,9 @@ def given_box_ious(truth: Truth, predicted: pa.Table) -> pa.Table:
     Raises:
         DataError: `predicted` names a row twice, or one that `truth` does not have.
     """
-    annotations = truth.annotations
-    evaluated = np.flatnonzero(truth.has_human_mask() & ~annotations["iscrowd"].to_numpy())
+    annotations, part = truth.annotations, slice(None) if rows is None else slice(rows.start, rows.stop)
+    human = truth.has_human_mask() & ~annotations["iscrowd"].to_numpy()
+    evaluated = np.flatnonzero(human[part]) + (part.start or 0)
     masks = masks_by_row(truth, predicted).take(evaluated)  # null where there is no prediction
     boxes, sizes = truth.boxes_xyxy()[evaluated], truth.image_sizes()[evaluated]
     tables = [

@@ -231,11 +231,11 @@ def coco_results(
     lattice: Lattice,
 ) -> list[dict[str, Any]]:
     """Detections as COCO results: image_id, category_id, bbox, score and segmentation at the image's size."""
-    images = annotations.images.select(["image_id", "height", "width"]).to_pylist()
-    size_of = {image["image_id"]: (image["height"], image["width"]) for image in images}
+    ids, *sides = (annotations.images[name].to_numpy() for name in ("image_id", "height", "width"))
+    size_of = np.stack(sides, 1).astype(np.int64)
     results = []
     for batch in detected:
-        sizes = np.array([size_of[int(id)] for id in batch.image_ids]).reshape(-1, 2)  # (D, 2)
+        sizes = size_of[np.searchsorted(ids, batch.image_ids)]  # (D, 2)
         boxes = batch.boxes_fraction * sizes[:, [1, 0, 1, 0]]
         codes = recut(batch.grids, boxes, sizes, cut, lattice=lattice).counts
         for image_id, label, score, bbox, size, code in zip(

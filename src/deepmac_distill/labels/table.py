@@ -179,11 +179,12 @@ def assemble(folder: Path, units: int, path: Path, provenance: Mapping[str, Any]
     The bytes depend on the rows and the provenance alone, not on which run wrote which unit.
 
     Raises:
-        ValueError: a unit is not finished.
-        DataError: a part cannot be read.
+        DataError: a part is not there, or cannot be read.
     """
     if missing := [unit for unit in range(units) if not _part(folder, unit).exists()]:
-        raise ValueError(f"{folder}: units {missing[:5]} are not finished; expected all {units}")
+        raise DataError(
+            f"{folder}: units {missing[:5]} are not there; expected all {units}, on a shared disk"
+        )
     rows = 0
     with label_writer(path, provenance) as writer:
         for unit in range(units):

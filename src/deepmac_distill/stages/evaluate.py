@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from deepmac_distill.chain import Role, Trained
+from deepmac_distill.chain import Role, Trained, command_line
 from deepmac_distill.config import MaskRcnnConfig
-from deepmac_distill.contract import BoxSegmenter, Detector, ModelSpec
-from deepmac_distill.data.framed import images_at_once
+from deepmac_distill.contract import BoxSegmenter, Detector
 from deepmac_distill.data.image_check import images_sha256
-from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.dataset.views import Truth
 from deepmac_distill.errors import DataError, GateError
 from deepmac_distill.evaluation.average_precision import (
@@ -25,7 +22,6 @@ from deepmac_distill.evaluation.average_precision import (
     coco_average_precision,
 )
 from deepmac_distill.evaluation.how_evaluated import HowEvaluated
-from deepmac_distill.evaluation.mask_iou import given_box_ious
 from deepmac_distill.evaluation.results import (
     AveragePrecision,
     Evaluation,
@@ -35,20 +31,18 @@ from deepmac_distill.evaluation.results import (
 )
 from deepmac_distill.evaluation.summary import summarize
 from deepmac_distill.files import sha256_of_file, write_json
-from deepmac_distill.inference import boxes_for, detect_objects
 from deepmac_distill.labels.cut import EVEN_CUT
-from deepmac_distill.labels.describe import coco_results
 from deepmac_distill.models.load import Source, detector_for, segmenter_for
 from deepmac_distill.report.contact_sheet import contact_sheet
 from deepmac_distill.stages.compare import EvaluationRecord, compare_on, evaluated_masks
-from deepmac_distill.stages.evaluated_masks import masks_in_given_boxes, note_how, shown_elsewhere
+from deepmac_distill.stages.evaluated_masks import note_how, shown_elsewhere
 from deepmac_distill.stages.evaluated_model import EvaluatedModel
 from deepmac_distill.stages.evaluated_set import EvaluatedSet, require_split, splits_on
+from deepmac_distill.stages.evaluated_units import EvaluationUnits
 from deepmac_distill.stages.job import Job, training_split, validation_split
 from deepmac_distill.stages.overlap import note_overlap
 from deepmac_distill.stages.preflight import require_evaluable
 from deepmac_distill.stages.sheet import draw_sheet
-from deepmac_distill.structures import Batch
 from deepmac_distill.weights.card import other_classes
 
 ROLES: tuple[Role, ...] = ("teacher", "student")
@@ -58,6 +52,7 @@ def evaluate(job: Job, model: Trained | Path, *, hidden: bool = False) -> Path:
     """Evaluate the model of a stage, or any weights file, on the validation set; returns the results' folder.
 
     ``summary.json`` holds every figure, ``ious.parquet`` each instance's, ``detections.json`` COCO results.
+    Of a shard (`job.shard`) it is the folder of the parts, which `job.joins` joins when all are there.
 
     Args:
         hidden: evaluate in the training file instead, on the classes that `data.hide` hides there, in given
@@ -70,7 +65,14 @@ def evaluate(job: Job, model: Trained | Path, *, hidden: bool = False) -> Path:
         "evaluation.gt_boxes_only": settings.gt_boxes_only,
     }
     unnamed = {"labels.cut": EVEN_CUT, "evaluation.gt_boxes_only": False}
-    return of.do(job, inputs, unnamed, lambda folder: _evaluate(job, of, folder))
+    words = (model,) if isinstance(model, str) else ("--model", model)
+    again = command_line("evaluate", *words, out=job.run.path)
+    folder = of.do(job, inputs, unnamed, lambda folder: _evaluate(job, of, again, folder), together=True)
+    if job.shard is not None:
+        job.progress.note(
+            f"shard {job.shard} of {of.stage} is done; `deepmac assemble evaluate` joins them once all are"
+        )
+    return folder
 
 
 def require_validation(job: Job) -> bool:
@@ -176,25 +178,22 @@ def read_evaluation(folder: Path) -> Evaluation:
     return read_result(folder / "summary.json", Evaluation)
 
 
-def _evaluate(job: Job, of: EvaluatedModel, folder: Path) -> None:
-    """Masks in given boxes, then detections, then every figure of both."""
+def _evaluate(job: Job, of: EvaluatedModel, again: str, folder: Path) -> None:
+    """Masks in given boxes, then detections, then every figure of both, once all units are there."""
     settings, on, source, truth = job.pipeline.evaluation, of.on, of.source, of.on.truth
     model = segmenter_for(source, job.device, truth.classes.names)
     elsewhere = shown_elsewhere(job, truth, source, of.upper_bound)
     note_how(job, source, model.spec)
-    masks = masks_in_given_boxes(job, on, source, model)
-    ious = given_box_ious(truth, masks)
-    pq.write_table(masks, folder / "masks.parquet")
-    pq.write_table(ious, folder / "ious.parquet")
-    segm = bbox = None
     detector = None if on.hidden else _detector(job, source, model, truth)
-    if detector is not None:
-        whole = _whole(job, model.spec, on)
-        detected = detect_objects(
-            detector, whole, job.device, job.autocast_of(source.role), settings.max_detections
-        )
-        results = coco_results(truth, detected, job.cut, lattice=model.spec.lattice)
-        segm, bbox = _average_precision(job, on, results, elsewhere, folder)
+    units = EvaluationUnits.of(job, on, source, model, detector)
+    found = units.do(folder / "units", of.stage, again)
+    if found is None:
+        return
+    pq.write_table(found.masks, folder / "masks.parquet")
+    pq.write_table(found.ious, folder / "ious.parquet")
+    segm = bbox = None
+    if found.results is not None:
+        segm, bbox = _average_precision(job, on, found.results, elsewhere, folder)
 
     def from_here(path: Path) -> str | None:
         try:
@@ -220,7 +219,7 @@ def _evaluate(job: Job, of: EvaluatedModel, folder: Path) -> None:
     write_json(folder / "evaluation.json", to_json(record))
     summary = summarize(
         truth.classes,
-        ious,
+        found.ious,
         segm=segm,
         bbox=bbox,
         shown_elsewhere=elsewhere,
@@ -229,15 +228,6 @@ def _evaluate(job: Job, of: EvaluatedModel, folder: Path) -> None:
         seed=job.pipeline.seed,
     )
     write_json(folder / "summary.json", to_json(summary))
-
-
-def _whole(job: Job, spec: ModelSpec, on: EvaluatedSet) -> Iterator[Batch]:
-    dataset = boxes_for(spec, on.truth, on.images, on.wanted)
-    size, workers = images_at_once(spec, job.pipeline.evaluation.batch_size), job.pipeline.data.workers
-    with job.progress.bar("detection", len(dataset), unit="image") as bar:
-        for batch in evaluation_batches(dataset, size, workers=workers):
-            yield batch
-            bar.advance(len(batch.image_ids))
 
 
 def _average_precision(

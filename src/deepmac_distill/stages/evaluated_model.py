@@ -66,21 +66,29 @@ class EvaluatedModel:
         )
 
     def do(
-        self, job: Job, inputs: dict[str, Any], unnamed: dict[str, Any], work: Callable[[Path], None]
+        self,
+        job: Job,
+        inputs: dict[str, Any],
+        unnamed: dict[str, Any],
+        work: Callable[[Path], None],
+        *,
+        together: bool = False,
     ) -> Path:
         """Evaluate it, unless that is done; returns the folder.
 
         Args:
             inputs: more than every evaluation has.
             unnamed: what inputs were where earlier versions did not name them.
+            together: as in `Job.do`.
         """
 
         def logged(folder: Path) -> None:
-            self.on.log_reading(job, self.stage)
+            if job.ranks.leads:
+                self.on.log_reading(job, self.stage)
             work(folder)
 
         comparing = replace(self.comparing, unnamed={**self.comparing.unnamed, **UNNAMED, **unnamed})
-        return job.do(self.stage, self.inputs | inputs, logged, comparing=comparing)
+        return job.do(self.stage, self.inputs | inputs, logged, comparing=comparing, together=together)
 
 
 def _short(source: Source) -> str:

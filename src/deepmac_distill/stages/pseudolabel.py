@@ -37,10 +37,10 @@ from deepmac_distill.labels.teachers import (
     summed,
 )
 from deepmac_distill.models.load import segmenter_for
-from deepmac_distill.shared_stage import mark_shard, require_all
 from deepmac_distill.stages.evaluated_masks import note_how
 from deepmac_distill.stages.job import Job, training_split
 from deepmac_distill.stages.labelers import Labeler, labelers_of
+from deepmac_distill.stages.own_units import joins_here, own_units, require_joinable
 from deepmac_distill.stages.student import chosen_labels
 
 _JOINS = "`deepmac assemble` joins the parts"
@@ -105,7 +105,7 @@ def _label_facts(
 
     def work(folder: Path) -> None:
         units = _label_units(job, annotations, images, labelers, folder / "units")
-        if job.shard is not None:
+        if not joins_here(job):
             return
         facts = facts_of_units(folder / "units", units)
         outside, drawn = OutsideBox.of_facts(facts), summed(fact[MASKS] for fact in facts)
@@ -128,7 +128,7 @@ def _label_facts(
             job.progress.note(f"masks: {_words_of(drawn)}")
 
     comparing = source.comparing() if own else dataclasses.replace(source.comparing(), redone_for=())
-    return job.do("pseudolabel", inputs, work, comparing=comparing) / "masks.parquet"
+    return job.do("pseudolabel", inputs, work, comparing=comparing, together=True) / "masks.parquet"
 
 
 def _words_of(drawn: Counts) -> str:
@@ -143,20 +143,17 @@ def _words_of(drawn: Counts) -> str:
 def _label_units(
     job: Job, annotations: Annotations, images: ImageStore, labelers: Sequence[Labeler], parts: Path
 ) -> int:
-    """Write the part of every unit of the shard that is not there yet; returns the number of all units."""
+    """Write the parts of this process's units that are not there yet; returns the number of all units."""
     count, per_unit = len(annotations.images), job.pipeline.labels.unit_images
     units = {
         unit: range(start, min(start + per_unit, count))
         for unit, start in enumerate(range(0, count, per_unit))
     }
-    own = units if job.shard is None else job.shard.of(units)
-    if job.shard is not None:
-        mark_shard(parts, job.shard)
+    own = own_units(job, len(units), parts)
     finished = finished_units(parts, own, job.progress.note)
     missing = {unit: units[unit] for unit in own if unit not in finished}
-    if job.joins:
-        again = command_line("pseudolabel", out=job.run.path)
-        require_all(job.run.path, "pseudolabel", parts, list(missing), len(units), again)
+    again = command_line("pseudolabel", out=job.run.path)
+    require_joinable(job, "pseudolabel", parts, list(missing), len(units), again)
     if missing:
         with job.progress.bar("labeling", len(own), done=len(finished), unit="unit") as bar:
             for unit, rows, facts in _labeled(job, annotations, images, labelers, missing):
