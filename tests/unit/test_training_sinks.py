@@ -1,12 +1,12 @@
-"""Figures of a training for trackers: TensorBoard's files, read here by their public format."""
+"""Figures of a training for trackers, and TensorBoard's files as it reads them itself."""
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
-import google_crc32c
 import pytest
 import torch
 
@@ -14,64 +14,33 @@ from deepmac_distill.training.event_file import EventFile
 from deepmac_distill.training.sinks import Pace, peak_bytes
 
 
-def records(path: Path) -> Iterator[bytes]:
-    """TFRecords, their checksums looked at."""
-    data, at = path.read_bytes(), 0
-    while at < len(data):
-        (length,) = struct.unpack_from("<Q", data, at)
-        content = data[at + 12 : at + 12 + length]
-        for some, crc in ((data[at : at + 8], at + 8), (content, at + 12 + length)):
-            plain = google_crc32c.value(some)
-            masked = (((plain >> 15) | (plain << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-            assert struct.unpack_from("<I", data, crc) == (masked,)
-        yield content
-        at += 16 + length
-
-
-def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Numbers of fields and their values, by the wire format of protocol buffers."""
-    at = 0
-
-    def varint() -> int:
-        nonlocal at
-        number = shift = 0
-        while True:
-            byte = message[at]
-            at += 1
-            number |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return number
-
-    while at < len(message):
-        key = varint()
-        match key & 7:
-            case 0:
-                yield key >> 3, varint()
-            case 2:
-                length = varint()
-                yield key >> 3, message[at : at + length]
-                at += length
-            case kind:
-                size = {1: 8, 5: 4}[kind]
-                yield key >> 3, message[at : at + size]
-                at += size
-
-
 def test_an_event_file_holds_the_figures_of_each_step_and_drops_those_after_a_resume(tmp_path: Path) -> None:
-    file = EventFile(tmp_path / "board", first_step=300)
-    file.write(300, loss=1.5, lr=0.25)
-    file.write(70_000, loss=-2.0)
-    file.close()
-    (path,) = (tmp_path / "board").iterdir()
-    assert path.name.startswith("events.out.tfevents.")
-    version, start, *written = [dict(fields(record)) for record in records(path)]
-    assert version[3] == b"brain.Event:2" and (start[2], start[7]) == (300, b"\x08\x01")
-    found = []
-    for event in written:
-        values = [dict(fields(value)) for _, value in fields(event[5])]
-        found.append((event[2], {v[1].decode(): struct.unpack("<f", v[2])[0] for v in values}))
-    assert found == [(300, {"loss": 1.5, "lr": 0.25}), (70_000, {"loss": -2.0})]
+    """As TensorBoard reads them: two starts of one training in one folder."""
+    pytest.importorskip("tensorboard", reason="requirements.lock has it; an older environment may not")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for first, figures in ((0, {0: 4.0, 300: 3.0, 70_000: 2.0}), (300, {300: 1.5, 70_000: -2.0})):
+        file = EventFile(tmp_path / "board", first_step=first)
+        for step, loss in figures.items():
+            file.write(step, loss=loss, lr=0.25)
+        file.close()
+        time.sleep(1.1)  # names of event files have seconds
+    read = EventAccumulator(str(tmp_path / "board"), purge_orphaned_data=True).Reload()
+    assert read.Tags()["scalars"] == ["loss", "lr"]
+    assert [(event.step, event.value) for event in read.Scalars("loss")] == [
+        (0, 4.0), (300, 1.5), (70_000, -2.0)
+    ]  # fmt: skip
+
+
+def test_a_writer_that_is_not_installed_is_one_line_with_its_extra(
+    deepmac: Any, scenes_toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    given = ["--config", scenes_toml, "--out", tmp_path / "run", "--set", 'log.to=["tensorboard"]']
+    ended = deepmac("teach", *given)
+    assert ended.code == 2 and ended.err.count("deepmac: ") == 1 and "Traceback" not in ended.err
+    assert ended.err.splitlines()[-1].endswith("pip install 'deepmac-distill[tensorboard]'")
+    assert not (tmp_path / "run" / "teacher.part").exists()
 
 
 def test_the_pace_is_that_since_the_last_line(monkeypatch: pytest.MonkeyPatch) -> None:

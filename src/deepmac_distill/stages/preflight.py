@@ -18,6 +18,7 @@ from deepmac_distill.errors import CheckpointError, ConfigError, DataError, Mach
 from deepmac_distill.models.build import build_model, require_backbone_weights
 from deepmac_distill.stages.job import Job
 from deepmac_distill.stages.sources import source_of
+from deepmac_distill.training.event_file import require_tensorboard
 from deepmac_distill.training.state_bytes import StateBytes, state_bytes
 from deepmac_distill.weights import transfer
 from deepmac_distill.weights.card import read_card_if_any, require_lattice
@@ -31,7 +32,8 @@ def require_ready(job: Job, stages: Sequence[Stage]) -> None:
     """Refuse what these stages of a run would fail on later; those that are done are not done again.
 
     Raises:
-        ConfigError, CheckpointError, ContractError: a model cannot be built, or its initial weights not used.
+        ConfigError, CheckpointError, ContractError: a model cannot be built, its initial weights not used, or
+            a tracker is not installed.
         DataError: the training data lack images or boxes.
         MachineError: the output cannot be written to, or memory or disk is too small for it.
     """
@@ -46,6 +48,8 @@ def _require_ready(job: Job, stages: Sequence[Stage]) -> None:
     for role in dict.fromkeys(stage.role for stage in stages if stage.kind in ("train", "label")):
         require_buildable(job, role)
     trainings = [stage for stage in to_do if stage.kind == "train"]
+    if trainings and "tensorboard" in job.pipeline.log.to:
+        require_tensorboard()
     for role in dict.fromkeys(stage.role for stage in trainings):
         require_even_parts(job, role)
     boxes = 0
