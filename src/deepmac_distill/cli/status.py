@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +13,10 @@ from deepmac_distill.cli.app import app
 from deepmac_distill.cli.ending import next_commands
 from deepmac_distill.cli.options import command
 from deepmac_distill.cli.terminal import say
-from deepmac_distill.config import load_pipeline
+from deepmac_distill.config import Pipeline, load_pipeline, recipe_file
+from deepmac_distill.config.holdout import BEST, RECIPE, name_of
 from deepmac_distill.errors import ConfigError
+from deepmac_distill.weights.starter import NAME as STARTER
 
 
 @command(app)
@@ -54,5 +57,32 @@ def _planned(run: Path) -> tuple[Stage, ...]:
     except ConfigError:  # of an earlier version, or not there yet
         return planned(evaluated=True)
     evaluated = pipeline.data.source == "scenes" or bool(pipeline.data.val_annotations)
-    segmenter, holdout = bool(pipeline.teacher.segmenter), pipeline.holdout.asked
-    return planned(evaluated=evaluated, segmenter=segmenter, holdout=holdout)
+    trained = trains_teacher(pipeline, run)
+    return planned(evaluated=evaluated, segmenter=not trained, holdout=pipeline.holds_out)
+
+
+def trains_teacher(pipeline: Pipeline, run: Path) -> bool:
+    """Whether a run trains a teacher; before a hold-out has named the one that labels, as if it were its own.
+
+    Raises:
+        ConfigError: a pipeline file that the pipeline names cannot be read.
+    """
+    named = pipeline.labels.teacher
+    names = {_winner(run) if named == BEST else named, *pipeline.labels.teacher_by_class.values()}
+    return any(_is_trained(pipeline, str(name)) for name in names)
+
+
+def _winner(run: Path) -> str:
+    try:
+        return str(json.loads((run / "holdout" / "summary.json").read_text(encoding="utf-8"))["winner"])
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return RECIPE
+
+
+def _is_trained(pipeline: Pipeline, name: str) -> bool:
+    whats = {name_of(one): one.partition("=")[2] or one for one in pipeline.holdout.teachers}
+    what = whats.get(name, name)
+    if what == RECIPE:
+        return not pipeline.teacher.segmenter
+    file = None if what == STARTER else recipe_file(what)  # the weights: a recipe is called so too
+    return file is not None and not load_pipeline(file).teacher.segmenter

@@ -13,7 +13,7 @@ from deepmac_distill.config.reading import (
     look_changes,
     looking,
 )
-from deepmac_distill.config.recipes import FOLDER, located, recipe_names
+from deepmac_distill.config.recipes import FOLDER, located, recipe_file, recipe_names
 from deepmac_distill.config.schema import (
     BackboneConfig,
     DeepMacConfig,
@@ -47,5 +47,6 @@ __all__ = [
     "located",
     "look_changes",
     "looking",
+    "recipe_file",
     "recipe_names",
 ]

@@ -10,6 +10,8 @@ from deepmac_distill.config.refusal import require
 
 MAX_FOLDS = 100
 RECIPE = "recipe"  # the pipeline's own teacher
+BEST = "best"  # in `labels.teacher`: the winner of the hold-out
+DEFAULT_TEACHERS = (RECIPE, "starter", "grabcut")  # where none is named; the last one if it is installed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +39,23 @@ class HoldoutConfig:
         for name in self.names:
             require(is_plain_name(name), "teachers", name, "names without folders: NAME=PATH")
             require(self.names.count(name) == 1, "teachers", name, "each name once: NAME=WHAT")
+        if RECIPE in self.names:
+            named = self.teachers[self.names.index(RECIPE)]
+            own = "another name for another teacher than the pipeline's own: NAME=WHAT"
+            require((named.partition("=")[2] or named) == RECIPE, "teachers", named, own)
+        require(
+            BEST not in self.names, "teachers", BEST, "another name: labels.teacher has it for the winner"
+        )
 
     @property
     def asked(self) -> bool:
         """Whether `deepmac run` does it: it is asked for, or the gate needs it."""
         return self.first or self.min_expected_iou_unseen > 0
+
+    @property
+    def may_label(self) -> tuple[str, ...]:
+        """The teachers that `labels.teacher` may name; the pipeline's own is always one of them."""
+        return tuple(dict.fromkeys((RECIPE, *(self.names or DEFAULT_TEACHERS))))
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -15,6 +15,19 @@ def recipe_names() -> list[str]:
     return sorted(names, key=lambda name: (name.count("/"), name))
 
 
+def recipe_file(what: str) -> Path | None:
+    """The pipeline file that a teacher of `holdout.teachers` names, or that a run keeps; None: no recipe.
+
+    Raises:
+        ConfigError: a TOML file that is not there.
+    """
+    path = Path(what)
+    kept = path / "config.json"
+    if kept.is_file():
+        return kept
+    return located(path) if path.suffix == ".toml" or what in recipe_names() else None
+
+
 def located(named: Path) -> Path:
     """The pipeline file at a path, else the recipe of that name.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 from deepmac_distill.config.data import DataConfig
-from deepmac_distill.config.holdout import HoldoutConfig
+from deepmac_distill.config.holdout import BEST, RECIPE, HoldoutConfig
 from deepmac_distill.config.limits import (
     MAX_DETECTIONS,
     MAX_OF_EACH,
@@ -193,6 +193,10 @@ class TeacherConfig(RoleConfig):
 class LabelsConfig:
     """What is stored about each box, and which masks the student learns from."""
 
+    # Who labels: recipe (the pipeline's own teacher), another name of `holdout.teachers`, or best: the winner
+    # of the run's hold-out
+    teacher: str = RECIPE
+    teacher_by_class: dict[str, Any] = field(default_factory=dict)  # class -> name: who labels it instead
     # Where a mask ends, in labels and evaluations: above a probability, or by the rule of labels/cut.py
     cut: float | Literal["expected-iou"] = "expected-iou"
     soft: bool = True  # keep the teacher's probabilities beside the mask
@@ -280,3 +284,13 @@ class Pipeline:
             require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
             require(getattr(self, name) <= most, name, getattr(self, name), f"at most {most}")
         require(is_plain_name(self.name), "name", self.name, "a name without folders")
+        teacher, known = self.labels.teacher, self.holdout.may_label
+        listed = f"one of {', '.join(known)}, as holdout.teachers has them"
+        require(teacher in (BEST, *known), "labels.teacher", teacher, f"{BEST}, or {listed}")
+        for name, teacher in self.labels.teacher_by_class.items():
+            require(teacher in known, f"labels.teacher_by_class.{name}", teacher, listed)
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether `deepmac run` tries teachers first: it is asked for, or the winner labels."""
+        return self.holdout.asked or self.labels.teacher == BEST

@@ -34,6 +34,7 @@ from deepmac_distill.files import sha256_of_file, write_json
 from deepmac_distill.labels.cut import EVEN_CUT
 from deepmac_distill.models.load import Source, detector_for, segmenter_for
 from deepmac_distill.report.contact_sheet import contact_sheet
+from deepmac_distill.stages.chosen_teacher import choosing
 from deepmac_distill.stages.compare import EvaluationRecord, compare_on, evaluated_masks
 from deepmac_distill.stages.evaluated_masks import note_how, shown_elsewhere
 from deepmac_distill.stages.evaluated_model import EvaluatedModel
@@ -58,6 +59,7 @@ def evaluate(job: Job, model: Trained | Path, *, hidden: bool = False) -> Path:
         hidden: evaluate in the training file instead, on the classes that `data.hide` hides there, in given
             boxes alone. This is what choices are made by: no validation set is read.
     """
+    job = choosing(job) if model == "teacher" else job
     of, settings = EvaluatedModel.of(job, "evaluate", model, hidden=hidden), job.pipeline.evaluation
     inputs = {
         "evaluation.max_detections": settings.max_detections,
@@ -103,7 +105,7 @@ def require_validation(job: Job) -> bool:
 
 
 def _require_class_agnostic(job: Job, why: str) -> None:
-    roles = [role for role in ROLES if not (role == "teacher" and job.pipeline.teacher.segmenter)]
+    roles = [role for role in ROLES if role != "teacher" or job.trains_teacher]
     for role in roles:
         model = getattr(job.pipeline, role).model
         if isinstance(model, MaskRcnnConfig) and not model.class_agnostic:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deepmac_distill.config import Pipeline, TeacherConfig
+from deepmac_distill.config.holdout import RECIPE
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.errors import GateError
 from deepmac_distill.evaluation.holdout_figures import holdout_figures
@@ -23,7 +24,6 @@ from deepmac_distill.evaluation.holdout_masks import (
     HoldoutMasks,
     HoldoutRecord,
     HoldoutTeacher,
-    read_holdout,
     write_holdout,
 )
 from deepmac_distill.evaluation.holdout_results import Holdout
@@ -32,9 +32,11 @@ from deepmac_distill.files import sha256_of_json, write_json, write_text
 from deepmac_distill.made_with import read_done
 from deepmac_distill.report.holdout_tables import holdout_page
 from deepmac_distill.rundir import DONE, RunDir, outputs_digest
-from deepmac_distill.stages.holdout_teachers import Candidate, candidates
-from deepmac_distill.stages.holdout_trials import MASKS, Trial, draw
+from deepmac_distill.stages.candidate import Candidate
+from deepmac_distill.stages.holdout_teachers import candidates
+from deepmac_distill.stages.holdout_trials import Trial, draw
 from deepmac_distill.stages.job import Job, Split, training_split
+from deepmac_distill.stages.kept_holdout import MASKS
 from deepmac_distill.stages.sources import own_source_of
 from deepmac_distill.stages.train import teach
 
@@ -118,17 +120,6 @@ def holdout(job: Job) -> Holdout:
     return read_result(job.do("holdout", inputs, work, derived=True) / "summary.json", Holdout)
 
 
-def kept_holdout(run: RunDir) -> tuple[Holdout, HoldoutMasks]:
-    """What a hold-out of a run found, checked.
-
-    Raises:
-        RunError: it is not done, or a file was changed since.
-        DataError: the masks cannot be read.
-    """
-    summary, masks = (run.output("holdout", name) for name in ("summary.json", MASKS))
-    return read_result(summary, Holdout), read_holdout(masks)
-
-
 def require_expected_iou(job: Job, found: Holdout, teacher: str | None) -> None:
     """Stop before labeling where too little can be expected: the gate `holdout.min_expected_iou_unseen`.
 
@@ -188,7 +179,8 @@ def _job_of(job: Job, plan: Plan, teacher: Candidate, run: RunDir, hide: Sequenc
         hide=(*plan.hide, *hide),
     )
     recipe = teacher.recipe or job.pipeline.teacher
-    pipeline: Pipeline = replace(job.pipeline, data=data, teacher=recipe)
+    labels = replace(job.pipeline.labels, teacher=RECIPE, teacher_by_class={})
+    pipeline: Pipeline = replace(job.pipeline, data=data, teacher=recipe, labels=labels)
     if job.pipeline.holdout.quick and teacher.source is None:
         pipeline = replace(pipeline, teacher=shorter(pipeline.teacher))
     return replace(job, pipeline=pipeline, source=None, run=run, look={}, asked_cut=None, plan=())

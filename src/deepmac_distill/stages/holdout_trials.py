@@ -28,9 +28,9 @@ from deepmac_distill.labels.cut import EXPECTED_IOU, Cut, CutMasks, box_ious, re
 from deepmac_distill.models.load import Source, segmenter_for
 from deepmac_distill.stages.evaluated_masks import note_how
 from deepmac_distill.stages.job import Job
+from deepmac_distill.stages.kept_holdout import MASKS
 
 STAGE = "holdout-masks"
-MASKS = "masks.parquet"
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from deepmac_distill.rundir import RunDir
 from deepmac_distill.shards import Shard
 from deepmac_distill.shared_stage import run_shard
 from deepmac_distill.stages.annotation_facts import facts_of
+from deepmac_distill.stages.candidate import TeacherChoice
 from deepmac_distill.stages.in_step import in_step
 from deepmac_distill.stages.lower_needs import keys_for_less
 from deepmac_distill.torchrun import ALONE, Place
@@ -49,6 +50,8 @@ class Job:
     place: Place = ALONE  # of this process among those that torchrun has started; each has a GPU of its own
     ranks: Ranks = ONE  # the processes that train together, of which this is one
     plan: tuple[str, ...] = ()  # stages of the whole run that this is part of, in their order
+    choice: TeacherChoice | None = None  # who labels, where it is not the pipeline's own teacher alone
+    kept: Pipeline | None = None  # what the run keeps, where the pipeline's teacher is the chosen one
     _facts: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)  # of files read, by hash
     _noted: set[str] = field(default_factory=set, repr=False)
     _opened: dict[tuple[Path, Any], Dataset] = field(default_factory=dict, repr=False)
@@ -62,6 +65,11 @@ class Job:
         """Whether inference of a teacher or a student runs in bfloat16: as its training has it."""
         recipe: RoleConfig = getattr(self.pipeline, role)
         return devices.autocast_allowed(self.device, recipe.train.autocast)
+
+    @property
+    def trains_teacher(self) -> bool:
+        """Whether a teacher is trained, or what labels is ready."""
+        return bool(self.choice.trained) if self.choice else not self.pipeline.teacher.segmenter
 
     @property
     def cut(self) -> Cut:
@@ -190,7 +198,7 @@ class Job:
         def recorded(folder: Path) -> None:
             devices.use_threads(self.pipeline.threads)
             if self.ranks.leads:
-                self.run.record_config(dataclasses.asdict(self.pipeline), self.source)
+                self.run.record_config(dataclasses.asdict(self.kept or self.pipeline), self.source)
             try:
                 work(folder)
             except (MemoryError, RuntimeError) as error:

@@ -72,7 +72,7 @@ def require_buildable(job: Job, role: Role) -> None:
         CheckpointError: weights to start from cannot be read or do not fit.
         ContractError: the teacher's segmenter does not keep the contract.
     """
-    if role == "teacher" and job.pipeline.teacher.segmenter:
+    if role == "teacher" and not job.trains_teacher:
         source_of(job, "teacher")
         return
     recipe: RoleConfig = getattr(job.pipeline, role)

@@ -37,6 +37,7 @@ from deepmac_distill.labels.teachers import (
     summed,
 )
 from deepmac_distill.models.load import segmenter_for
+from deepmac_distill.stages.chosen_teacher import choosing
 from deepmac_distill.stages.evaluated_masks import note_how
 from deepmac_distill.stages.job import Job, training_split
 from deepmac_distill.stages.labelers import Labeler, labelers_of
@@ -54,7 +55,7 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
     Two folders: ``pseudolabel/masks.parquet`` holds facts, ``select/instances.json`` what the rules of
     `[labels]` make of them; changing a rule redoes only the latter.
     """
-    job = job if teacher else job.keeping_look()
+    job = job if teacher else choosing(job).keeping_look()
     data = training_split(job)
     annotations = job.read_and_note(data.annotations)
     masks = _label_facts(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from deepmac_distill.chain import Stage, planned
 from deepmac_distill.config.holdout import RECIPE
 from deepmac_distill.evaluation.results import Report
+from deepmac_distill.stages.chosen_teacher import choosing
 from deepmac_distill.stages.evaluate import evaluate, report, require_lead, require_validation
 from deepmac_distill.stages.holdout import holdout, require_expected_iou
 from deepmac_distill.stages.job import Job, validation_named
@@ -24,31 +25,41 @@ def run(job: Job) -> Report | None:
         GateError: the teacher's lead over the ellipse is below `evaluation.min_lead_over_ellipse`, or its
             mean IoU on hidden classes below `holdout.min_expected_iou_unseen`.
     """
-    job = job.keeping_look()  # so that a resume and every other stage has it too
+    holds_out = job.pipeline.holds_out
+    # So that a resume and every other stage has the look too. Who labels is known after the hold-out.
+    job = job.keeping_look() if holds_out else choosing(job).keeping_look()
     evaluated = validation_named(job)
-    plan = planned(
-        evaluated=evaluated,
-        segmenter=bool(job.pipeline.teacher.segmenter),
-        holdout=job.pipeline.holdout.asked,
-    )
+    plan = _plan(job, evaluated)
     require_ready(job, plan)
     require_unleaked(job, "student")
     if evaluated:
         require_validation(job)
-    numbered = replace(job, plan=tuple(stage.name for stage in plan))
+    if holds_out:
+        found = holdout(_numbered(job, plan))
+        job = choosing(job)
+        require_expected_iou(job, found, job.choice.main.name if job.choice else RECIPE)
+        plan = _plan(job, evaluated)
+        require_ready(job, plan)
+    job = _numbered(job, plan)
     for stage in plan:
-        if stage.kind != "report":
-            _do(numbered, stage)
+        if stage.kind not in ("holdout", "report"):
+            _do(job, stage)
     if not evaluated:
         job.progress.note("no data.val_annotations: nothing was evaluated")
         return None
-    return report(numbered)
+    return report(job)
+
+
+def _plan(job: Job, evaluated: bool) -> tuple[Stage, ...]:
+    return planned(evaluated=evaluated, segmenter=not job.trains_teacher, holdout=job.pipeline.holds_out)
+
+
+def _numbered(job: Job, plan: tuple[Stage, ...]) -> Job:
+    return replace(job, plan=tuple(stage.name for stage in plan))
 
 
 def _do(job: Job, stage: Stage) -> None:
     match stage.kind:
-        case "holdout":
-            require_expected_iou(job, holdout(job), RECIPE)
         case "train":
             (teach if stage.role == "teacher" else student)(job)
         case "evaluate":

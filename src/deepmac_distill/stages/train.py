@@ -18,6 +18,7 @@ from deepmac_distill.labels.export import seen_mask_classes_of
 from deepmac_distill.labels.lesson import ChosenLabels, Lesson
 from deepmac_distill.models.build import build_model
 from deepmac_distill.rundir import STATE
+from deepmac_distill.stages.chosen_teacher import choosing
 from deepmac_distill.stages.few_values import few_values_note
 from deepmac_distill.stages.job import Job, training_split
 from deepmac_distill.stages.lesson_batches import lesson_batches, log_every
@@ -41,8 +42,10 @@ def teach(job: Job) -> Path | None:
 
     A segmenter is not trained: there is a note, and nothing to return.
     """
-    if segmenter := job.pipeline.teacher.segmenter:
-        job.progress.note(f"teacher: {segmenter} is not trained; it is ready for deepmac pseudolabel")
+    job = choosing(job)
+    if not job.trains_teacher:
+        name = job.choice.main.name if job.choice else job.pipeline.teacher.segmenter
+        job.progress.note(f"teacher: {name} is not trained; it is ready for deepmac pseudolabel")
         return None
     require_ready(job, [STAGES["teacher"]])
     data = training_split(job)
