@@ -176,4 +176,4 @@ def test_rows_travel_and_one_place_looks_annotations_up_by_id() -> None:
         and "annotation_id" in (text := ast.unparse(node))
         and any(search in text for search in ("searchsorted", "index_in", "argsort", "intersect1d"))
     }
-    assert looked_up == {"labels/alignment.py:rows_of"}
+    assert looked_up == {"labels/alignment.py:__init__"}  # of `LabelRows`

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ IMAGES = pa.schema(
         "extra": pa.binary(),  # keys that nothing here reads, as JSON; null without
     }
 )
+MOST_HELD_BYTES = 2**24  # of rows that `mapped` keeps in memory
 FINDINGS = pa.schema(
     {
         "row": pa.int64(),  # of the annotations; -1 for what is about an image
@@ -62,3 +65,25 @@ def open_table(path: Path) -> pa.Table:
     """A table over a mapped file: nothing is read until it is looked at."""
     with pa.memory_map(str(path)) as file:
         return pa.ipc.open_file(file).read_all()
+
+
+def mapped(schema: pa.Schema, tables: Iterable[pa.Table]) -> pa.Table:
+    """Tables of one schema as one, in memory where they are small, else over a temporary file that is mapped.
+
+    The file has lost its name when this returns, so that it goes with the table.
+    """
+    held: list[pa.Table] = []
+    rest, size = iter(tables), 0
+    for table in rest:
+        held.append(table)
+        size += table.nbytes
+        if size > MOST_HELD_BYTES:
+            break
+    else:
+        return pa.concat_tables([schema.empty_table(), *held])
+    with tempfile.TemporaryDirectory(prefix="deepmac-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "rows.arrow"
+        with write_table(path, schema) as writer:
+            for table in chain(held, rest):
+                writer.write_table(table)
+        return open_table(path)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +14,7 @@ from numpy.typing import NDArray
 
 from deepmac_distill.dataset.chunk import overhangs, without
 from deepmac_distill.dataset.classes import Classes
+from deepmac_distill.dataset.entries import Entries, annotation_entries, image_entries
 from deepmac_distill.errors import DataError
 from deepmac_distill.geometry.boxes import clip_boxes, xywh_to_xyxy
 
@@ -112,15 +110,17 @@ class Annotations:
 
         Masks are as they were drawn, those that are not visible here are gone with their `area`.
         """
-        images = sorted(
-            zip(self.images["position"].to_pylist(), _images(self.images), strict=True), key=_first
-        )
-        sizes = self.image_sizes().tolist()
-        positions = self.annotations["position"].to_pylist()
-        annotations = sorted(zip(positions, _annotations(self.annotations, sizes), strict=True), key=_first)
+        found = self.streamed()
+        return found | {name: list(found[name]) for name in ("images", "annotations")}
+
+    def streamed(self) -> dict[str, Any]:
+        """`document`, whose images and annotations are made one after the other when they are asked for."""
+        sizes = self.image_sizes()
         return self.head | {
-            "images": [image for _, image in images],
-            "annotations": [annotation for _, annotation in annotations],
+            "images": Entries(self.images, lambda rows, _: image_entries(rows)),
+            "annotations": Entries(
+                self.annotations, lambda rows, numbers: annotation_entries(rows, sizes[numbers])
+            ),
         }
 
 
@@ -244,32 +244,3 @@ def _frozen(array: NDArray[Any]) -> NDArray[Any]:
     """Computed once and handed to many: nobody may write to it."""
     array.flags.writeable = False
     return array
-
-
-def _first(pair: tuple[int, Any]) -> int:
-    return pair[0]
-
-
-def _images(table: pa.Table) -> Iterator[dict[str, Any]]:
-    for row in table.to_pylist():
-        known = {key: row[key] for key in ("file_name", "height", "width")}
-        yield {"id": row["image_id"], **known} | _extra(row)
-
-
-def _annotations(table: pa.Table, sizes: list[list[int]]) -> Iterator[dict[str, Any]]:
-    rows = chain.from_iterable(batch.to_pylist() for batch in table.to_batches())
-    for row, size in zip(rows, sizes, strict=True):
-        known = {key: row[key] for key in ("image_id", "category_id", "bbox")}
-        entry = {"id": row["annotation_id"], **known, "iscrowd": int(row["iscrowd"])}
-        if row["segmentation"] is not None:
-            entry["segmentation"] = json.loads(row["segmentation"])
-        elif row["polygons"] is not None:
-            entry["segmentation"] = row["polygons"]
-        elif row["rle_counts"] is not None:
-            entry["segmentation"] = {"size": size, "counts": row["rle_counts"].decode("ascii")}
-        entry |= {key: row[key] for key in ("area", "mask_score") if row[key] is not None}
-        yield entry | _extra(row)
-
-
-def _extra(row: dict[str, Any]) -> dict[str, Any]:
-    return json.loads(row["extra"]) if row["extra"] else {}

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from deepmac_distill.dataset.entries import AT_ONCE, ChosenRows
 from deepmac_distill.dataset.findings import drawn_parts, source_of
 from deepmac_distill.dataset.ingest import MARK
 from deepmac_distill.dataset.problems import file_name_of
 from deepmac_distill.files import written_whole
 from deepmac_distill.geometry.boxes import xywh_to_xyxy
 from deepmac_distill.geometry.rle import encode_boxes
-from deepmac_distill.labels.alignment import rows_of
+from deepmac_distill.labels.alignment import LabelRows
 from deepmac_distill.labels.quality import QUALITY, QUALITY_LOW
-from deepmac_distill.labels.rules import OnRejected, Rules
+from deepmac_distill.labels.rules import THRESHOLDS, OnRejected, Rules
 from deepmac_distill.labels.table import SCHEMA_VERSION, TEACHER
 
 Annotation = dict[str, Any]
+_encoded = json.JSONEncoder(separators=(",", ":")).encode
 OF_TEACHER = (TEACHER, QUALITY, QUALITY_LOW)  # keys of annotations with its mask alone
 SEEN_MASK_CLASSES = "seen_mask_classes"  # whose masks the teacher saw: under that key, and in a provenance
 
@@ -45,7 +49,8 @@ def write_instances_json(
     do a human's of which nothing can be used (`source_of` calls them `none`).
 
     Args:
-        source: as `Annotations.document` gives it, hidden masks gone, its annotations valid; left as it is.
+        source: as `Annotations.document` or `streamed` gives it, hidden masks gone, its annotations valid;
+            left as it is.
         labels: rows of LABELS_SCHEMA, with quality or without, one for each annotation of the source.
         seen_mask_classes: names of the classes whose masks the teacher saw; None: nobody knows.
 
@@ -56,34 +61,91 @@ def write_instances_json(
     Raises:
         DataError: the labels are of other annotations or other images than the source's.
     """
-    sizes = {image["id"]: (image["height"], image["width"]) for image in source["images"]}
-    rows = _rows_of(source["annotations"], sizes, labels)
-    accepted = rules.accept(labels)
-    drawn = labels["rle_counts"].to_pylist()
-    areas, scores = labels["mask_area"].to_pylist(), labels["mask_score"].to_pylist()
-    known = _known(labels)
     counts = dict.fromkeys(("human", "teacher", "rejected", "unlabeled", "written"), 0)
-    annotations = []
-    for annotation, row in zip(source["annotations"], rows, strict=True):
-        size = sizes[annotation["image_id"]]
-        score = None if scores[row] is None else float(str(np.float32(scores[row])))
-        end: Annotation | None
-        if source_of(_believed(annotation, MARK in source), *size) == "human":
-            kind, end = "human", _human(annotation, size)
-        elif accepted[row]:
-            kind, end = "teacher", _teacher(annotation, size, drawn[row], areas[row], score, known[row])
-        else:
-            kind = "unlabeled" if drawn[row] is None else "rejected"
-            end = _without_mask(annotation, size, score, rules.on_rejected)
-        counts[kind] += 1
-        annotations += [end] if end is not None else []
-    counts["written"] = len(annotations)
-    images = [image | {"file_name": file_name_of(image)} for image in source["images"]]
+    images = (image | {"file_name": file_name_of(image)} for image in source["images"])
     mark = {"schema": SCHEMA_VERSION, SEEN_MASK_CLASSES: seen_mask_classes}
-    document = source | {"images": images, "annotations": annotations, MARK: mark}
+    document = source | {"images": images, MARK: mark}
+    document["annotations"] = _chosen(source, labels, rules, counts)
     with written_whole(path) as aside, aside.open("w", encoding="utf-8") as file:
-        json.dump(document, file, separators=(",", ":"))
+        for number, (key, value) in enumerate(document.items()):
+            file.write(f"{',' if number else '{'}{_encoded(key)}:")
+            if key in ("images", "annotations"):
+                _write_list(file, value)
+            else:
+                file.write(_encoded(value))
+        file.write("}")
     return counts
+
+
+def _write_list(file: TextIO, entries: Iterable[Annotation]) -> None:
+    """A list of any length, of which one entry is in memory at a time."""
+    file.write("[")
+    for number, entry in enumerate(entries):
+        file.write(f"{',' if number else ''}{_encoded(entry)}")
+    file.write("]")
+
+
+def _chosen(
+    source: Mapping[str, Any], labels: pa.Table, rules: Rules, counts: dict[str, int]
+) -> Iterator[Annotation]:
+    """The annotations that are written, and in `counts` what became of all of them."""
+    ids, sizes = _sizes(source["images"])
+    found, held, ours = LabelRows(labels), ChosenRows(labels.select(_columns(labels))), MARK in source
+    entries, total = iter(source["annotations"]), 0
+    while some := list(islice(entries, AT_ONCE)):
+        total += len(some)
+        of_images = np.array([annotation["image_id"] for annotation in some])
+        of_size = sizes[ids.searchsorted(of_images)]
+        boxes = [annotation["bbox"] for annotation in some]
+        rows = held.take(found.of([annotation["id"] for annotation in some], of_images, of_size, boxes))
+        columns = (rows[name].to_pylist() for name in ("rle_counts", "mask_area", "mask_score"))
+        accepted_rows = rules.accept(rows).tolist()
+        facts = zip(some, of_size.tolist(), accepted_rows, *columns, _known(rows), strict=True)
+        for annotation, (height, width), accepted, drawn, area, score, more in facts:
+            kind, end = _end_of(
+                annotation, (height, width), accepted, drawn, area, score, more, rules.on_rejected, ours
+            )
+            counts[kind] += 1
+            if end is not None:
+                counts["written"] += 1
+                yield end
+    found.require_no_others(total)
+
+
+def _end_of(
+    annotation: Annotation,
+    size: tuple[int, int],
+    accepted: bool,
+    drawn: bytes | None,
+    area: int,
+    score: float | None,
+    known: Mapping[str, Any],
+    on_rejected: OnRejected,
+    ours: bool,
+) -> tuple[str, Annotation | None]:
+    """What becomes of an annotation, and how it is written."""
+    score = None if score is None else float(str(np.float32(score)))
+    if source_of(_believed(annotation, ours), *size) == "human":
+        return "human", _human(annotation, size)
+    if accepted:
+        assert drawn is not None
+        return "teacher", _teacher(annotation, size, drawn, area, score, known)
+    kind = "unlabeled" if drawn is None else "rejected"
+    return kind, _without_mask(annotation, size, score, on_rejected)
+
+
+def _sizes(images: Iterable[Mapping[str, Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(I,) ids in their order, and (I, 2) height and width of each."""
+    flat = (number for image in images for number in (image["id"], image["height"], image["width"]))
+    found = np.fromiter(flat, np.int64).reshape(-1, 3)
+    found = found[found[:, 0].argsort()]
+    return found[:, 0], found[:, 1:]
+
+
+def _columns(labels: pa.Table) -> list[str]:
+    """Of a label row what is looked at here."""
+    known = ("source", "status", "rle_counts", "mask_area", "mask_score", *THRESHOLDS.values(), *OF_TEACHER)
+    return [name for name in labels.column_names if name in known]
 
 
 def _believed(annotation: Annotation, ours: bool) -> Annotation:
@@ -117,14 +179,6 @@ def names_or_unknown(found: object) -> tuple[str, ...] | None:
     (('cat',), (), None, None)
     """
     return tuple(map(str, found)) if isinstance(found, list) else None
-
-
-def _rows_of(annotations: list[Annotation], sizes: dict[int, tuple[int, int]], labels: pa.Table) -> list[int]:
-    """The label row of each annotation."""
-    image_ids = [annotation["image_id"] for annotation in annotations]
-    ids, boxes = ([annotation[key] for annotation in annotations] for key in ("id", "bbox"))
-    rows: list[int] = rows_of(ids, image_ids, [sizes[id] for id in image_ids], boxes, labels).tolist()
-    return rows
 
 
 def _human(annotation: Annotation, size: tuple[int, int]) -> Annotation:

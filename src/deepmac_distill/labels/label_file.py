@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from deepmac_distill.data.dataset import SoftGrid
 from deepmac_distill.dataset.parquet import READING_FAILS
 from deepmac_distill.dataset.row_batches import row_batches
+from deepmac_distill.dataset.tables import mapped
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import sha256_of_file
 from deepmac_distill.geometry.boxes import clip_boxes, xywh_to_xyxy
@@ -140,10 +141,12 @@ class Labels:
     def table(self) -> pa.Table:
         """All rows in the order of image and annotation, with quality and without soft grids.
 
+        Many rows are in a file without a name that is mapped, so that they take no memory of this process.
+
         Raises:
             DataError: the file is broken, or its rows do not match its footer.
         """
-        return pa.concat_tables([_AS_READ.empty_table(), *self._batches()])
+        return mapped(_AS_READ, self._batches())
 
     def accepted(self, rules: Rules) -> NDArray[np.bool_]:
         """(N,) rows whose mask is the teacher's and reaches what the rules ask."""

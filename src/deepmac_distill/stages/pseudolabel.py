@@ -68,7 +68,7 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
     labels, rules = chosen.labels, chosen.rules
 
     def work(folder: Path) -> None:
-        counts = labels.export_coco(annotations.document(), rules, folder / "instances.json")
+        counts = labels.export_coco(annotations.streamed(), rules, folder / "instances.json")
         write_json(folder / "counts.json", counts)
         if again := redo_after(job.run.path, "select"):
             job.progress.note(f"labels changed: the student learned from others; next: {again}")
