@@ -6,7 +6,9 @@ READY := $(VENV)/.ready
 # Processes that share the tests, one thread each.
 TEST_WORKERS ?= 2
 
-.PHONY: help demo test soak coco-sample starter appendix-b appendix-b1 appendix-b2 data-named mask-heads bench latency interop lock clean
+PAPER = table-1 table-2 table-3 table-4 table-5 table-6 table-7 table-8 table-9 table-10 table-11 table-12 figure-3 appendix-c
+
+.PHONY: help demo test soak coco-sample starter appendix-b appendix-b1 appendix-b2 appendix-d data-named mask-heads $(PAPER) table-13 figure-5 bench latency interop lock clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -54,8 +56,21 @@ appendix-b: data-named $(READY)  ## both, and with LVIS=lvis_v1_val.json what al
 	$(B_RUN)
 
 data-named:
-	@test -n "$(if $(SMALL),$(DATA),$(COCO))" || { echo "appendix-b: no data named; expected COCO=FOLDER in \
-	COCO's layout and LVIS=FILE, or SMALL=1 DATA=FOLDER" >&2; exit 2; }
+	@test -n "$(if $(SMALL),$(DATA),$(COCO))" || { echo "$(or $(MAKECMDGOALS),paper): no data named; expected \
+	COCO=FOLDER in COCO's layout (appendix B: and LVIS=FILE), or SMALL=1 DATA=FOLDER" >&2; exit 2; }
+
+table-13: appendix-b2  ## students of a teacher's masks: appendix B.2
+
+# Tables and figures of the paper: make table-5 COCO=FOLDER, or SMALL=1 DATA=FOLDER for a sample
+# (SEEDS=3, STEPS=20 for a trial, START=WEIGHTS for rows that start from a COCO detector).
+$(PAPER): data-named $(READY)  ## table-1 to table-12, figure-3, appendix-c: COCO=FOLDER, or SMALL=1 DATA=FOLDER
+	$(BIN)/python benchmarks/paper.py run $@ $(if $(SMALL),small --data "$(DATA)",coco --data "$(COCO)") \
+	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(STEPS),--steps $(STEPS)) $(if $(START),--start "$(START)")
+
+figure-5: appendix-c  ## both parts of figure 5: bars by source class, ratios of source and target
+
+appendix-d: $(READY)  ## masks in boxes that you draw: make appendix-d BOXES=FILE.json IMAGES=FOLDER (MODEL=WEIGHTS)
+	$(BIN)/deepmac predict $(IMAGES) --boxes "$(BOXES)" --out runs/appendix-d $(if $(MODEL),--model "$(MODEL)")
 
 HEADS = $(BIN)/python benchmarks/mask_heads.py
 

@@ -78,7 +78,9 @@ def test_the_wheel_holds_every_recipe_and_the_starter(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = {item.filename: item.file_size for item in archive.infolist()}
     recipes = {f"deepmac_distill/recipes/{name}.toml" for name in recipe_names()}
-    assert {name for name in held if name.endswith(".toml")} == recipes | {"deepmac_distill/paper.toml"}
+    others = {"paper.toml", "experiments/paper_tables.toml", "experiments/paper_trainings.toml"}
+    tomls = {name for name in held if name.endswith(".toml")}
+    assert tomls == recipes | {f"deepmac_distill/{name}" for name in others}
     assert {name for name in held if "/starter/" in name} == {
         "deepmac_distill/starter/weights.safetensors",
         "deepmac_distill/starter/ATTRIBUTION.csv",

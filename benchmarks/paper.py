@@ -1,0 +1,167 @@
+"""Tables and figures of arXiv:2104.00613, each by one command: `deepmac_distill.experiments` from a shell.
+
+    python benchmarks/paper.py run TABLE coco|small --data FOLDER [--only ROW ...] [--seeds N] [--steps N]
+        [--start WEIGHTS] [--out FOLDER] [--results FOLDER]
+    python benchmarks/paper.py show TABLE coco|small [--only ROW ...] [--results FOLDER]
+    python benchmarks/paper.py files FOLDER          # a pipeline file for each training and scale
+    python benchmarks/paper.py list                  # tables, rows and what trains them
+
+TABLE is table-1 ... table-12, figure-3 or appendix-c; appendix B and table 13 are benchmarks/appendix_b.py.
+`run` writes the pipeline file of each training, does what is not done yet, keeps a small file a training and
+seed in the folder of results, and ends in `show`. With `--steps` it is a trial: nothing is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from deepmac_distill.errors import DistillError
+from deepmac_distill.evaluation.results import to_json
+from deepmac_distill.experiments.paper_page import lines_of, page_of, result_of, table_of
+from deepmac_distill.experiments.paper_plan import (
+    Runs,
+    Words,
+    plan,
+    require_data,
+    to_train,
+    write_pipelines,
+)
+from deepmac_distill.experiments.paper_runs import keep, kept_file
+from deepmac_distill.experiments.paper_tables import PaperTable, rows_of, table, tables
+from deepmac_distill.experiments.paper_trainings import SCALES, pipeline_text, training, trainings
+from deepmac_distill.files import write_json
+from deepmac_distill.report.terminal import rich_tables
+
+RESULTS = Path(__file__).parent / "results"
+SEEDS = {"coco": 1, "small": 3}
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line of the module's docstring."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="action", required=True)
+    running, showing = commands.add_parser("run"), commands.add_parser("show")
+    for command in (running, showing):
+        command.add_argument("table")
+        command.add_argument("scale", choices=SCALES)
+        command.add_argument("--only", nargs="+", default=(), metavar="ROW")
+        command.add_argument("--results", type=Path, help="folder of the small files")
+        command.add_argument("--heads", type=Path, default=RESULTS / "mask_heads")
+        command.add_argument("--out", type=Path, help="folder of the runs")
+    running.add_argument("--data", type=Path, default=Path())
+    running.add_argument("--seeds", type=int)
+    running.add_argument("--first-seed", type=int, default=0)
+    running.add_argument("--steps", type=int, default=0, help="a trial of so many steps; nothing is kept")
+    running.add_argument("--start", default="", help="weights for the rows that start from a detector")
+    commands.add_parser("files").add_argument("folder", type=Path)
+    commands.add_parser("list")
+    return parser.parse_args(arguments)
+
+
+def run(given: argparse.Namespace) -> int:
+    """What is not done yet, then the table."""
+    of = table(given.table)
+    rows, out = rows_of(of, tuple(given.only)), _out(given)
+    runs = Runs(scale=given.scale, data=given.data, out=out, steps=given.steps, start=given.start)
+    names = to_train(rows, runs)
+    if names:
+        require_data(of, names, runs)
+    write_pipelines(names, runs)
+    if given.scale == "small":
+        print(f"{of.id} at a small scale: {of.cut}", flush=True)
+    for seed in range(given.first_seed, given.first_seed + (given.seeds or SEEDS[given.scale])):
+        for name in names:
+            if failed := _train(of, name, runs, seed, _results(given)):
+                return failed
+    if not given.steps:
+        show(given)
+    return 0
+
+
+def _train(of: PaperTable, name: str, runs: Runs, seed: int, results: Path) -> int:
+    path = kept_file(results, name, seed)
+    if path.exists() and not runs.steps:
+        print(f"{path}: done before, skipped", flush=True)
+        return 0
+    for words in plan(of, [name], runs, seed):
+        if failed := _call(words):
+            return failed
+    if not runs.steps:
+        command = f"python benchmarks/paper.py run {of.id} {runs.scale} --data FOLDER --only {name}"
+        print(keep(runs.run(name, seed), results, name, runs.scale, seed, command), flush=True)
+    return 0
+
+
+def _call(words: Words) -> int:
+    print(f"$ deepmac {shlex.join(words)}", flush=True)
+    return subprocess.run([sys.executable, "-m", "deepmac_distill", *words], check=False).returncode
+
+
+def show(given: argparse.Namespace) -> int:
+    """The table beside the paper's, on the terminal, as Markdown and as JSON beside the runs."""
+    of = table(given.table)
+    found = result_of(of, rows_of(of, tuple(given.only)), given.scale, _results(given), given.heads)
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    for part in rich_tables(table_of(found), console.width):
+        console.print(part)
+    for line in lines_of(found):
+        print(line)
+    out = _out(given)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / f"{of.id}.json", to_json(found))
+    (out / f"{of.id}.md").write_text(page_of(found) + "\n", encoding="utf-8")
+    print(f"{out / of.id}.json {out / of.id}.md")
+    return 0
+
+
+def files(given: argparse.Namespace) -> int:
+    """A pipeline file for each training and scale."""
+    for scale in SCALES:
+        (given.folder / scale).mkdir(parents=True, exist_ok=True)
+        for name in trainings():
+            (given.folder / scale / f"{name}.toml").write_text(pipeline_text(name, scale) + "\n", "utf-8")
+    return 0
+
+
+def listed(_: argparse.Namespace) -> int:
+    """Every row, and what trains it."""
+    for of in tables().values():
+        print(f"{of.id}: {of.title}")
+        for row in of.rows:
+            print(f"  {row.label}: {row.training} ({training(row.training).protocol})")
+    return 0
+
+
+def _out(given: argparse.Namespace) -> Path:
+    trial = "-trial" if getattr(given, "steps", 0) else ""
+    return given.out or Path("runs") / f"paper-{given.scale}{trial}"
+
+
+def _results(given: argparse.Namespace) -> Path:
+    return given.results or (RESULTS / "paper" if given.scale == "small" else _out(given) / "results")
+
+
+ACTIONS = {"run": run, "show": show, "files": files, "list": listed}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what is asked; 2 if there is something for the user to fix."""
+    given = parsed(arguments)
+    try:
+        return ACTIONS[given.action](given)
+    except DistillError as error:
+        print(f"paper: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

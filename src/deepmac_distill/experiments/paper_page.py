@@ -1,0 +1,176 @@
+"""A table or figure of the paper with ours beside it: terminal, Markdown, JSON."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepmac_distill.evaluation.power import least_difference
+from deepmac_distill.evaluation.results import Interval
+from deepmac_distill.experiments.mask_head_table import PAPERS_NOISE
+from deepmac_distill.experiments.paper_runs import Found, found_of
+from deepmac_distill.experiments.paper_tables import LOOSE_PERCENT, Measure, PaperRow, PaperTable
+from deepmac_distill.experiments.paper_trainings import Scale
+from deepmac_distill.paper import SPLITS
+from deepmac_distill.report.markdown import markdown_table
+from deepmac_distill.report.table import MISSING, Cell, Column, Table, names, share
+
+MEASURES: dict[Measure, str] = {
+    "AP": "COCO mask AP",
+    "IoU": "mask IoU in given boxes, mean over classes",
+    "IoU in loose boxes": f"mask IoU in boxes whose sides move by up to {LOOSE_PERCENT} %, mean over classes",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowResult:
+    """One row: the paper's figures in percent, and ours as fractions."""
+
+    label: str
+    training: str
+    paper: Mapping[str, float]
+    split: str  # the classes that the row is about
+    ours: Found | None  # None: not run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableResult:
+    """What `--json` writes of a table."""
+
+    id: str
+    title: str
+    scale: Scale
+    papers_measure: str
+    our_measure: str
+    cut: str  # what the small scale leaves out; empty at the paper's
+    rows: tuple[RowResult, ...]
+    agreement: str
+
+
+def result_of(
+    of: PaperTable, rows: Sequence[PaperRow], scale: Scale, results: Path, heads: Path
+) -> TableResult:
+    """Some rows of a table, with ours where they have been run."""
+    found = tuple(
+        RowResult(
+            label=row.label,
+            training=row.training,
+            paper=row.papers,
+            split=row.split,
+            ours=found_of(of, row, scale, results, heads),
+        )
+        for row in rows
+    )
+    return TableResult(
+        id=of.id,
+        title=of.title,
+        scale=scale,
+        papers_measure=MEASURES[of.figures],
+        our_measure=MEASURES[of.measure(scale)],
+        cut=of.cut if scale == "small" else "",
+        rows=found,
+        agreement=agreement(found),
+    )
+
+
+def table_of(found: TableResult) -> Table:
+    """The rows, the paper's figures first."""
+    others = any(set(row.paper) - set(SPLITS) for row in found.rows)
+    return Table(
+        f"{found.id}: {found.title}",
+        (
+            *names("row"),
+            *(Column(f"paper's {split}", "figure") for split in SPLITS),
+            *((Column("paper's others", "text"),) if others else ()),
+            Column("seeds", "count"),
+            *(Column(f"our {split}", "figure") for split in SPLITS),
+        ),
+        tuple(_cells(row, others) for row in found.rows),
+    )
+
+
+def lines_of(found: TableResult) -> list[str]:
+    """What the table has to be read with."""
+    lines = [f"The paper's: {found.papers_measure}, in percent. Ours: {found.our_measure}, in percent."]
+    if found.cut:
+        lines.append(f"A small scale: {found.cut}.")
+    if lacking := [row.label for row in found.rows if row.ours is None]:
+        lines.append(f"Not run: {', '.join(lacking)}.")
+    if odd := [row for row in found.rows if row.split != "unseen"]:
+        named = ", ".join(dict.fromkeys(row.split for row in odd))
+        lines.append(f"Unseen is {named} in {len(odd)} rows.")
+    minutes = [row.ours.minutes for row in found.rows if row.ours is not None and row.ours.minutes]
+    if minutes:
+        lines.append(f"Minutes a training with its evaluation: {min(minutes):.0f} to {max(minutes):.0f}.")
+    return [*lines, found.agreement]
+
+
+def page_of(found: TableResult) -> str:
+    """Markdown."""
+    return "\n".join(
+        [f"## {found.title} ({found.id})", "", markdown_table(table_of(found)), "", *lines_of(found)]
+    )
+
+
+def agreement(rows: Sequence[RowResult]) -> str:
+    """How far ours order the rows as the paper does, in a sentence: only intervals that part count.
+
+    Rows are taken as independent, which widens what shared images would narrow.
+    """
+    told, same, other, least = 0, 0, 0, []
+    for a, b in itertools.combinations([row for row in rows if row.ours and "unseen" in row.paper], 2):
+        papers = a.paper["unseen"] - b.paper["unseen"]
+        difference = _minus(_unseen(a), _unseen(b))
+        if abs(papers) <= PAPERS_NOISE or difference is None:
+            continue
+        told += 1
+        if difference.low is not None and difference.high is not None:
+            apart = difference.low > 0 or difference.high < 0
+            as_there = (difference.value or 0.0) * papers > 0
+            same, other = same + (apart and as_there), other + (apart and not as_there)
+        if (smallest := least_difference(difference)) is not None:
+            least.append(smallest)
+    if not told:
+        return "No two rows of ours can be compared with two that the paper sets apart."
+    words = (
+        f"Of {told} pairs of rows that the paper sets apart by more than {PAPERS_NOISE} points on unseen "
+        f"classes, ours order {same} in the same way and {other} in the other; "
+        f"{told - same - other} are not told apart."
+    )
+    if not least:
+        return words
+    found = f"{100 * statistics.median(least):.1f} points"
+    return f"{words} A true difference of {found} would be found four times in five."
+
+
+def _unseen(row: RowResult) -> Interval | None:
+    return None if row.ours is None else row.ours.figures.get(row.split)
+
+
+def _minus(a: Interval | None, b: Interval | None) -> Interval | None:
+    """Of two independent figures; without an interval where one has none."""
+    if a is None or b is None or a.value is None or b.value is None:
+        return None
+    value = a.value - b.value
+    halves = [one.high - one.low for one in (a, b) if one.low is not None and one.high is not None]
+    if len(halves) < 2:
+        return Interval(value)
+    half = math.hypot(*halves) / 2
+    seeds = [one.seeds_half for one in (a, b) if one.seeds_half is not None]
+    if len(seeds) < 2:
+        return Interval(value, value - half, value + half)
+    return Interval(value, value - half, value + half, math.hypot(*seeds), a.seeds_df + b.seeds_df)
+
+
+def _cells(row: RowResult, others: bool) -> tuple[Cell, ...]:
+    papers = (f"{row.paper[split]:.1f}" if split in row.paper else MISSING for split in SPLITS)
+    rest = ", ".join(f"{kind} {value:.1f}" for kind, value in row.paper.items() if kind not in SPLITS)
+    figures = row.ours.figures if row.ours else {}
+    of = {split: row.split if split == "unseen" else split for split in SPLITS}
+    ours = (share(figures[of[split]]) if of[split] in figures else MISSING for split in SPLITS)
+    seeds = len(row.ours.seeds) if row.ours else 0
+    return (row.label, *papers, *((rest or MISSING,) if others else ()), seeds, *ours)

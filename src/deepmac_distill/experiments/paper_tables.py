@@ -1,0 +1,90 @@
+"""Which rows each table and figure of the paper has, and what trains them: `paper_tables.toml`."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from deepmac_distill import paper
+from deepmac_distill.errors import ConfigError
+from deepmac_distill.experiments.paper_trainings import Scale
+
+Measure = Literal["AP", "IoU", "IoU in loose boxes"]
+LOOSE_PERCENT = 10  # how far a side of a loose box moves, of its width or height
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaperRow:
+    """One row: what is trained for it, and where its figures stand in the paper."""
+
+    label: str
+    training: str
+    paper: tuple[str, str] | None = None  # place and model in paper.toml; None: the paper prints none
+    recorded: str = ""  # at the small scale: a row of the comparison of mask heads, not trained again
+    split: str = "unseen"  # the classes that the row is about
+    family: str = ""  # of a figure: the line on which it is drawn
+
+    @property
+    def papers(self) -> Mapping[str, float]:
+        """The paper's figures in percent, by kind; empty where it prints none."""
+        return paper.row(*self.paper) if self.paper else {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaperTable:
+    """One table or figure."""
+
+    id: str
+    title: str
+    figures: Measure  # what the paper measures
+    small: Measure  # what the small scale measures in its place
+    cut: str  # what the small scale leaves out
+    rows: tuple[PaperRow, ...]
+    server: str = ""  # image info of a test set whose results a server evaluates
+
+    def measure(self, scale: Scale) -> Measure:
+        """What is measured at a scale."""
+        return self.figures if scale == "coco" else self.small
+
+
+@cache
+def tables() -> dict[str, PaperTable]:
+    """All of them, in the order of the paper."""
+    text = Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")
+    return {name: _table(name, entry) for name, entry in tomllib.loads(text).items()}
+
+
+def table(name: str) -> PaperTable:
+    """The table or figure of a name such as ``table-5``.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in tables():
+        raise ConfigError(f"table: got {name!r}, expected one of {', '.join(tables())}")
+    return tables()[name]
+
+
+def rows_of(of: PaperTable, only: tuple[str, ...]) -> tuple[PaperRow, ...]:
+    """The rows whose label or training is named; all where none is.
+
+    Raises:
+        ConfigError: a name is of no row.
+    """
+    known = {name for row in of.rows for name in (row.label, row.training)}
+    for name in only:
+        if name not in known:
+            labels = ", ".join(row.label for row in of.rows)
+            raise ConfigError(f"{of.id}: row: got {name!r}, expected one of {labels}")
+    return tuple(row for row in of.rows if not only or {row.label, row.training} & set(only))
+
+
+def _table(name: str, entry: Mapping[str, Any]) -> PaperTable:
+    rows = tuple(
+        PaperRow(**{**row, "paper": tuple(row["paper"]) if "paper" in row else None}) for row in entry["rows"]
+    )
+    return PaperTable(**{**entry, "id": name, "rows": rows})
