@@ -1,7 +1,7 @@
 """Tables and figures of arXiv:2104.00613, each by one command: `deepmac_distill.experiments` from a shell.
 
     python benchmarks/paper.py run TABLE coco|small --data FOLDER [--only ROW ...] [--seeds N] [--steps N]
-        [--start WEIGHTS] [--out FOLDER] [--results FOLDER]
+        [--set KEY=VALUE ...] [--start WEIGHTS] [--out FOLDER] [--results FOLDER]
     python benchmarks/paper.py show TABLE coco|small [--only ROW ...] [--results FOLDER]
     python benchmarks/paper.py files FOLDER          # a pipeline file for each training and scale
     python benchmarks/paper.py list                  # tables, rows and what trains them
@@ -33,6 +33,7 @@ from deepmac_distill.experiments.paper_plan import (
     to_train,
     write_pipelines,
 )
+from deepmac_distill.experiments.paper_plots import plots_of
 from deepmac_distill.experiments.paper_runs import keep, kept_file
 from deepmac_distill.experiments.paper_tables import PaperTable, rows_of, table, tables
 from deepmac_distill.experiments.paper_trainings import SCALES, pipeline_text, training, trainings
@@ -61,6 +62,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     running.add_argument("--seeds", type=int)
     running.add_argument("--first-seed", type=int, default=0)
     running.add_argument("--steps", type=int, default=0, help="a trial of so many steps; nothing is kept")
+    running.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     running.add_argument("--start", default="", help="weights for the rows that start from a detector")
     commands.add_parser("files").add_argument("folder", type=Path)
     commands.add_parser("list")
@@ -71,7 +73,8 @@ def run(given: argparse.Namespace) -> int:
     """What is not done yet, then the table."""
     of = table(given.table)
     rows, out = rows_of(of, tuple(given.only)), _out(given)
-    runs = Runs(scale=given.scale, data=given.data, out=out, steps=given.steps, start=given.start)
+    asked = {"steps": given.steps, "start": given.start, "overrides": tuple(given.overrides)}
+    runs = Runs(scale=given.scale, data=given.data, out=out, **asked)
     names = to_train(rows, runs)
     if names:
         require_data(of, names, runs)
@@ -119,7 +122,10 @@ def show(given: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / f"{of.id}.json", to_json(found))
     (out / f"{of.id}.md").write_text(page_of(found) + "\n", encoding="utf-8")
-    print(f"{out / of.id}.json {out / of.id}.md")
+    plots = plots_of(of, found)
+    for name, drawn in plots.items():
+        (out / name).write_text(drawn, encoding="utf-8")
+    print(*(out / name for name in (f"{of.id}.json", f"{of.id}.md", *plots)))
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -14,8 +15,9 @@ from deepmac_distill.config import FOLDER, Pipeline, flatten, load_pipeline
 from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.evaluation.results import Interval
 from deepmac_distill.experiments.mask_head_rows import ROWS, values_of
-from deepmac_distill.experiments.paper_page import RowResult, agreement
+from deepmac_distill.experiments.paper_page import RowResult, TableResult, agreement
 from deepmac_distill.experiments.paper_plan import Runs, plan, require_data, to_train
+from deepmac_distill.experiments.paper_plots import plots_of
 from deepmac_distill.experiments.paper_runs import Found
 from deepmac_distill.experiments.paper_tables import rows_of, table, tables
 from deepmac_distill.experiments.paper_trainings import (
@@ -213,6 +215,45 @@ def test_agreement_counts_pairs_that_both_set_apart() -> None:
     words = agreement([result("a", 30.0, 0.6, 0.01), result("b", 25.0, 0.7, 0.01)])
     assert "order 0 in the same way and 1 in the other; 0 are not told apart" in words
     assert agreement([result("a", 30.0, 0.6, 0.01), result("b", 29.5, 0.7, 0.01)]).startswith("No two rows")
+
+
+def drawn(id: str, ours: dict[str, Found]) -> dict[str, str]:
+    of = table(id)
+    rows = tuple(
+        RowResult(label=row.label, training=row.training, paper={}, split=row.split, ours=ours.get(row.label))
+        for row in of.rows
+    )
+    words = {"papers_measure": "AP", "our_measure": "IoU", "cut": "", "agreement": ""}
+    return plots_of(of, TableResult(id=id, title=of.title, scale="small", rows=rows, **words))
+
+
+def test_figure_3_draws_a_line_a_family() -> None:
+    figures = {"seen": Interval(0.7), "unseen": Interval(0.6)}
+    some = [row.label for row in table("figure-3").rows if row.family in ("ResNet", "Hourglass")]
+    plots = drawn("figure-3", {name: Found(seeds=(0,), figures=figures, per_class={}) for name in some})
+    root = ElementTree.fromstring(plots["figure-3.svg"])
+    lines = [one for one in root.iter() if one.tag.endswith("polyline")]
+    assert len(lines) == 4 and len([one for one in root.iter() if one.tag.endswith("circle")]) == 2 * 9
+    assert drawn("figure-3", {}) == {} and drawn("table-5", {}) == {}
+
+
+def test_figure_5_draws_bars_and_clustered_ratios_of_at_most_one() -> None:
+    def saw(bear: float, zebra: float, cake: float) -> Found:
+        per_class = {"bear": bear, "zebra": zebra, "cake": cake, "cat": 0.9, "truck": None}
+        return Found(seeds=(0,), figures={"non-voc": Interval(bear)}, per_class=per_class)
+
+    ours = {"cat": saw(0.4, 0.4, 0.1), "bus": saw(0.1, 0.2, 0.9), "dog": saw(0.4, 0.4, 0.2)}
+    plots = drawn("appendix-c", {**ours, "all VOC classes": saw(0.8, 0.4, 0.5)})
+    assert set(plots) == {"figure-5a.svg", "figure-5b.svg"}
+    titles = [
+        one.text for one in ElementTree.fromstring(plots["figure-5b.svg"]).iter() if one.tag.endswith("title")
+    ]
+    pairs = [title.rsplit(": ", 1) for title in titles if title]
+    assert len(pairs) == 9  # sources by targets outside VOC with a figure
+    assert dict(pairs)["cat to bear"] == "0.50" and dict(pairs)["bus to cake"] == "1.00"  # truncated
+    sources = [pair.split(" to ")[0] for pair, _ in pairs][::3]
+    assert abs(sources.index("cat") - sources.index("dog")) == 1  # alike ones stand together
+    assert set(drawn("appendix-c", ours)) == {"figure-5a.svg"}
 
 
 def test_the_makefile_has_a_target_for_each() -> None:

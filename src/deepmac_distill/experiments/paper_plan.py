@@ -40,6 +40,7 @@ class Runs:
     out: Path  # a folder a training, with its pipeline file and a run a seed
     steps: int = 0  # of a trial; 0: those of the protocol
     start: str = ""  # weights to start from, for the rows that ask for some
+    overrides: tuple[str, ...] = ()  # KEY=VALUE, of every training
 
     def run(self, name: str, seed: int) -> Path:
         """The run of a training and a seed."""
@@ -78,6 +79,7 @@ def plan(of: PaperTable, names: Sequence[str], runs: Runs, seed: int) -> Iterato
             f"seed={seed}",
         ]
         begun += ["--steps", str(runs.steps)] if runs.steps else []
+        begun += [word for override in runs.overrides for word in ("--set", override)]
         one = training(name)
         start = runs.start if one.start else ""
         if one.starts_from:
