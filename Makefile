@@ -62,10 +62,26 @@ data-named:
 table-13: appendix-b2  ## students of a teacher's masks: appendix B.2
 
 # Tables and figures of the paper: make table-5 COCO=FOLDER, or SMALL=1 DATA=FOLDER for a sample
-# (SEEDS=3, STEPS=20 for a trial, START=WEIGHTS for rows that start from a COCO detector).
-$(PAPER): data-named $(READY)  ## table-1 to table-12, figure-3, appendix-c: COCO=FOLDER, or SMALL=1 DATA=FOLDER
+# (SEEDS=3; STEPS=20 for a trial; TENTH=1 for a tenth of the steps; START=WEIGHTS for rows that start from a detector).
+table-1:  ## boxes that Mask R-CNN's mask head trains on
+table-2:  ## mask heads of Deep-MARC
+table-3:  ## backbones of Deep-MAC
+table-4:  ## Deep-MAC without detection
+table-5:  ## what makes hourglasses good
+table-6:  ## dilated convolutions
+table-7:  ## depth in the backbone or the mask head
+table-8:  ## state of the art, both directions
+table-9:  ## all masks, test-dev
+table-10:  ## coordinate and instance embedding
+table-11:  ## fully connected mask heads
+table-12:  ## Mask R-CNN with all masks
+figure-3:  ## mask heads and their depth
+appendix-c:  ## masks of one class alone
+
+$(PAPER): data-named $(READY)
 	$(BIN)/python benchmarks/paper.py run $@ $(if $(SMALL),small --data "$(DATA)",coco --data "$(COCO)") \
-	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(STEPS),--steps $(STEPS)) $(if $(START),--start "$(START)")
+	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(STEPS),--steps $(STEPS)) $(if $(TENTH),--tenth) \
+	  $(if $(START),--start "$(START)")
 
 figure-5: appendix-c  ## both parts of figure 5: bars by source class, ratios of source and target
 

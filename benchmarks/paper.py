@@ -1,14 +1,16 @@
 """Tables and figures of arXiv:2104.00613, each by one command: `deepmac_distill.experiments` from a shell.
 
     python benchmarks/paper.py run TABLE coco|small --data FOLDER [--only ROW ...] [--seeds N] [--steps N]
-        [--set KEY=VALUE ...] [--start WEIGHTS] [--out FOLDER] [--results FOLDER]
+        [--set KEY=VALUE ...] [--tenth] [--start WEIGHTS] [--out FOLDER] [--results FOLDER]
     python benchmarks/paper.py show TABLE coco|small [--only ROW ...] [--results FOLDER]
     python benchmarks/paper.py files FOLDER          # a pipeline file for each training and scale
+    python benchmarks/paper.py cost [TABLE ...]      # FLOP and GPU-days of the trainings at the paper's scale
     python benchmarks/paper.py list                  # tables, rows and what trains them
 
 TABLE is table-1 ... table-12, figure-3 or appendix-c; appendix B and table 13 are benchmarks/appendix_b.py.
 `run` writes the pipeline file of each training, does what is not done yet, keeps a small file a training and
-seed in the folder of results, and ends in `show`. With `--steps` it is a trial: nothing is kept.
+seed in the folder of results, and ends in `show`. With `--steps` it is a trial: nothing is kept. `--tenth`
+trains a tenth of the steps, with warm-up and decays scaled.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     running.add_argument("--first-seed", type=int, default=0)
     running.add_argument("--steps", type=int, default=0, help="a trial of so many steps; nothing is kept")
     running.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    running.add_argument("--tenth", action="store_true", help="a tenth of the steps")
     running.add_argument("--start", default="", help="weights for the rows that start from a detector")
+    commands.add_parser("cost").add_argument("tables", nargs="*", metavar="TABLE")
     commands.add_parser("files").add_argument("folder", type=Path)
     commands.add_parser("list")
     return parser.parse_args(arguments)
@@ -73,7 +77,8 @@ def run(given: argparse.Namespace) -> int:
     """What is not done yet, then the table."""
     of = table(given.table)
     rows, out = rows_of(of, tuple(given.only)), _out(given)
-    asked = {"steps": given.steps, "start": given.start, "overrides": tuple(given.overrides)}
+    asked = {"steps": given.steps, "tenth": given.tenth, "start": given.start}
+    asked["overrides"] = tuple(given.overrides)
     runs = Runs(scale=given.scale, data=given.data, out=out, **asked)
     names = to_train(rows, runs)
     if names:
@@ -138,6 +143,19 @@ def files(given: argparse.Namespace) -> int:
     return 0
 
 
+def cost(given: argparse.Namespace) -> int:
+    """What the trainings of each table take at the paper's scale."""
+    from deepmac_distill.experiments.paper_costs import TFLOPS, costs_table
+
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    runs = Runs(scale="coco", data=Path(), out=Path())
+    for name in given.tables or tables():
+        for part in rich_tables(costs_table(table(name), runs), console.width):
+            console.print(part)
+    print(f"Counted, at {TFLOPS:.0f} TFLOP/s a GPU; a training that several tables share counts in each.")
+    return 0
+
+
 def listed(_: argparse.Namespace) -> int:
     """Every row, and what trains it."""
     for of in tables().values():
@@ -148,7 +166,7 @@ def listed(_: argparse.Namespace) -> int:
 
 
 def _out(given: argparse.Namespace) -> Path:
-    trial = "-trial" if getattr(given, "steps", 0) else ""
+    trial = "-trial" if getattr(given, "steps", 0) else "-tenth" if getattr(given, "tenth", False) else ""
     return given.out or Path("runs") / f"paper-{given.scale}{trial}"
 
 
@@ -156,7 +174,7 @@ def _results(given: argparse.Namespace) -> Path:
     return given.results or (RESULTS / "paper" if given.scale == "small" else _out(given) / "results")
 
 
-ACTIONS = {"run": run, "show": show, "files": files, "list": listed}
+ACTIONS = {"run": run, "show": show, "files": files, "cost": cost, "list": listed}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,6 +15,7 @@ from deepmac_distill.config import FOLDER, Pipeline, flatten, load_pipeline
 from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.evaluation.results import Interval
 from deepmac_distill.experiments.mask_head_rows import ROWS, values_of
+from deepmac_distill.experiments.paper_costs import cost_of
 from deepmac_distill.experiments.paper_page import RowResult, TableResult, agreement
 from deepmac_distill.experiments.paper_plan import Runs, plan, require_data, to_train
 from deepmac_distill.experiments.paper_plots import plots_of
@@ -155,6 +156,32 @@ def test_a_row_that_starts_from_boxes_alone_comes_after_them() -> None:
     assert teach[-1] == "teacher.train.init_from=runs/centernet-boxes/seed-0/teacher/weights.safetensors"
 
 
+def test_grabcut_draws_the_masks_of_a_detector_that_is_trained_first() -> None:
+    rows = rows_of(table("table-8"), ("grabcut",))
+    runs = Runs(scale="coco", data=Path("coco"), out=Path("runs"))
+    names = to_train(rows, runs)
+    assert names == ["mask-rcnn-plain", "grabcut"]
+    last = list(plan(table("table-8"), names, runs, seed=0))[-1]
+    assert last[-2:] == ["--boxes-of", "runs/mask-rcnn-plain/seed-0/evaluate-teacher"]
+    assert to_train(rows, Runs(scale="small", data=Path("x"), out=Path("runs"))) == ["grabcut"]
+
+
+def test_a_tenth_trains_a_tenth_of_the_steps() -> None:
+    runs = Runs(scale="coco", data=Path("coco"), out=Path("runs"), tenth=True)
+    (teach, _) = plan(table("table-5"), ["deepmac-512-resnet-20"], runs, seed=0)
+    assert teach[-2:] == ["--steps", "5000"]
+
+
+@pytest.mark.parametrize(
+    ("name", "exaflop"), [("hourglass-52-backbone", 5.5), ("mask-rcnn-resnet50-gt", 5.3)]
+)
+def test_costs_are_near_an_independent_count(name: str, exaflop: float) -> None:
+    """Of the first, a count of whole training passes; of the second, published GFLOP of the parts."""
+    cost = cost_of(name)
+    assert cost is not None and cost.flop / 1e18 == pytest.approx(exaflop, rel=0.1)
+    assert cost.days(8) == pytest.approx(cost.days(1) / 8) and cost_of("grabcut") is None
+
+
 def test_a_start_that_saw_masks_is_run_only_where_the_user_names_it() -> None:
     rows, weights = table("table-8").rows, "detector.safetensors"
     runs = Runs(scale="coco", data=Path("coco"), out=Path("runs"))
@@ -213,7 +240,7 @@ def test_agreement_counts_pairs_that_both_set_apart() -> None:
     )
     assert words.startswith("Of 3 pairs") and "order 1 in the same way and 0 in the other; 2 are not" in words
     words = agreement([result("a", 30.0, 0.6, 0.01), result("b", 25.0, 0.7, 0.01)])
-    assert "order 0 in the same way and 1 in the other; 0 are not told apart" in words
+    assert "order 0 in the same way and 1 in the other; 0 are not separated" in words
     assert agreement([result("a", 30.0, 0.6, 0.01), result("b", 29.5, 0.7, 0.01)]).startswith("No two rows")
 
 

@@ -65,11 +65,15 @@ class Evaluating:
                 return stage
         raise ConfigError(f"{role}: expected {', '.join(TRAININGS)} or starter; --model names a weights file")
 
-    def evaluate(self, job: Job, evaluated: Trained | Path) -> None:
-        """Evaluate a model and print its figures; of a shard print where its parts are."""
+    def evaluate(self, job: Job, evaluated: Trained | Path, boxes_of: Path | None = None) -> None:
+        """Evaluate a model and print its figures; of a shard print where its parts are.
+
+        Args:
+            boxes_of: a detector's evaluation, whose boxes get this model's masks.
+        """
         from deepmac_distill.stages.evaluate import evaluate, read_evaluation
 
-        folder = evaluate(job, evaluated, hidden=self.hidden)
+        folder = evaluate(job, evaluated, hidden=self.hidden, boxes_of=boxes_of)
         if job.shard is not None:
             say(folder)
             return

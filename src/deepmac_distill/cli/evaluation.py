@@ -44,6 +44,13 @@ def evaluate(
             "of the box's width or height.",
         ),
     ] = "",
+    boxes_of: Annotated[
+        Path | None,
+        typer.Option(
+            "--boxes-of",
+            help="Evaluation folder of a detector on the same set: AP is of its boxes with these masks.",
+        ),
+    ] = None,
 ) -> None:
     """Measure mask IoU in given boxes and COCO AP of detections, for all, seen and unseen classes."""
     evaluated, percents = evaluating.evaluated(role), _percents(box_noise)
@@ -52,6 +59,8 @@ def evaluate(
         raise ConfigError(
             "--box-noise: its table has no classes and no AP; expected no --per-class, --reference"
         )
+    if boxes_of and (percents or sharding.shard or evaluating.hidden):
+        raise ConfigError("--boxes-of: expected no --box-noise, --hidden and --shard beside it")
     if percents and sharding.shard:
         raise ConfigError(f"--box-noise: got it for shard {sharding.shard}, expected one process")
     job = job_of(
@@ -66,7 +75,7 @@ def evaluate(
         print_box_noise(read_box_noise(folder))
         say(f"figures: {folder}")
     else:
-        evaluating.evaluate(job, evaluated)
+        evaluating.evaluate(job, evaluated, boxes_of)
 
 
 @command(app)

@@ -121,25 +121,25 @@ def agreement(rows: Sequence[RowResult]) -> str:
 
     Rows are taken as independent, which widens what shared images would narrow.
     """
-    told, same, other, least = 0, 0, 0, []
+    pairs, same, other, least = 0, 0, 0, []
     for a, b in itertools.combinations([row for row in rows if row.ours and "unseen" in row.paper], 2):
         papers = a.paper["unseen"] - b.paper["unseen"]
         difference = _minus(_unseen(a), _unseen(b))
         if abs(papers) <= PAPERS_NOISE or difference is None:
             continue
-        told += 1
+        pairs += 1
         if difference.low is not None and difference.high is not None:
             apart = difference.low > 0 or difference.high < 0
             as_there = (difference.value or 0.0) * papers > 0
             same, other = same + (apart and as_there), other + (apart and not as_there)
         if (smallest := least_difference(difference)) is not None:
             least.append(smallest)
-    if not told:
+    if not pairs:
         return "No two rows of ours can be compared with two that the paper sets apart."
     words = (
-        f"Of {told} pairs of rows that the paper sets apart by more than {PAPERS_NOISE} points on unseen "
+        f"Of {pairs} pairs of rows that the paper sets apart by more than {PAPERS_NOISE} points on unseen "
         f"classes, ours order {same} in the same way and {other} in the other; "
-        f"{told - same - other} are not told apart."
+        f"{pairs - same - other} are not separated."
     )
     if not least:
         return words

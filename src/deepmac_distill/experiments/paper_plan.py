@@ -39,6 +39,7 @@ class Runs:
     data: Path
     out: Path  # a folder a training, with its pipeline file and a run a seed
     steps: int = 0  # of a trial; 0: those of the protocol
+    tenth: bool = False  # a tenth of the protocol's steps, warm-up and decays scaled
     start: str = ""  # weights to start from, for the rows that ask for some
     overrides: tuple[str, ...] = ()  # KEY=VALUE, of every training
 
@@ -59,6 +60,8 @@ def to_train(rows: Sequence[PaperRow], runs: Runs) -> list[str]:
             continue
         if training(row.training).start and not runs.start:
             continue
+        if detector := _detector(row.training, runs.scale):
+            found[same_run(detector, runs.scale)] = None
         if first := training(row.training).starts_from:
             found[same_run(first, runs.scale)] = None
         found[same_run(row.training, runs.scale)] = None
@@ -78,7 +81,8 @@ def plan(of: PaperTable, names: Sequence[str], runs: Runs, seed: int) -> Iterato
             "--set",
             f"seed={seed}",
         ]
-        begun += ["--steps", str(runs.steps)] if runs.steps else []
+        steps = runs.steps or (_steps(name, runs.scale) // 10 if runs.tenth else 0)
+        begun += ["--steps", str(steps)] if steps else []
         begun += [word for override in runs.overrides for word in ("--set", override)]
         one = training(name)
         start = runs.start if one.start else ""
@@ -87,6 +91,9 @@ def plan(of: PaperTable, names: Sequence[str], runs: Runs, seed: int) -> Iterato
         begun += ["--set", f"teacher.train.init_from={start}"] if start else []
         yield ["teach", *begun]
         yield ["evaluate", "teacher", *out]
+        if detector := _detector(name, runs.scale):
+            boxes = runs.run(detector, seed) / "evaluate-teacher"
+            yield ["evaluate", "teacher", *out, "--boxes-of", str(boxes)]
         if of.measure(runs.scale) == "IoU in loose boxes":
             yield ["evaluate", "teacher", *out, "--box-noise", str(LOOSE_PERCENT)]
         if of.server and runs.scale == "coco":
@@ -101,6 +108,16 @@ def plan(of: PaperTable, names: Sequence[str], runs: Runs, seed: int) -> Iterato
                 str(runs.run(name, seed) / "server"),
             ]
             yield ["detect", str(runs.data / "test2017"), *given]
+
+
+def _detector(name: str, scale: Scale) -> str:
+    """The training whose model detects the boxes of a row, at the scale at which detection is measured."""
+    return training(name).behind if scale == "coco" else ""
+
+
+def _steps(name: str, scale: Scale) -> int:
+    steps: int = resolved(name, scale).get("teacher.train.steps", 0)  # of what learns nothing: none
+    return steps
 
 
 def write_pipelines(names: Sequence[str], runs: Runs) -> None:

@@ -60,6 +60,8 @@ def keep(run: Path, results: Path, training: str, scale: Scale, seed: int, comma
         RunError: the run lacks an evaluation, or the row was made by another recipe with another seed.
     """
     record = record_of(run, command)
+    for behind in sorted(run.glob("evaluate-teacher-behind-*/summary.json")):
+        record = replace(record, teacher=read_result(behind, Evaluation))
     if record.teacher is None:
         raise RunError(f"{run}: no evaluation of the teacher; expected one to keep")
     flat = json.loads(json.dumps(flatten(load_pipeline(run / "config.json"))))

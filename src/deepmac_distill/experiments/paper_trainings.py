@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from deepmac_distill.config import FOLDER
+from deepmac_distill.config import FOLDER, Pipeline, build
 from deepmac_distill.errors import ConfigError
 
 Scale = Literal["coco", "small"]
@@ -34,6 +34,7 @@ class Training:
     why: str = ""
     starts_from: str = ""  # another training
     start: bool = False  # weights that the user names
+    behind: str = ""  # at the paper's scale: a training whose model detects the boxes
 
 
 @cache
@@ -94,6 +95,11 @@ def pipeline_text(name: str, scale: Scale) -> str:
     )
 
 
+def pipeline_of(name: str, scale: Scale) -> Pipeline:
+    """The training as the pipeline that its file is read to."""
+    return build(Pipeline, tomllib.loads(pipeline_text(name, scale)), name)
+
+
 def _families() -> Iterator[Training]:
     for family, entry in _document()["families"].items():
         for value in entry["each"]:
@@ -111,6 +117,7 @@ def _training(name: str, entry: Mapping[str, Any], given: Keys) -> Training:
         why=entry.get("why", ""),
         starts_from=entry.get("starts_from", ""),
         start=entry.get("start", False),
+        behind=entry.get("behind", ""),
     )
 
 

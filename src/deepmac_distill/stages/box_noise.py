@@ -42,7 +42,7 @@ def box_noise(job: Job, model: Trained | Path, percents: Sequence[float], *, hid
     require_percents(percents)
     job = choosing(job) if model == "teacher" else job
     strengths = "-".join(f"{percent:g}" for percent in percents)
-    of = EvaluatedModel.of(job, "box-noise", model, hidden=hidden, strengths=strengths)
+    of = EvaluatedModel.of(job, "box-noise", model, hidden=hidden, further=strengths)
     inputs, unnamed = {"box noise": list(percents)}, {"labels.cut": DEFAULT_CUT}
     return of.do(job, inputs, unnamed, lambda folder: _evaluate(job, of, percents, folder))
 

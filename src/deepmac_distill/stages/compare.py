@@ -29,6 +29,7 @@ from deepmac_distill.stages.outputs import require_ours
 from deepmac_distill.stages.sheet import EvaluatedMasks, draw_sheet
 
 _TYPES = {field.name: field.type for field in IOU_SCHEMA}
+RESULTS = "detections.json"
 MAX_AP_RESAMPLES = 200  # each goes over all matched detections; IoU resamples cost next to nothing
 
 
@@ -132,7 +133,7 @@ def read_ious(folder: Path) -> pa.Table:
 
 def read_detections(folders: Sequence[Path]) -> list[list[Detection]] | None:
     """The COCO results of some evaluation folders; None unless all have some."""
-    paths = [folder / "detections.json" for folder in folders]
+    paths = [folder / RESULTS for folder in folders]
     if not all(path.exists() for path in paths):
         return None
     return [_read_results(path) for path in paths]

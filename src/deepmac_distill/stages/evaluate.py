@@ -34,6 +34,7 @@ from deepmac_distill.files import sha256_of_file, write_json
 from deepmac_distill.labels.cut import EVEN_CUT
 from deepmac_distill.models.load import Source, detector_for, segmenter_for
 from deepmac_distill.report.contact_sheet import contact_sheet
+from deepmac_distill.stages.behind import require_detections, require_same_set, results_behind
 from deepmac_distill.stages.chosen_teacher import choosing
 from deepmac_distill.stages.compare import EvaluationRecord, compare_on, evaluated_masks
 from deepmac_distill.stages.evaluated_masks import note_how, shown_elsewhere
@@ -49,7 +50,7 @@ from deepmac_distill.weights.card import other_classes
 ROLES: tuple[Role, ...] = ("teacher", "student")
 
 
-def evaluate(job: Job, model: Trained | Path, *, hidden: bool = False) -> Path:
+def evaluate(job: Job, model: Trained | Path, *, hidden: bool = False, boxes_of: Path | None = None) -> Path:
     """Evaluate the model of a stage, or any weights file, on the validation set; returns the results' folder.
 
     ``summary.json`` holds every figure, ``ious.parquet`` each instance's, ``detections.json`` COCO results.
@@ -58,18 +59,28 @@ def evaluate(job: Job, model: Trained | Path, *, hidden: bool = False) -> Path:
     Args:
         hidden: evaluate in the training file instead, on the classes that `data.hide` hides there, in given
             boxes alone. This is what choices are made by: no validation set is read.
+        boxes_of: folder of a detector's evaluation on the same set: AP is of its boxes with these masks.
+
+    Raises:
+        DataError: the detector was evaluated on another set, or does not detect.
     """
     job = choosing(job) if model == "teacher" else job
-    of, settings = EvaluatedModel.of(job, "evaluate", model, hidden=hidden), job.pipeline.evaluation
-    inputs = {
+    behind = "" if boxes_of is None else sha256_of_file(require_detections(boxes_of))
+    further = f"behind-{behind[:8]}" if behind else ""
+    of = EvaluatedModel.of(job, "evaluate", model, hidden=hidden, further=further)
+    settings = job.pipeline.evaluation
+    inputs: dict[str, Any] = {
         "evaluation.max_detections": settings.max_detections,
         "evaluation.reference": settings.reference,
         "evaluation.gt_boxes_only": settings.gt_boxes_only,
     }
+    if boxes_of is not None:
+        require_same_set(boxes_of, of.on.truth)
+        inputs["boxes of"] = behind
     unnamed = {"labels.cut": EVEN_CUT, "evaluation.gt_boxes_only": False}
     words = (model,) if isinstance(model, str) else ("--model", model)
     again = command_line("evaluate", *words, out=job.run.path)
-    folder = of.do(job, inputs, unnamed, lambda folder: _evaluate(job, of, again, folder), together=True)
+    folder = of.do(job, inputs, unnamed, lambda at: _evaluate(job, of, again, at, boxes_of), together=True)
     if job.shard is not None:
         job.progress.note(
             f"shard {job.shard} of {of.stage} is done; `deepmac assemble evaluate` joins them once all are"
@@ -180,13 +191,13 @@ def read_evaluation(folder: Path) -> Evaluation:
     return read_result(folder / "summary.json", Evaluation)
 
 
-def _evaluate(job: Job, of: EvaluatedModel, again: str, folder: Path) -> None:
+def _evaluate(job: Job, of: EvaluatedModel, again: str, folder: Path, boxes_of: Path | None) -> None:
     """Masks in given boxes, then detections, then every figure of both, once all units are there."""
     settings, on, source, truth = job.pipeline.evaluation, of.on, of.source, of.on.truth
     model = segmenter_for(source, job.device, truth.classes.names)
     elsewhere = shown_elsewhere(job, truth, source, of.upper_bound)
     note_how(job, source, model.spec)
-    detector = None if on.hidden else _detector(job, source, model, truth)
+    detector = None if on.hidden or boxes_of else _detector(job, source, model, truth)
     units = EvaluationUnits.of(job, on, source, model, detector)
     found = units.do(folder / "units", of.stage, again)
     if found is None:
@@ -194,8 +205,9 @@ def _evaluate(job: Job, of: EvaluatedModel, again: str, folder: Path) -> None:
     pq.write_table(found.masks, folder / "masks.parquet")
     pq.write_table(found.ious, folder / "ious.parquet")
     segm = bbox = None
-    if found.results is not None:
-        segm, bbox = _average_precision(job, on, found.results, elsewhere, folder)
+    results = results_behind(job, of, model, boxes_of, folder) if boxes_of else found.results
+    if results is not None:
+        segm, bbox = _average_precision(job, on, results, elsewhere, folder)
 
     def from_here(path: Path) -> str | None:
         try:

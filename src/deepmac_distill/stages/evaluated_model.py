@@ -33,7 +33,7 @@ class EvaluatedModel:
 
     @classmethod
     def of(
-        cls, job: Job, kind: Kind, model: Trained | Path, *, hidden: bool, strengths: str = ""
+        cls, job: Job, kind: Kind, model: Trained | Path, *, hidden: bool, further: str = ""
     ) -> EvaluatedModel:
         """The model of a stage of the run, or of any weights file.
 
@@ -42,7 +42,7 @@ class EvaluatedModel:
 
         Args:
             hidden: on the classes that `data.hide` hides in the training file.
-            strengths: of box noise, as they are in the folder's name.
+            further: what else the folder is named by: strengths of box noise, or a detector.
         """
         own = own_source_of(job, model)
         source, on = own.looking(job.look), hidden_set(job) if hidden else validation_set(job)
@@ -50,7 +50,7 @@ class EvaluatedModel:
         if job.cut != job.pipeline.labels.cut:
             asked.append(f"cut-{job.cut:g}" if isinstance(job.cut, float) else f"cut-{job.cut}")
         who = [model] if isinstance(model, str) else [_short(source), "on", on.truth.fingerprint[:8]]
-        name = [kind, *who, strengths, "hidden" if on.hidden else "", *asked]
+        name = [kind, *who, further, "hidden" if on.hidden else "", *asked]
         comparing = source.comparing()
         # The run keeps how its own models look and are cut: a change of either acts.
         redone_for = () if isinstance(model, Path) else (*comparing.redone_for, "labels.cut")

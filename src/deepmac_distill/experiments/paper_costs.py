@@ -1,0 +1,120 @@
+"""What the paper's protocols cost, counted on models without weights: FLOP, and days on GPUs.
+
+A training pass is three forward passes. Of Deep-MAC the backbone, the heads on whole maps and the mask head
+are counted, of Mask R-CNN the backbone, the proposal network, the box branch and the mask head; what is left
+out (crops, losses, heads at single cells) is small beside them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from deepmac_distill.config import MaskRcnnConfig, ModelConfig
+from deepmac_distill.experiments.paper_plan import Runs, to_train
+from deepmac_distill.experiments.paper_tables import PaperTable
+from deepmac_distill.experiments.paper_trainings import pipeline_of
+from deepmac_distill.models.build import build_model
+from deepmac_distill.models.deepmac import mask_input_channels
+from deepmac_distill.models.mask_rcnn import BOX_CROP
+from deepmac_distill.report.table import Table, columns, names
+
+# Usable masks an image, of the 446 training photographs of the sample: 4.1 of VOC classes, 3.6 of the others.
+MASKS_PER_IMAGE = {"voc": 4.1, "non-voc": 3.6, "all": 7.7}
+FOREGROUND = 128  # of 512 sampled proposals that mask heads train on with proposals, at most
+CLASSES = 80
+TFLOPS = (
+    100.0  # that a GPU is taken to reach in a training, of the 312 (A100) or 989 (H100) of its data sheet
+)
+TRAINING = 3  # a backward pass costs about two forward ones
+DAY = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingCost:
+    """One training at the paper's scale."""
+
+    name: str
+    images: int  # that pass the model
+    flop_of_image: float  # in training, its masks included
+
+    @property
+    def flop(self) -> float:
+        """Of the whole training."""
+        return self.images * self.flop_of_image
+
+    def days(self, gpus: int) -> float:
+        """On GPUs that share it without loss."""
+        return self.flop / (TFLOPS * 1e12) / DAY / gpus
+
+
+def cost_of(name: str) -> TrainingCost | None:
+    """What a training costs; None of what learns nothing."""
+    pipeline = pipeline_of(name, "coco")
+    if pipeline.teacher.segmenter:
+        return None
+    train, model = pipeline.teacher.train, pipeline.teacher.model
+    per_image, per_mask = _flop(replace(model, backbone_weights="none"), train.image_size_px)
+    masks = MASKS_PER_IMAGE.get(pipeline.data.seen[0], MASKS_PER_IMAGE["voc"])
+    if isinstance(model, MaskRcnnConfig) and model.mask_boxes == "proposals+gt":
+        masks = FOREGROUND
+    images = train.steps * train.batch_size * train.gradient_accumulation_steps
+    return TrainingCost(name, images, TRAINING * (per_image + masks * per_mask))
+
+
+def costs_table(of: PaperTable, runs: Runs) -> Table:
+    """Each training of a table, and their sum."""
+    found = [cost for name in to_train(of.rows, runs) if (cost := cost_of(name)) is not None]
+    rows = [(one.name, *_cells(one.flop, one.days(1))) for one in found]
+    total = sum(one.flop for one in found)
+    rows.append(("all", *_cells(total, total / (TFLOPS * 1e12) / DAY)))
+    headings = ("EFLOP", "days, 1 GPU", "days, 8 GPUs", "1/10: days, 1 GPU")
+    return Table(f"{of.id}: {of.title}", (*names("training"), *columns("figure", headings)), tuple(rows))
+
+
+def _cells(flop: float, days: float) -> tuple[str, str, str, str]:
+    return f"{flop / 1e18:.1f}", f"{days:.1f}", f"{days / 8:.2f}", f"{days / 10:.2f}"
+
+
+@cache
+def _flop(model: ModelConfig, size_px: int) -> tuple[float, float]:
+    """Forward FLOP of an image, and of a mask in it."""
+    with torch.device("meta"):
+        built = build_model(model, CLASSES, load_weights=False).train()
+        pixels = torch.empty((2, 3, size_px, size_px), dtype=torch.uint8)
+        with FlopCounterMode(display=False) as of_images:
+            features = built.get_submodule("backbone")(pixels)
+            _dense_heads(built, features, model)
+        with FlopCounterMode(display=False) as of_masks:
+            _two_masks(built, model)
+    stacks = 1 if isinstance(model, MaskRcnnConfig) else len(features)
+    return of_images.get_total_flops() / 2, stacks * of_masks.get_total_flops() / 2
+
+
+def _dense_heads(built: nn.Module, features: Any, model: ModelConfig) -> None:
+    """The heads that go over whole maps, or over as many boxes whatever the image has; of two images."""
+    if isinstance(model, MaskRcnnConfig):
+        built.get_submodule("rpn.head")(list(features.values()))
+        crops = torch.empty(2 * model.sampled_proposals, model.fpn_channels, BOX_CROP, BOX_CROP)
+        built.get_submodule("roi.box_predictor")(built.get_submodule("roi.box_head")(crops))
+        return
+    for stack, map_of_stack in enumerate(features):
+        built.get_submodule(f"heads.{stack}.pixel")(map_of_stack)
+        if model.detection:
+            built.get_submodule(f"heads.{stack}.center.heatmap")(map_of_stack)
+
+
+def _two_masks(built: nn.Module, model: ModelConfig) -> None:
+    head = built.get_submodule("mask_head")
+    if isinstance(model, MaskRcnnConfig):
+        crops = torch.empty(2, model.fpn_channels, model.mask_crop, model.mask_crop)
+        weights = torch.empty(CLASSES, 5 * model.box_channels)  # of the box branch, a class
+        head(crops, *((weights,) if model.mask_head == "weight-transfer" else ()))
+        return
+    channels = mask_input_channels(model.pixel_embedding, model.instance_embedding, model.coordinates)
+    head(torch.empty(2, channels, model.mask_size, model.mask_size))
