@@ -18,7 +18,7 @@ BENCHMARKS, EXAMPLES = ROOT / "benchmarks", ROOT / "examples"
 LAYERS = [
     {"printable", "files"},
     {"errors", "look", "lattice", "comparing", "lease"},
-    {"torchrun"},
+    {"torchrun", "storage"},
     {"config", "structures", "progress", "stopping", "devices", "runlock", "shards", "chain", "ranks"}
     | {"paper", "machine"},
     {"geometry", "contract", "made_with"},

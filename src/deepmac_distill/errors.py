@@ -43,6 +43,10 @@ class DeviceError(DistillError):
     """A device that the machine does not have."""
 
 
+class StorageError(DistillError):
+    """What a bucket does not give or take: an object, a permission, a connection."""
+
+
 class MachineError(DistillError):
     """What the machine cannot give: memory, disk, locks, processes. The message names what needs less."""
 

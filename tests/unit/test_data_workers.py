@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import os
 import signal
 from typing import Any
@@ -9,16 +11,18 @@ import torch
 
 from deepmac_distill.data import workers
 from deepmac_distill.data.workers import loaded
-from deepmac_distill.errors import DataError, MachineError
+from deepmac_distill.errors import DataError, MachineError, StorageError
 from deepmac_distill.structures import Instances
 
 
 class Numbers:
-    """Item 3 cannot be read; item 5 ends the process that reads it."""
+    """Item 3 cannot be read, nor can the store of item 7; item 5 ends the process that reads it."""
 
     def __getitem__(self, key: int) -> torch.Tensor:
         if key == 3:
             raise DataError("3.png: cannot be decoded")
+        if key == 7:
+            raise StorageError("s3://bucket/7.png: reading failed")
         if key == 5:
             os.kill(os.getpid(), signal.SIGKILL)
         return torch.full((4, 1000), key)
@@ -52,6 +56,27 @@ def test_the_need_of_shared_memory_is_that_of_all_tensors() -> None:
     empty = Instances.empty(3)
     more = Instances(**{f: getattr(empty, f) for f in empty.__dataclass_fields__} | {"boxes": empty.boxes})
     assert workers.bytes_of(more) == workers.bytes_of(empty)
+
+
+def read_all(read: Any) -> None:
+    for _, unreadable in read:
+        for failure in unreadable:
+            workers.refuse(failure.image_id, failure.error)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize(
+    ("item", "line"), [(3, "3.png: cannot be decoded"), (7, "s3://bucket/7.png: reading failed")]
+)
+def test_what_fails_stops_the_work_and_leaves_no_worker(count: int, item: int, line: str) -> None:
+    """A worker that is left keeps the program from ending, since it leaves signals to the parent."""
+    gc.disable()
+    try:
+        with pytest.raises((DataError, StorageError), match=f"^{line}$"):
+            read_all(loaded(Numbers(), [[4], [item], [8]], count, collated))
+        assert multiprocessing.active_children() == []
+    finally:
+        gc.enable()
 
 
 def test_a_worker_that_the_system_ends_is_one_line_that_names_the_key() -> None:

@@ -14,9 +14,10 @@ from PIL import Image
 
 from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.dataset import cache as cache_module
-from deepmac_distill.dataset.cache import TableCache, cache_folder
+from deepmac_distill.dataset.cache import TableCache
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.errors import DataError
+from deepmac_distill.storage.copies import cache_folder
 
 SQUARE = [[10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]]
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from deepmac_distill.data.image_check import find_image_problems, images_sha256
-from deepmac_distill.data.image_store import ImageFolder, absent_images
+from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.dataset.check import find_problems
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.views import TrainingView
@@ -140,7 +140,7 @@ def test_a_byte_order_mark_and_the_slashes_of_windows_are_read_past(tmp_path: Pa
 def test_names_are_found_in_any_unicode_form_and_two_names_for_one_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "caf\u00e9.jpg").touch()
     assert ImageFolder(tmp_path).locate("cafe\u0301.jpg").name == "caf\u00e9.jpg"
-    assert absent_images(["cafe\u0301.jpg", "x.jpg"], tmp_path) == ["x.jpg"]
+    assert ImageFolder(tmp_path).absent(["cafe\u0301.jpg", "x.jpg"]) == ["x.jpg"]
     (tmp_path / "f.jpg").touch()
     images = [IMAGE | {"id": i, "file_name": f"{part}/f.jpg"} for i, part in ((1, "train"), (2, "val"))]
     twice = read(write(tmp_path / "a.json", BOX | {"id": 1}, images=images))

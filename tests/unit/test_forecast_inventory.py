@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deepmac_distill.data.image_store import ImageFolder, absent_images
+from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.errors import DataError
 from deepmac_distill.forecast.inventory import (
@@ -82,8 +82,8 @@ def test_images_are_found_where_training_finds_them(folder: Path) -> None:
                 ImageFolder(where).locate(name)
             except DataError:
                 absent.append(name)
-        assert absent_images(names, where) == absent
-    assert absent_images(names, folder / "train2017") == ["other/9.png", "9.png"]
+        assert ImageFolder(where).absent(names) == absent
+    assert ImageFolder(folder / "train2017").absent(names) == ["other/9.png", "9.png"]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from deepmac_distill.errors import DistillError
 from deepmac_distill.machine import refused_by_the_machine
 from deepmac_distill.printable import printable
 from deepmac_distill.stopping import Stopped, signals_raise
+from deepmac_distill.storage.copies import with_uris
+from deepmac_distill.storage.location import require_written_out
 
 NAME = "deepmac"
 RENAMED = {  # flags of earlier versions, refused with the name they have now
@@ -58,6 +60,8 @@ def _run(arguments: list[str]) -> int:
     """Invoke without click's own end, which makes a closed pipe an error and frames a mistake."""
     try:
         joining.place_here(arguments[0])
+        for word in arguments:
+            require_written_out(word)
         with signals_raise():
             _invoke(arguments)
         sys.stdout.flush()
@@ -94,7 +98,7 @@ def _invoke(arguments: list[str]) -> None:
 def _refused(message: str, code: int) -> int:
     if joining.reports(message):
         with suppress(OSError):  # of an error with a full stderr nobody can hear
-            print(f"{NAME}: {joining.called()}{printable(message)}", file=sys.stderr, flush=True)
+            print(f"{NAME}: {joining.called()}{printable(with_uris(message))}", file=sys.stderr, flush=True)
     return code
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepmac_distill.chain import SEED, seed_runs
+from deepmac_distill.cli.buckets import copy_named
 from deepmac_distill.cli.cutting import Cutting
 from deepmac_distill.cli.joining import met
 from deepmac_distill.cli.options import Code, Looking, Redo, Run, values_of
@@ -165,5 +166,5 @@ def named_paths(given: list[str], form: str) -> dict[str, Path]:
         heading, equals, path = text.partition("=")
         if not (heading and equals and path) or heading in paths:
             raise ConfigError(f"{text}: expected {form}, each heading once")
-        paths[heading] = Path(path)
+        paths[heading] = copy_named(path)
     return paths

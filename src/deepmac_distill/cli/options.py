@@ -11,6 +11,7 @@ from typing import Annotated, cast, get_type_hints
 
 import typer
 
+from deepmac_distill.cli.buckets import with_copies
 from deepmac_distill.config import look_changes
 from deepmac_distill.errors import ConfigError
 
@@ -249,7 +250,8 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Command], Co
         options = [*own, *(option for group in groups.values() for option in _options_of(cast(type, group)))]
 
         @wraps(function)
-        def flat(**given: object) -> None:
+        def flat(**words: object) -> None:
+            given = with_copies(words)
             built = {
                 name: cast(type, group)(**{item.name: given.pop(item.name) for item in fields(group)})
                 for name, group in groups.items()

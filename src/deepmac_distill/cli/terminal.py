@@ -10,12 +10,13 @@ from rich.console import Console
 
 from deepmac_distill.printable import printable
 from deepmac_distill.progress import Bar
+from deepmac_distill.storage.copies import with_uris
 
 
 def say(*lines: object) -> None:
     """Print each on a line of its own, names of strangers included."""
     for line in lines:
-        print(printable(str(line)))
+        print(printable(with_uris(str(line))))
 
 
 class Terminal:
@@ -26,7 +27,7 @@ class Terminal:
 
     def note(self, text: str) -> None:
         """Print one line."""
-        self._console.print(printable(text), markup=False)
+        self._console.print(printable(with_uris(text)), markup=False)
 
     @contextmanager
     def bar(self, title: str, total: int, done: int = 0, unit: str = "it") -> Iterator[Bar]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from deepmac_distill.comparing import CONTENT
-from deepmac_distill.data.image_store import ImageFolder, ImageStore
-from deepmac_distill.data.images import orientation_of
+from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.dataset.problems import Problem
 from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
@@ -15,21 +13,21 @@ from deepmac_distill.files import sha256_of_json
 from deepmac_distill.progress import Progress
 
 
-def find_image_problems(annotations: Annotations, images: ImageFolder) -> Iterator[Problem]:
+def find_image_problems(annotations: Annotations, images: ImageStore) -> Iterator[Problem]:
     """Every image that is missing, cannot be decoded, or has another size than its annotations give.
 
     Images whose EXIF orientation would turn them are counted: annotations may be on either form. One of a
     single value is a picture of nothing.
     """
-    if not images.folder.is_dir():
+    if not images.is_there():
         yield Problem("error", str(images), "no such folder; expected the images")
         return
-    turned: list[Path] = []
+    turned: list[str] = []
     rows = annotations.images.select(["image_id", "file_name", "height", "width"]).to_pylist()
-    for row, path in zip(rows, images.find([row["file_name"] for row in rows]), strict=True):
+    for row, found in zip(rows, images.sizes([row["file_name"] for row in rows]), strict=True):
         where = f"{annotations.path}: image {row['image_id']}"
-        if isinstance(path, DataError):
-            yield Problem("error", where, str(path))
+        if isinstance(found, DataError):
+            yield Problem("error", where, str(found))
             continue
         try:
             pixels = images.read_sized(row["file_name"], row["height"], row["width"])
@@ -37,12 +35,13 @@ def find_image_problems(annotations: Annotations, images: ImageFolder) -> Iterat
             yield Problem("error", where, str(error))
             continue
         if (value := pixels.min()) == pixels.max():
-            yield Problem("warning", where, f"{path}: all its pixels are {value}; expected a picture")
-        turned += [path] if orientation_of(path) != 1 else []
+            at = f"{images}/{row['file_name']}"
+            yield Problem("warning", where, f"{at}: all its pixels are {value}; expected a picture")
+        turned += [row["file_name"]] if images.orientation_of(row["file_name"]) != 1 else []
     if turned:
         how = "are read as stored" if images.exif == "as-stored" else "are turned"
         message = (
-            f"{len(turned)} images have an EXIF orientation other than 1, such as {turned[0].name}, and "
+            f"{len(turned)} images have an EXIF orientation other than 1, such as {turned[0]}, and "
             f"{how}; set data.exif (as-stored | apply) to the pixels that were annotated"
         )
         yield Problem("warning", str(images), message)
@@ -69,5 +68,5 @@ def image_inputs(
     """
     inputs = {key: images_sha256(annotations, images)}
     names = annotations.images["file_name"].to_pylist()
-    inputs[f"{key}{CONTENT}"] = sha256_of_json(images.contents(names, progress))
+    inputs[f"{key}{CONTENT}"] = sha256_of_json(images.versions(names, progress))
     return inputs | ({"data.exif": "apply"} if images.exif == "apply" else {})

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from deepmac_distill.dataset.cache import SETTLED_SECONDS, cache_folder, read_checked, write_checked
+from deepmac_distill.dataset.cache import SETTLED_SECONDS, read_checked, write_checked
 from deepmac_distill.files import sha256_of_file, sha256_of_json
 from deepmac_distill.progress import Progress, Silent
+from deepmac_distill.storage.copies import cache_folder
 
 WORTH_A_BAR = 2**30  # bytes: seconds of a disk
 Stamp = tuple[int, int, int, int]  # size, time of the pixels, time of the entry, file

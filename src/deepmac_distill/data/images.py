@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 import warnings
@@ -40,8 +41,19 @@ _TURN = {  # EXIF orientation: what makes stored pixels upright
 _TURN_BACK = _TURN | {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
 
 
+@dataclass(frozen=True, slots=True)
+class ImageBytes:
+    """An image that is no file of its own."""
+
+    name: str  # for messages
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
 def read_image(
-    path: Path,
+    path: Path | ImageBytes,
     *,
     turned: bool = False,
     size: tuple[int, int] | None = None,
@@ -71,16 +83,18 @@ def read_image(
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def orientation_of(path: Path) -> int:
+def orientation_of(path: Path | ImageBytes) -> int:
     """The EXIF orientation of an image file, 1 to 8; 1, as stored, where the tag is absent or invalid."""
     try:
-        with _without_warnings(), Image.open(path, formats=FORMATS) as image:
+        with _without_warnings(), Image.open(_source(path), formats=FORMATS) as image:
             return _orientation(image)
     except (*_UNREADABLE, Image.DecompressionBombError):
         return 1
 
 
-def size_of(path: Path, *, turned: bool = False, max_megapixels: int = MAX_MEGAPIXELS) -> tuple[int, int]:
+def size_of(
+    path: Path | ImageBytes, *, turned: bool = False, max_megapixels: int = MAX_MEGAPIXELS
+) -> tuple[int, int]:
     """(height, width) of an image file, by its header alone.
 
     Args:
@@ -116,15 +130,15 @@ class ImageReader:
 
 
 @contextmanager
-def _opened(path: Path, max_megapixels: int) -> Iterator[ImageFile.ImageFile]:
+def _opened(path: Path | ImageBytes, max_megapixels: int) -> Iterator[ImageFile.ImageFile]:
     """An image whose header is read; what fails on it is an error on one line that names the file."""
-    if not path.is_file():
+    if isinstance(path, Path) and not path.is_file():
         raise DataError(f"{path}: no such file; expected an image")
     if max_megapixels > MAX_MEGAPIXELS:
         allowed = max_megapixels * 500_000  # Pillow refuses what has twice as many
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, allowed)
     try:
-        with _without_warnings(), Image.open(path, formats=FORMATS) as image:
+        with _without_warnings(), Image.open(_source(path), formats=FORMATS) as image:
             if (pixels := image.width * image.height) > max_megapixels * 1_000_000:
                 raise Image.DecompressionBombError(f"{pixels} pixels")
             yield image
@@ -150,6 +164,10 @@ def _without_warnings() -> Iterator[None]:
         yield
 
 
+def _source(path: Path | ImageBytes) -> Path | io.BytesIO:
+    return path if isinstance(path, Path) else io.BytesIO(path.content)
+
+
 def _orientation(image: Image.Image) -> int:
     """Of the header; a PNG may hold its own behind the pixels, for which Pillow would decode them all."""
     if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
@@ -165,7 +183,7 @@ def _size(image: Image.Image, orientation: int, turned: bool) -> tuple[int, int]
 
 
 def _size_message(
-    path: Path, got: tuple[int, int], expected: tuple[int, int], orientation: int, turned: bool
+    path: Path | ImageBytes, got: tuple[int, int], expected: tuple[int, int], orientation: int, turned: bool
 ) -> str:
     reason = ""
     if got == expected[::-1] and orientation > 4:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from deepmac_distill.errors import DataError, MachineError
+from deepmac_distill.errors import DataError, MachineError, StorageError
 from deepmac_distill.stopping import leave_signals_to_the_parent
 
 AHEAD = 2  # what torch's loader has each worker prepare
@@ -29,6 +29,13 @@ class Unreadable:
 
     image_id: int
     error: DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """What a store failed with: no fault of an image, so nothing is skipped for it."""
+
+    error: StorageError
 
 
 Collated = TypeVar("Collated")
@@ -53,6 +60,8 @@ class _Guarded(Dataset[Any]):
             return self.items[key]
         except DataError as error:
             return Unreadable(self.items.image_id(key), error)
+        except StorageError as error:
+            return Unreachable(error)
 
 
 def loaded(
@@ -62,6 +71,7 @@ def loaded(
 
     Raises:
         MachineError: the system has ended a worker.
+        StorageError: images are in a bucket that does not give them.
     """
     batches = iter(
         DataLoader(
@@ -85,7 +95,10 @@ def loaded(
             ) from error
         if batch is None:
             return
-        yield pickle.loads(batch) if isinstance(batch, bytes) else batch
+        found = pickle.loads(batch) if isinstance(batch, bytes) else batch
+        if isinstance(found, Unreachable):
+            raise StorageError(*found.error.args)  # a new one, as in `refuse`
+        yield found
 
 
 def _serve(worker: int) -> None:
@@ -95,7 +108,9 @@ def _serve(worker: int) -> None:
 
 def _collate_readable(
     collated: Callable[[list[Any]], Collated], workers: int, items: list[Any]
-) -> tuple[Collated | None, list[Unreadable]] | bytes:
+) -> tuple[Collated | None, list[Unreadable]] | Unreachable | bytes:
+    if failed := [item for item in items if isinstance(item, Unreachable)]:
+        return failed[0]
     readable = [item for item in items if not isinstance(item, Unreadable)]
     found = collated(readable) if readable else None, [i for i in items if isinstance(i, Unreadable)]
     needs = 2 * bytes_of(found) * (workers * AHEAD + 1)  # twice: other programs share the memory too
@@ -122,5 +137,9 @@ def free_shared_bytes() -> float:
 
 
 def refuse(_image_id: int, error: DataError) -> None:
-    """Raise what an image failed with."""
-    raise error
+    """Raise what an image failed with.
+
+    It is raised anew: the error itself is in a frame of its own traceback, a ring that would keep the loader
+    and its workers alive, for whose end the program would wait.
+    """
+    raise type(error)(*error.args)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -31,18 +30,12 @@ from deepmac_distill.dataset.tables import (
 )
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import sha256_of_file, sha256_of_json, write_json
+from deepmac_distill.storage.copies import cache_folder
 
 FORMAT = 5  # raised with every change of what the tables hold or of how a file is read
 SETTLED_SECONDS = 2.0  # a file that was changed just now may change again without another time
 _TABLES = (ANNOTATIONS_FILE, IMAGES_FILE, FINDINGS_FILE)
 Json = dict[str, Any]
-
-
-def cache_folder() -> Path:
-    """$DEEPMAC_CACHE, else the folder `deepmac-distill` where the system keeps caches (XDG)."""
-    if given := os.environ.get("DEEPMAC_CACHE"):
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "deepmac-distill"
 
 
 class TableCache:

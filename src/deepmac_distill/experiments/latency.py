@@ -21,7 +21,7 @@ from typing import TypeVar
 import torch
 
 from deepmac_distill.data.framed import batches_of
-from deepmac_distill.data.image_store import ImageFolder
+from deepmac_distill.data.image_places import images_at
 from deepmac_distill.data.loader import evaluation_batches
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.views import Annotations
@@ -105,8 +105,8 @@ def load(
             f"{weights}: has a mask for each of its {len(card.class_names)} classes; "
             f"expected {annotations.path} to have the same classes"
         )
-    framed = framed_boxes(source.look, model.spec, annotations, ImageFolder(images))
-    whole = boxes_for(model.spec, annotations, ImageFolder(images))
+    framed = framed_boxes(source.look, model.spec, annotations, images_at(images))
+    whole = boxes_for(model.spec, annotations, images_at(images))
     wholes, windows = f"image {card.image_size_px} px", f"window {model.spec.window_size_px(source.look)} px"
     return Contestant(
         model,

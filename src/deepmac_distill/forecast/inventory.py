@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from deepmac_distill.data.image_store import ImageFolder, absent_images
+from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.parquet import files_of
 from deepmac_distill.errors import DataError
@@ -46,7 +46,7 @@ class Inventory:
     seen: PerImage = field(default_factory=PerImage)  # of them those of seen classes
 
 
-def take_inventory(annotations: Path, images: ImageFolder, open_file: Callable[[Path], Dataset]) -> Inventory:
+def take_inventory(annotations: Path, images: ImageStore, open_file: Callable[[Path], Dataset]) -> Inventory:
     """Compare an annotation file with the listing of its folder of images.
 
     Errors of masks are left to `deepmac check`, which is the thorough way.
@@ -59,14 +59,15 @@ def take_inventory(annotations: Path, images: ImageFolder, open_file: Callable[[
     """
     folder = images.folder
     lacking = [str(annotations)] if not annotations.exists() else []
-    if not folder.is_dir():
-        lacking.append(f"{folder}/")
+    there = images.is_there()
+    if not there:
+        lacking.append(f"{images}/")
     if not annotations.exists():
         return Inventory(annotations=annotations, folder=folder, missing=tuple(lacking))
     dataset = open_file(annotations)
     names = dataset.tables.images["file_name"].to_pylist()
-    if folder.is_dir() and (absent := absent_images(names, folder)):
-        lacking.append(f"{len(absent)} of {len(names)} images of {folder}/, such as {absent[0]}")
+    if there and (absent := images.absent(names)):
+        lacking.append(f"{len(absent)} of {len(names)} images of {images}/, such as {absent[0]}")
     _require_one_file_each(names, images)
     table, classes = dataset.tables.annotations, dataset.classes
     usable = ~table["iscrowd"].to_numpy()
@@ -86,10 +87,10 @@ def take_inventory(annotations: Path, images: ImageFolder, open_file: Callable[[
     )
 
 
-def _require_one_file_each(names: Sequence[str], images: ImageFolder) -> None:
+def _require_one_file_each(names: Sequence[str], images: ImageStore) -> None:
     """Refuse images that differ in their folders alone and are one file, as the stages do."""
     last_parts = Counter(PurePosixPath(name).name for name in set(names))
-    for found in images.find([name for name in names if last_parts[PurePosixPath(name).name] > 1]):
+    for found in images.sizes([name for name in names if last_parts[PurePosixPath(name).name] > 1]):
         if isinstance(found, DataError):
             raise found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -33,6 +32,7 @@ from deepmac_distill.models.mask_rcnn_heads import (
     default_roi_mask_head,
 )
 from deepmac_distill.models.spinenet import SPINENETS, SpineNetBackbone
+from deepmac_distill.storage.fetching import fetched
 from deepmac_distill.weights import transfer
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -222,7 +222,7 @@ def _with_weights(
             weights = backbone_weights.wheel_weights(config.backbone, target)
         case path:
             try:
-                weights = transfer.read_weights(Path(path))
+                weights = transfer.read_weights(fetched(path))
             except CheckpointError as error:
                 raise CheckpointError(f"model.backbone_weights: {error}") from None
     use(target, weights, where)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from deepmac_distill.dataset.views import Annotations
+from deepmac_distill.storage.copies import lasting_name
 
 
 def facts_of(annotations: Annotations) -> dict[str, Any]:
@@ -12,7 +13,7 @@ def facts_of(annotations: Annotations) -> dict[str, Any]:
     counts = ("images", "annotations", "human_masks", "teacher_masks")
     return {
         "data.seen": list(annotations.classes.seen_names),
-        "file": str(annotations.path.resolve()),
+        "file": lasting_name(annotations.path),
         "classes": len(annotations.classes),
         **{name.replace("_", " "): annotations.counts[name] for name in counts},
     }

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 
 from deepmac_distill.data.image_check import find_image_problems
-from deepmac_distill.data.image_store import ImageFolder
+from deepmac_distill.data.image_places import images_at
+from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.data.images import ImageReader
 from deepmac_distill.dataset.check import class_statistics as statistics_of
 from deepmac_distill.dataset.check import find_problems
 from deepmac_distill.dataset.classes import SeenSpec
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.problems import Problem
+from deepmac_distill.errors import DataError
 from deepmac_distill.progress import Progress
 from deepmac_distill.stages.overlap import shared_by_content
 
@@ -47,21 +48,21 @@ def check(
     Raises:
         DataError: `hide` names what is no seen class.
     """
-    store = None if images is None else ImageFolder(images, reader.exif, reader.max_megapixels)
+    store = None if images is None else images_at(images, reader.exif, reader.max_megapixels)
     problems = find_problems(annotations, seen, against, hide=hide, strict=strict, sizes=store)
     yield from problems
     if store is not None and not any(problem.level == "error" for problem in problems):
         dataset = Dataset.open(annotations, seen=seen, strict=strict, sizes=store)
         yield from find_image_problems(dataset.for_evaluation(), store)
         if against is not None:
-            others = replace(store, folder=against_images or store.folder)
+            others = images_at(against_images or store.folder, reader.exif, reader.max_megapixels)
             yield from _same_images(
                 dataset, store, Dataset.open(against, seen="all", sizes=others), others, progress
             )
 
 
 def _same_images(
-    ours: Dataset, images: ImageFolder, theirs: Dataset, other_images: ImageFolder, progress: Progress | None
+    ours: Dataset, images: ImageStore, theirs: Dataset, other_images: ImageStore, progress: Progress | None
 ) -> Iterator[Problem]:
     """A warning where images of two files are the same ones; those of one name are known by their names."""
     names, others = (one.tables.images["file_name"].to_pylist() for one in (ours, theirs))
@@ -72,7 +73,7 @@ def _same_images(
             "expected none"
         )
         yield Problem("warning", str(ours.path), message)
-    if others and not any(isinstance(found, Path) for found in other_images.find(others)):
+    if others and all(isinstance(found, DataError) for found in other_images.sizes(others)):
         message = f"none of its images is in {other_images}; expected their folder (--against-images)"
         yield Problem("note", str(theirs.path), message)
 
@@ -89,6 +90,6 @@ def class_statistics(
     Raises:
         DataError: the file is not sound, or the classes do not fit.
     """
-    sizes = None if images is None else ImageFolder(images, reader.exif, reader.max_megapixels)
+    sizes = None if images is None else images_at(images, reader.exif, reader.max_megapixels)
     dataset = Dataset.open(annotations, seen=seen, sizes=sizes)
     return statistics_of(dataset.for_evaluation(dataset.hidden_names(hide)))

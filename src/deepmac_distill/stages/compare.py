@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
-from deepmac_distill.data.image_store import ImageFolder
+from deepmac_distill.data.image_places import images_at
+from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.data.images import MAX_MEGAPIXELS, Exif
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.parquet import READING_FAILS
@@ -27,6 +28,7 @@ from deepmac_distill.progress import Progress
 from deepmac_distill.report.contact_sheet import contact_sheet
 from deepmac_distill.stages.outputs import require_ours
 from deepmac_distill.stages.sheet import EvaluatedMasks, draw_sheet
+from deepmac_distill.storage.fetching import fetched
 
 _TYPES = {field.name: field.type for field in IOU_SCHEMA}
 RESULTS = "detections.json"
@@ -254,11 +256,11 @@ def require_one_way(folders: Sequence[Path]) -> None:
             )
 
 
-def _images_of(folder: Path, given: Path | None = None) -> ImageFolder | None:
+def _images_of(folder: Path, given: Path | None = None) -> ImageStore | None:
     """The images of an evaluation, or those in a folder that is given, read as the evaluation read them."""
     record = read_record(folder)
     images = given or (_found(folder, record.images, record.images_from_here) if record.images else None)
-    return ImageFolder(images, record.exif, record.max_megapixels) if images else None
+    return images_at(images, record.exif, record.max_megapixels) if images else None
 
 
 def _found(folder: Path, absolute: str, from_here: str | None) -> Path:
@@ -278,7 +280,7 @@ def truth_of(folders: Sequence[Path]) -> Truth:
     """
     first = read_record(folders[0])
     sizes = _images_of(folders[0])  # for a file that does not say them
-    annotations = _found(folders[0], first.annotations, first.annotations_from_here)
+    annotations = fetched(_found(folders[0], first.annotations, first.annotations_from_here))
     dataset = Dataset.open(annotations, seen="all", sizes=sizes)
     dataset = dataset.seeing(first.seen + first.hidden)
     truth = dataset.of_hidden(first.hidden) if first.hidden else dataset.for_evaluation()

@@ -45,6 +45,8 @@ from deepmac_distill.stages.job import Job, training_split, validation_split
 from deepmac_distill.stages.overlap import note_overlap
 from deepmac_distill.stages.preflight import require_evaluable
 from deepmac_distill.stages.sheet import draw_sheet
+from deepmac_distill.storage.copies import lasting_name, origin_of
+from deepmac_distill.storage.location import is_remote
 from deepmac_distill.weights.card import other_classes
 
 ROLES: tuple[Role, ...] = ("teacher", "student")
@@ -210,15 +212,17 @@ def _evaluate(job: Job, of: EvaluatedModel, again: str, folder: Path, boxes_of: 
         segm, bbox = _average_precision(job, on, results, elsewhere, folder)
 
     def from_here(path: Path) -> str | None:
+        if is_remote(path) or origin_of(path) is not None:
+            return None
         try:
             return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
         except ValueError:  # on another drive of Windows
             return None
 
     record = EvaluationRecord(
-        annotations=str(truth.path.resolve()),
+        annotations=lasting_name(truth.path),
         annotations_sha256=truth.fingerprint,
-        images=str(on.images.folder.resolve()),
+        images=on.images.absolute(),
         annotations_from_here=from_here(truth.path),
         images_from_here=from_here(on.images.folder),
         exif=on.images.exif,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepmac_distill.data.image_check import image_inputs
-from deepmac_distill.data.image_store import ImageFolder
+from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.dataset.views import Truth
 from deepmac_distill.errors import ConfigError
 from deepmac_distill.evaluation.splits import Named, named_splits
@@ -24,7 +24,7 @@ class EvaluatedSet:
     """The truth, its images, and whether it is about hidden classes alone."""
 
     truth: Truth
-    images: ImageFolder
+    images: ImageStore
     hidden: tuple[str, ...] = ()  # classes of the training file; empty: this is the validation set
     splits: Named = field(default_factory=dict)  # of `evaluation.splits`
 

@@ -25,9 +25,11 @@ from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.labels.rules import Rules
 from deepmac_distill.progress import Progress, Silent
 from deepmac_distill.rundir import RunDir
+from deepmac_distill.stages.data_files import annotation_file
 from deepmac_distill.stages.job import Job
 from deepmac_distill.stages.quality import calibrated, quality_words, require_quality
 from deepmac_distill.stages.student import chosen_labels
+from deepmac_distill.storage.location import joined
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,8 +141,8 @@ def _masks_of_run(run: RunDir, without: WithoutMask, choice: Choice, progress: P
     kept = chosen_labels(path, pipeline.labels)
     data, scenes = pipeline.data, run.path / "scenes-train"
     by_scenes = data.source == "scenes"
-    annotations = scenes / "instances.json" if by_scenes else Path(data.root) / data.train_annotations
-    folder = scenes / "images" if by_scenes else Path(data.root) / data.train_images
+    annotations = scenes / "instances.json" if by_scenes else annotation_file(data, data.train_annotations)
+    folder = scenes / "images" if by_scenes else joined(data.root, data.train_images)
     view = Job(pipeline=pipeline, source=None, run=run, progress=progress).read(annotations)
     named = choice.calibration or pipeline.labels.calibration
     labels = _as_chosen(kept.labels, choice, kept.rules, named, progress)

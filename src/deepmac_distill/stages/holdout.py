@@ -39,6 +39,7 @@ from deepmac_distill.stages.job import Job, Split, training_split
 from deepmac_distill.stages.kept_holdout import MASKS
 from deepmac_distill.stages.sources import own_source_of
 from deepmac_distill.stages.train import teach
+from deepmac_distill.storage.copies import origin_of
 
 FOLDER = "holdout-folds"  # of the trials, beside the stage
 QUICK = 4  # a quick training has so many times fewer steps
@@ -172,8 +173,8 @@ def _job_of(job: Job, plan: Plan, teacher: Candidate, run: RunDir, hide: Sequenc
         job.pipeline.data,
         source="coco",
         root="",
-        train_annotations=str(plan.split.annotations),
-        train_images=str(plan.split.images.folder),
+        train_annotations=_as_named(plan.split.annotations),
+        train_images=str(plan.split.images),
         val_annotations="",
         val_images="",
         hide=(*plan.hide, *hide),
@@ -184,6 +185,11 @@ def _job_of(job: Job, plan: Plan, teacher: Candidate, run: RunDir, hide: Sequenc
     if job.pipeline.holdout.quick and teacher.source is None:
         pipeline = replace(pipeline, teacher=shorter(pipeline.teacher))
     return replace(job, pipeline=pipeline, source=None, run=run, look={}, asked_cut=None, plan=())
+
+
+def _as_named(path: Path) -> str:
+    origin = origin_of(path)
+    return str(path) if origin is None else str(origin)
 
 
 def shorter(recipe: TeacherConfig) -> TeacherConfig:

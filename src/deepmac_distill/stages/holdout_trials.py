@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from deepmac_distill.contract import ModelSpec
 from deepmac_distill.data.framed import framed_batches
 from deepmac_distill.data.image_check import image_inputs
-from deepmac_distill.data.image_store import ImageFolder
+from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.dataset.masks import mask_rle
 from deepmac_distill.dataset.views import Truth, boxes_xywh, equals
 from deepmac_distill.evaluation.holdout_masks import CUTS, HIDDEN, SHOWN_ELSEWHERE, holdout_table
@@ -40,7 +40,7 @@ class Trial:
     name: str  # of the teacher
     job: Job  # its run is the trial's own
     truth: Truth  # masks of the hidden classes alone
-    images: ImageFolder
+    images: ImageStore
     fold_of: Mapping[str, int]  # of each hidden class
 
     @property

@@ -12,8 +12,8 @@ import torch
 
 from deepmac_distill import config, devices
 from deepmac_distill.comparing import PLAINLY, Comparing
-from deepmac_distill.config import DataConfig, Pipeline, RoleConfig
-from deepmac_distill.data.image_store import ImageFolder
+from deepmac_distill.config import Pipeline, RoleConfig
+from deepmac_distill.data.image_store import ImageFolder, ImageStore
 from deepmac_distill.data.synthetic import write_scenes
 from deepmac_distill.dataset.choice import fits, is_by_masks
 from deepmac_distill.dataset.dataset import Dataset
@@ -28,6 +28,7 @@ from deepmac_distill.shards import Shard
 from deepmac_distill.shared_stage import run_shard
 from deepmac_distill.stages.annotation_facts import facts_of
 from deepmac_distill.stages.candidate import TeacherChoice
+from deepmac_distill.stages.data_files import annotation_file, annotation_file_if_any, image_folder
 from deepmac_distill.stages.in_step import in_step
 from deepmac_distill.stages.lower_needs import keys_for_less
 from deepmac_distill.torchrun import ALONE, Place
@@ -143,19 +144,20 @@ class Job:
         self._facts[truth.fingerprint] = facts_of(truth)
         return truth
 
-    def _images_of(self, path: Path) -> ImageFolder:
+    def _images_of(self, path: Path) -> ImageStore:
         """The images of an annotation file; they provide sizes that the file lacks."""
         data = self.pipeline.data
-        of_validation = data.val_annotations and path == Path(data.root) / data.val_annotations
+        of_validation = data.val_annotations and path == annotation_file(data, data.val_annotations)
         named = data.val_images if of_validation and data.val_images else data.train_images
         return image_folder(data, named)
 
     def training_file(self) -> Path | None:
         """The training annotations, where they are there already."""
         data = self.pipeline.data
-        scenes = self.run.path / "scenes-train" / "instances.json"
-        path = scenes if data.source == "scenes" else Path(data.root) / data.train_annotations
-        return path if path.is_file() else None  # none is named: the folder
+        if data.source == "scenes":
+            path = self.run.path / "scenes-train" / "instances.json"
+            return path if path.is_file() else None
+        return annotation_file_if_any(data, data.train_annotations)
 
     def read_and_note(self, path: Path) -> Annotations:
         """`read`, with a note of what the file holds and what will not be used."""
@@ -232,7 +234,7 @@ class Split:
     """An annotation file and its images."""
 
     annotations: Path
-    images: ImageFolder
+    images: ImageStore
 
 
 def training_split(job: Job, *, needed: bool = True) -> Split:
@@ -246,8 +248,7 @@ def training_split(job: Job, *, needed: bool = True) -> Split:
         return _scenes(job, "train", data.scenes.train_images)
     if needed and not data.train_annotations:
         raise ConfigError("data.train_annotations: got nothing, expected a COCO file (--annotations)")
-    root = Path(data.root)
-    return Split(root / data.train_annotations, image_folder(data, data.train_images))
+    return Split(annotation_file(data, data.train_annotations), image_folder(data, data.train_images))
 
 
 def validation_split(job: Job) -> Split | None:
@@ -257,13 +258,8 @@ def validation_split(job: Job) -> Split | None:
         return _scenes(job, "val", data.scenes.val_images)
     if not data.val_annotations:
         return None
-    root = Path(data.root)
-    return Split(root / data.val_annotations, image_folder(data, data.val_images or data.train_images))
-
-
-def image_folder(data: DataConfig, named: str) -> ImageFolder:
-    """A folder of images that the keys of `data` name, read as they ask for."""
-    return ImageFolder(Path(data.root) / named, data.exif, data.max_megapixels)
+    images = image_folder(data, data.val_images or data.train_images)
+    return Split(annotation_file(data, data.val_annotations), images)
 
 
 def validation_named(job: Job) -> bool:

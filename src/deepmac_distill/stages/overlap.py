@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deepmac_distill.data.image_store import ImageFolder
+from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
 from deepmac_distill.progress import Progress
-from deepmac_distill.stages.job import Job, image_folder
+from deepmac_distill.stages.data_files import image_folder
+from deepmac_distill.stages.job import Job
 
 
-def note_overlap(job: Job, validation: Annotations, images: ImageFolder) -> None:
+def note_overlap(job: Job, validation: Annotations, images: ImageStore) -> None:
     """Note the validation images that the training set has too, by their bytes, else by their name.
 
     Without the training file here, and on generated scenes, there is nothing to compare.
@@ -37,9 +38,9 @@ def note_overlap(job: Job, validation: Annotations, images: ImageFolder) -> None
 
 def shared_by_content(
     names: Sequence[str],
-    images: ImageFolder,
+    images: ImageStore,
     others: Sequence[str],
-    other_images: ImageFolder,
+    other_images: ImageStore,
     progress: Progress | None = None,
 ) -> list[str]:
     """The names of images that are, byte for byte, also among the others; what is missing counts as other.
@@ -55,9 +56,9 @@ def shared_by_content(
     ]
 
 
-def _by_size(names: Sequence[str], images: ImageFolder) -> dict[int, list[str]]:
+def _by_size(names: Sequence[str], images: ImageStore) -> dict[int, list[str]]:
     found: dict[int, list[str]] = {}
-    for name, path in zip(names, images.find(names), strict=True):
-        if not isinstance(path, DataError):
-            found.setdefault(path.stat().st_size, []).append(name)
+    for name, size in zip(names, images.sizes(names), strict=True):
+        if not isinstance(size, DataError):
+            found.setdefault(size, []).append(name)
     return found

@@ -18,6 +18,7 @@ from deepmac_distill.errors import CheckpointError, ConfigError, DataError, Mach
 from deepmac_distill.models.build import build_model, require_backbone_weights
 from deepmac_distill.stages.job import Job
 from deepmac_distill.stages.sources import source_of
+from deepmac_distill.storage.fetching import fetched
 from deepmac_distill.training.event_file import require_tensorboard
 from deepmac_distill.training.state_bytes import StateBytes, state_bytes
 from deepmac_distill.weights import transfer
@@ -54,8 +55,8 @@ def _require_ready(job: Job, stages: Sequence[Stage]) -> None:
         require_even_parts(job, role)
     boxes = 0
     data = job.pipeline.data
-    path = Path(data.root) / data.train_annotations
-    if trainings and data.source != "scenes" and data.train_annotations and path.exists():
+    path = job.training_file()
+    if trainings and data.source != "scenes" and path is not None:
         annotations = job.read(path)
         require_boxes(annotations)
         boxes = len(annotations.annotations)
@@ -93,7 +94,7 @@ def require_buildable(job: Job, role: Role) -> None:
             raise ConfigError(f"{key}: got {size_px}, expected a multiple of {multiple} for this backbone")
     if not recipe.train.init_from:
         return
-    key, path = f"{role}.train.init_from", Path(recipe.train.init_from)
+    key, path = f"{role}.train.init_from", fetched(recipe.train.init_from)
     try:
         require_lattice(path, read_card_if_any(path), getattr(recipe.model, "lattice", None))
         transfer.what_fits(model, transfer.read_weights(path), str(path))

@@ -18,6 +18,7 @@ from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.labels.quality import QUALITY, QUALITY_LOW
 from deepmac_distill.labels.table import TEACHER
 from deepmac_distill.rundir import RunDir
+from deepmac_distill.storage.fetching import fetched
 
 STAGE, SUFFIX = "calibration", ".calibration.json"  # of a file for each teacher
 FIRST = "deepmac holdout, then deepmac calibrate, make one"
@@ -56,7 +57,7 @@ def calibrated(labels: Labels, named: str | Path = "") -> tuple[Labels, str]:
         RunError: the run's was changed since it was made.
     """
     if named:
-        only = Calibrated.read(Path(named))
+        only = Calibrated.read(fetched(named))
         differ = {name: other_teacher(only.calibration, facts) for name, facts in labels.teachers.items()}
         found = {name: only for name, reason in differ.items() if not reason}
         if not found:

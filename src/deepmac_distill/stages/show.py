@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deepmac_distill.config import load_pipeline
-from deepmac_distill.data.image_store import ImageFolder, ImageStore
+from deepmac_distill.data.image_places import images_at
+from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.data.images import ImageReader
 from deepmac_distill.errors import ConfigError, DataError, RunError
 from deepmac_distill.geometry.boxes import xywh_to_xyxy
@@ -23,6 +24,7 @@ from deepmac_distill.rundir import RunDir
 from deepmac_distill.stages.outputs import require_ours
 from deepmac_distill.stages.sheet import worst_median_best
 from deepmac_distill.stages.sources import cut_at
+from deepmac_distill.storage.location import joined
 
 AS_STORED = ImageReader()
 MAX_CLASSES = 40  # rows of a sheet that can still be looked at
@@ -103,17 +105,17 @@ def _chosen(path: Path, counts: dict[str, int], classes: Sequence[str]) -> list[
     return list(classes) or list(counts)[:MAX_CLASSES]
 
 
-def _images_of(path: Path, given: Path | None, reader: ImageReader) -> ImageFolder:
+def _images_of(path: Path, given: Path | None, reader: ImageReader) -> ImageStore:
     """The images of labels: those of their run, or of a folder that is given."""
     run = path.resolve().parent.parent
     if not (run / "config.json").is_file():
         if given is None:
             raise ConfigError(f"{path}: not in a run, so its images are not known; expected --images")
-        return ImageFolder(given, reader.exif, reader.max_megapixels)
+        return images_at(given, reader.exif, reader.max_megapixels)
     data = load_pipeline(run / "config.json").data
     scenes = run / "scenes-train" / "images"
-    own = scenes if data.source == "scenes" else Path(data.root) / data.train_images
-    return ImageFolder(given or own, data.exif, data.max_megapixels)
+    own = scenes if data.source == "scenes" else joined(data.root, data.train_images)
+    return images_at(given or own, data.exif, data.max_megapixels)
 
 
 def _class_row(drawn: pa.Table, images: ImageStore, name: str) -> SheetRow:

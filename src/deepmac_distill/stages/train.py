@@ -24,6 +24,7 @@ from deepmac_distill.stages.job import Job, training_split
 from deepmac_distill.stages.lesson_batches import lesson_batches, log_every
 from deepmac_distill.stages.preflight import require_ready
 from deepmac_distill.stages.training_inputs import how_compared, training_inputs
+from deepmac_distill.storage.fetching import fetched
 from deepmac_distill.training.checkpoint import DamagedState
 from deepmac_distill.training.event_file import EventFile
 from deepmac_distill.training.loop import LoopSettings, make_optimizer, train
@@ -137,7 +138,7 @@ def _pretrained_mask_classes(
     """
     if not recipe.train.init_from:
         return ()
-    path = Path(recipe.train.init_from)
+    path = fetched(recipe.train.init_from)
     if path.resolve().is_relative_to((job.run.path / stage).resolve()):
         raise ConfigError(
             f"{_role_of(stage)}.train.init_from: {path} is what this training itself writes; expected "
@@ -231,7 +232,7 @@ def _fit(job: Job, recipe: RoleConfig, lesson: Lesson, images: ImageStore, folde
 
 def _start_from(job: Job, recipe: RoleConfig, model: torch.nn.Module, class_names: tuple[str, ...]) -> None:
     """Load what fits of the initial weights, and report what did and what did not."""
-    path = Path(recipe.train.init_from)
+    path = fetched(recipe.train.init_from)
     card, of_others = read_card_if_any(path), frozenset[str]()
     if card is None:
         origin = "the file does not name the classes or masks that it has seen"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +15,7 @@ from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.files import sha256_of_file
 from deepmac_distill.look import Look
 from deepmac_distill.stages.job import Job
+from deepmac_distill.storage.fetching import fetched
 
 # Keys of `train` that are named only where they are set: trainings without them are as they were.
 _NAMED_WHERE_SET = ("init_from", "views", "window_scale_range", "window_shift", "box_jitter")
@@ -36,7 +36,7 @@ def training_inputs(job: Job, role: Role, annotations: Annotations, images: Imag
     start, backbone = f"{role}.train.init_from", f"{role}.model.backbone_weights"
     for key in (start, backbone):
         if (named := inputs.get(key)) and named not in ("none", "imagenet", "wheel"):
-            inputs[key] = f"sha256:{sha256_of_file(Path(named))}"  # the content counts, not the path
+            inputs[key] = f"sha256:{sha256_of_file(fetched(named))}"  # the content counts, not the path
     return inputs
 
 
