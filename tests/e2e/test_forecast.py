@@ -115,6 +115,16 @@ def test_generated_scenes_need_no_data(deepmac, scenes_toml: Path, tmp_path: Pat
     assert ended.code == 0 and "24 images" in ended.out and not (tmp_path / "run").exists()
 
 
+def test_a_hold_out_is_a_stage_where_its_winner_labels(
+    forecast, deepmac, scenes_toml: Path, tmp_path: Path
+) -> None:
+    best = ("--set", "labels.teacher=best", "--set", "holdout.teachers=recipe")
+    rows = [line.split() for line in forecast("--teacher", *best).out.splitlines() if "holdout" in line]
+    assert len(rows) == 1 and "measured" not in rows[0]
+    ended = deepmac("forecast", scenes_toml, "--out", tmp_path / "new", "--teacher", *best)
+    assert ended.code == 0 and "holdout" in ended.out and not (tmp_path / "new").exists()
+
+
 def test_stages_that_are_done_need_nothing(deepmac, chain) -> None:
     run, _ = chain
     ended = deepmac("forecast", run / "config.toml", "--out", run)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from deepmac_distill import Run
 from deepmac_distill.calibration.calibration import write_calibration
 from deepmac_distill.calibration.fitting import calibrate
 from deepmac_distill.evaluation.holdout_masks import (
@@ -163,6 +164,20 @@ def test_a_hold_out_gives_the_labels_of_its_run_a_quality(held_out: Path, deepma
     assert ended.code == 0 and "quality: expected mean IoU 0." in ended.err
     drawn = [one for one in annotations(held_out / "select" / "instances.json") if "quality" in one]
     assert drawn and all((one["source"], one["teacher"]) == ("teacher", "recipe") for one in drawn)
+
+
+def test_the_report_has_how_right_quality_is_and_python_the_same_stages(
+    held_out: Path, deepmac, tmp_path: Path
+) -> None:
+    run = Run(held_out)
+    (found,) = run.calibrate()
+    done = run.review_list(tmp_path / "r.json", budget=3)
+    assert found.held_out.teacher == "recipe" and len(done.review.rows) == 3
+    ended = deepmac("run", held_out / "config.json", "--out", held_out)
+    assert ended.code == 0, ended.err
+    assert "recipe: Quality against truth" in ended.out
+    page = (held_out / "report" / "quality-recipe.md").read_text(encoding="utf-8")
+    assert page.count("\n| ") > 10 and sum(one.masks for one in found.reliability.bins) == 240
 
 
 def test_the_least_sure_masks_are_listed(held_out: Path, deepmac, tmp_path: Path) -> None:

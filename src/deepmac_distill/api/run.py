@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from deepmac_distill.calibration.calibration import Calibration
 from deepmac_distill.chain import Role
 from deepmac_distill.config import load_pipeline, located
 from deepmac_distill.evaluation.holdout_results import Holdout
@@ -14,6 +15,7 @@ from deepmac_distill.geometry.outlines import TOLERANCE_PX
 from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.progress import Progress, Silent
 from deepmac_distill.rundir import RunDir
+from deepmac_distill.stages.calibrate import calibrate as fit_calibrations
 from deepmac_distill.stages.evaluate import evaluate as evaluate_model
 from deepmac_distill.stages.evaluate import read_evaluation
 from deepmac_distill.stages.export import Choice, Exported
@@ -23,6 +25,8 @@ from deepmac_distill.stages.import_masks import Imported
 from deepmac_distill.stages.import_masks import import_masks as take_back
 from deepmac_distill.stages.job import Job
 from deepmac_distill.stages.pseudolabel import pseudolabel as label_boxes
+from deepmac_distill.stages.review import ReviewList
+from deepmac_distill.stages.review import review_list as write_review_list
 from deepmac_distill.stages.run import run as run_chain
 from deepmac_distill.stages.student import student as train_student
 from deepmac_distill.stages.train import teach as train_teacher
@@ -71,6 +75,19 @@ class Run:
     def holdout(self) -> Holdout:
         """Teachers tried on seen classes whose masks are hidden from them, as `[holdout]` has it."""
         return holdout(self.job)
+
+    def calibrate(self) -> tuple[Calibration, ...]:
+        """What masks are worth, of each teacher that the hold-out tried on enough masks."""
+        return fit_calibrations(self.job.run, self.job.progress)
+
+    def review_list(self, out: str | Path, budget: int = 200) -> ReviewList:
+        """Write the masks that a person should draw next, those with the lowest `quality_low`: an estimate.
+
+        Args:
+            out: COCO file to be, which must not be there.
+            budget: masks that a person has time for.
+        """
+        return write_review_list(self.job.run.path, Path(out), budget)
 
     def teach(self) -> Path | None:
         """Train the teacher; its weights, or None for a teacher that needs no training."""

@@ -24,6 +24,7 @@ from deepmac_distill.cli.options import (
     ValData,
     command,
 )
+from deepmac_distill.cli.quality import print_quality
 from deepmac_distill.cli.results import print_report, print_retention
 from deepmac_distill.cli.seeds import retain_seeds, run_seeds
 from deepmac_distill.cli.sharding import Sharding
@@ -59,6 +60,7 @@ def run(
     report = run_chain(job)
     if report:
         print_report(report)
+        print_quality(job)
         say(f"report: {job.run.path / 'report'}")
     print_ending(job.run.path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -45,7 +46,12 @@ def forecast(
     from deepmac_distill.forecast import needs
 
     asked: dict[Role, bool] = {"teacher": teacher, "student": student}
-    found = needs.forecast(job, [role for role in asked if asked[role]] or list(asked))
+    roles = [role for role in asked if asked[role]] or list(asked)
+    found = needs.forecast(job, roles)
+    if job.pipeline.holds_out and "teacher" in roles and not found.problems:
+        from deepmac_distill.forecast.holdout import holdout_stage_need
+
+        found = replace(found, needs=(holdout_stage_need(job), *found.needs))
     _print(found)
     refused = [problem for problem in found.problems if not (anyway and isinstance(problem, DeviceError))]
     for problem in found.problems:

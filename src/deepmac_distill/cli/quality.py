@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +12,9 @@ from deepmac_distill.cli.app import app
 from deepmac_distill.cli.options import command
 from deepmac_distill.cli.results import print_table
 from deepmac_distill.cli.terminal import Terminal, say
+
+if TYPE_CHECKING:
+    from deepmac_distill.stages.job import Job
 
 
 @command(app)
@@ -35,6 +39,16 @@ def calibrate(
         say(quality_words(labels, why_not))
         if labels.quality is not None:
             print_table(thresholds_table(thresholds_of(KnownQuality.of(labels).quality)))
+
+
+def print_quality(job: Job) -> None:
+    """How right the quality of a run's masks is, in ten bins; nothing where none is known."""
+    from deepmac_distill.calibration.tables import reliability_table
+    from deepmac_distill.stages.quality import calibrations_of
+
+    for name, found in calibrations_of(job.run, job.pipeline.labels.calibration).items():
+        table = reliability_table(found.calibration.reliability)
+        print_table(replace(table, title=f"{name}: {table.title}"))
 
 
 @command(app)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from deepmac_distill.chain import TRAININGS
+from deepmac_distill.chain import HOLDOUT, TRAININGS
 from deepmac_distill.config import TeacherConfig
 from deepmac_distill.forecast.cost import MARGINS
 from deepmac_distill.forecast.inventory import Inventory, take_inventory
 from deepmac_distill.forecast.measuring import class_count, measured_rates
 from deepmac_distill.forecast.needs import free_of
-from deepmac_distill.forecast.stage_need import labeling_need, masks_trained_on, training_need
+from deepmac_distill.forecast.stage_need import (
+    ENTRY_BYTES,
+    StageNeed,
+    labeling_need,
+    masks_trained_on,
+    training_need,
+)
 from deepmac_distill.stages.holdout import Plan, shorter
 from deepmac_distill.stages.job import Job
 from deepmac_distill.stages.preflight import require_buildable, state_of
@@ -24,6 +30,8 @@ class HoldoutNeed:
     masks: int  # that each teacher draws
     teachers: int
     seconds: float | None  # of the recipes: training and drawing; None: nothing is trained
+    weights_bytes: float  # of the largest model that is trained
+    state_bytes: float  # of its training
 
 
 def holdout_need(job: Job) -> HoldoutNeed | None:
@@ -40,8 +48,33 @@ def holdout_need(job: Job) -> HoldoutNeed | None:
     recipes = [one.recipe for one in plan.teachers if one.source is None and one.recipe]
     each = [_seconds(job, recipe, data, len(plan.folds)) for recipe in recipes]
     masks = plan.dataset.of_untaught([name for fold in plan.folds for name in fold])
+    states = [state_of(one, class_count(data)) for one in recipes]
     return HoldoutNeed(
-        plan.trainings, int(masks.has_human_mask().sum()), len(plan.teachers), sum(each) if each else None
+        trainings=plan.trainings,
+        masks=int(masks.has_human_mask().sum()),
+        teachers=len(plan.teachers),
+        seconds=sum(each) if each else None,
+        weights_bytes=max((state.weights for state in states), default=0.0),
+        state_bytes=max((state.resumable for state in states), default=0.0),
+    )
+
+
+def holdout_stage_need(job: Job) -> StageNeed:
+    """The hold-out as the first stage of a run. Its trials keep the weights of each training.
+
+    Raises:
+        DataError, ConfigError, CheckpointError, ContractError: as `holdout_need`.
+    """
+    if job.training_file() is None:  # scenes that no run has made yet
+        return StageNeed(stage=HOLDOUT.name)
+    need = holdout_need(job)
+    if need is None:
+        return StageNeed(stage=HOLDOUT.name, done=True)
+    return StageNeed(
+        stage=HOLDOUT.name,
+        disk_bytes=need.trainings * need.weights_bytes + ENTRY_BYTES * need.masks * need.teachers,
+        scratch_bytes=2.0 * need.state_bytes,
+        seconds=need.seconds,
     )
 
 

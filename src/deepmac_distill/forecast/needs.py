@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 
 from deepmac_distill import devices
-from deepmac_distill.chain import Role, Stage, planned
+from deepmac_distill.chain import HOLDOUT, Role, Stage, planned
 from deepmac_distill.config import RoleConfig
+from deepmac_distill.config.holdout import BEST
 from deepmac_distill.data.synthetic import SCENE_CLASSES
 from deepmac_distill.errors import DataError, DeviceError, DistillError, RunError
 from deepmac_distill.forecast.cost import MARGINS
@@ -36,6 +37,7 @@ from deepmac_distill.forecast.stage_need import (
     selection_need,
     training_need,
 )
+from deepmac_distill.stages.chosen_teacher import choosing
 from deepmac_distill.stages.job import Job, training_split, validation_split
 from deepmac_distill.stages.preflight import require_buildable, state_of
 
@@ -80,6 +82,7 @@ def forecast(
         ConfigError: a model cannot be built.
         DataError: a file is there and is no COCO file.
     """
+    job = _with_its_teacher(job)
     for role in roles:
         require_buildable(job, role)
     devices.use_threads(job.pipeline.threads)
@@ -88,7 +91,7 @@ def forecast(
     stages = planned(
         evaluated=len(inventories) > 1,
         roles=tuple(roles),
-        segmenter=bool(job.pipeline.teacher.segmenter),
+        segmenter=not job.trains_teacher,
     )
     needs = []
     for role in roles:
@@ -102,6 +105,12 @@ def forecast(
         device=str(job.device),
         problems=tuple(problems),
     )
+
+
+def _with_its_teacher(job: Job) -> Job:
+    """The job with the teacher that labels; before a hold-out has named it, with the pipeline's own."""
+    unnamed = job.pipeline.labels.teacher == BEST and not (job.run.path / HOLDOUT.name).exists()
+    return job if unnamed else choosing(job)
 
 
 def free_of(job: Job) -> Machine:
@@ -169,7 +178,7 @@ def _role_needs(
     """What the stages of a role need, in their order; those that are done need nothing."""
     recipe: RoleConfig = getattr(job.pipeline, role)
     train, val = inventories[0], inventories[-1]
-    untrained = role == "teacher" and bool(job.pipeline.teacher.segmenter)
+    untrained = role == "teacher" and not job.trains_teacher
     state = state_of(recipe, class_count(train))
     done = {stage.name for stage in stages if (job.run.path / stage.name).exists()}
     fits = machine.memory is None or 2 * state.weights < machine.memory

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from deepmac_distill.calibration.tables import page_of
 from deepmac_distill.chain import Role, Trained, command_line
 from deepmac_distill.config import MaskRcnnConfig
 from deepmac_distill.contract import BoxSegmenter, Detector
@@ -30,7 +31,7 @@ from deepmac_distill.evaluation.results import (
     to_json,
 )
 from deepmac_distill.evaluation.summary import summarize
-from deepmac_distill.files import sha256_of_file, write_json
+from deepmac_distill.files import sha256_of_file, write_json, write_text
 from deepmac_distill.labels.cut import EVEN_CUT
 from deepmac_distill.models.load import Source, detector_for, segmenter_for
 from deepmac_distill.report.contact_sheet import contact_sheet
@@ -44,6 +45,7 @@ from deepmac_distill.stages.evaluated_units import EvaluationUnits
 from deepmac_distill.stages.job import Job, training_split, validation_split
 from deepmac_distill.stages.overlap import note_overlap
 from deepmac_distill.stages.preflight import require_evaluable
+from deepmac_distill.stages.quality import calibrations_of
 from deepmac_distill.stages.sheet import draw_sheet
 from deepmac_distill.storage.copies import lasting_name, origin_of
 from deepmac_distill.storage.location import is_remote
@@ -146,15 +148,20 @@ def require_lead(job: Job, evaluation: Path) -> None:
 def report(job: Job) -> Report:
     """Teacher and student side by side: ``report/summary.json`` and ``report/contact_sheet.png``.
 
+    Where the quality of the labels is known, ``quality-TEACHER.md`` has how right it is.
+
     Raises:
         ConfigError: there is no validation set.
     """
     data = require_split(job)
     teacher, student = (job.run.path / f"evaluate-{role}" for role in ("teacher", "student"))
     settings = job.pipeline.evaluation
+    known = calibrations_of(job.run, job.pipeline.labels.calibration)
 
     def work(folder: Path) -> None:
         job.run.log_validation_reading("report", data.annotations)
+        for name, one in known.items():
+            write_text(folder / f"quality-{name}.md", page_of(one.calibration))
         truth = job.read(data.annotations, hide_unseen=False)
         found = Report(
             teacher=read_evaluation(teacher),
@@ -180,6 +187,7 @@ def report(job: Job) -> Report:
         "teacher evaluation": sha256_of_file(teacher / "summary.json"),
         "student evaluation": sha256_of_file(student / "summary.json"),
         "evaluation.sheet_of_each": settings.sheet_of_each,
+        **{f"calibration of {name}": one.sha256 for name, one in known.items()},
     }
     return read_result(job.do("report", inputs, work, derived=True) / "summary.json", Report)
 

@@ -73,6 +73,20 @@ def calibrated(labels: Labels, named: str | Path = "") -> tuple[Labels, str]:
     return labels.with_quality(CalibratedTeachers(found)), missing
 
 
+def calibrations_of(run: RunDir, named: str = "") -> dict[str, Calibrated]:
+    """The calibrations that give the masks of a run their quality, by teacher; none of a run without labels.
+
+    Raises:
+        DataError, RunError: as `calibrated`.
+    """
+    path = run.path / "pseudolabel" / "masks.parquet"
+    if not path.is_file():
+        return {}
+    labels, _ = calibrated(Labels.open(path), named)
+    found = labels.quality.by_teacher if isinstance(labels.quality, CalibratedTeachers) else {}
+    return {str(name): one for name, one in found.items()}
+
+
 def _by_the_run(labels: Labels) -> tuple[dict[str | None, Calibrated], dict[str | None, str]]:
     """The calibration of each teacher of a run's labels, and why another has none."""
     run = labels.path.resolve().parents[1]

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 from deepmac_distill.chain import Stage, planned
 from deepmac_distill.config.holdout import RECIPE
+from deepmac_distill.errors import DataError
 from deepmac_distill.evaluation.results import Report
+from deepmac_distill.stages.calibrate import calibrate
 from deepmac_distill.stages.chosen_teacher import choosing
 from deepmac_distill.stages.evaluate import evaluate, report, require_lead, require_validation
 from deepmac_distill.stages.holdout import holdout, require_expected_iou
@@ -36,6 +38,7 @@ def run(job: Job) -> Report | None:
         require_validation(job)
     if holds_out:
         found = holdout(_numbered(job, plan))
+        _calibrate(job)
         job = choosing(job)
         require_expected_iou(job, found, job.choice.main.name if job.choice else RECIPE)
         plan = _plan(job, evaluated)
@@ -48,6 +51,17 @@ def run(job: Job) -> Report | None:
         job.progress.note("no data.val_annotations: nothing was evaluated")
         return None
     return report(job)
+
+
+def _calibrate(job: Job) -> None:
+    """Give the labels to come a quality, where the hold-out has masks enough for it."""
+    with job.ranks.one_first():
+        if not job.ranks.leads:
+            return
+        try:
+            calibrate(job.run, job.progress)
+        except DataError as error:
+            job.progress.note(f"no quality of masks: {error}")
 
 
 def _plan(job: Job, evaluated: bool) -> tuple[Stage, ...]:
