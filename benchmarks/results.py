@@ -27,6 +27,7 @@ import coverage_of_intervals
 import gpu_speed
 import looks
 import paired_ap
+import paper_small
 import sam_overhead
 import sizes
 import starter
@@ -240,6 +241,7 @@ def _with_tables(page: str) -> str:
     rows = recipe_choices.kept_in(RESULTS / "recipe_choices")
     bodies["recipe_choices"] = choices_table(rows) if rows else _MISSING
     bodies["mask_heads"] = heads_page(RESULTS / "mask_heads")
+    bodies["paper_small"] = paper_small.page(RESULTS)
     for name, body in bodies.items():
         block = f"<!-- results:{name} -->\n{body}\n<!-- end -->"
         page = re.sub(rf"<!-- results:{name} -->.*?<!-- end -->", lambda _, b=block: b, page, flags=re.DOTALL)

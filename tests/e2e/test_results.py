@@ -152,7 +152,7 @@ def test_what_is_kept_of_a_run_is_what_its_files_say(chain, tmp_path: Path) -> N
 
 def without_later_keys(value: Any) -> Any:
     """Without what the version that recorded did not measure, which reads as its default."""
-    later = {"how": None, "seeds_half": None, "seeds_df": 0}
+    later = {"how": None, "seeds_half": None, "seeds_df": 0, "named": {}}
     if isinstance(value, dict):
         kept = {key: one for key, one in value.items() if key not in later or one != later[key]}
         return {key: without_later_keys(one) for key, one in kept.items()}

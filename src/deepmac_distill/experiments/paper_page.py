@@ -77,8 +77,8 @@ def result_of(
     )
 
 
-def table_of(found: TableResult) -> Table:
-    """The rows, the paper's figures first."""
+def table_of(found: TableResult, only_run: bool = False) -> Table:
+    """The rows, or those that were run, the paper's figures first."""
     others = any(set(row.paper) - set(SPLITS) for row in found.rows)
     return Table(
         f"{found.id}: {found.title}",
@@ -89,7 +89,7 @@ def table_of(found: TableResult) -> Table:
             Column("seeds", "count"),
             *(Column(f"our {split}", "figure") for split in SPLITS),
         ),
-        tuple(_cells(row, others) for row in found.rows),
+        tuple(_cells(row, others) for row in found.rows if row.ours or not only_run),
     )
 
 
@@ -119,32 +119,39 @@ def page_of(found: TableResult) -> str:
 def agreement(rows: Sequence[RowResult]) -> str:
     """How far ours order the rows as the paper does, in a sentence: only intervals that part count.
 
-    Rows are taken as independent, which widens what shared images would narrow.
+    Rows are taken as independent, which widens what shared images would narrow. A row of one seed separates
+    nothing, since its interval holds no training noise.
     """
-    pairs, same, other, least = 0, 0, 0, []
+    differences = []
     for a, b in itertools.combinations([row for row in rows if row.ours and "unseen" in row.paper], 2):
-        papers = a.paper["unseen"] - b.paper["unseen"]
-        difference = _minus(_unseen(a), _unseen(b))
-        if abs(papers) <= PAPERS_NOISE or difference is None:
-            continue
-        pairs += 1
-        if difference.low is not None and difference.high is not None:
-            apart = difference.low > 0 or difference.high < 0
-            as_there = (difference.value or 0.0) * papers > 0
-            same, other = same + (apart and as_there), other + (apart and not as_there)
-        if (smallest := least_difference(difference)) is not None:
-            least.append(smallest)
-    if not pairs:
+        papers, ours = a.paper["unseen"] - b.paper["unseen"], _minus(_unseen(a), _unseen(b))
+        if abs(papers) > PAPERS_NOISE and ours is not None:
+            differences.append((papers, ours))
+    if not differences:
         return "No two rows of ours can be compared with two that the paper sets apart."
+    with_noise = [(papers, ours) for papers, ours in differences if ours.seeds_df]
+    signs = [sign * papers for papers, ours in with_noise if (sign := _sign(ours))]
+    same, other = sum(sign > 0 for sign in signs), sum(sign < 0 for sign in signs)
+    pairs = len(differences)
     words = (
-        f"Of {pairs} pairs of rows that the paper sets apart by more than {PAPERS_NOISE} points on unseen "
-        f"classes, ours order {same} in the same way and {other} in the other; "
-        f"{pairs - same - other} are not separated."
+        f"Of {pairs} pairs of rows that the paper sets apart by more than {PAPERS_NOISE} points on "
+        f"unseen classes, ours order {same} in the same way and {other} in the other; "
+        f"{pairs - same - other} are not separated"
     )
+    if one_seed := pairs - len(with_noise):
+        words += f", {one_seed} of them since a row has one seed"
+    least = [found for _, ours in with_noise if (found := least_difference(ours)) is not None]
     if not least:
-        return words
-    found = f"{100 * statistics.median(least):.1f} points"
-    return f"{words} A true difference of {found} would be found four times in five."
+        return f"{words}."
+    points = f"{100 * statistics.median(least):.1f} points"
+    return f"{words}. A true difference of {points} would be found four times in five."
+
+
+def _sign(difference: Interval) -> int:
+    """Of a difference whose interval leaves out zero; 0 of any other."""
+    if difference.low is None or difference.high is None:
+        return 0
+    return 1 if difference.low > 0 else -1 if difference.high < 0 else 0
 
 
 def _unseen(row: RowResult) -> Interval | None:
@@ -160,7 +167,7 @@ def _minus(a: Interval | None, b: Interval | None) -> Interval | None:
     if len(halves) < 2:
         return Interval(value)
     half = math.hypot(*halves) / 2
-    seeds = [one.seeds_half for one in (a, b) if one.seeds_half is not None]
+    seeds = [one.seeds_half for one in (a, b) if one.seeds_half is not None and one.seeds_df]
     if len(seeds) < 2:
         return Interval(value, value - half, value + half)
     return Interval(value, value - half, value + half, math.hypot(*seeds), a.seeds_df + b.seeds_df)
