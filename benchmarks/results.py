@@ -25,6 +25,7 @@ import calibration
 import coverage_of_ap
 import coverage_of_intervals
 import gpu_speed
+import holdout
 import looks
 import paired_ap
 import paper_small
@@ -218,6 +219,7 @@ TABLES = {
     "coverage": (coverage_of_intervals.page, "coverage"),
     "coverage_of_ap": (coverage_of_ap.page, "coverage_of_ap"),
     "calibration": (calibration.page, "calibration"),
+    "holdout": (holdout.page, "holdout"),
     "calibration_simulated": (calibration.page_simulated, "calibration_simulated"),
     "paired_ap": (paired_ap.page, "paired_ap"),
     "sam_overhead": (sam_overhead.page, "sam_overhead"),
