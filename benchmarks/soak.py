@@ -67,6 +67,7 @@ checkpoint_every = 5
 # What of a record no two runs have in common. A hold-out's figures hold seconds; its page and record follow.
 TIMES = ("seconds_since_last_start", "ended", "time", "seconds")
 HOLDOUT = "holdout"
+PATIENCE = 0.6  # a run is killed after at most this share of the seconds that it takes alone, again and again
 
 
 def bytes_of(run: Path) -> dict[str, bytes | str]:
@@ -118,7 +119,7 @@ def kills(wanted: int, seed: int) -> dict[str, Any]:
             while True:
                 process = started(pipeline, run, *more)
                 try:
-                    _, said = process.communicate(timeout=chance.uniform(0, seconds))
+                    _, said = process.communicate(timeout=chance.uniform(0, PATIENCE * seconds))
                 except subprocess.TimeoutExpired:
                     number = signal.SIGTERM if chance.random() < 0.2 else signal.SIGKILL
                     process.send_signal(number)
@@ -182,7 +183,7 @@ def main() -> None:
         kept = json.loads(given.json.read_text(encoding="utf-8")) if given.json.exists() else {}
         words = " ".join(["python benchmarks/soak.py", *sys.argv[1:]])
         about = {"command": words, "seconds": round(time.monotonic() - began), "environment": environment()}
-        write_json(given.json, {**kept, given.what: about | found})
+        write_json(given.json, {**kept, f"{given.what}, seed {given.seed}": about | found})
     sys.exit(bool(found["faults"]))
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import cv2
@@ -125,3 +126,17 @@ def test_damaged_exif_is_no_warning_of_another_library(
     path.write_bytes(whole[:at] + b"\x00\x09" + whole[at + 2 :])  # nine entries, of which one is there
     assert (read_image(path).shape, size_of(path), orientation_of(path)) == ((3, 20, 30), (20, 30), 6)
     assert recwarn.list == []
+
+
+def test_what_pillow_logs_of_a_broken_file_does_not_reach_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own
+    path = tmp_path / "photo.tif"
+    Image.fromarray(PIXELS).save(path)
+    whole = path.read_bytes()
+    samples = whole.index(b"\x15\x01\x03\x00")  # the tag of samples per pixel
+    path.write_bytes(whole[: samples + 8] + b"\x00\x08" + whole[samples + 10 :])
+    with pytest.raises(DataError, match="cannot be decoded"):
+        read_image(path)
+    assert capsys.readouterr().err == ""

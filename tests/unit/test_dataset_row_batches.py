@@ -96,3 +96,10 @@ def zeros(field: pa.Field, rows: int) -> pa.Array:
         return pa.nulls(rows, field.type)
     value = [0.0] * 4 if pa.types.is_nested(field.type) else "" if pa.types.is_string(field.type) else 0
     return pa.array([value] * rows, field.type)
+
+
+def test_text_that_is_no_utf_8_is_refused_by_whoever_reads_rows(tmp_path: Path) -> None:
+    broken = pa.array([b"sound", b"br\xffken"]).view(pa.string())
+    pq.write_table(pa.table({"a": broken}), tmp_path / "t.parquet")
+    with pytest.raises(pa.ArrowInvalid, match="UTF8"):
+        read_rows(tmp_path / "t.parquet")

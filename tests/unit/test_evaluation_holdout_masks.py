@@ -21,6 +21,7 @@ from deepmac_distill.evaluation.holdout_masks import (
     HoldoutTeacher,
     holdout_table,
     read_holdout,
+    read_trial,
     write_holdout,
 )
 
@@ -133,3 +134,17 @@ def test_no_rows_are_a_table_too(tmp_path: Path) -> None:
     masks = HoldoutMasks(HOLDOUT_SCHEMA.empty_table(), RECORD)
     write_holdout(tmp_path / "masks.parquet", masks)
     assert len(read_holdout(tmp_path / "masks.parquet").of("recipe")) == 0
+
+
+def test_a_trial_is_checked_before_it_joins_others(tmp_path: Path) -> None:
+    path = tmp_path / "masks.parquet"
+    pq.write_table(table := holdout_table(columns()), path)
+    assert read_trial(path).equals(table)
+    pq.write_table(
+        table.set_column(0, "teacher", pa.array([b"recipe\xff", b"starter"]).view(pa.string())), path
+    )
+    with pytest.raises(DataError, match=r"cannot be read: .*UTF8.*; expected the masks of deepmac holdout"):
+        read_trial(path)
+    pq.write_table(table.drop_columns(["iou"]), path)
+    with pytest.raises(DataError, match="got other columns than a hold-out has"):
+        read_trial(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import struct
 import warnings
@@ -29,6 +30,7 @@ _UNREADABLE = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, RuntimeError),
     *(MemoryError, struct.error, zlib.error),
 )
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its errors reach the terminal as well
 _TURN = {  # EXIF orientation: what makes stored pixels upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

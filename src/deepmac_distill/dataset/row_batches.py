@@ -51,6 +51,7 @@ def row_batches(
 
     Raises:
         ValueError: what was read so far is more than a file of this size can mean.
+        OSError, pyarrow.ArrowException: it is no Parquet, or broken.
     """
     size, held = path.stat().st_size, 0
     most = max(SMALL_BYTES, MOST_RATIO * size)
@@ -60,6 +61,7 @@ def row_batches(
             held += batch.nbytes
             if held > most:
                 raise ValueError(f"rows of more than {most / 2**20:.0f} MiB in a file of {size} bytes")
+            batch.validate(full=True)  # text that is no UTF-8 would fail whoever reads it, later
             yield batch
 
 

@@ -142,13 +142,12 @@ def read_holdout(path: Path) -> HoldoutMasks:
     Raises:
         DataError: it cannot be read, is of another version, or breaks its schema.
     """
+    table = _read(path)
     try:
-        table = read_rows(path)
         metadata = table.schema.metadata or {}
         record = msgspec.json.decode(metadata.get(_RECORD_KEY, b"null"), type=HoldoutRecord | None)
-    except (*READING_FAILS, msgspec.DecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: cannot be read: {reason}; expected the masks of deepmac holdout") from error
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(path, error) from error
     if record is None:
         raise DataError(f"{path}: got no record of a hold-out, expected the masks of deepmac holdout")
     if record.version != VERSION:
@@ -156,13 +155,44 @@ def read_holdout(path: Path) -> HoldoutMasks:
             f"{path}: hold-out version: got {record.version}, expected {VERSION}; hold out again with this "
             "version (deepmac holdout --force)"
         )
-    table = table.replace_schema_metadata()
-    if not table.schema.equals(HOLDOUT_SCHEMA):
-        raise DataError(f"{path}: got other columns than a hold-out has, expected {HOLDOUT_SCHEMA.names}")
-    problem = next(_problems(table, record.cuts), None) or next(_strays(table, record), None)
-    if problem:
+    rows = _checked(path, table, record.cuts)
+    if problem := next(_strays(rows, record), None):
         raise DataError(f"{path}: {problem}")
-    return HoldoutMasks(table, record)
+    return HoldoutMasks(rows, record)
+
+
+def read_trial(path: Path) -> pa.Table:
+    """Rows of HOLDOUT_SCHEMA that one trial wrote, checked.
+
+    Raises:
+        DataError: they cannot be read, or break the schema.
+    """
+    return _checked(path, _read(path), CUTS)
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        return read_rows(path)
+    except READING_FAILS as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    reason = " ".join(str(error).split())
+    return DataError(f"{path}: cannot be read: {reason}; expected the masks of deepmac holdout")
+
+
+def _checked(path: Path, table: pa.Table, cuts: Sequence[float]) -> pa.Table:
+    rows = table.replace_schema_metadata()
+    try:
+        fits = rows.schema.equals(HOLDOUT_SCHEMA)
+    except ValueError as error:  # a name that is no UTF-8
+        raise _unreadable(path, error) from error
+    if not fits:
+        raise DataError(f"{path}: got other columns than a hold-out has, expected {HOLDOUT_SCHEMA.names}")
+    if problem := next(_problems(rows, cuts), None):
+        raise DataError(f"{path}: {problem}")
+    return rows
 
 
 def _problems(table: pa.Table, cuts: Sequence[float]) -> Iterator[str]:

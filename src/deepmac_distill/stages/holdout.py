@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from deepmac_distill.config import Pipeline, TeacherConfig
 from deepmac_distill.config.holdout import RECIPE
@@ -24,6 +23,7 @@ from deepmac_distill.evaluation.holdout_masks import (
     HoldoutMasks,
     HoldoutRecord,
     HoldoutTeacher,
+    read_trial,
     write_holdout,
 )
 from deepmac_distill.evaluation.holdout_results import Holdout
@@ -227,7 +227,7 @@ def _record(job: Job, plan: Plan, data_sha256: str) -> HoldoutRecord:
 
 def _rows_of(folders: Sequence[Path]) -> pa.Table:
     """The masks of a teacher, in the order of images and annotations whatever fold they are of."""
-    rows = pa.concat_tables([pq.read_table(folder / MASKS) for folder in folders])
+    rows = pa.concat_tables([read_trial(folder / MASKS) for folder in folders])
     return rows.sort_by([("image_id", "ascending"), ("annotation_id", "ascending")])
 
 
