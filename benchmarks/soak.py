@@ -14,16 +14,20 @@ from __future__ import annotations
 import argparse
 import collections
 import json
+import multiprocessing
+import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from deepmac_distill import cli
 from deepmac_distill.devices import environment
 from deepmac_distill.files import write_json
 from hostile import KINDS, at_random, fault_of
@@ -95,10 +99,24 @@ def _without_times(value: Any, of_holdout: bool) -> Any:
     return {key: _without_times(one, of_holdout) for key, one in value.items() if key not in left_out}
 
 
-def started(pipeline: Path, run: Path, *more: str) -> subprocess.Popen[bytes]:
-    """`deepmac run` in a process of its own."""
-    command = [sys.executable, "-m", "deepmac_distill", "run", str(pipeline), "--out", str(run), *more]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+def started(pipeline: Path, run: Path, *more: str) -> BaseProcess:
+    """`deepmac run` in a process of its own, forked: to import everything again would be most of its time."""
+    words = ["run", str(pipeline), "--out", str(run), *more]
+    process = multiprocessing.get_context("fork").Process(target=_run, args=(words, said_in(pipeline)))
+    process.start()
+    return process
+
+
+def said_in(pipeline: Path) -> Path:
+    """The file of what a run has printed."""
+    return pipeline.with_name("said.txt")
+
+
+def _run(words: Sequence[str], said: Path) -> None:
+    with said.open("wb") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    cli.main(words)
 
 
 def kills(wanted: int, seed: int) -> dict[str, Any]:
@@ -109,7 +127,9 @@ def kills(wanted: int, seed: int) -> dict[str, Any]:
         pipeline, run = Path(folder) / "soak.toml", Path(folder) / "run"
         pipeline.write_text(PIPELINE)
         began = time.monotonic()
-        assert started(pipeline, run).wait() == 0, "the run that nobody kills fails"
+        alone = started(pipeline, run)
+        alone.join()
+        assert alone.exitcode == 0, f"the run that nobody kills fails: {said_in(pipeline).read_text()}"
         seconds, expected = time.monotonic() - began, bytes_of(run)
         while signals["SIGKILL"] < wanted:
             forced = chance.random() < 0.2 and (run / "report").exists()
@@ -118,27 +138,26 @@ def kills(wanted: int, seed: int) -> dict[str, Any]:
             more = ["--force"] if forced else []
             while True:
                 process = started(pipeline, run, *more)
-                try:
-                    _, said = process.communicate(timeout=chance.uniform(0, PATIENCE * seconds))
-                except subprocess.TimeoutExpired:
-                    number = signal.SIGTERM if chance.random() < 0.2 else signal.SIGKILL
-                    process.send_signal(number)
-                    _, said = process.communicate()
-                    hits[_place(run)] += 1
-                    signals[number.name] += 1
-                    more = []  # what --force began goes on without it
-                    if hits.total() % 20 == 0:
-                        print(f"{hits.total()} kills, {ended} runs ended, {faults} faults", flush=True)
-                    continue
-                break
+                process.join(chance.uniform(0, PATIENCE * seconds))
+                number = signal.SIGTERM if chance.random() < 0.2 else signal.SIGKILL
+                (process.terminate if number is signal.SIGTERM else process.kill)()
+                process.join()
+                if process.exitcode not in (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM):
+                    break  # it had ended before
+                hits[_place(run)] += 1
+                signals[number.name] += 1
+                more = []  # what --force began goes on without it
+                if hits.total() % 20 == 0:
+                    print(f"{hits.total()} kills, {ended} runs ended, {faults} faults", flush=True)
             ended += 1
-            found = bytes_of(run) if process.returncode == 0 else {}
+            found = bytes_of(run) if process.exitcode == 0 else {}
             if found != expected:
                 faults += 1
                 differing = [
                     name for name in found.keys() | expected if found.get(name) != expected.get(name)
                 ]
-                print(f"FAULT: code {process.returncode}, differs in {differing[:5]}: {said[-500:]!r}")
+                said = said_in(pipeline).read_bytes()[-500:]
+                print(f"FAULT: code {process.exitcode}, differs in {differing[:5]}: {said!r}", flush=True)
     return {"signals": signals, "runs_ended": ended, "faults": faults, "at_work": dict(hits.most_common())}
 
 

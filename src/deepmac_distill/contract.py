@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
+from deepmac_distill.errors import ContractError
 from deepmac_distill.lattice import LATTICES, LEAST_CELLS, Lattice
 from deepmac_distill.look import Look
 from deepmac_distill.structures import Batch, Detections, Instances
@@ -36,6 +37,7 @@ class ModelSpec:
     detects: bool = False  # whether it is a `Detector`
     seen_mask_classes: tuple[str, ...] | None = None  # names; (): it has seen no mask; None: unknown
     identity: str  # what the provenance calls it: changes whenever its masks may change
+    name: str = ""  # what messages call it; empty: as its identity
 
     def __post_init__(self) -> None:
         for name in ("mask_size", "size_divisibility"):
@@ -107,3 +109,13 @@ class Trainable(BoxSegmenter, Protocol):
 
     def parameter_groups(self) -> Mapping[Literal["pretrained", "new"], list[nn.Parameter]]:
         """All parameters: those that others' weights can fill, and the rest."""
+
+
+def require_finite(what: str, *values: Tensor) -> None:
+    """Refuse values among which objects would be lost without a word: not a number is no peak and no box.
+
+    Raises:
+        ContractError: some are not finite.
+    """
+    if not all(bool(some.isfinite().all()) for some in values):
+        raise ContractError(f"detect: {what}: got values that are not finite, expected numbers")

@@ -32,7 +32,7 @@ class CheckpointError(DistillError):
 
 
 class ContractError(DistillError):
-    """A model that somebody else wrote does not keep the contract; the message names what it returned."""
+    """A model returned what the contract does not allow; the message names it and what it returned."""
 
 
 class RunError(DistillError):

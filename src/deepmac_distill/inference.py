@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepmac_distill.contract import BoxSegmenter, Detector, ModelSpec, SegmentedMasks
+from deepmac_distill.contract import BoxSegmenter, Detector, ModelSpec, SegmentedMasks, require_finite
 from deepmac_distill.data.dataset import AnnotatedImages, BoxDataset
 from deepmac_distill.data.framed import FramedBoxes
 from deepmac_distill.data.frames import views_of
@@ -146,11 +146,20 @@ def detect_objects(
     max_detections: int,
     min_score: float = 0.0,
 ) -> Iterator[DetectedObjects]:
-    """Detections per batch. Boxes leave as fractions: only the caller knows the original image sizes."""
+    """Detections per batch. Boxes leave as fractions: only the caller knows the original image sizes.
+
+    Raises:
+        ContractError: the model returned something that is no number.
+    """
     for batch in batches:
         with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
             images, sizes = batch.images.to(device), batch.image_sizes.to(device)
-            found = model.detect(images, sizes, max_detections, min_score)
+            try:
+                found = model.detect(images, sizes, max_detections, min_score)
+                require_finite("boxes", found.boxes, found.scores)
+            except ContractError as error:
+                raise ContractError(f"{_called(model)}: {error}") from None
+        _require_unit(f"{_called(model)}: detect: masks", found.masks)
         index = found.image_index.cpu()
         size_hw = batch.image_sizes[index]  # (D, 2)
         scale = (
@@ -165,13 +174,17 @@ def detect_objects(
         )
 
 
+def _called(model: BoxSegmenter) -> str:
+    return model.spec.name or model.spec.identity
+
+
 def require_contract(model: BoxSegmenter, masks: SegmentedMasks, boxes: int) -> None:
     """Refuse what a model returned for so many boxes unless it fits `SegmentedMasks`.
 
     Raises:
         ContractError: names the model, the field, what was got and what was expected.
     """
-    where, size = f"{model.spec.identity}: segment", model.spec.mask_size
+    where, size = f"{_called(model)}: segment", model.spec.mask_size
     if not isinstance(masks, SegmentedMasks):
         raise ContractError(f"{where}: got {type(masks).__name__}, expected SegmentedMasks")
     _require_tensor(f"{where}: grids", masks.grids, (boxes, size, size), torch.float32)

@@ -195,3 +195,16 @@ def test_detections_leave_as_fractions_of_their_own_image() -> None:
 def test_no_more_detections_are_asked_for_than_wanted() -> None:
     (found,) = detect_objects(Model(), [batch([])], CPU, autocast=False, max_detections=1)
     assert found.image_ids.tolist() == [7]
+
+
+@pytest.mark.parametrize("field", ["boxes", "scores", "masks"])
+def test_detections_that_are_no_numbers_are_refused_by_the_name_of_the_model(field: str) -> None:
+    class Broken(Model):
+        spec = replace(Model.spec, name="weights.safetensors")
+
+        def detect(self, *given: object) -> Detections:
+            found = super().detect(*given)
+            return replace(found, **{field: getattr(found, field) * float("nan")})
+
+    with pytest.raises(ContractError, match=r"^weights\.safetensors: detect: "):
+        list(detect_objects(Broken(), [batch([])], CPU, autocast=False, max_detections=10))

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deepmac_distill.config import DeepMacConfig
+from deepmac_distill.errors import ContractError
 from deepmac_distill.models.backbones import STRIDE_PX
 from deepmac_distill.models.blocks import MIN_VALUES, BatchNorm
 from deepmac_distill.models.build import build_model
@@ -364,3 +365,13 @@ def test_what_can_be_pretrained_is_a_group_of_its_own(backbone: str) -> None:
     parts = ("backbone.top.", "backbone.lateral.", "backbone.merge.")
     assert not any(name.startswith(parts) for name in pretrained)
     assert sorted(map(id, groups["pretrained"] + groups["new"])) == sorted(names)
+
+
+@pytest.mark.parametrize("part", ["backbone", "heads.0.center.heatmap", "heads.0.center.size"])
+def test_what_is_no_number_is_an_error_and_not_an_image_without_objects(part: str) -> None:
+    model = narrow().eval()
+    for parameter in model.get_submodule(part).parameters():
+        parameter.data.fill_(float("nan"))
+    images = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    with pytest.raises(ContractError, match=r"detect: .*: got values that are not finite"):
+        model.detect(images, torch.tensor([[64, 64]]), 10, 0.0)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from deepmac_distill.config import MaskRcnnConfig
-from deepmac_distill.errors import ConfigError
+from deepmac_distill.errors import ConfigError, ContractError
 from deepmac_distill.models.build import build_model
 from deepmac_distill.models.mask_rcnn import MaskRcnn
 from deepmac_distill.models.mask_targets import masks_over
@@ -306,3 +306,13 @@ def test_resnet50_fpn_has_the_parameters_of_torchvisions() -> None:
         theirs = torchvision.models.detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None)
     count = lambda model: sum(p.numel() for p in model.parameters())  # noqa: E731
     assert count(theirs) - count(ours) == 256 + 1
+
+
+@pytest.mark.parametrize("part", ["backbone", "rpn", "roi.box_predictor"])
+def test_what_is_no_number_is_an_error_and_not_an_image_without_objects(part: str) -> None:
+    model = narrow().eval()
+    for parameter in model.get_submodule(part).parameters():
+        parameter.data.fill_(float("nan"))
+    images = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    with pytest.raises(ContractError, match=r"detect: .*: got values that are not finite"):
+        model.detect(images, torch.tensor([[64, 64]]), 10, 0.0)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deepmac_distill.contract import require_finite
 from deepmac_distill.geometry.heatmap import center_heatmap, centers
 from deepmac_distill.models.backbones import STRIDE_PX
 from deepmac_distill.models.blocks import init_glorot, precise
@@ -73,6 +74,7 @@ class CenterHeads(nn.Module):
         """
         with _float32(features):
             probs = self.heatmap(precise(features)).sigmoid()
+        require_finite("scores", probs)
         return find_peaks(probs * inside, max_detections)
 
     def boxes_at(self, features: Tensor, image_index: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:

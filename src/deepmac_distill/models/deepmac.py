@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepmac_distill.contract import ModelSpec, SegmentedMasks
+from deepmac_distill.contract import ModelSpec, SegmentedMasks, require_finite
 from deepmac_distill.geometry.crop import cell_coordinates, crop_features
 from deepmac_distill.geometry.heatmap import centers
 from deepmac_distill.lattice import Lattice
@@ -179,6 +179,7 @@ class DeepMac(nn.Module):
 
         Raises:
             ValueError: the model was built without detection.
+            ContractError: scores or boxes are no numbers.
         """
         center = self._heads_of_stacks()[-1].center
         if center is None:
@@ -187,6 +188,7 @@ class DeepMac(nn.Module):
         inside = cells_inside(image_sizes, *features.shape[-2:])
         peaks = center.peaks(features, inside, max_detections).of_at_least(min_score)
         sizes, offsets = center.boxes_at(features, peaks.image_index, peaks.cells)
+        require_finite("boxes", sizes, offsets)
         boxes = boxes_of(peaks.cells, sizes, offsets, image_sizes[peaks.image_index])
         masks = self._mask_probs(features, boxes, peaks.image_index)
         return Detections(peaks.image_index, boxes, peaks.class_index, peaks.scores, masks)

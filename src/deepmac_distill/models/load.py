@@ -143,6 +143,7 @@ class Weights:
             any_size=True,
             seen_mask_classes=self.seen_mask_classes,
             identity=self.sha256,
+            name=self.name,
         )
         require_fits(self.look, model.spec, self.name)
         return model.to(device).eval()

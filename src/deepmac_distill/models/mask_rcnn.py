@@ -19,7 +19,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.ops import MultiScaleRoIAlign
 
-from deepmac_distill.contract import ModelSpec, SegmentedMasks
+from deepmac_distill.contract import ModelSpec, SegmentedMasks, require_finite
 from deepmac_distill.models.backbones import MultiScaleBackbone, parameter_groups
 from deepmac_distill.models.mask_rcnn_heads import WeightTransferHead, default_roi_mask_head
 from deepmac_distill.models.mask_targets import masked_instances, masks_over
@@ -200,14 +200,18 @@ class MaskRcnn(nn.Module):
             image_sizes: (B, 2) int64 height and width of each image on the canvas.
             max_detections: per image.
             min_score: objects below it are left out, beside those below the model's own `score_threshold`.
+
+        Raises:
+            ContractError: scores or boxes are no numbers.
         """
         features = self.backbone(images)
+        require_finite("features", *features.values())
         proposals, _ = self.rpn(_image_list(images, image_sizes), features)
         self.roi.detections_per_img = max_detections
+        found_in_boxes = self._box_branch(features, proposals, images)
+        require_finite("boxes", *found_in_boxes)
         boxes, scores, classes = self.roi.postprocess_detections(
-            *self._box_branch(features, proposals, images),
-            proposals,
-            [tuple(size) for size in image_sizes.tolist()],
+            *found_in_boxes, proposals, [tuple(size) for size in image_sizes.tolist()]
         )
         found = Instances.of_boxes(boxes, [index - 1 for index in classes], self.mask_size)
         score = torch.cat(scores)

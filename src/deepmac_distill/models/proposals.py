@@ -6,13 +6,18 @@ from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
+from deepmac_distill.contract import require_finite
+
 
 class _ExactRPNHead(RPNHead):  # type: ignore[misc]  # torchvision has no types
     """Its answers in float32 under autocast too: boxes in bfloat16 would be off by pixels."""
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         logits, boxes = super().forward(x)
-        return [part.float() for part in logits], [part.float() for part in boxes]
+        logits, boxes = [part.float() for part in logits], [part.float() for part in boxes]
+        if not self.training:
+            require_finite("proposals", *logits, *boxes)
+        return logits, boxes
 
 
 def proposal_network(channels: int, anchors: AnchorGenerator, proposals: int) -> RegionProposalNetwork:
