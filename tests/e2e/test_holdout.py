@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from deepmac_distill.evaluation.holdout_masks import CUTS, HIDDEN, read_holdout
 
@@ -69,3 +71,22 @@ def test_it_is_done_once_and_run_stops_at_the_gate(held_out, deepmac) -> None:
 def test_bad_input_is_one_line(deepmac, scenes_toml: Path, tmp_path: Path, words, message: str) -> None:
     ended = deepmac("holdout", "-c", scenes_toml, "--out", tmp_path / "run", *words)
     assert ended.code == 2 and message in ended.err.splitlines()[-1]
+
+
+def test_what_a_later_teacher_would_fail_on_is_refused_before_the_first_is_trained(
+    chain, deepmac, scenes_toml: Path, tmp_path: Path
+) -> None:
+    weights = chain[0] / "teacher" / "weights.safetensors"
+    with safe_open(weights, "pt") as file:
+        tensors, card = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    tensors[min(tensors)].view(-1)[0] = float("inf")
+    save_file(tensors, broken := tmp_path / "broken.safetensors", card)
+    other = tmp_path / "other.toml"
+    init = f"[teacher.train]\ninit_from = '{tmp_path}/none.pth'"
+    other.write_text(scenes_toml.read_text().replace("[teacher.train]", init))
+    for named, message in ((broken, "is not finite"), (other, "none.pth: ")):
+        ended = deepmac(
+            *("holdout", "-c", scenes_toml, "--out", tmp_path / "run", "--teachers", f"recipe,late={named}")
+        )
+        assert ended.code == 2 and message in ended.err.splitlines()[-1], ended.err
+        assert not list(tmp_path.rglob("run/**/teacher*"))

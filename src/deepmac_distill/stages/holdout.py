@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
+import torch
 
+from deepmac_distill.chain import STAGES
 from deepmac_distill.config import Pipeline, TeacherConfig
 from deepmac_distill.config.holdout import RECIPE
 from deepmac_distill.dataset.dataset import Dataset
@@ -30,6 +32,7 @@ from deepmac_distill.evaluation.holdout_results import Holdout
 from deepmac_distill.evaluation.results import read_result, to_json
 from deepmac_distill.files import sha256_of_json, write_json, write_text
 from deepmac_distill.made_with import read_done
+from deepmac_distill.models.load import segmenter_for
 from deepmac_distill.report.holdout_tables import holdout_page
 from deepmac_distill.rundir import DONE, RunDir, outputs_digest
 from deepmac_distill.stages.candidate import Candidate
@@ -37,8 +40,9 @@ from deepmac_distill.stages.holdout_teachers import candidates
 from deepmac_distill.stages.holdout_trials import Trial, draw
 from deepmac_distill.stages.job import Job, Split, training_split
 from deepmac_distill.stages.kept_holdout import MASKS
+from deepmac_distill.stages.preflight import require_ready
 from deepmac_distill.stages.sources import own_source_of
-from deepmac_distill.stages.train import teach
+from deepmac_distill.stages.train import require_unleaked, teach
 from deepmac_distill.storage.copies import origin_of
 
 FOLDER = "holdout-folds"  # of the trials, beside the stage
@@ -98,6 +102,8 @@ def holdout(job: Job) -> Holdout:
     job.progress.note(plan.words)
     if job.pipeline.holdout.quick and plan.trainings:
         job.progress.note(f"hold-out: quick: trainings of 1/{QUICK} of the steps; figures are those of these")
+    for teacher in plan.teachers:
+        _require_ready(job, plan, teacher)
     trials = [(teacher, _tried(job, plan, teacher)) for teacher in plan.teachers]
     masks = plan.dataset.of_untaught([name for fold in plan.folds for name in fold])
     record = _record(job, plan, masks.fingerprint)
@@ -145,19 +151,28 @@ def require_expected_iou(job: Job, found: Holdout, teacher: str | None) -> None:
         )
 
 
+def _require_ready(job: Job, plan: Plan, teacher: Candidate) -> None:
+    """Refuse, before the first training, what a later trial would fail on."""
+    if teacher.source is not None:
+        segmenter_for(teacher.source, torch.device("cpu"), plan.dataset.classes.names)
+        return
+    for number, names in enumerate(plan.folds):
+        own = _job_of_fold(job, plan, teacher, number, names)
+        require_ready(own, [STAGES["teacher"]])
+        require_unleaked(own, "teacher")
+
+
 def _tried(job: Job, plan: Plan, teacher: Candidate) -> list[Path]:
     """The folders of a teacher's trials: one for each fold of a recipe, else one for all."""
-    settings = job.pipeline.holdout
-    at = job.run.path / FOLDER / f"{settings.folds}{'-quick' if settings.quick else ''}"
     fold_of = {name: number for number, fold in enumerate(plan.folds) for name in fold}
     shown = plan.dataset.seeing([n for n in plan.dataset.classes.seen_names if n not in plan.hide])
     if teacher.source is not None:
-        own = _job_of(job, plan, teacher, RunDir(at / teacher.name), ())
+        own = _job_of(job, plan, teacher, RunDir(_trials_of(job) / teacher.name), ())
         truth = plan.dataset.of_untaught(list(fold_of))
         return [draw(Trial(teacher.name, own, truth, plan.split.images, fold_of), teacher.source)]
     folders = []
     for number, names in enumerate(plan.folds):
-        own = _job_of(job, plan, teacher, RunDir(at / f"{teacher.name}-fold-{number}"), names)
+        own = _job_of_fold(job, plan, teacher, number, names)
         job.progress.note(f"hold-out: {teacher.name}, fold {number + 1} of {len(plan.folds)}")
         teach(own)
         trial = Trial(
@@ -165,6 +180,16 @@ def _tried(job: Job, plan: Plan, teacher: Candidate) -> list[Path]:
         )
         folders.append(draw(trial, own_source_of(own, "teacher")))
     return folders
+
+
+def _trials_of(job: Job) -> Path:
+    settings = job.pipeline.holdout
+    return job.run.path / FOLDER / f"{settings.folds}{'-quick' if settings.quick else ''}"
+
+
+def _job_of_fold(job: Job, plan: Plan, teacher: Candidate, number: int, names: Sequence[str]) -> Job:
+    run = RunDir(_trials_of(job) / f"{teacher.name}-fold-{number}")
+    return _job_of(job, plan, teacher, run, names)
 
 
 def _job_of(job: Job, plan: Plan, teacher: Candidate, run: RunDir, hide: Sequence[str]) -> Job:
