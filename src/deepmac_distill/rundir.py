@@ -22,6 +22,7 @@ from deepmac_distill.errors import RunError
 from deepmac_distill.files import (
     discard,
     first_link,
+    inner,
     is_empty,
     old_of,
     remove,
@@ -31,6 +32,7 @@ from deepmac_distill.files import (
     sha256_of_json,
     write_json,
     write_text,
+    written_through,
 )
 from deepmac_distill.made_with import hashes_of, read_begun, read_done, refuse_edits, why_made_anew
 from deepmac_distill.progress import Progress
@@ -73,6 +75,15 @@ class RunDir:
             raise RunError(
                 f"{self.path}: holds files but no run; expected an empty or new directory, or a run's"
             )
+
+    def begin(self) -> None:
+        """Make the folder, with the description of this machine by which it is known for a run."""
+        path = self.path / "environment.json"
+        if not path.exists():
+            from deepmac_distill.devices import environment  # imports torch, which reading a run does without
+
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json(path, environment())
 
     def record_config(self, resolved: dict[str, Any], source: str | None) -> None:
         """Keep the pipeline file's text verbatim and the resolved values beside it."""
@@ -171,10 +182,7 @@ class RunDir:
             progress.note(f"{stage}: made anew, since a key changed: {why}")
             discard(part)
         part.mkdir(parents=True, exist_ok=True)
-        if not (self.path / "environment.json").exists():
-            from deepmac_distill.devices import environment  # imports torch, which reading a run does without
-
-            write_json(self.path / "environment.json", environment())
+        self.begin()
         write_json(part / BEGUN, now)
         started = time.perf_counter()
         work(part)
@@ -201,9 +209,7 @@ class RunDir:
 
     def log_validation_reading(self, stage: str, annotations: Path) -> None:
         """Note that a validation set was read, and by what: nothing may be tuned on it unseen."""
-        path = self.path / "validation_readings.jsonl"
-        if path.is_symlink():
-            raise _is_a_link(path)
+        path = inner(self.path, "validation_readings.jsonl")
         with path.open("a", encoding="utf-8") as log:
             when = time.strftime(TIME, time.gmtime())
             log.write(json.dumps({"stage": stage, "annotations": str(annotations), "time": when}) + "\n")
@@ -234,15 +240,11 @@ def refuse_foreign(whole: Path, part: Path) -> None:
     """
     if os.path.lexists(part):
         if link := first_link(part):
-            raise _is_a_link(link)
+            raise written_through(link)
         if not part.is_dir() or not (is_empty(part) or (part / BEGUN).exists()):
             raise _is_foreign(part)
     if os.path.lexists(whole) and not (whole / DONE).exists():
         raise _is_foreign(whole)
-
-
-def _is_a_link(path: Path) -> RunError:
-    return RunError(f"{path}: is a link, and this run would write through it; expected no link; remove it")
 
 
 def _is_foreign(path: Path) -> RunError:

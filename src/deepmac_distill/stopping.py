@@ -35,12 +35,20 @@ class Request:
 @contextmanager
 def signals_raise() -> Iterator[None]:
     """Every one of `SIGNALS` raises `Stopped` where the program is, so that it ends in order."""
+    request = Request()
 
     def handle(number: int, frame: object) -> None:
+        request.number = number
         raise Stopped(number)
 
     with _handled(handle):
-        yield
+        try:
+            yield
+        except Exception as error:
+            # Code in C that calls Python may drop what the handler raised, and fail with an error of its own.
+            if request.number is None:
+                raise
+            raise Stopped(request.number) from error
 
 
 @contextmanager

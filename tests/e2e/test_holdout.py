@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from deepmac_distill.evaluation.holdout_masks import CUTS, HIDDEN, read_holdout
+from deepmac_distill.stages import holdout
 
 TWO = ("--teachers", "recipe,grabcut")
 
@@ -90,3 +91,31 @@ def test_what_a_later_teacher_would_fail_on_is_refused_before_the_first_is_train
         )
         assert ended.code == 2 and message in ended.err.splitlines()[-1], ended.err
         assert not list(tmp_path.rglob("run/**/teacher*"))
+
+
+def test_a_hold_out_that_was_stopped_between_trials_goes_on(
+    deepmac, scenes_toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its trials are done and no stage of the run itself is."""
+
+    def stops(job: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(holdout, "teach", stops)
+    out = tmp_path / "run"
+    words = ("holdout", "-c", scenes_toml, "--out", out, "--quick", "--teachers", "grabcut,recipe")
+    assert deepmac(*words).code == 130
+    for again in (words, ("holdout", "--out", out)):
+        ended = deepmac(*again)
+        assert (ended.code, "holdout-masks: done before, skipped" in ended.err) == (130, True), ended.err
+
+
+def test_trials_are_written_through_no_link(deepmac, scenes_toml: Path, tmp_path: Path) -> None:
+    out, outside = tmp_path / "run", tmp_path / "outside"
+    outside.mkdir()
+    out.mkdir()
+    (out / "environment.json").write_text("{}")
+    (out / "holdout-folds").symlink_to(outside)
+    ended = deepmac("holdout", "-c", scenes_toml, "--out", out, "--teachers", "grabcut")
+    assert ended.code == 2 and "holdout-folds: is a link" in ended.err
+    assert not list(outside.iterdir())

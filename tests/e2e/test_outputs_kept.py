@@ -78,3 +78,19 @@ def test_what_a_stage_made_stays(deepmac, run_copy, photo: Path, name: str) -> N
     ended = deepmac(*words[:-1], place)
     assert ended.code == 2 and "is in a stage of a run, which is kept as it is" in ended.err
     assert place.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("export", "RUN", "--format", "coco-rle"),
+        ("import-masks", "RUN/select/instances.json", "--into", "RUN"),
+        ("review-list", "RUN"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_new_file_is_not_put_into_a_stage(chain, deepmac, words: tuple[str, ...]) -> None:
+    run, out = chain[0], chain[0] / "select" / "mine.json"
+    ended = deepmac(*(word.replace("RUN", str(run)) for word in words), "--out", out)
+    assert ended.code == 2 and "mine.json: is in a stage of a run" in ended.err
+    assert not out.exists()

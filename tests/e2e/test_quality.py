@@ -160,6 +160,13 @@ def test_a_hold_out_gives_the_labels_of_its_run_a_quality(held_out: Path, deepma
     page = (held_out / "calibration" / "recipe.md").read_text(encoding="utf-8")
     assert "## By hidden class (%)" in page
     assert deepmac("calibrate", held_out).code == 0  # done before
+    (held_out / "calibration" / "recipe.md").write_text("mine")
+    ended = deepmac("calibrate", held_out)
+    assert (
+        ended.code == 2 and "recipe.md: was changed since" in ended.err and "--force redoes it" in ended.err
+    )
+    assert deepmac("calibrate", held_out, "--force").code == 0
+    assert (held_out / "calibration" / "recipe.md").read_text(encoding="utf-8") == page
     ended = deepmac("pseudolabel", "--out", held_out)
     assert ended.code == 0 and "quality: expected mean IoU 0." in ended.err
     drawn = [one for one in annotations(held_out / "select" / "instances.json") if "quality" in one]

@@ -206,3 +206,10 @@ def test_seeds_and_single_runs_are_not_mixed(seeded, chain, deepmac, scenes_toml
     assert_refused(ended("--seeds", "0"), "invalid value for '--seeds'")
     words = ("--out", seeded[0], "--seeds", "2", "--set", "seed=5")
     assert_refused(ended(*words), "--set seed: got 5 for every run, expected --seed")
+
+
+def test_a_seed_is_written_through_no_link(chain, deepmac, scenes_toml: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "seed-0").symlink_to(chain[0])
+    ended = deepmac("run", scenes_toml, "--out", tmp_path / "runs", "--seeds", "2")
+    assert_refused(ended, "seed-0: is a link")

@@ -30,3 +30,15 @@ def test_trackers_that_nobody_knows_are_refused_in_one_line(
         ended = deepmac("teach", "--config", scenes_toml, "--out", tmp_path, "--set", f"log.to={value}")
         assert ended.code == 2 and ended.err.startswith("deepmac: ") and "log.to" in ended.err, ended.err
         assert ended.err.count("\n") == 1
+
+
+def test_a_tracker_writes_through_no_link(deepmac, scenes_toml: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="requirements.lock has it; an older environment may not")
+    out, outside = tmp_path / "run", tmp_path / "outside"
+    outside.mkdir()
+    out.mkdir()
+    (out / "environment.json").write_text("{}")
+    (out / "tensorboard").symlink_to(outside)
+    ended = deepmac("teach", "--config", scenes_toml, "--out", out, "--set", 'log.to=["tensorboard"]')
+    assert ended.code == 2 and "tensorboard: is a link" in ended.err.splitlines()[-1], ended.err
+    assert not list(outside.iterdir())

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from deepmac_distill.errors import RunError
 from deepmac_distill.files import (
+    inner,
     remove_leftovers,
     sha256_of_file,
     sha256_of_json,
@@ -58,3 +60,13 @@ def test_hashes_are_sha256_of_the_bytes_and_of_canonical_json(tmp_path: Path) ->
     assert sha256_of_file(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae2223b00361a396177a9c")
     assert sha256_of_json({"b": [1, 2], "a": 1}) == hashlib.sha256(b'{"a":1,"b":[1,2]}').hexdigest()
     assert sha256_of_json([1, 2]) != sha256_of_json([2, 1])
+
+
+@pytest.mark.parametrize("link", ["a", "a/b", "a/b/c.json"])
+def test_a_path_below_a_folder_leads_through_no_link(tmp_path: Path, link: str) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "run" / link).parent.mkdir(parents=True)
+    assert inner(tmp_path / "run", "a", "b", "c.json") == tmp_path / "run" / "a" / "b" / "c.json"
+    (tmp_path / "run" / link).symlink_to(tmp_path / "outside")
+    with pytest.raises(RunError, match=f"run/{link}: is a link"):
+        inner(tmp_path / "run", "a", "b", "c.json")

@@ -17,7 +17,7 @@ from deepmac_distill.cli.sharding import Sharding
 from deepmac_distill.cli.terminal import Terminal
 from deepmac_distill.config import Pipeline, load_pipeline, located
 from deepmac_distill.errors import ConfigError, RunError
-from deepmac_distill.files import read_text
+from deepmac_distill.files import inner, read_text
 from deepmac_distill.progress import Progress, Silent
 from deepmac_distill.torchrun import ALONE, place_of
 
@@ -97,7 +97,10 @@ def jobs_of_seeds(
         raise RunError(f"{out}: holds no runs of several seeds; expected theirs, or a new directory")
     jobs = {
         seed: job_of(
-            config, dataclasses.replace(run, out=out / f"{SEED}{seed}", seed=seed), *groups, values=values
+            config,
+            dataclasses.replace(run, out=inner(out, f"{SEED}{seed}"), seed=seed),
+            *groups,
+            values=values,
         )
         for seed in range(first, first + seeds)
     }

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 @command(app)
 def calibrate(
     run: Annotated[Path, typer.Argument(help="Run directory with a hold-out.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Start afresh, also where a file was changed.")
+    ] = False,
 ) -> None:
     """Learn from a hold-out how good each mask is: expected IoU, a lower bound, the best cut."""
     from deepmac_distill.calibration.expected import thresholds_of
@@ -29,7 +32,7 @@ def calibrate(
     from deepmac_distill.stages.calibrate import calibrate as fit
     from deepmac_distill.stages.quality import KnownQuality, calibrated, quality_words
 
-    for found in fit(RunDir(run), Terminal()):
+    for found in fit(RunDir(run), Terminal(), force):
         print_table(reliability_table(found.reliability))
         print_table(cuts_table(found))
         say(*words_of(found), "")

@@ -23,10 +23,11 @@ TRIALS = "holdout-folds"  # runs of the folds, below the run
 SEED = 0  # of resampled classes and images
 
 
-def calibrate(run: RunDir, progress: Progress | None = None) -> tuple[Calibration, ...]:
+def calibrate(run: RunDir, progress: Progress | None = None, force: bool = False) -> tuple[Calibration, ...]:
     """A file and a page for each teacher of a run's hold-out: ``calibration/NAME.calibration.json``.
 
-    A teacher with too few masks of hidden classes is left out with a note.
+    A teacher with too few masks of hidden classes is left out with a note. `force` makes the files anew, also
+    where one was changed.
 
     Raises:
         RunError: the run has no hold-out.
@@ -54,7 +55,7 @@ def calibrate(run: RunDir, progress: Progress | None = None) -> tuple[Calibratio
             progress.note(f"not calibrated: {reason}")
 
     inputs = {"holdout": sha256_of_file(path)}
-    folder = run.run_stage(STAGE, inputs, work, progress, derived=True)
+    folder = run.run_stage(STAGE, inputs, work, progress, force, derived=True)
     found = (folder / f"{teacher.name}{SUFFIX}" for teacher in masks.record.teachers)
     return tuple(read_calibration(one) for one in found if one.is_file())
 

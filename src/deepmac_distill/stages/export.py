@@ -27,6 +27,7 @@ from deepmac_distill.progress import Progress, Silent
 from deepmac_distill.rundir import RunDir
 from deepmac_distill.stages.data_files import annotation_file
 from deepmac_distill.stages.job import Job
+from deepmac_distill.stages.outputs import require_new
 from deepmac_distill.stages.quality import calibrated, quality_words, require_quality
 from deepmac_distill.stages.student import chosen_labels
 from deepmac_distill.storage.location import joined
@@ -100,8 +101,7 @@ def export(
     if not 0 <= tolerance_px <= MAX_TOLERANCE_PX:
         raise ConfigError(f"--tolerance {tolerance_px}: expected 0 to {MAX_TOLERANCE_PX:g} pixels")
     path = out or Path(f"masks-{name}{chosen.suffix}")
-    if path.exists():
-        raise RunError(f"{path}: is there already; expected a new path (--out)")
+    require_new(path)
     progress = progress or Silent()
     masks = _masks_of(given, without, choice, progress)
     if images is not None:

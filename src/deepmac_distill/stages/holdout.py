@@ -30,7 +30,7 @@ from deepmac_distill.evaluation.holdout_masks import (
 )
 from deepmac_distill.evaluation.holdout_results import Holdout
 from deepmac_distill.evaluation.results import read_result, to_json
-from deepmac_distill.files import sha256_of_json, write_json, write_text
+from deepmac_distill.files import inner, sha256_of_json, write_json, write_text
 from deepmac_distill.made_with import read_done
 from deepmac_distill.models.load import segmenter_for
 from deepmac_distill.report.holdout_tables import holdout_page
@@ -104,6 +104,7 @@ def holdout(job: Job) -> Holdout:
         job.progress.note(f"hold-out: quick: trainings of 1/{QUICK} of the steps; figures are those of these")
     for teacher in plan.teachers:
         _require_ready(job, plan, teacher)
+    job.begin()  # else trials alone would not be a run, with which a stopped hold-out goes on
     trials = [(teacher, _tried(job, plan, teacher)) for teacher in plan.teachers]
     masks = plan.dataset.of_untaught([name for fold in plan.folds for name in fold])
     record = _record(job, plan, masks.fingerprint)
@@ -167,7 +168,7 @@ def _tried(job: Job, plan: Plan, teacher: Candidate) -> list[Path]:
     fold_of = {name: number for number, fold in enumerate(plan.folds) for name in fold}
     shown = plan.dataset.seeing([n for n in plan.dataset.classes.seen_names if n not in plan.hide])
     if teacher.source is not None:
-        own = _job_of(job, plan, teacher, RunDir(_trials_of(job) / teacher.name), ())
+        own = _job_of(job, plan, teacher, _trial_run(job, teacher.name), ())
         truth = plan.dataset.of_untaught(list(fold_of))
         return [draw(Trial(teacher.name, own, truth, plan.split.images, fold_of), teacher.source)]
     folders = []
@@ -182,14 +183,14 @@ def _tried(job: Job, plan: Plan, teacher: Candidate) -> list[Path]:
     return folders
 
 
-def _trials_of(job: Job) -> Path:
+def _trial_run(job: Job, name: str) -> RunDir:
     settings = job.pipeline.holdout
-    return job.run.path / FOLDER / f"{settings.folds}{'-quick' if settings.quick else ''}"
+    of = f"{settings.folds}{'-quick' if settings.quick else ''}"
+    return RunDir(inner(job.run.path, FOLDER, of, name))
 
 
 def _job_of_fold(job: Job, plan: Plan, teacher: Candidate, number: int, names: Sequence[str]) -> Job:
-    run = RunDir(_trials_of(job) / f"{teacher.name}-fold-{number}")
-    return _job_of(job, plan, teacher, run, names)
+    return _job_of(job, plan, teacher, _trial_run(job, f"{teacher.name}-fold-{number}"), names)
 
 
 def _job_of(job: Job, plan: Plan, teacher: Candidate, run: RunDir, hide: Sequence[str]) -> Job:

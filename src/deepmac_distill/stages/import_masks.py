@@ -19,6 +19,7 @@ from deepmac_distill.files import written_whole
 from deepmac_distill.labels.export import SEEN_MASK_CLASSES
 from deepmac_distill.labels.table import SCHEMA_VERSION
 from deepmac_distill.rundir import RunDir
+from deepmac_distill.stages.outputs import require_new
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,7 @@ def import_masks(
         RunError: `out` is there, or the run has no labels.
         DataError: a file cannot be read, no image is common, or images differ in size.
     """
-    if out.exists():
-        raise RunError(f"{out}: is there already; expected a new path (--out)")
+    require_new(out)
     if not into.exists():
         raise RunError(f"{into}: nothing there; expected a run directory or a COCO file")
     is_run = into.is_dir() and not (into / "annotations.parquet").exists()

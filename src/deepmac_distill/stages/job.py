@@ -18,9 +18,8 @@ from deepmac_distill.data.synthetic import write_scenes
 from deepmac_distill.dataset.choice import fits, is_by_masks
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.views import Annotations, TrainingView, Truth
-from deepmac_distill.errors import ConfigError, MachineError
+from deepmac_distill.errors import ConfigError
 from deepmac_distill.labels.cut import Cut
-from deepmac_distill.machine import out_of_memory
 from deepmac_distill.progress import Progress
 from deepmac_distill.ranks import ONE, Ranks
 from deepmac_distill.rundir import RunDir
@@ -30,7 +29,7 @@ from deepmac_distill.stages.annotation_facts import facts_of
 from deepmac_distill.stages.candidate import TeacherChoice
 from deepmac_distill.stages.data_files import annotation_file, annotation_file_if_any, image_folder
 from deepmac_distill.stages.in_step import in_step
-from deepmac_distill.stages.lower_needs import keys_for_less
+from deepmac_distill.stages.lower_needs import lower_needs_named
 from deepmac_distill.torchrun import ALONE, Place
 
 
@@ -181,6 +180,12 @@ class Job:
             self, pipeline=dataclasses.replace(self.pipeline, teacher=teacher), look={}
         )
 
+    def begin(self) -> None:
+        """Make the run's folder, and keep the configuration there."""
+        if self.ranks.leads:
+            self.run.begin()
+            self.run.record_config(dataclasses.asdict(self.kept or self.pipeline), self.source)
+
     def do(
         self,
         stage: str,
@@ -199,16 +204,9 @@ class Job:
 
         def recorded(folder: Path) -> None:
             devices.use_threads(self.pipeline.threads)
-            if self.ranks.leads:
-                self.run.record_config(dataclasses.asdict(self.kept or self.pipeline), self.source)
-            try:
+            self.begin()
+            with lower_needs_named(stage):
                 work(folder)
-            except (MemoryError, RuntimeError) as error:
-                if (short := out_of_memory(error)) is None:
-                    raise
-                raise MachineError(
-                    f"{stage}: out of memory: {short}; expected {keys_for_less(stage)}"
-                ) from error
 
         if stage in self.plan:
             self.progress.note(f"stage {self.plan.index(stage) + 1} of {len(self.plan)}: {stage}")

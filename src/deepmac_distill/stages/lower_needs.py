@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from deepmac_distill.chain import STAGES, Stage
+from deepmac_distill.errors import MachineError
+from deepmac_distill.machine import out_of_memory
+
+
+@contextmanager
+def lower_needs_named(stage: str) -> Iterator[None]:
+    """Where memory does not suffice for a stage, the error names the keys that lower its need."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if (short := out_of_memory(error)) is None:
+            raise
+        raise MachineError(f"{stage}: out of memory: {short}; expected {keys_for_less(stage)}") from error
 
 
 def keys_for_less(stage: str) -> str:

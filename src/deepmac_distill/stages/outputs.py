@@ -28,11 +28,26 @@ def require_ours(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     for path in outputs:
         if _identity(path) in taken:
             raise RunError(f"{path}: is an input; expected another --out")
-        folder = path.resolve().parent
-        if (folder / DONE).exists() or (folder / BEGUN).exists():
-            raise RunError(f"{path}: is in a stage of a run, which is kept as it is; expected another --out")
+        _require_no_stage(path)
         if os.path.lexists(path) and not _is_ours(path):
             raise RunError(f"{path}: is there and deepmac did not make it; expected another --out")
+
+
+def require_new(path: Path) -> None:
+    """Refuse an output that is there already, or in a stage of a run.
+
+    Raises:
+        RunError: names it.
+    """
+    if os.path.lexists(path):
+        raise RunError(f"{path}: is there already; expected a new path (--out)")
+    _require_no_stage(path)
+
+
+def _require_no_stage(path: Path) -> None:
+    folder = path.resolve().parent
+    if (folder / DONE).exists() or (folder / BEGUN).exists():
+        raise RunError(f"{path}: is in a stage of a run, which is kept as it is; expected another --out")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -17,6 +17,7 @@ from deepmac_distill.files import written_whole
 from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.labels.rules import Rules
 from deepmac_distill.rundir import RunDir
+from deepmac_distill.stages.outputs import require_new
 from deepmac_distill.stages.quality import KnownQuality, calibrated, expected_quality, require_quality
 
 
@@ -46,8 +47,7 @@ def review_list(given: Path, out: Path, budget: int, calibration: Path | None = 
     """
     if budget < 1:
         raise ConfigError(f"--budget {budget}: expected at least 1")
-    if out.exists():
-        raise RunError(f"{out}: is there already; expected a new path (--out)")
+    require_new(out)
     if not given.exists():
         raise RunError(f"{given}: nothing there; expected a run directory or a masks.parquet")
     labels, why_not = _labels_of(given, calibration)

@@ -15,7 +15,7 @@ from deepmac_distill.evaluation.results import Evaluation, Report, read_result, 
 from deepmac_distill.evaluation.retention_results import Retention
 from deepmac_distill.evaluation.seed_results import SeedsReport
 from deepmac_distill.evaluation.summary import summarize_given_boxes
-from deepmac_distill.files import write_json
+from deepmac_distill.files import inner, write_json
 from deepmac_distill.progress import Progress
 from deepmac_distill.stages.compare import (
     compare_on,
@@ -66,7 +66,7 @@ def report_seeds(
             for role, of_seeds in each.items()
         },
     )
-    write_json(out / "report" / "summary.json", to_json(found))
+    write_json(inner(out, "report", "summary.json"), to_json(found))
     return found
 
 
@@ -89,5 +89,5 @@ def retention_of_seeds(
     truth = truth_of(everywhere)
     first = read_result(next(iter(runs.values())) / "retention" / "summary.json", Retention)
     found = replace(first, seeds=tuple(runs), **retained(truth, folders, resamples, seed, progress))
-    write_json(out / "retention" / "summary.json", to_json(found))
+    write_json(inner(out, "retention", "summary.json"), to_json(found))
     return found

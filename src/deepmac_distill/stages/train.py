@@ -14,6 +14,7 @@ from deepmac_distill.data.dataset import AnnotatedImages
 from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.dataset.views import Annotations, require_seen_masks
 from deepmac_distill.errors import ConfigError
+from deepmac_distill.files import inner
 from deepmac_distill.labels.export import seen_mask_classes_of
 from deepmac_distill.labels.lesson import ChosenLabels, Lesson
 from deepmac_distill.models.build import build_model
@@ -226,7 +227,7 @@ def _fit(job: Job, recipe: RoleConfig, lesson: Lesson, images: ImageStore, folde
         folder,
         job.progress,
         job.ranks,
-        lambda first: [EventFile(job.run.path / to / folder.stem, first) for to in job.pipeline.log.to],
+        lambda first: [EventFile(inner(job.run.path, to, folder.stem), first) for to in job.pipeline.log.to],
     )
 
 
