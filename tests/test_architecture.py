@@ -20,7 +20,7 @@ LAYERS = [
     {"errors", "look", "lattice", "comparing", "lease"},
     {"torchrun", "storage"},
     {"config", "structures", "progress", "stopping", "devices", "runlock", "shards", "chain", "ranks"}
-    | {"paper", "machine"},
+    | {"paper", "machine", "links"},
     {"geometry", "contract", "made_with"},
     {"dataset", "weights", "teachers"},
     {"data", "models"},

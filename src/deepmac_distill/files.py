@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from deepmac_distill.errors import RunError
-
 OLD = ".old"  # suffix of a folder that its successor replaces
 _LEFT = ".*.part"  # of a writer that was killed
 # Answers of a disk that cannot do it for a folder; the work is no worse for it.
@@ -112,23 +110,6 @@ def is_empty(folder: Path) -> bool:
 def first_link(folder: Path) -> Path | None:
     """The folder itself, or a path in it, that is a symbolic link; None where all is its own."""
     return next((path for path in (folder, *sorted(folder.rglob("*"))) if path.is_symlink()), None)
-
-
-def inner(folder: Path, *names: str) -> Path:
-    """A path below a folder that may be a stranger's.
-
-    Raises:
-        RunError: one of the names is a link, so that what is written there may be written anywhere.
-    """
-    for name in names:
-        if (folder := folder / name).is_symlink():
-            raise written_through(folder)
-    return folder
-
-
-def written_through(link: Path) -> RunError:
-    """The error where a run would write through a link."""
-    return RunError(f"{link}: is a link, and this run would write through it; expected no link; remove it")
 
 
 def remove_leftovers(folder: Path) -> None:

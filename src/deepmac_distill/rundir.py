@@ -22,7 +22,6 @@ from deepmac_distill.errors import RunError
 from deepmac_distill.files import (
     discard,
     first_link,
-    inner,
     is_empty,
     old_of,
     remove,
@@ -32,8 +31,8 @@ from deepmac_distill.files import (
     sha256_of_json,
     write_json,
     write_text,
-    written_through,
 )
+from deepmac_distill.links import inner, written_through
 from deepmac_distill.made_with import hashes_of, read_begun, read_done, refuse_edits, why_made_anew
 from deepmac_distill.progress import Progress
 from deepmac_distill.runlock import Held, is_lease, run_lock

@@ -8,13 +8,13 @@ import pytest
 
 from deepmac_distill.errors import RunError
 from deepmac_distill.files import (
-    inner,
     remove_leftovers,
     sha256_of_file,
     sha256_of_json,
     write_json,
     written_whole,
 )
+from deepmac_distill.links import inner
 
 
 def test_a_file_appears_only_when_its_block_has_ended_well(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from deepmac_distill.cli.sharding import Sharding
 from deepmac_distill.cli.terminal import Terminal
 from deepmac_distill.config import Pipeline, load_pipeline, located
 from deepmac_distill.errors import ConfigError, RunError
-from deepmac_distill.files import inner, read_text
+from deepmac_distill.files import read_text
+from deepmac_distill.links import inner
 from deepmac_distill.progress import Progress, Silent
 from deepmac_distill.torchrun import ALONE, place_of
 

@@ -30,7 +30,8 @@ from deepmac_distill.evaluation.holdout_masks import (
 )
 from deepmac_distill.evaluation.holdout_results import Holdout
 from deepmac_distill.evaluation.results import read_result, to_json
-from deepmac_distill.files import inner, sha256_of_json, write_json, write_text
+from deepmac_distill.files import sha256_of_json, write_json, write_text
+from deepmac_distill.links import inner
 from deepmac_distill.made_with import read_done
 from deepmac_distill.models.load import segmenter_for
 from deepmac_distill.report.holdout_tables import holdout_page

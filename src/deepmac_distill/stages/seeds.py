@@ -15,7 +15,8 @@ from deepmac_distill.evaluation.results import Evaluation, Report, read_result, 
 from deepmac_distill.evaluation.retention_results import Retention
 from deepmac_distill.evaluation.seed_results import SeedsReport
 from deepmac_distill.evaluation.summary import summarize_given_boxes
-from deepmac_distill.files import inner, write_json
+from deepmac_distill.files import write_json
+from deepmac_distill.links import inner
 from deepmac_distill.progress import Progress
 from deepmac_distill.stages.compare import (
     compare_on,

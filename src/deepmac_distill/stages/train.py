@@ -14,9 +14,9 @@ from deepmac_distill.data.dataset import AnnotatedImages
 from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.dataset.views import Annotations, require_seen_masks
 from deepmac_distill.errors import ConfigError
-from deepmac_distill.files import inner
 from deepmac_distill.labels.export import seen_mask_classes_of
 from deepmac_distill.labels.lesson import ChosenLabels, Lesson
+from deepmac_distill.links import inner
 from deepmac_distill.models.build import build_model
 from deepmac_distill.rundir import STATE
 from deepmac_distill.stages.chosen_teacher import choosing
