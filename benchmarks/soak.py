@@ -71,7 +71,8 @@ checkpoint_every = 5
 # What of a record no two runs have in common. A hold-out's figures hold seconds; its page and record follow.
 TIMES = ("seconds_since_last_start", "ended", "time", "seconds")
 HOLDOUT = "holdout"
-PATIENCE = 0.6  # a run is killed after at most this share of the seconds that it takes alone, again and again
+PATIENCE = 0.6  # a run is killed after at most this share of the seconds that it takes alone
+MORE_PATIENCE = 0.1  # and after so much more with each kill of the same run, so that each ends some time
 
 
 def bytes_of(run: Path) -> dict[str, bytes | str]:
@@ -135,10 +136,10 @@ def kills(wanted: int, seed: int) -> dict[str, Any]:
             forced = chance.random() < 0.2 and (run / "report").exists()
             if not forced:
                 shutil.rmtree(run, ignore_errors=True)
-            more = ["--force"] if forced else []
+            more, patience = ["--force"] if forced else [], PATIENCE
             while True:
                 process = started(pipeline, run, *more)
-                process.join(chance.uniform(0, PATIENCE * seconds))
+                process.join(chance.uniform(0, patience * seconds))
                 number = signal.SIGTERM if chance.random() < 0.2 else signal.SIGKILL
                 (process.terminate if number is signal.SIGTERM else process.kill)()
                 process.join()
@@ -146,7 +147,7 @@ def kills(wanted: int, seed: int) -> dict[str, Any]:
                     break  # it had ended before
                 hits[_place(run)] += 1
                 signals[number.name] += 1
-                more = []  # what --force began goes on without it
+                more, patience = [], patience + MORE_PATIENCE  # what --force began goes on without it
                 if hits.total() % 20 == 0:
                     print(f"{hits.total()} kills, {ended} runs ended, {faults} faults", flush=True)
             ended += 1

@@ -164,6 +164,7 @@ class RunDir:
     ) -> Path:
         whole, part = self.path / stage, self.path / f"{stage}.part"
         refuse_foreign(whole, part)
+        remove_leftovers(self.path)
         _settle(whole, part)
         done, why = self.inputs_of(stage), ""
         if force or (derived and (done is None or comparing.compared(done) != now["inputs"])):

@@ -69,6 +69,7 @@ def test_a_student_learns_from_corrected_masks(
             "other.json: none of its images is in the data set",
         ),
         (["list.json", "--into", "RUN", "--out", "o.json"], "list.json: got list, expected a JSON object"),
+        (["panoptic.json", "--into", "RUN", "--out", "o.json"], "datum convert -if coco_panoptic -i . -f"),
     ],
 )
 def test_what_cannot_be_taken_back_is_one_line(
@@ -81,6 +82,8 @@ def test_what_cannot_be_taken_back_is_one_line(
     for image in document["images"]:
         image["file_name"] = "other-" + image["file_name"]
     Path("other.json").write_text(json.dumps(document))
+    segments = [{"image_id": image["id"], "segments_info": []} for image in document["images"]]
+    Path("panoptic.json").write_text(json.dumps(document | {"annotations": segments}))
     given = {"FILE": corrected, "RUN": chain[0]}
     kept = corrected.read_bytes()
     ended = deepmac("import-masks", *(given.get(word, word) for word in arguments))

@@ -180,6 +180,22 @@ def test_voc_holds_masks_as_pictures_and_void_where_nobody_knows(source: Path) -
     assert (out / "labelmap.txt").read_text().splitlines()[2] == 'naïve "cat" & co:128,0,0::'
 
 
+def test_voc_has_a_line_for_each_class_whatever_its_name(source: Path) -> None:
+    document = json.loads(source.read_text())
+    odd = ["two\nlines", "#comment", "a:b"]
+    for category, name in zip(document["categories"], odd, strict=False):
+        category["name"] = name
+    source.write_text(json.dumps(document))
+    out, _ = written(source, "voc")
+    lines = (out / "labelmap.txt").read_text(encoding="utf-8").splitlines()[1:]
+    assert all(line.count(":") == 3 and not line.startswith("#") for line in lines)
+    names = {line.partition(":")[0] for line in lines}
+    drawn = {
+        one.text for path in out.rglob("*.xml") for one in ElementTree.parse(path).iterfind("object/name")
+    }
+    assert drawn and drawn <= names
+
+
 def test_labelme_ties_parts_together_and_leads_to_the_image(source: Path) -> None:
     out, _ = written(source, "labelme", "keep")
     found = json.loads((out / "sub/a b.json").read_text())

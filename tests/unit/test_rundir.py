@@ -316,3 +316,14 @@ def test_whether_somebody_works_in_a_run_is_asked_without_writing(run: RunDir) -
     found: list[bool] = []
     do(run, lambda folder: found.append(is_held(run.path)), {})
     assert found == [True] and not is_held(run.path)
+
+
+def test_what_a_killed_writer_left_in_the_run_goes_with_the_next_stage(run: RunDir) -> None:
+    run.path.mkdir(parents=True, exist_ok=True)
+    (run.path / "environment.json").write_text("{}")
+    (run.path / ".config.json.0123456789ab.part").write_text("{")
+    run.run_stage("teacher", {}, lambda folder: None, Silent())
+    assert sorted(path.name for path in run.path.iterdir() if "lock" not in path.name) == [
+        "environment.json",
+        "teacher",
+    ]

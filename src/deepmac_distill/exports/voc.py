@@ -87,6 +87,16 @@ def _drawn(masks: MaskSet, picture: Picture) -> tuple[NDArray[np.uint8], NDArray
     return classes, objects
 
 
+def _held(name: str) -> str:
+    """The name of a class as a label map can hold it, and as the XML has it too.
+
+    >>> _held("a: b"), ascii(_held("#1"))
+    ('a; b', "'\\\\ufffd1'")
+    """
+    held = "".join("\ufffd" if ord(one) < ord(" ") or one in "\x7f\x85\u2028\u2029" else one for one in name)
+    return ("\ufffd" + held[1:] if held.startswith("#") else held).replace(":", ";")
+
+
 def _losses(picture: Picture, objects: NDArray[np.uint8]) -> list[tuple[int, Loss]]:
     left = np.bincount(objects.ravel(), minlength=256)
     return [
@@ -110,7 +120,7 @@ def _annotation(masks: MaskSet, picture: Picture) -> ElementTree.Element:
 
 def _object(root: ElementTree.Element, masks: MaskSet, thing: MaskObject) -> None:
     entry = child(root, "object")
-    child(entry, "name", masks.classes[thing.category_id])
+    child(entry, "name", _held(masks.classes[thing.category_id]))
     child(entry, "difficult", int(thing.is_crowd))
     x, y, width, height = thing.bbox
     box = child(entry, "bndbox")
@@ -125,11 +135,11 @@ def _object(root: ElementTree.Element, masks: MaskSet, thing: MaskObject) -> Non
 
 def _label_map(masks: MaskSet) -> str:
     palette = colors()
-    named = [
-        ("background", 0),
-        *((name, index) for index, name in enumerate(masks.classes.values(), start=1)),
-    ]
+    names = [_held(name) for name in masks.classes.values()]
+    if len(set(names)) < len(names):
+        raise DataError("VOC: two classes have one name in a label map, which holds no ':' and no line ends")
+    named = [("background", 0), *((name, index) for index, name in enumerate(names, start=1))]
     if "ignored" not in masks.classes.values():  # the void's name in Datumaro, which refuses unknown colors
         named.append(("ignored", VOID))
-    lines = [f"{name.replace(':', ';')}:{','.join(map(str, palette[index]))}::" for name, index in named]
+    lines = [f"{name}:{','.join(map(str, palette[index]))}::" for name, index in named]
     return "# label:color_rgb:parts:actions\n" + "".join(line + "\n" for line in lines)

@@ -96,7 +96,8 @@ def _read(file: Path, base: Annotations) -> Annotations:
         try:
             return replace(Dataset.open(copy, seen="all").for_evaluation(), path=file)
         except DataError as error:
-            raise DataError(str(error).replace(str(copy), str(file))) from None
+            said = str(error).replace(str(copy), str(file))
+            raise DataError(said.replace(str(copy.parent), str(file.parent))) from None
 
 
 def _plain(image: Any, sizes: Mapping[str, tuple[int, int]]) -> Any:
