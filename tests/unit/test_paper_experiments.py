@@ -144,7 +144,16 @@ def test_the_commands_of_a_row(tmp_path: Path) -> None:
     steps = list(plan(table("table-1"), ["mask-rcnn-resnet50-gt"], runs, seed=1))
     run = str(tmp_path / "mask-rcnn-resnet50-gt" / "seed-1")
     assert [words[0] for words in steps] == ["teach", "evaluate", "evaluate"]
-    assert steps[0][3:] == ["--data", "sample", "--out", run, "--set", "seed=1", "--steps", "20"]
+    assert steps[0][3:] == [
+        "--data",
+        "sample",
+        "--out",
+        run,
+        "--set",
+        "seed=1",
+        "--set",
+        "teacher.train.steps=20",
+    ]
     assert steps[2][2:] == ["--out", run, "--box-noise", "10"]
 
 
@@ -162,7 +171,8 @@ def test_grabcut_draws_the_masks_of_a_detector_that_is_trained_first() -> None:
     runs = Runs(scale="coco", data=Path("coco"), out=Path("runs"))
     names = to_train(rows, runs)
     assert names == ["mask-rcnn-plain", "grabcut"]
-    last = list(plan(table("table-8"), names, runs, seed=0))[-1]
+    *_, alone, last = plan(table("table-8"), names, runs, seed=0)
+    assert alone[:3] == ["evaluate", "teacher", "--config"]  # it learns nothing
     assert last[-2:] == ["--boxes-of", "runs/mask-rcnn-plain/seed-0/evaluate-teacher"]
     assert to_train(rows, Runs(scale="small", data=Path("x"), out=Path("runs"))) == []  # recorded
 
@@ -170,7 +180,7 @@ def test_grabcut_draws_the_masks_of_a_detector_that_is_trained_first() -> None:
 def test_a_tenth_trains_a_tenth_of_the_steps() -> None:
     runs = Runs(scale="coco", data=Path("coco"), out=Path("runs"), tenth=True)
     (teach, _) = plan(table("table-5"), ["deepmac-512-resnet-20"], runs, seed=0)
-    assert teach[-2:] == ["--steps", "5000"]
+    assert teach[-1] == "teacher.train.steps=5000"
 
 
 @pytest.mark.parametrize(

@@ -69,28 +69,14 @@ def to_train(rows: Sequence[PaperRow], runs: Runs) -> list[str]:
 
 
 def plan(of: PaperTable, names: Sequence[str], runs: Runs, seed: int) -> Iterator[Words]:
-    """The commands of some trainings with one seed: each trains, then evaluates."""
+    """The commands of some trainings with one seed: each trains, if it learns, then evaluates."""
     for name in names:
-        out = ["--out", str(runs.run(name, seed))]
-        begun = [
-            "--config",
-            str(runs.pipeline(name)),
-            "--data",
-            str(runs.data),
-            *out,
-            "--set",
-            f"seed={seed}",
-        ]
-        steps = runs.steps or (_steps(name, runs.scale) // 10 if runs.tenth else 0)
-        begun += ["--steps", str(steps)] if steps else []
-        begun += [word for override in runs.overrides for word in ("--set", override)]
-        one = training(name)
-        start = runs.start if one.start else ""
-        if one.starts_from:
-            start = str(runs.run(one.starts_from, seed) / "teacher" / WEIGHTS)
-        begun += ["--set", f"teacher.train.init_from={start}"] if start else []
-        yield ["teach", *begun]
-        yield ["evaluate", "teacher", *out]
+        out, begun = ["--out", str(runs.run(name, seed))], _begun(name, runs, seed)
+        if "teacher.segmenter" in resolved(name, runs.scale):
+            yield ["evaluate", "teacher", *begun]
+        else:
+            yield ["teach", *begun]
+            yield ["evaluate", "teacher", *out]
         if detector := _detector(name, runs.scale):
             boxes = runs.run(detector, seed) / "evaluate-teacher"
             yield ["evaluate", "teacher", *out, "--boxes-of", str(boxes)]
@@ -113,6 +99,21 @@ def plan(of: PaperTable, names: Sequence[str], runs: Runs, seed: int) -> Iterato
 def _detector(name: str, scale: Scale) -> str:
     """The training whose model detects the boxes of a row, at the scale at which detection is measured."""
     return training(name).behind if scale == "coco" else ""
+
+
+def _begun(name: str, runs: Runs, seed: int) -> Words:
+    """What a run is begun with: its pipeline file, data, folder, seed and start weights."""
+    one, steps = training(name), runs.steps or (_steps(name, runs.scale) // 10 if runs.tenth else 0)
+    start = runs.start if one.start else ""
+    if one.starts_from:
+        start = str(runs.run(one.starts_from, seed) / "teacher" / WEIGHTS)
+    overrides = [f"seed={seed}"]
+    overrides += [f"teacher.train.steps={steps}"] if steps else []
+    overrides += [*runs.overrides, *([f"teacher.train.init_from={start}"] if start else [])]
+    return [
+        *("--config", str(runs.pipeline(name)), "--data", str(runs.data), "--out", str(runs.run(name, seed))),
+        *(word for override in overrides for word in ("--set", override)),
+    ]
 
 
 def _steps(name: str, scale: Scale) -> int:
