@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from deepmac_distill.errors import ConfigError
 from deepmac_distill.models.blocks import BatchNorm
 from deepmac_distill.models.synchronized import SynchronizedBatchNorm, synchronize
 from deepmac_distill.ranks import ONE, RankLost, Ranks, join
-from deepmac_distill.stages.preflight import require_even_parts
+from deepmac_distill.stages.preflight import require_compilable, require_even_parts
 from deepmac_distill.torchrun import Place, place_of
 
 TWO = Place(0, 2, 0)
@@ -121,6 +122,14 @@ def test_a_batch_that_the_processes_cannot_share_is_refused() -> None:
         "teacher.train.batch_size: got 8 for 3 processes, expected a multiple of 3"
     )
     require_even_parts(SimpleNamespace(pipeline=Pipeline(), ranks=Ranks(TWO)), "teacher")
+
+
+def test_several_processes_compile_nothing() -> None:
+    pipeline = Pipeline()
+    compiling = replace(pipeline.teacher, train=replace(pipeline.teacher.train, compile=True))
+    job = SimpleNamespace(pipeline=replace(pipeline, teacher=compiling), ranks=Ranks(TWO))
+    with pytest.raises(ConfigError, match="got true for 2 processes, expected one"):
+        require_compilable(job, "teacher")
 
 
 @pytest.mark.parametrize("name", ["cuda:0", "mps"])

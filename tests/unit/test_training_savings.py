@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 import ranks as benchmark
+from deepmac_distill.config import MaskRcnnConfig
 from deepmac_distill.errors import DivergedError
 from deepmac_distill.models.build import build_model
+from deepmac_distill.models.compiled import compile_backbone
 from deepmac_distill.models.recompute import recompute_blocks
 from deepmac_distill.progress import Silent
 from deepmac_distill.ranks import ONE
@@ -23,6 +25,7 @@ from deepmac_distill.training.loop import LoopSettings, make_optimizer, train
 from deepmac_distill.training.schedule import make_schedule
 
 CPU = torch.device("cpu")
+SMALL_RCNN = MaskRcnnConfig(backbone="tiny", backbone_width=8, fpn_channels=8, box_channels=16)
 
 
 def passes(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
@@ -45,6 +48,57 @@ def test_recomputed_blocks_give_the_same_bits(backbone: str, head: str) -> None:
     for ours, theirs in zip(passes(again), passes(plain), strict=True):
         assert len(ours) == len(theirs) > 0
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler, about itself
+@pytest.mark.parametrize("kind", ["deepmac", "mask_rcnn"])
+def test_a_compiled_backbone_gives_the_same_numbers(kind: str) -> None:
+    """As torch's compiler sees it, without the minute in which C++ is made of it: forward and backward."""
+    torch.manual_seed(0)
+    config = benchmark.MODEL if kind == "deepmac" else replace(SMALL_RCNN, anchor_sizes=(8, 16, 32, 64))
+    plain = build_model(config, benchmark.CLASSES, load_weights=False).train()
+    compiled = copy.deepcopy(plain)
+    assert compile_backbone(compiled, backend="aot_eager") == 1
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    found = []
+    for model in (compiled, plain):
+        torch.manual_seed(1)
+        losses = model(benchmark.whole_batch(0))
+        torch.stack(list(losses.values())).sum().backward()
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        found.append([*losses.values(), *grads, *model.buffers()])
+    assert len(found[0]) == len(found[1])
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(*found, strict=True))
+
+
+def test_compiling_is_refused_in_one_line_where_it_cannot_be(
+    deepmac: Any, scenes_toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("No working C++ compiler found\nin torch._inductor.config.cpp.cxx")
+
+    monkeypatch.setattr(torch, "compile", fails)
+    given = [
+        "teach",
+        "--config",
+        scenes_toml,
+        "--out",
+        tmp_path / "run",
+        "--set",
+        "teacher.train.compile=true",
+    ]
+    for more, line in (
+        (
+            [],
+            "teacher.train.compile: got true, but torch cannot compile here (No working C++ compiler found);",
+        ),
+        (["--set", "teacher.train.recompute=true"], "teacher.train.compile: got True, expected false beside"),
+        (["--set", "teacher.train.compile=1"], "teacher.train.compile: "),
+    ):
+        ended = deepmac(*given, *more)
+        assert ended.code == 2 and "Traceback" not in ended.err
+        assert line in ended.err.splitlines()[-1], ended.err
+    assert not (tmp_path / "run" / "teacher.part").exists()
 
 
 def test_recomputing_keeps_less() -> None:

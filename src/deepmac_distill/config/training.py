@@ -43,6 +43,7 @@ class TrainConfig:
     max_grad_norm: float = 0.0  # largest gradient norm; 0 = no clipping
     ema_decay: float = 0.0  # 0 = the reported weights are the last ones
     autocast: Literal["auto", "off"] = "auto"  # bfloat16 on a GPU, float16 on one without; never on a CPU
+    compile: bool = False  # the backbone by torch.compile: faster steps after minutes of compiling
     recompute: bool = False  # residual blocks compute again in the backward pass: less memory
     # Whole images, windows around the instances with a mask as `look` has them, or passes of both in turn
     views: Literal["images", "windows", "both"] = "images"
@@ -84,5 +85,6 @@ class TrainConfig:
             value = getattr(self, name)
             low_high = len(value) == 2 and 0 < value[0] <= value[1] < math.inf
             require(low_high, name, value, "two numbers, 0 < low <= high")
+        require(not (self.compile and self.recompute), "compile", True, "false beside recompute = true")
         needs_decay = (self.schedule == "steps") == bool(self.decay_steps)
         require(needs_decay, "decay_steps", self.decay_steps, 'steps exactly when schedule = "steps"')

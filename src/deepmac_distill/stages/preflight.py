@@ -16,6 +16,7 @@ from deepmac_distill.config import RoleConfig
 from deepmac_distill.dataset.views import Annotations, Truth, equals
 from deepmac_distill.errors import CheckpointError, ConfigError, DataError, MachineError
 from deepmac_distill.models.build import build_model, require_backbone_weights
+from deepmac_distill.models.compiled import require_compiler
 from deepmac_distill.stages.job import Job
 from deepmac_distill.stages.sources import source_of
 from deepmac_distill.storage.fetching import fetched
@@ -53,6 +54,7 @@ def _require_ready(job: Job, stages: Sequence[Stage]) -> None:
         require_tensorboard()
     for role in dict.fromkeys(stage.role for stage in trainings):
         require_even_parts(job, role)
+        require_compilable(job, role)
     boxes = 0
     data = job.pipeline.data
     path = job.training_file()
@@ -110,6 +112,16 @@ def require_even_parts(job: Job, role: Role) -> None:
             f"{role}.train.batch_size: got {size} for {world} processes, expected a multiple of {world}, "
             "so that each takes an equal part"
         )
+
+
+def require_compilable(job: Job, role: Role) -> None:
+    """Refuse `train.compile` where it cannot act: in several processes, or without a compiler."""
+    key = f"{role}.train.compile"
+    if not getattr(job.pipeline, role).train.compile:
+        return
+    if job.ranks.world > 1:
+        raise ConfigError(f"{key}: got true for {job.ranks.world} processes, expected one, or false")
+    require_compiler(job.device, key)
 
 
 def require_writable(run: Path) -> None:

@@ -220,6 +220,7 @@ def _fit(job: Job, recipe: RoleConfig, lesson: Lesson, images: ImageStore, folde
             log_every=log_every(recipe),
             autocast=devices.training_dtype(job.device, settings.autocast),
             recompute=settings.recompute,
+            compile=settings.compile,
             images=settings.batch_size * settings.gradient_accumulation_steps,
             seed=seed,
         ),

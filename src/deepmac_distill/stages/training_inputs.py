@@ -18,7 +18,7 @@ from deepmac_distill.stages.job import Job
 from deepmac_distill.storage.fetching import fetched
 
 # Keys of `train` that are named only where they are set: trainings without them are as they were.
-_NAMED_WHERE_SET = ("init_from", "views", "window_scale_range", "window_shift", "box_jitter")
+_NAMED_WHERE_SET = ("init_from", "views", "window_scale_range", "window_shift", "box_jitter", "compile")
 _CHANGES_NOTHING = ("recompute",)  # the same bits, so that a training may go on with less memory
 _OF_WINDOWS = ("window_context", "window_size_px")  # of `train`, or of `look` where those are not set
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from deepmac_distill.models.compiled import compile_backbone
 from deepmac_distill.models.recompute import recompute_blocks
 from deepmac_distill.models.synchronized import synchronize
 from deepmac_distill.progress import Progress
@@ -40,6 +41,7 @@ class LoopSettings:
     checkpoint_every: int
     autocast: torch.dtype | None = None  # of the passes; None: float32
     recompute: bool = False
+    compile: bool = False
     images: int = 0  # of a step, in all processes
     log_every: int = LOG_EVERY_STEPS
     seed: int = 0  # of the random numbers that each of several processes draws
@@ -73,8 +75,7 @@ def train(
     model.to(device).train()
     synchronize(model, ranks)
     average = averaged(model, settings.ema_decay) if settings.ema_decay else None
-    if settings.recompute:
-        recompute_blocks(model)  # not those of the copy, which computes nothing
+    _change_passes(model, settings)  # not those of the copy, which computes nothing
     precision, norms = Precision.of(device, settings.autocast), GradientNorms(settings.max_grad_norm)
     state = _state_of(folder / "state.pt", model, optimizer, norms, average, precision)
     first_step = state.restore(ranks)
@@ -138,6 +139,14 @@ def make_optimizer(
             return torch.optim.Adam(param_groups)
         case "sgd":
             return torch.optim.SGD(param_groups, momentum=momentum)
+
+
+def _change_passes(model: nn.Module, settings: LoopSettings) -> None:
+    """Have the model compute the same in less memory, or in less time."""
+    if settings.recompute:
+        recompute_blocks(model)
+    if settings.compile:
+        compile_backbone(model)
 
 
 def _learn(
