@@ -26,7 +26,7 @@ LAYERS = [
     {"data", "models"},
     {"training", "inference", "evaluation", "rundir"},
     {"report"},
-    {"labels", "status", "shared_stage"},
+    {"labels", "status", "shared_stage", "remote_run"},
     {"one_image", "exports", "calibration"},
     {"stages"},
     {"forecast", "api"},

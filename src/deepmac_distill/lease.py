@@ -66,9 +66,17 @@ def this_process() -> Holder:
 def read_holder(path: Path) -> Holder | None:
     """Who holds the lease in a file; None where there is no file, or one that holds no lease."""
     try:
-        text, _, beat = path.read_text(encoding="utf-8").rstrip("\n").rpartition(" ")
+        return parsed(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def parsed(content: str) -> Holder | None:
+    """The holder that a lease names; None where it is none."""
+    try:
+        text, _, beat = content.rstrip("\n").rpartition(" ")
         return replace(Holder(**json.loads(text)), beat=int(beat))
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, RecursionError):
         return None
 
 
@@ -78,8 +86,7 @@ def lives(path: Path, holder: Holder, patience: Patience = PATIENT, watch_s: flo
     Args:
         watch_s: how long at most; None: until it counts as dead.
     """
-    here = _is_alive(holder) if holder.machine == _machine() else None
-    if here is not None:
+    if (here := runs_here(holder)) is not None:
         return here
     since, until = patience.now(), patience.stale if watch_s is None else watch_s
     while patience.now() - since < until:
@@ -90,6 +97,11 @@ def lives(path: Path, holder: Holder, patience: Patience = PATIENT, watch_s: flo
         if now.beat != holder.beat:
             return True
     return False
+
+
+def runs_here(holder: Holder) -> bool | None:
+    """Whether a holder on this machine works; None of one elsewhere, or where the system does not answer."""
+    return _is_alive(holder) if holder.machine == _machine() else None
 
 
 def create(path: Path, content: bytes) -> bool:

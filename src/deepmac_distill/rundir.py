@@ -36,6 +36,7 @@ from deepmac_distill.links import inner, written_through
 from deepmac_distill.made_with import hashes_of, read_begun, read_done, refuse_edits, why_made_anew
 from deepmac_distill.progress import Progress
 from deepmac_distill.runlock import Held, is_lease, run_lock
+from deepmac_distill.storage.location import is_remote, shown
 
 About = Mapping[str, Mapping[str, Any]]  # input that is a hash -> fact ("file", "data.seen") -> JSON value
 DONE = "done.json"
@@ -61,6 +62,8 @@ class RunDir:
             str(self.path).encode()
         except UnicodeEncodeError:
             raise RunError(f"{self.path}: holds bytes that are not UTF-8; expected a path in UTF-8") from None
+        if is_remote(self.path):
+            raise RunError(f"{shown(self.path)}: is in a bucket; expected a path (remote_run.run_in_bucket)")
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path}: is a file; expected a run directory")
         paths = self.path.iterdir() if self.path.is_dir() else ()

@@ -11,7 +11,7 @@ from typing import Annotated, cast, get_type_hints
 
 import typer
 
-from deepmac_distill.cli.buckets import with_copies
+from deepmac_distill.cli.buckets import groups_here, with_copies
 from deepmac_distill.config import look_changes
 from deepmac_distill.errors import ConfigError
 
@@ -251,12 +251,13 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Command], Co
 
         @wraps(function)
         def flat(**words: object) -> None:
-            given = with_copies(words)
+            given = with_copies(words, but=("out",) if Run in groups.values() else ())
             built = {
                 name: cast(type, group)(**{item.name: given.pop(item.name) for item in fields(group)})
                 for name, group in groups.items()
             }
-            function(**given, **built)
+            with groups_here(built, Run, function.__name__) as here:
+                function(**given, **here)
 
         flat.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
         flat.__annotations__ = {option.name: option.annotation for option in options}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deepmac_distill.cli.app import app
+from deepmac_distill.cli.buckets import worked_in
 from deepmac_distill.cli.options import command
 from deepmac_distill.cli.results import print_table
 from deepmac_distill.cli.terminal import Terminal, say
@@ -25,6 +26,11 @@ def calibrate(
     ] = False,
 ) -> None:
     """Learn from a hold-out how good each mask is: expected IoU, a lower bound, the best cut."""
+    with worked_in(run, "calibrate", None) as here:
+        _calibrate(here or run, force)
+
+
+def _calibrate(run: Path, force: bool) -> None:
     from deepmac_distill.calibration.expected import thresholds_of
     from deepmac_distill.calibration.tables import cuts_table, reliability_table, thresholds_table, words_of
     from deepmac_distill.labels.label_file import Labels

@@ -10,6 +10,7 @@ import typer
 
 from deepmac_distill.chain import Stage, planned, seed_runs
 from deepmac_distill.cli.app import app
+from deepmac_distill.cli.buckets import copy_named
 from deepmac_distill.cli.ending import next_commands
 from deepmac_distill.cli.options import command
 from deepmac_distill.cli.terminal import say
@@ -27,6 +28,7 @@ def status(
 
     Of a folder of several seeds it is that of each.
     """
+    run = copy_named(str(run))
     for seed, one in seed_runs(run).items():
         say(f"seed {seed}: {one}")
         _print_status(one)

@@ -21,6 +21,17 @@ def objects_folder() -> Path:
     return cache_folder() / "objects"
 
 
+def scratch_of(run: Location, shard: str = "") -> Path:
+    """Where the work is done for a run in a bucket, below $DEEPMAC_SCRATCH, else `runs` in the cache.
+
+    Args:
+        shard: such as 2/7, which works apart.
+    """
+    root = Path(os.environ.get("DEEPMAC_SCRATCH") or cache_folder() / "runs")
+    part = f"shard {shard.replace('/', ' of ')}" if shard else "whole"
+    return root.joinpath(part, run.scheme, run.bucket, *filter(None, run.key.split("/")))
+
+
 def copy_of(place: Location) -> Path:
     """Where the copy of an object is kept."""
     return objects_folder().joinpath(place.scheme, place.bucket, *filter(None, place.key.split("/")))
@@ -54,8 +65,12 @@ def with_uris(text: str, folder: Path | None = None) -> str:
     >>> with_uris("/c/objects/s3/bucket/a.json: image 3", Path("/c/objects"))
     's3://bucket/a.json: image 3'
     """
-    begin = str(folder or objects_folder())
-    return re.sub(re.escape(begin) + r"/(s3|gs)/", r"\1://", text) if begin in text else text
+    scratch = os.environ.get("DEEPMAC_SCRATCH") or str(cache_folder() / "runs")
+    part_of_run = r"/(?:shard [0-9]+ of [0-9]+|whole)"
+    for begin, part in ((str(folder or objects_folder()), ""), (scratch, part_of_run)):
+        if begin in text:
+            text = re.sub(rf"{re.escape(begin)}{part}/(s3|gs)/", r"\1://", text)
+    return text
 
 
 def is_copy(path: Path, size: int, changed_ns: int) -> bool:

@@ -46,13 +46,16 @@ class Store:
 
         return tried(place, "looking it up", ask, self._retries)
 
-    def listed(self, place: Location) -> dict[str, Object]:
+    def listed(self, place: Location, below: bool = True) -> dict[str, Object]:
         """Every object below a place by its name from there on; none where there is nothing.
+
+        Args:
+            below: those in folders too.
 
         Raises:
             StorageError: there is no such bucket, or it may not be listed.
         """
-        selector = fs.FileSelector(place.path, recursive=True, allow_not_found=True)
+        selector = fs.FileSelector(place.path, recursive=below, allow_not_found=True)
         begin = len(place.path) + 1
 
         def ask() -> dict[str, Object]:
@@ -119,24 +122,24 @@ class Store:
         """Make an object of some bytes: whole or not at all, in place of what is there."""
         self._put(place, pa.py_buffer(content))
 
-    def upload(self, path: Path, place: Location) -> None:
+    def upload(self, path: Path, place: Location) -> Object:
         """`put` for the bytes of a file, which is mapped: a read that fails half-way would end the object."""
         if path.stat().st_size:
             with pa.memory_map(str(path)) as mapped:
-                self._put(place, mapped.read_buffer())
-        else:
-            self._put(place, pa.py_buffer(b""))
+                return self._put(place, mapped.read_buffer())
+        return self._put(place, pa.py_buffer(b""))
 
-    def _put(self, place: Location, content: pa.Buffer) -> None:
-        def send() -> None:
+    def _put(self, place: Location, content: pa.Buffer) -> Object:
+        def send() -> Object:
             with self._filesystem.open_output_stream(place.path, compression=None) as stream:
                 for start in range(0, content.size, _BLOCK):
                     stream.write(content[start : start + _BLOCK])
             (found,) = self._filesystem.get_file_info([place.path])
             if found.type != fs.FileType.File or found.size != content.size:
                 raise OSError(f"the store has {found.size} of {content.size} bytes")
+            return _object(found)
 
-        tried(place, "writing", send, self._retries)
+        return tried(place, "writing", send, self._retries)
 
     def remove(self, place: Location) -> None:
         """Remove an object; none at all is no error."""
@@ -189,7 +192,8 @@ def _s3(bucket: str, environment: Mapping[str, str]) -> Any:
 
 
 def _object(found: Any) -> Object:
-    return Object(size=int(found.size), changed_ns=int(found.mtime_ns or 0))
+    """Times are whole seconds: some answers of a store have no parts of them, and some do."""
+    return Object(size=int(found.size), changed_ns=int(found.mtime_ns or 0) // 10**9 * 10**9)
 
 
 def _copied(source: Any, path: Path) -> int:
