@@ -1,13 +1,13 @@
 """A million boxes through the whole path: memory and CPU time of each step, in processes of their own.
 
-    python benchmarks/million.py [--boxes 10000 100000 1000000] [--json benchmarks/results/million.json]
+    python benchmarks/million.py [--boxes 100 10000 100000 1000000] [--json benchmarks/results/million.json]
 
 The images are hard links to one generated JPEG of 320 x 240, since decoding photographs would take the day;
 each is read, decoded and looked at like any other. The teacher is a stub behind the contract for segmenters
 of others: it draws a soft ellipse of 32 x 32 cells in each box, so that what is measured is everything but a
 model. Steps are commands: `read` parses the annotations and maps them, `label` writes the parts of all units,
-`assemble` joins them and writes instances.json, `relabel` cuts all masks anew and writes it again, and
-`export` writes COCO polygons' peer, RLE, from masks.parquet alone.
+`assemble` joins them and selects (instances.json), and `relabel` cuts all masks anew and selects again. A
+first size of a few boxes shows what starting takes, which is no part of the cost of a box.
 
 Memory is the peak of what no file backs (RssAnon, sampled every 20 ms): pages of a mapped file come and go.
 """
@@ -30,6 +30,8 @@ import torch
 from PIL import Image
 
 from deepmac_distill.contract import ModelSpec, SegmentedMasks
+from deepmac_distill.devices import environment
+from deepmac_distill.files import write_json
 from deepmac_distill.structures import Instances
 
 HEIGHT, WIDTH, BOXES, CELLS = 240, 320, 20, 32  # of an image, boxes in it, cells a side of a grid
@@ -91,10 +93,10 @@ def write_data(folder: Path, boxes: int) -> None:
         os.link(folder / "one.jpg", folder / "images" / name)
 
 
-def measured(command: list[str], environment: dict[str, str]) -> dict[str, float]:
+def measured(command: list[str], variables: dict[str, str]) -> dict[str, float]:
     """CPU seconds and peak memory of a command."""
     before, began, most = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter(), 0
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
     status = Path(f"/proc/{process.pid}/status")
     os.set_blocking(process.stderr.fileno(), False)
@@ -139,9 +141,9 @@ def measure(boxes: int) -> list[dict[str, Any]]:
         folder = Path(at)
         write_data(folder, boxes)
         (folder / "million.toml").write_text(PIPELINE.format(root=at, file=Path(__file__).resolve()))
-        environment = os.environ | {"DEEPMAC_CACHE": f"{at}/cache", "OMP_NUM_THREADS": "1"}
+        variables = os.environ | {"DEEPMAC_CACHE": f"{at}/cache", "OMP_NUM_THREADS": "1"}
         for name, command in steps_of(folder).items():
-            row = {"boxes": boxes, "step": name} | measured(command, environment)
+            row = {"boxes": boxes, "step": name} | measured(command, variables)
             found.append(row | {"cpu_ms_per_box": round(1000 * row["cpu_s"] / boxes, 3)})
             print(json.dumps(found[-1]), flush=True)
         for name in ("pseudolabel/masks.parquet", "select/instances.json"):
@@ -153,15 +155,14 @@ def measure(boxes: int) -> list[dict[str, Any]]:
 def main() -> None:
     """Measure, print, and write JSON when asked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--boxes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--boxes", type=int, nargs="+", default=[100, 10_000, 100_000, 1_000_000])
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    rows = [row for boxes in given.boxes for row in measure(boxes)]
-    if given.json:
-        from deepmac_distill.devices import environment
-        from deepmac_distill.files import write_json
-
-        write_json(given.json, {"environment": environment(), "rows": rows})
+    rows: list[dict[str, Any]] = []
+    for boxes in given.boxes:
+        rows += measure(boxes)
+        if given.json:  # as far as it has come
+            write_json(given.json, {"environment": environment(), "rows": rows})
 
 
 if __name__ == "__main__":
