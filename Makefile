@@ -8,7 +8,7 @@ TEST_WORKERS ?= 2
 
 PAPER = table-1 table-2 table-3 table-4 table-5 table-6 table-7 table-8 table-9 table-10 table-11 table-12 figure-3 appendix-c
 
-.PHONY: help demo test soak coco-sample starter appendix-b appendix-b1 appendix-b2 appendix-d data-named mask-heads $(PAPER) table-13 figure-5 bench latency interop lock clean
+.PHONY: help demo test soak coco-sample starter appendix-b appendix-b1 appendix-b2 appendix-d data-named mask-heads $(PAPER) table-13 figure-5 bench latency interop ray lock clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -115,12 +115,24 @@ $(INTEROP)/.ready: interop/requirements.txt $(READY)
 	$(INTEROP)/bin/pip install --quiet --requirement interop/requirements.txt
 	touch $@
 
+RAY ?= .ray
+
+ray: $(RAY)/.ready  ## labeling through Ray beside labeling in one process, in an environment of its own
+	$(RAY)/bin/python -m pytest cluster --rootdir cluster -p no:cacheprovider
+
+$(RAY)/.ready: cluster/requirements.txt $(READY)
+	$(PYTHON) -m venv $(RAY)
+	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(SITE)')')" \
+	  > "$$($(RAY)/bin/python -c '$(SITE)')/locked.pth"
+	$(RAY)/bin/pip install --quiet --requirement cluster/requirements.txt
+	touch $@
+
 lock: $(READY)  ## write requirements.lock from this environment
 	(echo "# Every package of a working environment, Python 3.11 on Linux. Written by: make lock"; \
 	 $(BIN)/pip freeze --exclude-editable) > requirements.lock
 
 clean:  ## remove the environments, not the runs
-	rm -rf $(VENV) $(INTEROP)
+	rm -rf $(VENV) $(INTEROP) $(RAY)
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
