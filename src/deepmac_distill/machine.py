@@ -18,6 +18,9 @@ _EXPECTED = {
     errno.ENOMEM: "more free memory",
     errno.ENAMETOOLONG: "a shorter name",
     errno.EIO: "a disk that can be read",
+    errno.ESTALE: "a disk that can be read",
+    errno.ENOTCONN: "a disk that is mounted",
+    errno.ETIMEDOUT: "a disk that answers",
     errno.EAGAIN: "a higher limit of processes (ulimit -u)",
 }
 _NO_MEMORY = (
@@ -35,6 +38,15 @@ _OF_LIBRARIES = {  # words of libraries that hide the system's number
     "File name too long": errno.ENAMETOOLONG,
     "can't start new thread": errno.EAGAIN,
 }
+
+
+def is_of_the_machine(error: BaseException) -> bool:
+    """Whether memory, a limit, a permission or a disk stopped work on a file, and not what is in the file.
+
+    >>> is_of_the_machine(OSError(errno.EIO, "Input/output error")), is_of_the_machine(OSError("truncated"))
+    (True, False)
+    """
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _EXPECTED)
 
 
 def out_of_memory(error: BaseException) -> str | None:

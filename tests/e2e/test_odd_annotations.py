@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -313,3 +315,13 @@ def test_folders_of_other_formats_are_named(deepmac, tmp_path: Path, names: list
         (tmp_path / "set" / name).write_text("0 0.5 0.5 0.2 0.2")
     ended = deepmac("check", tmp_path / "set")
     assert ended.code == 2 and says in ended.out
+
+
+def test_a_limit_of_open_files_is_no_broken_image(check, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(Image, "open", full)
+    ended = check(document())
+    assert ended.code == 2 and "cannot be decoded" not in ended.out + ended.err
+    assert "a.png: Too many open files; expected a higher limit of open files (ulimit -n)" in ended.err

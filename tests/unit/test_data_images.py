@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,9 +14,9 @@ from PIL import ExifTags, Image
 
 from deepmac_distill.data.image_check import find_image_problems
 from deepmac_distill.data.image_store import ImageFolder
-from deepmac_distill.data.images import orientation_of, read_image, size_of
+from deepmac_distill.data.images import ImageBytes, orientation_of, read_image, size_of
 from deepmac_distill.dataset.dataset import Dataset
-from deepmac_distill.errors import DataError
+from deepmac_distill.errors import DataError, MachineError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 BROKEN = ("truncated.jpg", "truncated.png", "text.jpg", "empty.jpg", "missing.jpg")
@@ -140,3 +143,44 @@ def test_what_pillow_logs_of_a_broken_file_does_not_reach_the_terminal(
     with pytest.raises(DataError, match="cannot be decoded"):
         read_image(path)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        *((OSError(n, os.strerror(n)), os.strerror(n)) for n in (errno.EMFILE, errno.EIO, errno.ENFILE)),
+        *((OSError(n, os.strerror(n)), os.strerror(n)) for n in (errno.EACCES, errno.ESTALE)),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "out of memory: Cannot allocate memory"),
+        (MemoryError(), "out of memory: MemoryError"),
+    ],
+)
+@pytest.mark.parametrize("read", [read_image, size_of, orientation_of])
+def test_what_the_machine_refuses_is_no_broken_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, reason: str, read: Any
+) -> None:
+    path = tmp_path / "photo.png"
+    Image.fromarray(PIXELS).save(path)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise failure
+
+    monkeypatch.setattr(Image, "open", fail)
+    for image in (path, ImageBytes("s3://bucket/photo.png", path.read_bytes())):
+        with pytest.raises(MachineError) as ended:
+            read(image)
+        assert str(ended.value).startswith(f"{image}: {reason}; expected ")
+
+
+@pytest.mark.parametrize("failure", [OSError("truncated"), OSError(errno.EINVAL, "Invalid argument")])
+def test_what_pillow_raises_for_a_broken_file_stays_an_error_of_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: OSError
+) -> None:
+    path = tmp_path / "photo.png"
+    Image.fromarray(PIXELS).save(path)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise failure  # such as a place before the start of a file, which a damaged TIFF names
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(DataError, match="cannot be decoded"):
+        read_image(path)

@@ -16,13 +16,15 @@ from deepmac_distill.structures import Instances
 
 
 class Numbers:
-    """Item 3 cannot be read, nor can the store of item 7; item 5 ends the process that reads it."""
+    """Item 3 cannot be read, item 6 opened, the store of item 7 reached; item 5 ends its process."""
 
     def __getitem__(self, key: int) -> torch.Tensor:
         if key == 3:
             raise DataError("3.png: cannot be decoded")
         if key == 7:
             raise StorageError("s3://bucket/7.png: reading failed")
+        if key == 6:
+            raise MachineError("6.png: Too many open files")
         if key == 5:
             os.kill(os.getpid(), signal.SIGKILL)
         return torch.full((4, 1000), key)
@@ -66,13 +68,20 @@ def read_all(read: Any) -> None:
 
 @pytest.mark.parametrize("count", [0, 1])
 @pytest.mark.parametrize(
-    ("item", "line"), [(3, "3.png: cannot be decoded"), (7, "s3://bucket/7.png: reading failed")]
+    ("item", "kind", "line"),
+    [
+        (3, DataError, "3.png: cannot be decoded"),
+        (6, MachineError, "6.png: Too many open files"),
+        (7, StorageError, "s3://bucket/7.png: reading failed"),
+    ],
 )
-def test_what_fails_stops_the_work_and_leaves_no_worker(count: int, item: int, line: str) -> None:
+def test_what_fails_stops_the_work_and_leaves_no_worker(
+    count: int, item: int, kind: type[Exception], line: str
+) -> None:
     """A worker that is left keeps the program from ending, since it leaves signals to the parent."""
     gc.disable()
     try:
-        with pytest.raises((DataError, StorageError), match=f"^{line}$"):
+        with pytest.raises(kind, match=f"^{line}$"):
             read_all(loaded(Numbers(), [[4], [item], [8]], count, collated))
         assert multiprocessing.active_children() == []
     finally:

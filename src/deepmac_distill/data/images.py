@@ -19,13 +19,14 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 from deepmac_distill.data.pixels import rgb_of
-from deepmac_distill.errors import DataError
+from deepmac_distill.errors import DataError, MachineError
+from deepmac_distill.machine import is_of_the_machine, refused_by_the_machine
 
 Exif = Literal["as-stored", "apply"]
 # Others that Pillow knows start programs (EPS), or are so rare that their decoders are hardly tried.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_MEGAPIXELS = 178  # Pillow's own limit: more is a mistake, or meant to exhaust memory
-# What Pillow raises for a broken file, by format and by what is broken.
+# What Pillow raises for a broken file, by format and by what is broken; some of it is the machine's.
 _UNREADABLE = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, RuntimeError),
     *(MemoryError, struct.error, zlib.error),
@@ -74,6 +75,7 @@ def read_image(
 
     Raises:
         DataError: the file is missing, truncated, no image of `FORMATS`, too large, or of another size.
+        MachineError: memory, a limit of open files, a permission or the disk does not let it be read.
     """
     with _opened(path, max_megapixels) as opened:
         orientation = _orientation(opened)
@@ -90,7 +92,8 @@ def orientation_of(path: Path | ImageBytes) -> int:
     try:
         with _without_warnings(), Image.open(_source(path), formats=FORMATS) as image:
             return _orientation(image)
-    except (*_UNREADABLE, Image.DecompressionBombError):
+    except (*_UNREADABLE, Image.DecompressionBombError) as error:
+        _refuse_for_the_machine(path, error)
         return 1
 
 
@@ -104,6 +107,7 @@ def size_of(
 
     Raises:
         DataError: it is no image.
+        MachineError: as `read_image`.
     """
     with _opened(path, max_megapixels) as image:
         return _size(image, _orientation(image), turned)
@@ -134,7 +138,7 @@ class ImageReader:
 @contextmanager
 def _opened(path: Path | ImageBytes, max_megapixels: int) -> Iterator[ImageFile.ImageFile]:
     """An image whose header is read; what fails on it is an error on one line that names the file."""
-    if isinstance(path, Path) and not path.is_file():
+    if isinstance(path, Path) and not _is_file(path):
         raise DataError(f"{path}: no such file; expected an image")
     if max_megapixels > MAX_MEGAPIXELS:
         allowed = max_megapixels * 500_000  # Pillow refuses what has twice as many
@@ -154,8 +158,24 @@ def _opened(path: Path | ImageBytes, max_megapixels: int) -> Iterator[ImageFile.
             f"{max_megapixels} (data.max_megapixels)"
         ) from None
     except _UNREADABLE as error:
+        _refuse_for_the_machine(path, error)
         reason = " ".join(str(error).split()).replace(f" '{path}'", "") or type(error).__name__
         raise DataError(f"{path}: cannot be decoded ({reason}); expected a whole image") from error
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        _refuse_for_the_machine(path, error)
+        raise
+
+
+def _refuse_for_the_machine(path: Path | ImageBytes, error: BaseException) -> None:
+    """What another machine, or this one at another time, would read is no broken image, and never skipped."""
+    if is_of_the_machine(error):
+        reason = (refused_by_the_machine(error) or "").removeprefix(f"{path}: ")
+        raise MachineError(f"{path}: {reason}") from error
 
 
 @contextmanager

@@ -33,9 +33,9 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """What a store failed with: no fault of an image, so nothing is skipped for it."""
+    """What a store or the machine failed with: no fault of an image, so nothing is skipped for it."""
 
-    error: StorageError
+    error: StorageError | MachineError
 
 
 Collated = TypeVar("Collated")
@@ -60,7 +60,7 @@ class _Guarded(Dataset[Any]):
             return self.items[key]
         except DataError as error:
             return Unreadable(self.items.image_id(key), error)
-        except StorageError as error:
+        except (StorageError, MachineError) as error:
             return Unreachable(error)
 
 
@@ -70,7 +70,7 @@ def loaded(
     """For each list of keys the items that can be read, collated, or None; and those that cannot.
 
     Raises:
-        MachineError: the system has ended a worker.
+        MachineError: the system has ended a worker, or does not let an image be read.
         StorageError: images are in a bucket that does not give them.
     """
     batches = iter(
@@ -97,7 +97,7 @@ def loaded(
             return
         found = pickle.loads(batch) if isinstance(batch, bytes) else batch
         if isinstance(found, Unreachable):
-            raise StorageError(*found.error.args)  # a new one, as in `refuse`
+            raise type(found.error)(*found.error.args)  # a new one, as in `refuse`
         yield found
 
 
