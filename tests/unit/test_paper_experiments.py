@@ -186,8 +186,8 @@ def test_a_tenth_trains_a_tenth_of_the_steps() -> None:
 @pytest.mark.parametrize(
     ("name", "exaflop"), [("hourglass-52-backbone", 5.5), ("mask-rcnn-resnet50-gt", 5.3)]
 )
-def test_costs_are_near_an_independent_count(name: str, exaflop: float) -> None:
-    """Of the first, a count of whole training passes; of the second, published GFLOP of the parts."""
+def test_costs_of_trainings(name: str, exaflop: float) -> None:
+    """The first was counted independently, over whole passes; the second stays what this code counted."""
     cost = cost_of(name)
     assert cost is not None and cost.flop / 1e18 == pytest.approx(exaflop, rel=0.1)
     assert cost.days(8) == pytest.approx(cost.days(1) / 8) and cost_of("grabcut") is None
