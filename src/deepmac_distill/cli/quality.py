@@ -10,7 +10,7 @@ import typer
 
 from deepmac_distill.cli.app import app
 from deepmac_distill.cli.buckets import worked_in
-from deepmac_distill.cli.options import command
+from deepmac_distill.cli.options import Redo, command
 from deepmac_distill.cli.results import print_table
 from deepmac_distill.cli.terminal import Terminal, say
 
@@ -21,13 +21,11 @@ if TYPE_CHECKING:
 @command(app)
 def calibrate(
     run: Annotated[Path, typer.Argument(help="Run directory with a hold-out.")],
-    force: Annotated[
-        bool, typer.Option("--force", help="Start afresh, also where a file was changed.")
-    ] = False,
+    redo: Redo,
 ) -> None:
     """Learn from a hold-out how good each mask is: expected IoU, a lower bound, the best cut."""
     with worked_in(run, "calibrate", None) as here:
-        _calibrate(here or run, force)
+        _calibrate(here or run, redo.force)
 
 
 def _calibrate(run: Path, force: bool) -> None:
