@@ -102,6 +102,19 @@ def test_an_id_that_is_refused_is_one_error_however_many_refer_to_it(
     assert f"{table}[0]: id 1.0: expected a whole number" in ended.out
 
 
+@pytest.mark.parametrize(("key", "to"), [("image_id", "an image"), ("category_id", "a category")])
+def test_what_is_missing_is_one_error_with_the_number_of_annotations_that_refer_to_it(
+    check, key: str, to: str
+) -> None:
+    raw = document(objects=60)
+    for number, annotation in enumerate(raw["annotations"]):
+        annotation[key] = 901 + number % 30
+    ended = check(raw)
+    errors = [line for line in ended.out.splitlines() if line.startswith("error: ")]
+    assert len(errors) <= 21 and "30 errors" in ended.out  # a list is cut at 20 with a count
+    assert f"{key} 901: expected the id of {to} of the file; 1 more annotations have it" in errors[0]
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

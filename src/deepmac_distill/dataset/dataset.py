@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,8 @@ from deepmac_distill.dataset.tables import Tables
 from deepmac_distill.dataset.views import TrainingView, Truth
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import sha256_of_json
+
+_REFERENCES = ("image_id ", "category_id ")  # how a finding about a reference begins
 
 
 @dataclass(frozen=True)
@@ -226,7 +229,15 @@ def seen_choice(tables: Tables, seen: SeenSpec, min_masks: int, where: str) -> S
 
 
 def problems_of(tables: Tables, path: Path, *, strict: bool) -> Iterator[Problem]:
-    """What reading found, as errors and warnings."""
-    for finding in tables.findings.to_pylist():
-        is_error = strict or finding["level"] == "error"
-        yield Problem("error" if is_error else "warning", f"{path}: {finding['where']}", finding["message"])
+    """What reading found, as errors and warnings; an image or a category that is missing is one of them."""
+    findings = tables.findings.to_pylist()
+    references = Counter(one["message"] for one in findings if one["message"].startswith(_REFERENCES))
+    named: set[str] = set()
+    for finding in findings:
+        message, is_error = finding["message"], strict or finding["level"] == "error"
+        if message in named:
+            continue
+        if count := references[message]:
+            named.add(message)
+            message += f"; {count - 1} more annotations have it" if count > 1 else ""
+        yield Problem("error" if is_error else "warning", f"{path}: {finding['where']}", message)
