@@ -13,6 +13,7 @@ from deepmac_distill.cli.terminal import Terminal
 from deepmac_distill.errors import ConfigError
 from deepmac_distill.shards import parse_shard
 from deepmac_distill.storage.location import is_remote, is_uri, place_of, shown
+from deepmac_distill.teachers.sam.naming import sam_named
 from deepmac_distill.torchrun import place_of as rank_of
 
 _OUTPUTS = ("out", "as_json")  # what commands write
@@ -86,7 +87,7 @@ def copy_named(word: str) -> Path:
 def _local(name: str, value: object) -> object:
     if isinstance(value, list):
         return [_local(name, one) for one in value]
-    if not (isinstance(value, Path) and is_uri(str(value))):
+    if not (isinstance(value, Path) and is_uri(str(value))) or sam_named(value):
         return value
     if not is_remote(value):
         return place_of(value)

@@ -63,6 +63,7 @@ def _cells(row: Row, splits: Sequence[str], detects: bool) -> tuple[Cell, ...]:
 def _iou(one: SplitFigures) -> str:
     """A level with its interval, which is no difference: no sign.
 
+    >>> from deepmac_distill.evaluation.results import Interval
     >>> _iou(SplitFigures(2, 9, Interval(0.5, 0.4, 0.6)))
     '50.0 [40.0, 60.0]'
     >>> _iou(SplitFigures(0, 0, Interval(None)))
