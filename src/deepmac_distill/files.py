@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 OLD = ".old"  # suffix of a folder that its successor replaces
+MAX_NAME_BYTES = 200  # of a name to which suffixes are added; file systems take 255
 _LEFT = ".*.part"  # of a writer that was killed
 # Answers of a disk that cannot do it for a folder; the work is no worse for it.
 _NOT_FOR_FOLDERS = (errno.EINVAL, errno.EACCES, errno.EBADF, errno.EISDIR, errno.EOPNOTSUPP)
@@ -28,7 +29,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     machine has failed, since the bytes reach the disk first. A link at `path` is replaced, not followed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = path.name.encode()[:200].decode(errors="ignore")  # what is put around it has to fit too
+    name = path.name.encode()[:MAX_NAME_BYTES].decode(errors="ignore")  # what is put around it has to fit too
     aside = path.with_name(f".{name}.{secrets.token_hex(6)}.part")  # no other writer's, on any machine
     try:
         yield aside
@@ -100,6 +101,16 @@ def discard(folder: Path) -> None:
         remove(old)
         folder.rename(old)
         remove(old)
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name stays in the folder where it is put, on every system, with room for a suffix.
+
+    >>> is_plain_name("demo"), is_plain_name("../../escaped"), is_plain_name(".."), is_plain_name("n" * 201)
+    (True, False, False, False)
+    """
+    stays = Path(name).name == name and name not in ("", "..") and "\\" not in name and name.isprintable()
+    return stays and len(name.encode()) <= MAX_NAME_BYTES
 
 
 def is_empty(folder: Path) -> bool:

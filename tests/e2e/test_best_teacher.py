@@ -142,6 +142,7 @@ def test_who_cannot_label_is_one_line(
             ("pseudolabel", "--look", "mirror=true"),
             "--look: is how the pipeline's own teacher looks",
         ),
+        ("x=grabcut", ("pseudolabel",), "summary.json: winner: got 'x=grabcut', expected one of "),
     ],
 )
 def test_a_hold_out_of_something_else_is_refused(

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from deepmac_distill.errors import DataError
+from deepmac_distill.stages.image_info import read_image_info
 from deepmac_distill.stages.outputs import require_ours
 
 SCORE = ("--min-score", "0.001")  # a student of twelve steps is sure of nothing
@@ -127,12 +129,20 @@ def test_image_info_without_annotations_becomes_what_the_server_takes(
     [
         ({"images": []}, "images: got none, expected at least one"),
         ({"categories": [{"id": 1, "name": "cow"}]}, "trained on 12 classes, the data has 1"),
-        ({"images": [{"id": 1, "file_name": "no.png", "height": 64, "width": 64}]}, "no.png: no such image"),
+        ({"images": [{"id": 1, "file_name": "no.png", "height": 64, "width": 64}]}, "no.png: no such file"),
+        (
+            {"images": [{"id": 1, "file_name": "../a.png", "height": 64, "width": 64}]},
+            "expected a path inside the image folder",
+        ),
+        (
+            {"images": [{"id": 1, "file_name": "/etc/a.png", "height": 64, "width": 64}]},
+            "expected a path inside the image folder",
+        ),
         (
             {"images": [{"id": 1, "file_name": "000001.png", "height": 60, "width": 64}]},
-            "000001.png: got 64 x 64 px, expected 64 x 60",
+            "000001.png: image is 64 x 64 (H x W), its annotations give 60 x 64",
         ),
-        ({"images": None}, "expected COCO's image info"),
+        ({"images": None}, "images: got null, expected a list"),
     ],
 )
 def test_an_image_info_that_cannot_be_used_is_one_line(
@@ -143,6 +153,18 @@ def test_an_image_info_that_cannot_be_used_is_one_line(
     ended = deepmac("detect", photos, "--image-info", info, "--model", chain[0], "--out", tmp_path / "out")
     assert ended.code == 2 and says in ended.err.splitlines()[-1]
     assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_an_image_info_is_read_as_annotations_are(chain, photos, tmp_path: Path) -> None:
+    """With the mark that Windows puts before a text, and no key twice."""
+    shutil.copy(chain[0] / "scenes-val" / "instances.json", tmp_path / "val.json")
+    path = image_info(tmp_path, photos)
+    text = path.read_text()
+    path.write_text("\ufeff" + text, encoding="utf-8")
+    assert [one.id for one in read_image_info(path).images] == [70, 71]
+    path.write_text(text.replace('"id": 70', '"id": 9, "id": 70', 1))
+    with pytest.raises(DataError, match='key "id" stands twice'):
+        read_image_info(path)
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "no", '{"info": {"description": "COCO 2017 Dataset"}}'])

@@ -28,6 +28,18 @@ def commands(run: Path, photo: Path) -> dict[str, tuple[list[object], str]]:
         "show": (["show", run, "--out", "mine.png"], "mine.png"),
         "sheet": (["sheet", f"t={run / 'evaluate-teacher'}", "--out", "mine.png"], "mine.png"),
         "bench": ([*bench, "--rounds", 1, "--json", "mine.json"], "mine.json"),
+        "detect --image-info": (
+            ["detect", images, "--image-info", boxes, "--model", run, "--out", "mine"],
+            "mine/results.json",
+        ),
+        "results --json": (["results", run, "--json", "mine.json"], "mine.json"),
+        "results": (["results", run, "--markdown", "mine.md"], "mine.md"),
+        "export": (["export", run, "--format", "coco-rle", "--out", "mine.json"], "mine.json"),
+        "import-masks": (
+            ["import-masks", run / "select" / "instances.json", "--into", run, "--out", "mine.json"],
+            "mine.json",
+        ),
+        "review-list": (["review-list", run, "--out", "mine.json"], "mine.json"),
         "init": (["init", "mine.toml"], "mine.toml"),
     }
 
@@ -47,7 +59,7 @@ def test_a_file_of_somebody_else_stays(chain, deepmac, photo: Path, name: str, t
     assert place.is_symlink() or place.read_text() == '{"mine": 1}'
 
 
-@pytest.mark.parametrize("name", ["predict", "detect", "show", "sheet", "bench"])
+@pytest.mark.parametrize("name", ["predict", "detect", "show", "sheet", "bench", "results", "results --json"])
 def test_its_own_file_is_written_again(chain, deepmac, photo: Path, name: str) -> None:
     words, file = commands(chain[0], photo)[name]
     assert deepmac(*words).code == deepmac(*words).code == 0 and Path(file).is_file()

@@ -13,18 +13,21 @@ import pytest
 from pycocotools.coco import COCO
 
 from deepmac_distill import Run
+from deepmac_distill.calibration.applied import Calibrated
 from deepmac_distill.calibration.calibration import write_calibration
 from deepmac_distill.calibration.fitting import calibrate
+from deepmac_distill.errors import DataError
 from deepmac_distill.evaluation.holdout_masks import (
     CUTS,
     HoldoutMasks,
     HoldoutRecord,
     HoldoutTeacher,
     holdout_table,
+    read_holdout,
     write_holdout,
 )
 from deepmac_distill.labels.label_file import Labels
-from deepmac_distill.stages.quality import KnownQuality, calibrated
+from deepmac_distill.stages.quality import KnownQuality, calibrated, quality_pages
 from tried_masks import HELD_OUT, tried
 
 
@@ -185,6 +188,30 @@ def test_the_report_has_how_right_quality_is_and_python_the_same_stages(
     assert "recipe: Quality against truth" in ended.out
     page = (held_out / "report" / "quality-recipe.md").read_text(encoding="utf-8")
     assert page.count("\n| ") > 10 and sum(one.masks for one in found.reliability.bins) == 240
+
+
+@pytest.mark.parametrize("name", ["../../../escaped", "..", "a/b", "n" * 201, ""])
+def test_a_teacher_in_a_hold_out_is_called_by_a_name_of_a_file(held_out: Path, deepmac, name: str) -> None:
+    path = held_out / "holdout" / "masks.parquet"
+    masks = read_holdout(path)
+    teachers = (*masks.record.teachers, HoldoutTeacher(name, False, "x"))
+    write_holdout(
+        path, dataclasses.replace(masks, record=dataclasses.replace(masks.record, teachers=teachers))
+    )
+    before = sorted(held_out.parent.rglob("*"))
+    ended = deepmac("calibrate", held_out)
+    (line,) = ended.err.splitlines()
+    assert (
+        ended.code == 2 and "masks.parquet: teacher '" in line and "expected a name without folders" in line
+    )
+    assert sorted(held_out.parent.rglob("*")) == before
+
+
+def test_a_page_of_quality_is_called_by_a_name_of_a_file(calibration: Path) -> None:
+    known = Calibrated.read(calibration)
+    assert list(quality_pages({"recipe": known})) == ["quality-recipe.md"]
+    with pytest.raises(DataError, match=r"teacher '/\.\./\.\./escaped': expected a name without folders"):
+        quality_pages({"/../../escaped": known})
 
 
 def test_the_least_sure_masks_are_listed(held_out: Path, deepmac, tmp_path: Path) -> None:

@@ -213,3 +213,15 @@ def test_a_seed_is_written_through_no_link(chain, deepmac, scenes_toml: Path, tm
     (tmp_path / "runs" / "seed-0").symlink_to(chain[0])
     ended = deepmac("run", scenes_toml, "--out", tmp_path / "runs", "--seeds", "2")
     assert_refused(ended, "seed-0: is a link")
+
+
+def test_a_report_over_seeds_is_written_through_no_link(
+    seeded, deepmac, scenes_toml: Path, tmp_path: Path
+) -> None:
+    out, outside = shutil.copytree(seeded[0], tmp_path / "runs"), tmp_path / "outside"
+    shutil.rmtree(out / "report")
+    outside.mkdir()
+    (out / "report").symlink_to(outside)
+    ended = deepmac("run", scenes_toml, "--out", out, "--seeds", "2")
+    assert ended.code == 2 and "report: is a link" in ended.err.splitlines()[-1]
+    assert not list(outside.iterdir())

@@ -112,6 +112,14 @@ def test_a_file_that_contradicts_its_record_is_refused(
         read_holdout(tmp_path / "masks.parquet")
 
 
+def test_teachers_of_one_name_are_refused(tmp_path: Path) -> None:
+    teachers = (*RECORD.teachers, HoldoutTeacher("recipe", False, "d"))
+    masks = HoldoutMasks(holdout_table(columns()), replace(RECORD, teachers=teachers))
+    write_holdout(tmp_path / "masks.parquet", masks)
+    with pytest.raises(DataError, match="teacher 'recipe': is there twice"):
+        read_holdout(tmp_path / "masks.parquet")
+
+
 def test_another_version_other_columns_and_other_files_are_refused(tmp_path: Path) -> None:
     path, masks = tmp_path / "masks.parquet", HoldoutMasks(holdout_table(columns()), RECORD)
     write_holdout(path, replace(masks, record=replace(RECORD, version=0)))

@@ -46,12 +46,11 @@ def results(
     from deepmac_distill.evaluation.results import to_json
     from deepmac_distill.report.collected_table import collected_lines, collected_page, collected_table
     from deepmac_distill.stages.collected import collect
-    from deepmac_distill.stages.outputs import OURS, require_ours
+    from deepmac_distill.stages.outputs import OURS, PAGE_MARK, require_ours
 
-    if as_json:
-        require_ours([as_json], named.values())
-    if markdown and markdown.exists() and markdown.suffix != ".md":
-        raise ConfigError(f"--markdown: {markdown}: is there; expected a .md file")
+    if markdown and markdown.suffix != ".md":
+        raise ConfigError(f"--markdown {markdown}: expected a name that ends in .md")
+    require_ours(filter(None, [as_json, markdown]), named.values())
     found = collect(named, split, resamples)
     print_table(collected_table(found))
     for line in collected_lines(found):
@@ -61,7 +60,7 @@ def results(
         say(as_json)
     if markdown:
         with written_whole(markdown) as aside:
-            aside.write_text(collected_page(found) + "\n", encoding="utf-8")
+            aside.write_text(f"{PAGE_MARK}\n\n{collected_page(found)}\n", encoding="utf-8")
         say(markdown)
 
 

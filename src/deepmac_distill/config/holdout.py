@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from deepmac_distill.config.limits import is_plain_name
 from deepmac_distill.config.refusal import require
+from deepmac_distill.files import is_plain_name
 
 MAX_FOLDS = 100
 RECIPE = "recipe"  # the pipeline's own teacher

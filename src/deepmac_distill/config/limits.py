@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 MAX_SEED = 2**32 - 1  # what every generator of random numbers takes
 MAX_THREADS = 1024
 MAX_OF_EACH = 100  # masks on a sheet that a person looks at
 MAX_RESAMPLES = 10_000  # the ends of a 95 % interval move by less than its third digit long before
 MAX_DETECTIONS = 10_000  # of an image
 MAX_INTEGER = 2**53  # beyond it a JSON file need not keep a number; nothing here counts so far
-
-
-def is_plain_name(name: str) -> bool:
-    """Whether a name stays in the folder where it is put, on every system.
-
-    >>> is_plain_name("demo"), is_plain_name("../../escaped"), is_plain_name("..")
-    (True, False, False)
-    """
-    return Path(name).name == name and name not in ("", "..") and "\\" not in name and name.isprintable()

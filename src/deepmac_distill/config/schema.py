@@ -13,10 +13,10 @@ from deepmac_distill.config.limits import (
     MAX_RESAMPLES,
     MAX_SEED,
     MAX_THREADS,
-    is_plain_name,
 )
 from deepmac_distill.config.refusal import require
 from deepmac_distill.config.training import LogConfig, TrainConfig
+from deepmac_distill.files import is_plain_name
 from deepmac_distill.lattice import Lattice
 from deepmac_distill.look import Look, differences
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from deepmac_distill.dataset.parquet import READING_FAILS
 from deepmac_distill.dataset.row_batches import read_rows
 from deepmac_distill.errors import DataError
-from deepmac_distill.files import written_whole
+from deepmac_distill.files import MAX_NAME_BYTES, is_plain_name, written_whole
 
 VERSION = 1
 CUTS = tuple(round(0.05 * i, 2) for i in range(1, 20))  # 0.05, 0.10 ... 0.95
@@ -140,7 +140,8 @@ def read_holdout(path: Path) -> HoldoutMasks:
     """The table that `deepmac holdout` wrote, checked.
 
     Raises:
-        DataError: it cannot be read, is of another version, or breaks its schema.
+        DataError: it cannot be read, is of another version, or breaks its schema; or a teacher has a name
+            that no file can have, though files are called by it.
     """
     table = _read(path)
     try:
@@ -215,7 +216,13 @@ def _problems(table: pa.Table, cuts: Sequence[float]) -> Iterator[str]:
 
 
 def _strays(table: pa.Table, record: HoldoutRecord) -> Iterator[str]:
-    """What of rows the record does not name, one at a time."""
+    """What of the record names no teacher, and what of rows it does not name, one at a time."""
+    names = [teacher.name for teacher in record.teachers]
+    for name in names:
+        if not is_plain_name(name):
+            yield f"teacher {name[:60]!r}: expected a name without folders, of at most {MAX_NAME_BYTES} bytes"
+        if names.count(name) > 1:
+            yield f"teacher {name!r}: is there twice; expected each name once"
     known = {
         "teacher": {teacher.name for teacher in record.teachers},
         "category_name": {name for names in record.folds for name in names},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -74,7 +75,7 @@ def _made_with(run: RunDir, teacher: HoldoutTeacher, quick: bool) -> dict[str, A
     """
     if not teacher.trained:
         return {"teacher": teacher.identity}
-    kept = sorted((run.path / TRIALS).glob(f"*/{teacher.name}-fold-0/config.json"))
+    kept = sorted((run.path / TRIALS).glob(f"*/{glob.escape(teacher.name)}-fold-0/config.json"))
     if not kept:
         raise DataError(f"{run.path / TRIALS}: no trial of {teacher.name}, expected its config.json")
     recipe = load_pipeline(kept[0]).teacher

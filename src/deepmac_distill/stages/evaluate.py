@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from deepmac_distill.calibration.tables import page_of
 from deepmac_distill.chain import Role, Trained, command_line
 from deepmac_distill.config import MaskRcnnConfig
 from deepmac_distill.contract import BoxSegmenter, Detector
@@ -45,7 +44,7 @@ from deepmac_distill.stages.evaluated_units import EvaluationUnits
 from deepmac_distill.stages.job import Job, training_split, validation_split
 from deepmac_distill.stages.overlap import note_overlap
 from deepmac_distill.stages.preflight import require_evaluable
-from deepmac_distill.stages.quality import calibrations_of
+from deepmac_distill.stages.quality import calibrations_of, quality_pages
 from deepmac_distill.stages.sheet import draw_sheet
 from deepmac_distill.storage.copies import lasting_name, origin_of
 from deepmac_distill.storage.location import is_remote
@@ -157,11 +156,12 @@ def report(job: Job) -> Report:
     teacher, student = (job.run.path / f"evaluate-{role}" for role in ("teacher", "student"))
     settings = job.pipeline.evaluation
     known = calibrations_of(job.run, job.pipeline.labels.calibration)
+    pages = quality_pages(known)
 
     def work(folder: Path) -> None:
         job.run.log_validation_reading("report", data.annotations)
-        for name, one in known.items():
-            write_text(folder / f"quality-{name}.md", page_of(one.calibration))
+        for name, text in pages.items():
+            write_text(folder / name, text)
         truth = job.read(data.annotations, hide_unseen=False)
         found = Report(
             teacher=read_evaluation(teacher),

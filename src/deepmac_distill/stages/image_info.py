@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
-from torch import Tensor
 
+from deepmac_distill.data.image_store import ImageFolder
 from deepmac_distill.data.images import ImageReader
+from deepmac_distill.dataset.document import KEY_TWICE, BrokenDocument, parse_json
+from deepmac_distill.dataset.problems import (
+    Problem,
+    category_problems,
+    document_problems,
+    file_name_of,
+    image_problems,
+    shown,
+)
 from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.files import written_whole
 from deepmac_distill.labels.cut import Cut
@@ -29,23 +38,22 @@ from deepmac_distill.weights.card import ModelCard, other_classes
 RESULTS = "results.json"
 
 
-class _Image(msgspec.Struct):
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """One entry of `images`."""
+
     id: int
-    file_name: str
+    file_name: str  # inside the folder of images
     height: int
     width: int
 
 
-class _Category(msgspec.Struct):
-    id: int
-    name: str
-
-
-class ImageInfo(msgspec.Struct):
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
     """Images and categories; whatever else the file has is not read."""
 
-    images: list[_Image]
-    categories: list[_Category]
+    images: tuple[_Image, ...]
+    category_ids: dict[str, int]  # name -> id
 
 
 def server_results(
@@ -81,21 +89,20 @@ def server_results(
     require_ours([out], [model, image_info])
     detector, source, cut = detector_of(model, device, cut)
     ids = _category_ids(source, info, image_info)
-    if lacking := [one.file_name for one in info.images if not (folder / one.file_name).is_file()]:
-        raise DataError(
-            f"{folder / lacking[0]}: no such image ({len(lacking)} of {len(info.images)} are missing); "
-            f"expected the images of {image_info}"
-        )
+    images = ImageFolder(folder, reader.exif, reader.max_megapixels)
+    found = images.find([one.file_name for one in info.images])
+    if lacking := [one for one in found if isinstance(one, DataError)]:
+        raise DataError(f"{lacking[0]}; {len(lacking)} of {len(found)} images of {image_info} are missing")
     objects = 0
     with written_whole(out) as aside, aside.open("w", encoding="utf-8") as file:
         file.write("[")
         with progress.bar("detection", len(info.images), unit="image") as bar:
             for one in info.images:
-                image = _read(folder, one, reader, image_info)
-                found = detect_image(
+                image = images.read_sized(one.file_name, one.height, one.width)
+                drawn = detect_image(
                     detector, image, device, min_score=min_score, max_detections=max_detections, cut=cut
                 )
-                for result in _results(one, found, ids):
+                for result in _results(one, drawn, ids):
                     file.write(("," if objects else "") + "\n" + json.dumps(result))
                     objects += 1
                 bar.advance()
@@ -107,37 +114,42 @@ def read_image_info(path: Path) -> ImageInfo:
     """COCO's image info.
 
     Raises:
-        DataError: it cannot be read or lacks images or categories.
+        DataError: it cannot be read, lacks images or categories, holds a key twice, or breaks a rule of
+            annotation files, such as a name that leads out of the folder of images.
     """
-    try:
-        info = msgspec.json.decode(path.read_bytes(), type=ImageInfo)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; expected COCO's image info") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: {error}; expected COCO's image info: images and categories") from None
-    if not info.images:
-        raise DataError(f"{path}: images: got none, expected at least one")
-    return info
+    twice: dict[int, str] = {}
+    raw = parse_json(path, twice)
+    problems = list(_problems(raw, path))
+    if problems:
+        raise BrokenDocument(problems)
+    if twice:
+        raise DataError(f"{path}: {KEY_TWICE.format(shown(next(iter(twice.values()))))}")
+    images = tuple(
+        _Image(one["id"], file_name_of(one).replace("\\", "/"), one["height"], one["width"])
+        for one in raw["images"]
+    )
+    return ImageInfo(images, {one["name"]: one["id"] for one in raw["categories"]})
+
+
+def _problems(raw: Any, path: Path) -> Iterator[Problem]:
+    """What is wrong with a file, by the rules of every annotation file but that annotations are there."""
+    whole = {**raw, "annotations": []} if isinstance(raw, dict) else raw
+    if broken := list(document_problems(whole, path)):
+        yield from broken
+        return
+    if not raw["images"]:
+        yield Problem("error", str(path), "images: got none, expected at least one")
+    yield from category_problems(raw["categories"], str(path))
+    yield from image_problems(raw["images"], path)
 
 
 def _category_ids(source: Weights, info: ImageInfo, path: Path) -> list[int]:
     """The file's category id of each class of the model, by name."""
     card: ModelCard = source.card
-    ids = {one.name: one.id for one in info.categories}
+    ids = info.category_ids
     if set(card.class_names) != ids.keys():
         raise ConfigError(f"{source.name}: {path}: {other_classes(card.class_names, tuple(ids))}")
     return [ids[name] for name in card.class_names]
-
-
-def _read(folder: Path, info: _Image, reader: ImageReader, path: Path) -> Tensor:
-    image = reader.read(folder / info.file_name)
-    height, width = image.shape[1:]
-    if (height, width) != (info.height, info.width):
-        raise DataError(
-            f"{folder / info.file_name}: got {width} x {height} px, expected {info.width} x {info.height} "
-            f"as in {path}"
-        )
-    return image
 
 
 def _results(info: _Image, found: ImageObjects, ids: list[int]) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deepmac_distill.errors import RunError
+from deepmac_distill.errors import DataError, RunError
 from deepmac_distill.evaluation.holdout_masks import HoldoutMasks, read_holdout
 from deepmac_distill.evaluation.holdout_results import Holdout
 from deepmac_distill.evaluation.results import read_result
@@ -16,10 +16,14 @@ def kept_holdout(run: RunDir) -> tuple[Holdout, HoldoutMasks]:
 
     Raises:
         RunError: it is not done, or a file was changed since.
-        DataError: the masks cannot be read.
+        DataError: the masks cannot be read, or the winner was not tried.
     """
     summary, masks = (run.output("holdout", name) for name in ("summary.json", MASKS))
-    return read_result(summary, Holdout), read_holdout(masks)
+    found, drawn = read_result(summary, Holdout), read_holdout(masks)
+    if found.winner is not None and found.winner not in drawn.teachers:
+        listed = ", ".join(drawn.teachers)
+        raise DataError(f"{summary}: winner: got {found.winner!r}, expected one of {listed}")
+    return found, drawn
 
 
 def winner_of(run: RunDir) -> str:

@@ -13,6 +13,7 @@ from deepmac_distill.errors import RunError
 from deepmac_distill.report.contact_sheet import SOFTWARE
 from deepmac_distill.rundir import BEGUN, DONE
 
+PAGE_MARK = f"<!-- {SOFTWARE} -->"  # the first line of a Markdown file, which no page shows
 OURS = {"description": SOFTWARE}  # the `info` of a JSON file, by which it names its maker
 
 
@@ -62,7 +63,14 @@ def _is_ours(path: Path) -> bool:
     try:
         if path.suffix == ".json":
             return bool(json.loads(path.read_bytes())["info"]["description"] == SOFTWARE)
+        if path.suffix == ".md":
+            return _first_line(path) == PAGE_MARK.encode()
         with Image.open(path, formats=("PNG",)) as picture:
             return picture.info.get("Software") == SOFTWARE
     except (OSError, ValueError, LookupError, TypeError, RecursionError, Image.DecompressionBombError):
         return False  # no picture, no JSON, or JSON of another shape
+
+
+def _first_line(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.readline(2 * len(PAGE_MARK)).rstrip(b"\r\n")

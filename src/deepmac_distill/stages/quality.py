@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 from deepmac_distill.calibration.applied import Calibrated, CalibratedTeachers, other_teacher
 from deepmac_distill.calibration.calibration import Calibration
 from deepmac_distill.calibration.expected import RECOMMENDED, Expected, expected_of
+from deepmac_distill.calibration.tables import page_of
 from deepmac_distill.errors import DataError, RunError
+from deepmac_distill.files import is_plain_name
 from deepmac_distill.labels.cut import DEFAULT_CUT, Cut
 from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.labels.quality import QUALITY, QUALITY_LOW
@@ -85,6 +88,18 @@ def calibrations_of(run: RunDir, named: str = "") -> dict[str, Calibrated]:
     labels, _ = calibrated(Labels.open(path), named)
     found = labels.quality.by_teacher if isinstance(labels.quality, CalibratedTeachers) else {}
     return {str(name): one for name, one in found.items()}
+
+
+def quality_pages(known: Mapping[str, Calibrated]) -> dict[str, str]:
+    """Files of a report that have how right quality is, one for each teacher, and their text.
+
+    Raises:
+        DataError: a label file calls a teacher by what is no name of a file.
+    """
+    for name in known:
+        if not is_plain_name(name):
+            raise DataError(f"labels: teacher {name[:60]!r}: expected a name without folders")
+    return {f"quality-{name}.md": page_of(one.calibration) for name, one in known.items()}
 
 
 def _by_the_run(labels: Labels) -> tuple[dict[str | None, Calibrated], dict[str | None, str]]:
