@@ -14,9 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
+import pytest
+
 Answer = tuple[int, bytes]  # status and body
 CUT = -1  # status of an answer that breaks off in its middle
-HANG = -2  # of one that never comes
 
 
 @dataclass
@@ -41,6 +42,14 @@ class Buckets:
     def read(self, bucket: str, key: str) -> bytes:
         return self.objects[bucket][key][0]
 
+    def reached_by(self, patch: pytest.MonkeyPatch) -> None:
+        """The environment of a process that is to find this server, with credentials."""
+        patch.setenv("AWS_ENDPOINT_URL", self.endpoint)
+        patch.setenv("AWS_ACCESS_KEY_ID", "who")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
 
 def error(code: str, message: str = "no") -> bytes:
     return f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
@@ -59,9 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         bucket, _, key = unquote(parts.path).lstrip("/").partition("/")
         query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
-        if (refused := self.held.refuse(self.command, self.path)) is not None and refused[0] == HANG:
-            time.sleep(20)
-        elif refused is not None and refused[0] != CUT:
+        if (refused := self.held.refuse(self.command, self.path)) is not None and refused[0] != CUT:
             self._answer(*refused)
         elif bucket not in self.held.objects:
             self._answer(404, error("NoSuchBucket", "The specified bucket does not exist"))

@@ -116,10 +116,8 @@ def create(path: Path, content: bytes) -> bool:
         os.link(aside, path)
     except FileExistsError:
         return False
-    except (
-        OSError,
-        NotImplementedError,
-    ):  # a disk without links to files: others may meet it empty for a moment
+    except (OSError, NotImplementedError):
+        # A disk without links to files: others may meet it empty for a moment.
         return _create_in_place(path, content)
     finally:
         aside.unlink(missing_ok=True)

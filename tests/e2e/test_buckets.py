@@ -34,15 +34,8 @@ def forget() -> None:
 def held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: Path) -> Iterator[Buckets]:
     """A bucket with the small data set, below coco/."""
     with bucket_server("bucket") as buckets:
-        for name, value in {
-            "AWS_ENDPOINT_URL": buckets.endpoint,
-            "AWS_ACCESS_KEY_ID": "who",
-            "AWS_SECRET_ACCESS_KEY": "hush",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "DEEPMAC_CACHE": str(tmp_path / "cache"),
-        }.items():
-            monkeypatch.setenv(name, value)
+        buckets.reached_by(monkeypatch)
+        monkeypatch.setenv("DEEPMAC_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(store_module, "PATIENT", Retries(tries=3, first_wait_s=0.01))
         for path in data.rglob("*"):
             if path.is_file():

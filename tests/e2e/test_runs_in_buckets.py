@@ -25,15 +25,8 @@ LABELS = ("pseudolabel/masks.parquet", "select/instances.json")
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Buckets]:
     with bucket_server("bucket") as buckets:
-        for name, value in {
-            "AWS_ENDPOINT_URL": buckets.endpoint,
-            "AWS_ACCESS_KEY_ID": "who",
-            "AWS_SECRET_ACCESS_KEY": "hush",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "DEEPMAC_SCRATCH": str(tmp_path / "machine-0"),
-        }.items():
-            monkeypatch.setenv(name, value)
+        buckets.reached_by(monkeypatch)
+        monkeypatch.setenv("DEEPMAC_SCRATCH", str(tmp_path / "machine-0"))
         monkeypatch.setattr(store_module, "PATIENT", Retries(tries=2, first_wait_s=0.01))
         monkeypatch.setattr(session, "REMOTE", Patience(beat=0.5, stale=2))
         monkeypatch.setattr(session, "EVERY_SECONDS", 0.05)

@@ -109,7 +109,7 @@ def test_a_damaged_unit_is_noted_and_labeled_again_to_the_same_bytes(
         assert deepmac("pseudolabel", "--out", run).code == 130
     unit = run / "pseudolabel.part" / "units" / "unit-000001.parquet"
     whole = unit.read_bytes()
-    at = len(whole) // 8  # in the pages; a footer is longer than these few rows
+    at = len(whole) // 8  # in a page; damage beside the pages fails or changes no row
     unit.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
     ended = deepmac("pseudolabel", "--out", run)
     assert ended.code == 0 and "unit-000001.parquet: cannot be read" in ended.err, ended.err

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 
 def test_recomputing_and_trackers_leave_the_weights_as_they_are(
     chain, deepmac, scenes_toml: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("tensorboard", reason="requirements.lock has it; an older environment may not")
     out = tmp_path / "run"
     keys = ("--set", "teacher.train.recompute=true", "--set", 'log.to=["tensorboard"]')
     ended = deepmac("teach", "--config", scenes_toml, "--out", out, *keys)
@@ -33,7 +30,6 @@ def test_trackers_that_nobody_knows_are_refused_in_one_line(
 
 
 def test_a_tracker_writes_through_no_link(deepmac, scenes_toml: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard", reason="requirements.lock has it; an older environment may not")
     out, outside = tmp_path / "run", tmp_path / "outside"
     outside.mkdir()
     out.mkdir()

@@ -31,15 +31,8 @@ DENIED = (403, error("AccessDenied"))
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Buckets]:
     with bucket_server("bucket") as buckets:
-        for name, value in {
-            "AWS_ENDPOINT_URL": buckets.endpoint,
-            "AWS_ACCESS_KEY_ID": "who",
-            "AWS_SECRET_ACCESS_KEY": "hush",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "DEEPMAC_SCRATCH": str(tmp_path / "scratch"),
-        }.items():
-            monkeypatch.setenv(name, value)
+        buckets.reached_by(monkeypatch)
+        monkeypatch.setenv("DEEPMAC_SCRATCH", str(tmp_path / "scratch"))
         monkeypatch.setattr(store_module, "PATIENT", Retries(tries=2, first_wait_s=0.01))
         store_module._store.cache_clear()
         yield buckets

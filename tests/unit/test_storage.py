@@ -25,11 +25,7 @@ BUSY: Answer = (503, error("SlowDown", "Reduce your request rate"))
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Buckets]:
     with bucket_server("bucket") as buckets:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", buckets.endpoint)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "who")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        buckets.reached_by(monkeypatch)
         monkeypatch.setenv("DEEPMAC_CACHE", str(tmp_path / "cache"))
         store_module._store.cache_clear()
         yield buckets

@@ -16,7 +16,6 @@ from deepmac_distill.training.sinks import Pace, peak_bytes
 
 def test_an_event_file_holds_the_figures_of_each_step_and_drops_those_after_a_resume(tmp_path: Path) -> None:
     """As TensorBoard reads them: two starts of one training in one folder."""
-    pytest.importorskip("tensorboard", reason="requirements.lock has it; an older environment may not")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for first, figures in ((0, {0: 4.0, 300: 3.0, 70_000: 2.0}), (300, {300: 1.5, 70_000: -2.0})):

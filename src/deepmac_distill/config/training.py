@@ -43,7 +43,7 @@ class TrainConfig:
     max_grad_norm: float = 0.0  # largest gradient norm; 0 = no clipping
     ema_decay: float = 0.0  # 0 = the reported weights are the last ones
     autocast: Literal["auto", "off"] = "auto"  # bfloat16 on a GPU, float16 on one without; never on a CPU
-    compile: bool = False  # the backbone by torch.compile: faster steps after minutes of compiling
+    compile: bool = False  # the backbone by torch.compile: the first steps compile
     recompute: bool = False  # residual blocks compute again in the backward pass: less memory
     # Whole images, windows around the instances with a mask as `look` has them, or passes of both in turn
     views: Literal["images", "windows", "both"] = "images"

@@ -252,9 +252,8 @@ def _read_part(path: Path) -> pa.Table:
                 )
             for _ in row_batches(path, file):  # refuses rows that would fill the memory
                 pass
-            return (
-                file.read().replace_schema_metadata()
-            )  # whole: it finds damage that reading by rows does not
+            # Whole: it finds damage that reading by rows does not.
+            return file.read().replace_schema_metadata()
     except READING_FAILS as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: cannot be read: {reason}; expected a part of a masks.parquet") from error
