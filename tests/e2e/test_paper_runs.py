@@ -11,7 +11,8 @@ import paper as commands
 from deepmac_distill.errors import RunError
 from deepmac_distill.evaluation.results import read_result
 from deepmac_distill.experiments.paper_page import TableResult
-from deepmac_distill.experiments.paper_runs import PaperRun, keep, kept_file
+from deepmac_distill.experiments.paper_runs import INSTANCES, KeptInstances, PaperRun, keep, kept_file
+from deepmac_distill.stages.compare import read_ious
 
 NAME = "deepmac-512-resnet-8"
 
@@ -51,6 +52,20 @@ def test_a_kept_file_is_small_and_holds_what_decides(kept: Path) -> None:
     run = read_result(path, PaperRun)
     assert run.training == NAME and run.keys["labels.cut"] is not None
     assert not any(key.startswith(("data.root", "student.")) for key in run.keys)
+
+
+def test_an_iou_an_instance_is_kept_once_for_all_rows(kept: Path, chain) -> None:
+    instances, run = (
+        read_result(kept / INSTANCES, KeptInstances),
+        read_result(kept_file(kept, NAME, 0), PaperRun),
+    )
+    ious = read_ious(chain[0] / "evaluate-teacher").sort_by("row")
+    assert instances.category_id == tuple(ious["category_id"].to_pylist())
+    assert run.iou == pytest.approx(ious["iou"].to_pylist(), abs=1e-4) and run.loose_iou == ()
+    fewer = json.loads((kept / INSTANCES).read_text())
+    (kept / INSTANCES).write_text(json.dumps({name: ids[1:] for name, ids in fewer.items()}))
+    with pytest.raises(RunError, match="other instances than those of this run"):
+        keep(chain[0], kept, NAME, "small", 0, "make figure-3")
 
 
 def test_seeds_of_another_recipe_or_other_data_are_refused(kept: Path, chain) -> None:

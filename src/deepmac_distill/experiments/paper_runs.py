@@ -16,12 +16,13 @@ from deepmac_distill.evaluation.box_noise import BoxNoise
 from deepmac_distill.evaluation.mean_result import mean_result
 from deepmac_distill.evaluation.results import Evaluation, Interval, read_result
 from deepmac_distill.experiments.mask_head_figures import figures_of
-from deepmac_distill.experiments.mask_head_results import read_results, write_result
+from deepmac_distill.experiments.mask_head_results import Ious, read_results, rounded, write_result
 from deepmac_distill.experiments.paper_tables import LOOSE_PERCENT, Measure, PaperRow, PaperTable
 from deepmac_distill.experiments.paper_trainings import Scale, same_run
 from deepmac_distill.experiments.run_record import RunRecord, record_of
-from deepmac_distill.stages.compare import read_record
+from deepmac_distill.stages.compare import read_ious, read_record
 
+INSTANCES = "instances.json"
 DECIDES = ("teacher.", "labels.cut", "data.seen", "evaluation.splits")  # of the keys, for two seeds of a row
 
 
@@ -35,6 +36,16 @@ class PaperRun:
     keys: Mapping[str, Any]  # what decides the figures, but data and seed
     record: RunRecord
     loose: BoxNoise | None = None
+    iou: Ious = ()  # an instance of `KeptInstances`, in given boxes
+    loose_iou: Ious = ()  # the same in loose boxes
+
+
+@dataclass(frozen=True, slots=True)
+class KeptInstances:
+    """The instances that every run of a folder was evaluated on, in the order of the truth's rows."""
+
+    image_id: tuple[int, ...]
+    category_id: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +68,8 @@ def keep(run: Path, results: Path, training: str, scale: Scale, seed: int, comma
     """Write the small file of a run that has ended.
 
     Raises:
-        RunError: the run lacks an evaluation, or the row was made by another recipe with another seed.
+        RunError: the run lacks an evaluation, the row was made by another recipe with another seed, or the
+            folder's rows are of other instances.
     """
     record = record_of(run, command)
     for behind in sorted(run.glob("evaluate-teacher-behind-*/summary.json")):
@@ -68,19 +80,30 @@ def keep(run: Path, results: Path, training: str, scale: Scale, seed: int, comma
     keys = {
         key: value for key, value in flat.items() if key.startswith(DECIDES) and not key.endswith("init_from")
     }
-    noise = run / f"box-noise-teacher-{LOOSE_PERCENT}" / "summary.json"
+    evaluated, noise = run / "evaluate-teacher", run / f"box-noise-teacher-{LOOSE_PERCENT}"
+    ious, is_loose = read_ious(evaluated).sort_by("row"), (noise / "summary.json").exists()
     found = PaperRun(
         training=training,
         scale=scale,
-        truth=read_record(run / "evaluate-teacher").annotations_sha256,
+        truth=read_record(evaluated).annotations_sha256,
         keys=keys,
         record=replace(record, run=f"runs/{training}/seed-{seed}"),
-        loose=read_result(noise, BoxNoise) if noise.exists() else None,
+        loose=read_result(noise / "summary.json", BoxNoise) if is_loose else None,
+        iou=rounded(ious["iou"]),
+        loose_iou=rounded(read_ious(noise).sort_by("row")["iou"]) if is_loose else (),
     )
     for other in _kept(results, training):
         _require_same_row(kept_file(results, training, seed), found, other)
+    instances = KeptInstances(*(tuple(ious[name].to_pylist()) for name in ("image_id", "category_id")))
+    _keep_instances(results / INSTANCES, instances)
     write_result(kept_file(results, training, seed), found)
     return kept_file(results, training, seed)
+
+
+def _keep_instances(path: Path, instances: KeptInstances) -> None:
+    if path.exists() and read_result(path, KeptInstances) != instances:
+        raise RunError(f"{path}: other instances than those of this run; expected one set for every row")
+    write_result(path, instances)
 
 
 def found_of(of: PaperTable, row: PaperRow, scale: Scale, results: Path, heads: Path) -> Found | None:
