@@ -88,7 +88,8 @@ def test_files_that_cannot_be_read_are_a_problem_not_an_exception(tmp_path: Path
             {"segmentation": [[1, 1], [1, 1, 2, 2]]},
             "annotation 2: segmentation: 2 of 2 polygon parts have fewer than 3 points, so no mask is left",
         ),
-        ({"bbox": [30, 20, 20, 20], "segmentation": SQUARE}, "IoU 0.00 with bbox [30.0, 20.0, 20.0, 20.0]"),
+        ({"bbox": [30, 20, 20, 20], "segmentation": SQUARE}, "no pixel of it is in bbox [30, 20, 20, 20]"),
+        ({"bbox": [20, 10, 20, 20], "segmentation": SQUARE}, "with bbox [20.0, 10.0, 20.0, 20.0]"),
     ],
 )
 def test_doubtful_boxes_and_masks_are_warnings(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -101,7 +102,9 @@ def test_doubtful_boxes_and_masks_are_warnings(tmp_path: Path, changes: dict[str
 def test_a_run_length_mask_elsewhere_than_its_box_is_found(tmp_path: Path) -> None:
     # 40 rows: two columns of background, then all of the third column.
     elsewhere = {"size": [40, 60], "counts": [80, 40, 2280]}
-    path = write(tmp_path / "a.json", box(1, segmentation=elsewhere), box(3, category_id=2))
+    path = write(
+        tmp_path / "a.json", box(1, bbox=[0, 0, 20, 20], segmentation=elsewhere), box(3, category_id=2)
+    )
     assert "its mask fills [2.0, 0.0, 1.0, 40.0]" in found(path)[0][1]
 
 

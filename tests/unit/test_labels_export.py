@@ -134,7 +134,8 @@ def test_every_box_is_accounted_for(tmp_path: Path, on_rejected: Any, written: i
 def test_a_human_mask_without_an_area_gets_the_masks(tmp_path: Path) -> None:
     given = source()
     square = coco_mask.frPyObjects(SQUARE, 40, 60)
-    forms = [SQUARE, CROWD, {"size": [40, 60], "counts": square[0]["counts"].decode()}]
+    column = {"size": [40, 60], "counts": [400, 40, 1960]}
+    forms = [SQUARE, column, {"size": [40, 60], "counts": square[0]["counts"].decode()}]
     given["annotations"] = [box(i, category_id=1, segmentation=s) for i, s in enumerate(forms, start=1)]
     write_instances_json(given, labels((1, 2, 3)), RULES, tmp_path / "out.json")
     written = json.loads((tmp_path / "out.json").read_text())["annotations"]

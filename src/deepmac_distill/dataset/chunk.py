@@ -22,7 +22,9 @@ from deepmac_distill.dataset.findings import (
     annotation_findings,
     is_flag,
     is_lost_box,
+    off_box_finding,
 )
+from deepmac_distill.dataset.off_box import off_box
 from deepmac_distill.dataset.polygons import LARGEST, POLYGONS, FlatPolygons
 from deepmac_distill.dataset.problems import is_number
 from deepmac_distill.dataset.segmentations import Segmentations, read_segmentations
@@ -105,7 +107,9 @@ def chunk_of(entries: Sequence[Entry], at: Places, *, marked: bool = True) -> Ch
         np.array([str(value) for value in _values(entries, "source")]) if marked else np.full(len(crowd), "")
     )
     refused = stated == "none"  # a region to ignore that an export made of a box
-    held = masks.held & ~refused
+    off = off_box(masks, boxes, at.sizes, (reasons == "") & ~refused)
+    lost = refused | off
+    held = masks.held & ~lost
     columns = {
         "annotation_id": at.annotation_id,
         "image_id": at.image_id,
@@ -115,8 +119,8 @@ def chunk_of(entries: Sequence[Entry], at: Places, *, marked: bool = True) -> Ch
         "iscrowd": crowd,
         "status": np.select([crowd, reasons != ""], ["crowd", "degenerate"], "ok"),
         "reason": reasons,
-        "polygons": without(masks.polygons, refused),
-        "rle_counts": without(masks.counts, refused),
+        "polygons": without(masks.polygons, lost),
+        "rle_counts": without(masks.counts, lost),
         "source": np.select([~held, stated == "teacher"], ["none", "teacher"], "human"),
         "mask_score": score.cast(pa.float32()) if marked else pa.nulls(len(entries), pa.float32()),
         "position": at.positions,
@@ -125,12 +129,13 @@ def chunk_of(entries: Sequence[Entry], at: Places, *, marked: bool = True) -> Ch
         "drawn": masks.drawn,
         "unusable": masks.drawn & ~held & ~refused,
         "lost_parts": np.where(refused, 0, masks.lost_parts).astype(np.int32),
-        "segmentation": _as_json(entries, masks.verbatim & ~(refused & masks.drawn)),
+        "segmentation": _as_json(entries, masks.verbatim & ~(lost & masks.drawn)),
         "extra": _extras(entries, READ_KEYS if marked else READ_KEYS - {"mask_score"}),
     }
     arrays = [_arrow(columns[field.name], field.type) for field in STORED]
     rows = pa.RecordBatch.from_arrays(arrays, schema=STORED)
-    return Chunk(rows, suspects, list(_explained(entries, at, suspects)), boxes)
+    findings = [(row, off_box_finding(entries[row].get("bbox"))) for row in np.flatnonzero(off).tolist()]
+    return Chunk(rows, suspects | off, [*_explained(entries, at, suspects), *findings], boxes)
 
 
 def _explained(entries: Sequence[Entry], at: Places, suspects: Bools) -> Iterator[tuple[int, Finding]]:

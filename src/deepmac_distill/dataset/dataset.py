@@ -62,7 +62,8 @@ class Dataset:
 
         Boxes without area stay, with status `degenerate`; boxes over the edge stay as written and are
         counted as `clipped`; polygon parts of fewer than three points are dropped and counted. A mask that
-        covers no pixel counts as no mask, and as an `unusable` one. With `strict` all these are refused.
+        covers no pixel, or none of its box, counts as no mask, and as an `unusable` one. With `strict` all
+        these are refused.
 
         Args:
             seen: see `classes.seen_names_of`; or `with-masks`, the classes with at least `min_masks` masks,

@@ -71,6 +71,14 @@ def _expected_reference(value: Any, to: str) -> str:
     return expected_whole(value) if type(value) is float else f"expected the id of {to} of the file"
 
 
+def off_box_finding(bbox: Any) -> Finding:
+    """Of a mask that is drawn elsewhere."""
+    message = (
+        f"segmentation: no pixel of it is in bbox {shown(bbox)}, so no mask is left; expected at least one"
+    )
+    return Finding("doubt", "mask", message)
+
+
 def is_flag(value: Any) -> bool:
     """Whether this is a valid `iscrowd`; None counts as no."""
     return value in (None, 0, 1)
@@ -235,21 +243,3 @@ def runs_of(rle: dict[str, Any], height: int, width: int) -> NDArray[np.int64]:
     if ((runs < 0) | (runs > pixels)).any() or runs.sum() != pixels:
         raise ValueError(f"counts {shown(counts)}: expected runs that cover the image's {pixels} pixels")
     return runs
-
-
-def source_of(annotation: dict[str, Any], height: int, width: int) -> str:
-    """Who drew the mask of a valid annotation of ours: `human`, `teacher` or `none`.
-
-    A mask without a source is human. One of source `none` is a region to ignore that an export made of
-    a box. A mask that covers no pixel is no mask.
-    """
-    stated: object = annotation.get("source")
-    segmentation: Any = annotation.get("segmentation")
-    if stated == "none" or is_blank(segmentation):
-        return "none"
-    if isinstance(segmentation, list):
-        parts = drawn_parts(segmentation)
-        held = bool(parts) and has_pixels(parts, height, width)
-    else:
-        held = bool(runs_of(segmentation, height, width)[1::2].any())
-    return "none" if not held else "teacher" if stated == "teacher" else "human"

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from deepmac_distill.dataset.entries import AT_ONCE, ChosenRows
-from deepmac_distill.dataset.findings import drawn_parts, source_of
+from deepmac_distill.dataset.findings import drawn_parts
 from deepmac_distill.dataset.ingest import MARK
+from deepmac_distill.dataset.off_box import has_human_mask
 from deepmac_distill.dataset.problems import file_name_of
 from deepmac_distill.files import written_whole
 from deepmac_distill.geometry.boxes import xywh_to_xyxy
@@ -100,10 +101,11 @@ def _chosen(
         rows = held.take(found.of([annotation["id"] for annotation in some], of_images, of_size, boxes))
         columns = (rows[name].to_pylist() for name in ("rle_counts", "mask_area", "mask_score"))
         accepted_rows = rules.accept(rows).tolist()
-        facts = zip(some, of_size.tolist(), accepted_rows, *columns, _known(rows), strict=True)
-        for annotation, (height, width), accepted, drawn, area, score, more in facts:
+        human = has_human_mask([_believed(annotation, ours) for annotation in some], of_size).tolist()
+        facts = zip(some, of_size.tolist(), human, accepted_rows, *columns, _known(rows), strict=True)
+        for annotation, (height, width), own, accepted, drawn, area, score, more in facts:
             kind, end = _end_of(
-                annotation, (height, width), accepted, drawn, area, score, more, rules.on_rejected, ours
+                annotation, (height, width), own, accepted, drawn, area, score, more, rules.on_rejected
             )
             counts[kind] += 1
             if end is not None:
@@ -115,17 +117,17 @@ def _chosen(
 def _end_of(
     annotation: Annotation,
     size: tuple[int, int],
+    own: bool,
     accepted: bool,
     drawn: bytes | None,
     area: int,
     score: float | None,
     known: Mapping[str, Any],
     on_rejected: OnRejected,
-    ours: bool,
 ) -> tuple[str, Annotation | None]:
     """What becomes of an annotation, and how it is written."""
     score = None if score is None else float(str(np.float32(score)))
-    if source_of(_believed(annotation, ours), *size) == "human":
+    if own:
         return "human", _human(annotation, size)
     if accepted:
         assert drawn is not None
