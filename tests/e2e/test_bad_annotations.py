@@ -18,6 +18,22 @@ def test_the_data_as_they_are_make_a_run(teach, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "student" / "weights.safetensors").exists()
 
 
+def test_a_box_whose_mask_is_drawn_elsewhere_is_the_teachers(teach, data: Path, tmp_path: Path) -> None:
+    raw = document()
+    raw["annotations"][0]["segmentation"] = [[50, 30, 60, 30, 60, 40, 50, 40]]
+    (data / "train.json").write_text(json.dumps(raw))
+    ended = teach(command="run")
+    assert ended.code == 0, ended.err
+    labels = json.loads((tmp_path / "run" / "select" / "instances.json").read_text())
+    written = {one["id"]: one for one in labels["annotations"]}
+    assert [written[number]["source"] for number in (2, 4)] == ["teacher", "human"]
+    strict = teach("--strict", "--force")
+    assert (
+        strict.code == 2
+        and "annotation 2: segmentation: no pixel of it is in bbox [8, 8, 24, 16]" in strict.err
+    )
+
+
 def first(**changed: Any) -> Callable[[Raw], None]:
     """The first annotation with other values; None of a key's value is JSON's null."""
     return lambda raw: raw["annotations"][0].update(changed)
