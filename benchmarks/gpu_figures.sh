@@ -5,7 +5,8 @@
 #
 # DATA: the folder of `make coco-sample`. LABELS: seed-0.parquet to seed-2.parquet, what teachers of coco_sample
 # labeled. OUT gets runs/, a log of each job, and the small files of its rows, for benchmarks/results.
-# Trainings this small fill a card one or two at a time: fifteen at once gained nothing.
+# Trainings this small fill a card one or two at a time: fifteen at once gained nothing, unless CUDA's multi-process
+# service (nvidia-cuda-mps-control -d) lets their kernels run side by side.
 # What is there is not done again: call it again with more time, or to share OUT among machines.
 set -u
 data=$1 labels=$2 out=$3 at_once=$4 seconds=$5
@@ -14,12 +15,17 @@ python=${PYTHON:-python3}
 steps=${STEPS:+--set teacher.train.steps=$STEPS}  # of a trial: STEPS=2
 student_steps=${STEPS:+--set student.train.steps=$STEPS}
 mkdir -p "$out/logs"
+for folder in mask_heads paper recipe_choices; do  # it goes on from what is recorded
+  [ -d "$here/results/$folder" ] && cp -rn "$here/results/$folder" "$out/"
+done
 
 deepmac="$python -m deepmac_distill"
-heads="$python $here/mask_heads.py train --data $data --out $out/runs/mask_heads --results $out/mask_heads \
-  --seeds 1 --set data.workers=1 --set teacher.train.autocast=off $steps"
+plain="--set threads=1 --set data.workers=1"
+off="--set student.train.autocast=off $plain"
+heads="$python $here/mask_heads.py train --data $data --seeds 1 --set data.workers=1 $steps"
 choices="$python $here/recipe_choices.py --data $data --out $out/runs/choices --json $out/recipe_choices --workers 1"
-off="--set student.train.autocast=off --set threads=1"
+paper="$python $here/paper.py run"
+float32="--data $data $plain --set device=cuda --set teacher.train.autocast=off --seeds 1 ${STEPS:+--steps $STEPS}"
 
 job() { printf '%s\t%s\n' "$1" "$2"; }  # name, command
 
@@ -31,49 +37,62 @@ student() {
     --seed $seed --out $run && $deepmac evaluate student --out $run"
 }
 
+# A row of a table of the paper at the small scale: table, row, seed.
+paper_row() {
+  job "$1-$2-$3" "$paper $1 small --only $2 --first-seed $3 $float32 --out $out/runs/paper --results $out/paper"
+}
+
 jobs() {
-  cp -n "$here/results/batch_norm.json" "$out/batch_norm.json"  # it goes on from what is there
-  job batch-norm "$python $here/batch_norm.py measure $out/batch_norm.json"  # on the CPU, as the next one
-  job coverage-of-ap "$python $here/coverage_of_ap.py --json $out/coverage_of_ap.json"
-  local detector="--set data.workers=3 --set student.train.batch_size=16 --set student.train.steps=3000"
-  student detect_mask_rcnn 0 --config coco_sample_mask_rcnn $detector
-  student detect_deepmac 0 --config coco_sample $detector
   for seed in 0 1 2; do
     run=$out/runs/coco_sample/seed-$seed
-    job "retention-$seed" "$deepmac student --config coco_sample --set data.workers=1 $off $student_steps \
-      --data $data --labels $labels/seed-$seed.parquet --seed $seed --out $run && $deepmac retention --out $run"
+    job "retention-$seed" "$deepmac student --config coco_sample $off $student_steps --data $data \
+      --labels $labels/seed-$seed.parquet --seed $seed --out $run && $deepmac evaluate student --out $run \
+      && $deepmac retention --out $run"
   done
   job choices-long "$choices --only '4800 steps, 160 px'"
+  for head in hourglass-20 resnet-4; do  # the same, four times as long
+    job "longer-$head-0" "$heads --only $head --out $out/runs/longer --results $out/mask_heads_1920_steps \
+      --set teacher.train.steps=${STEPS:-1920} --set teacher.train.ema_decay=0.998"
+  done
+  for row in resnet50-gt resnet50-proposals resnet101-hourglass-20-gt resnet101-hourglass-20-proposals; do
+    job "longer-$row-0" "$paper table-2 small --only mask-rcnn-$row ${float32} --out $out/runs/paper_longer \
+      --results $out/paper_1920_steps --set teacher.train.steps=${STEPS:-1920}"
+  done
+  for seed in 0 1 2; do student coco_sample_mask_rcnn $seed --config coco_sample_mask_rcnn; done
   for seed in 0 1 2; do
-    for head in hourglass-20 resnet-4 hourglass-52 fully-connected-2 resnet-20 \
-      hourglass-20-no-encoder-decoder hourglass-20-no-long-skips hourglass-10; do
-      job "head-$head-$seed" "$heads --only $head --set seed=$seed"
+    for head in hourglass-52 hourglass-20 resnet-4 resnet-20 fully-connected-2 hourglass-10 \
+      hourglass-20-no-encoder-decoder hourglass-20-no-long-skips; do
+      [ -f "$out/mask_heads/$head-seed-$seed.json" ] && continue
+      job "head-$head-$seed" "$heads --only $head --set seed=$seed --out $out/runs/mask_heads --results $out/mask_heads"
     done
-    student coco_sample_mask_rcnn $seed --config coco_sample_mask_rcnn --set data.workers=1
-    for variant in base 'box jitter' '10 % of the masks' '30 % of the masks'; do
-      noisy=$out/runs/choices/${variant// /-}-fold-0-of-2-seed-$seed
-      after=true
-      case $variant in
-        base) after="$deepmac evaluate teacher --hidden --box-noise 0,5,10,20 --out $noisy && $deepmac pseudolabel --out $noisy \
-          && cp -r $noisy $noisy-unmirrored \
-          && $deepmac evaluate teacher --hidden --set teacher.look.mirror=false --force --out $noisy-unmirrored" ;;
-        'box jitter') after="$deepmac evaluate teacher --hidden --box-noise 0,5,10,20 --out $noisy" ;;
-      esac
-      job "choices-${variant// /-}-$seed" "$choices --only '$variant' --seeds $seed && $after"
-    done
-    other=$out/runs/choices/base-fold-1-of-2-seed-$seed
-    job "choices-other-fold-$seed" "$choices --hide fold:1/2 --only base --seeds $seed && $deepmac pseudolabel --out $other"
   done
   for seed in 0 1 2; do
-    for head in hourglass-20 resnet-4 hourglass-52; do  # the same, four times as long
-      job "longer-$head-$seed" "${heads//mask_heads /mask_heads_1920_steps } --only $head --set seed=$seed \
-        --set teacher.train.steps=1920 --set teacher.train.ema_decay=0.998"
+    for class in person bottle chair car dining-table bicycle; do paper_row appendix-c "one-class-$class" $seed; done
+    paper_row table-11 deepmac-512-fully-connected-4 $seed
+    for head in resnet-4 hourglass-20 hourglass-10; do paper_row table-3 "deepmac-512-resnet101-$head" $seed; done
+  done
+  for seed in 0 1 2; do
+    for row in resnet50-gt resnet50-proposals resnet101-hourglass-20-gt resnet101-hourglass-20-proposals; do
+      paper_row table-2 "mask-rcnn-$row" $seed
     done
   done
-  for variant in 'whole images' 'with detection, in turn' '4800 steps' '160 px' 'hourglass-52' 'context 2' centered \
-    'width 64' 'backbone learns as fast' '192 px' '1440 steps' 'second round'; do
-    for seed in 0 1; do
-      job "choices-${variant// /-}-$seed" "$choices --only '$variant' --seeds $seed"
+  for seed in 0 1 2; do
+    for head in hourglass-32 resnet-12 bottleneck-21 bottleneck-9 bottleneck-quarter-12 bottleneck-quarter-51; do
+      paper_row figure-3 "deepmac-512-$head" $seed
+    done
+  done
+  for seed in 0 1 2; do
+    for head in resnet-4 hourglass-52; do
+      for boxes in gt proposals; do paper_row table-2 "mask-rcnn-resnet101-$head-$boxes" $seed; done
+    done
+  done
+  local detector="--set data.workers=3 --set student.train.batch_size=16 --set student.train.steps=${STEPS:-3000}"
+  student detect_mask_rcnn 0 --config coco_sample_mask_rcnn $detector
+  student detect_deepmac 0 --config coco_sample $detector
+  for head in hourglass-52 hourglass-20 resnet-4; do
+    for seed in 1 2; do
+      job "longer-$head-$seed" "$heads --only $head --set seed=$seed --out $out/runs/longer \
+        --results $out/mask_heads_1920_steps --set teacher.train.steps=${STEPS:-1920} --set teacher.train.ema_decay=0.998"
     done
   done
 }

@@ -1,13 +1,15 @@
 """Training and labeling on a GPU that does nothing else: images/s, memory, and the share of its matrix peak.
 
     python benchmarks/gpu_speed.py [--json benchmarks/results/gpu_speed.json] [--only CASE ...]
+        [--tasks train label] [--canvases 8 ...] [--compile]
 
 Noise takes the place of photographs: reading and decoding are not timed. A training step is forward, backward
 and optimizer, in the recipe's batch; labeling is from uint8 images on the host to mask grids on the host, as
 `deepmac pseudolabel` has it, with the boxes that COCO has on an image. Each figure is the median of some
 repetitions after two that warm up. FLOP are those of the forward pass as torch counts them, and three times
 as many in training (torch counts the backward pass of grouped convolutions too high). The peak is what
-products of two 8192 x 8192 bfloat16 matrices of random numbers reach.
+products of two 8192 x 8192 bfloat16 matrices of random numbers reach. `--compile` measures each training step
+twice, plain and with the backbone compiled as `train.compile` has it; compiling itself is not timed.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +33,7 @@ from deepmac_distill.files import write_json
 from deepmac_distill.forecast.cost import sample_batch
 from deepmac_distill.inference import segment_boxes
 from deepmac_distill.models.build import build_model
+from deepmac_distill.models.compiled import compile_backbone
 from deepmac_distill.report.markdown import markdown_table
 from deepmac_distill.report.table import Column, Table, columns, names
 from deepmac_distill.training.loop import make_optimizer
@@ -75,6 +78,7 @@ class Speed:
     ms: float | None
     peak_gib: float | None
     teraflop: float | None  # of the batch, counted
+    compiled: bool = False  # the backbone, by torch.compile
 
     @property
     def per_second(self) -> float | None:
@@ -158,7 +162,13 @@ def forward_teraflop(model: nn.Module, case: Case, canvases: int) -> float:
 
 
 def measured(
-    name: str, task: str, canvases: int, bfloat16: bool, device: torch.device, repetitions: int
+    name: str,
+    task: str,
+    canvases: int,
+    bfloat16: bool,
+    device: torch.device,
+    repetitions: int,
+    compiled: bool = False,
 ) -> Speed:
     """One row."""
     case = CASES[name]
@@ -175,12 +185,17 @@ def measured(
             work = training_step(model, recipe, case, canvases, bfloat16)
         else:
             work = labeling(model, case, canvases, bfloat16)
+        if compiled:
+            compile_backbone(model)
         milliseconds = 1000 * median_seconds(work, repetitions, device)
         peak = torch.cuda.max_memory_allocated(device) / GIB if on_gpu else None
         teraflop = (3 if task == "train" else 1) * forward_teraflop(model, case, canvases)
     except torch.OutOfMemoryError:
         pass
-    return Speed(name, task, canvases, case.canvas_px, case.boxes, bfloat16, milliseconds, peak, teraflop)
+    return Speed(
+        *(name, task, canvases, case.canvas_px, case.boxes, bfloat16),
+        *(milliseconds, peak, teraflop, compiled),
+    )
 
 
 def table(found: Speeds) -> Table:
@@ -192,7 +207,7 @@ def table(found: Speeds) -> Table:
         tuple(
             (
                 *(row.case, row.task, row.canvases, row.canvas_px, row.boxes * row.canvases),
-                "bfloat16" if row.bfloat16 else "float32",
+                ("bfloat16" if row.bfloat16 else "float32") + (", compiled" if row.compiled else ""),
                 "out of memory" if row.ms is None else f"{row.ms:.1f}",
                 *(row.per_second and f"{row.per_second:.1f}", row.peak_gib and f"{row.peak_gib:.1f}"),
                 row.share(found.matrix_teraflop_per_second),
@@ -215,6 +230,19 @@ def page(recorded: object) -> str:
     )
 
 
+def asked(given: argparse.Namespace) -> Iterator[tuple[str, str, int, bool, bool]]:
+    """Case, task, canvases, in bfloat16, compiled: of each row."""
+    for name in given.only:
+        batches = {"train": CASES[name].train_by, "label": CASES[name].label_by}
+        for task in given.tasks:
+            for canvases in batches[task]:
+                if given.canvases and canvases not in given.canvases:
+                    continue
+                for bfloat16 in (True, False):
+                    for compiled in (False, True) if given.compile and task == "train" else (False,):
+                        yield name, task, canvases, bfloat16, compiled
+
+
 def main() -> None:
     """The command of the module's docstring."""
     parser = argparse.ArgumentParser(
@@ -225,25 +253,25 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--matrix", type=int, default=MATRIX)
+    parser.add_argument("--tasks", nargs="+", choices=("train", "label"), default=("train", "label"))
+    parser.add_argument("--canvases", nargs="+", type=int, help="batches of these sizes alone")
+    parser.add_argument("--compile", action="store_true", help="training with a compiled backbone too")
     given = parser.parse_args()
     device = pick_device(given.device)
     peak = matrix_peak(device, given.matrix, given.repetitions)
     rows: list[Speed] = []
-    for name in given.only:
-        for task, batches in (("train", CASES[name].train_by), ("label", CASES[name].label_by)):
-            for canvases in batches:
-                for bfloat16 in (True, False):
-                    rows.append(measured(name, task, canvases, bfloat16, device, given.repetitions))
-                    print(rows[-1], flush=True)
-                    found = Speeds(
-                        environment=from_json(environment(), Environment, "environment"),
-                        device=str(device),
-                        matrix_teraflop_per_second=peak,
-                        repetitions=given.repetitions,
-                        rows=tuple(rows),
-                    )
-                    if given.json:  # what is measured is kept, wherever this stops
-                        write_json(given.json, to_json(found))
+    for name, task, canvases, bfloat16, compiled in asked(given):
+        rows.append(measured(name, task, canvases, bfloat16, device, given.repetitions, compiled))
+        print(rows[-1], flush=True)
+        found = Speeds(
+            environment=from_json(environment(), Environment, "environment"),
+            device=str(device),
+            matrix_teraflop_per_second=peak,
+            repetitions=given.repetitions,
+            rows=tuple(rows),
+        )
+        if given.json:  # what is measured is kept, wherever this stops
+            write_json(given.json, to_json(found))
     print(markdown_table(table(found)))
 
 
