@@ -4,7 +4,7 @@
 #     benchmarks/gpu_figures.sh DATA LABELS OUT AT_ONCE SECONDS
 #
 # DATA: the folder of `make coco-sample`. LABELS: seed-0.parquet to seed-2.parquet, what teachers of coco_sample
-# labeled. OUT gets runs/, a log of each job, and the small files of its rows, for benchmarks/results.
+# labeled, and calibrated.parquet with calibrated.json, labels of one with a hold-out. OUT gets runs/, a log of each job, and the small files of its rows, for benchmarks/results.
 # Trainings this small fill a card one or two at a time: fifteen at once gained nothing, unless CUDA's multi-process
 # service (nvidia-cuda-mps-control -d) lets their kernels run side by side.
 # What is there is not done again: call it again with more time, or to share OUT among machines.
@@ -37,6 +37,15 @@ student() {
     --seed $seed --out $run && $deepmac evaluate student --out $run"
 }
 
+# A student that weighs or softens the masks of calibrated labels: arm, seed, keys.
+arm() {
+  local name=$1 seed=$2 run=$out/runs/quality_arms/$1/seed-$2
+  shift 2
+  job "quality-$name-$seed" "$deepmac student --config coco_sample $* $off $student_steps --data $data \
+    --labels $labels/calibrated.parquet --seed $seed --out $run \
+    && $deepmac evaluate student --set evaluation.gt_boxes_only=true --out $run"
+}
+
 # A row of a table of the paper at the small scale: table, row, seed.
 paper_row() {
   job "$1-$2-$3" "$paper $1 small --only $2 --first-seed $3 $float32 --out $out/runs/paper --results $out/paper"
@@ -50,13 +59,22 @@ jobs() {
       && $deepmac retention --out $run"
   done
   job choices-long "$choices --only '4800 steps, 160 px'"
+  local weight="--set labels.mask_weight=quality --set labels.calibration=$labels/calibrated.json"
+  for seed in 0 1 2; do
+    arm plain $seed
+    arm quality $seed "$weight"
+    arm soft $seed --set labels.targets=soft
+    arm both $seed "$weight" --set labels.targets=soft
+  done
+  local short="--config coco_sample --set data.workers=1 --set teacher.train.steps=${STEPS:-60} --data $data"
+  job torchrun "torchrun --standalone --nproc-per-node 1 -m deepmac_distill teach $short --out $out/runs/torchrun"
   for head in hourglass-20 resnet-4; do  # the same, four times as long
     job "longer-$head-0" "$heads --only $head --out $out/runs/longer --results $out/mask_heads_1920_steps \
       --set teacher.train.steps=${STEPS:-1920} --set teacher.train.ema_decay=0.998"
   done
-  for row in resnet50-gt resnet50-proposals resnet101-hourglass-20-gt resnet101-hourglass-20-proposals; do
+  for row in resnet101-gt resnet101-proposals resnet101-hourglass-20-gt resnet101-hourglass-20-proposals; do
     job "longer-$row-0" "$paper table-2 small --only mask-rcnn-$row ${float32} --out $out/runs/paper_longer \
-      --results $out/paper_1920_steps --set teacher.train.steps=${STEPS:-1920}"
+      --results $out/paper_1440_steps --set teacher.train.steps=${STEPS:-1440}"
   done
   for seed in 0 1 2; do student coco_sample_mask_rcnn $seed --config coco_sample_mask_rcnn; done
   for seed in 0 1 2; do
@@ -72,9 +90,10 @@ jobs() {
     for head in resnet-4 hourglass-20 hourglass-10; do paper_row table-3 "deepmac-512-resnet101-$head" $seed; done
   done
   for seed in 0 1 2; do
-    for row in resnet50-gt resnet50-proposals resnet101-hourglass-20-gt resnet101-hourglass-20-proposals; do
+    for row in resnet101-gt resnet101-proposals resnet101-hourglass-20-gt resnet101-hourglass-20-proposals; do
       paper_row table-2 "mask-rcnn-$row" $seed
     done
+    for boxes in gt proposals; do paper_row table-1 "mask-rcnn-resnet50-$boxes" $seed; done
   done
   for seed in 0 1 2; do
     for head in hourglass-32 resnet-12 bottleneck-21 bottleneck-9 bottleneck-quarter-12 bottleneck-quarter-51; do
