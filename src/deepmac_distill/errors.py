@@ -6,7 +6,7 @@ A message names the place, the fault, the value and what was expected, on one li
 
 from __future__ import annotations
 
-from deepmac_distill.printable import printable
+from deepmac_distill.printable import printable, shortened
 
 
 class DistillError(Exception):
@@ -15,8 +15,8 @@ class DistillError(Exception):
     exit_code = 2
 
     def __str__(self) -> str:
-        """The message on one line, whatever the names in it hold."""
-        return printable(super().__str__())
+        """The message on one line of a length that can be read, whatever the names in it hold."""
+        return shortened(printable(super().__str__()))
 
 
 class ConfigError(DistillError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,3 +181,40 @@ def test_an_unreadable_image_stops_labeling_by_default_and_has_rows_that_say_why
     lost = {row["annotation_id"]: row for row in rows if row["image_id"] == 3}
     assert (lost[6]["source"], lost[7]["source"]) == ("human", "none")
     assert lost[7]["status"] == "unreadable image" and "3.png: cannot be decoded" in lost[7]["reason"]
+
+
+def test_images_are_looked_at_before_any_training(
+    deepmac, small_toml: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the last image of the validation set too, and though nothing else would be read of it for hours."""
+    trained: list[Any] = []
+    monkeypatch.setattr("deepmac_distill.stages.run.teach", trained.append)
+    (data / "val.json").write_text((data / "train.json").read_text())
+    shutil.copytree(data / "images", data / "val")
+    last = data / "val" / "4.png"
+    last.write_bytes(last.read_bytes()[:-2000])
+    given = ["--data", data, "--annotations", "train.json", "--images", "images", "--seen", "cat"]
+    of_validation = ["--val-annotations", "val.json", "--val-images", "val"]
+    ended = deepmac("run", small_toml, "--out", tmp_path / "run", *given, *of_validation)
+    assert_refused(ended, "val/4.png: cannot be decoded", tmp_path)
+    assert trained == []
+
+
+def test_one_picture_under_several_names_is_reported(teach, deepmac, data: Path) -> None:
+    folder = data / "images"
+    for name in ("2.png", "3.png", "4.png"):
+        (folder / name).unlink()
+    (folder / "2.png").symlink_to("1.png")
+    (folder / "3.png").hardlink_to(folder / "1.png")
+    shutil.copy(folder / "1.png", folder / "4.png")
+    said = "3 images are the bytes of another, such as 2.png and 1.png"
+    ended = deepmac("check", data / "train.json", "--images", folder, "--seen", "cat")
+    assert ended.code == 0 and f"warning: {data / 'train.json'}: {said}" in ended.out
+    assert said in teach().err
+
+
+def test_a_name_in_other_letter_case_is_named(teach, data: Path, tmp_path: Path) -> None:
+    (data / "images" / "3.png").rename(data / "images" / "3.PNG")
+    if (data / "images" / "3.png").exists():
+        pytest.skip("this file system takes either")
+    assert_refused(teach(), "3.png: no such file (3.PNG is there, in other letter case); expected", tmp_path)

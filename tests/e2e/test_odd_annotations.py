@@ -223,6 +223,25 @@ def test_boxes_in_shares_of_the_image_are_refused(check) -> None:
     assert "first pixel" not in check(raw).out  # one whole pixel may be meant
 
 
+@pytest.mark.parametrize(
+    ("boxes", "others", "refused"),
+    [
+        ([[0.1, 0.1, 0.2, 0.2]] * 19, [[10, 10, 20, 20]], "as are 19 of 20: shares of the image"),
+        ([[0.1, 0.1, 0.2, 0.2]] * 18, [[10, 10, 20, 20]] * 2, ""),
+        ([[0.7, 0.6, 0.3, 0.2]], [[0.8, 0.7, 0.4, 0.6]], "as are 1 of 2: shares of the image"),  # middles
+        ([[0.1, 0.1, 0.2, 0.2]], [[-0.01, 0, 1.02, 1]], "as are 1 of 2: shares of the image"),
+        ([[0.1, 0.1, 0.2, 0.2]], [[0, 0, 1, 1]] * 2, ""),  # whole pixels, most of them
+        ([[0.5, 0.5, 0.4, 0.3]], [[1, 1, 9, 9]], ""),  # a speck in the corner of a real set
+    ],
+)
+def test_an_odd_box_hides_no_shares(check, boxes: list[Any], others: list[Any], refused: str) -> None:
+    raw = document(len(boxes) + len(others))
+    for annotation, bbox in zip(raw["annotations"], boxes + others, strict=True):
+        annotation |= {"bbox": bbox, "segmentation": []}
+    ended = check(raw)
+    assert (ended.code, refused in ended.out) == (2 if refused else 0, True), ended.out
+
+
 def test_a_mask_in_shares_of_the_image_is_named(check) -> None:
     ended = check(first(segmentation=[[0.15, 0.2, 0.6, 0.2, 0.6, 0.8]]))
     assert "its points are inside the first one, as shares of the image are" in ended.out
@@ -325,3 +344,47 @@ def test_a_limit_of_open_files_is_no_broken_image(check, monkeypatch: pytest.Mon
     ended = check(document())
     assert ended.code == 2 and "cannot be decoded" not in ended.out + ended.err
     assert "a.png: Too many open files; expected a higher limit of open files (ulimit -n)" in ended.err
+
+
+def test_names_that_no_file_system_takes_are_refused_in_no_time(check) -> None:
+    for name in ("../" * 400_000 + "a.png", "n" * 5000):
+        ended = check(image(file_name=name))
+        lines = [line for line in ended.out.splitlines() if line.startswith("error: ")]
+        assert ended.code == 2 and len(lines) == 1 and len(lines[0]) < 400
+        assert f"{len(name)} characters; expected at most 4096" in lines[0]
+    raw = document()
+    raw["categories"][0]["name"] = "cat, " * 1000
+    ended = check(raw)
+    assert ended.code == 2 and "4999 characters; expected at most 4096" in ended.out
+    raw["categories"] = [{"id": i, "name": f"{i}" + "ab" * 2000} for i in (1, 2)]
+    ended = check(raw, "--seen", "1" + "ba" * 2000)
+    assert ended.code == 2 and max(map(len, ended.out.splitlines())) < 5000
+
+
+def test_a_class_may_have_the_name_of_a_preset_a_file_or_a_fold(check, tmp_path: Path) -> None:
+    names = ["voc", "seen.txt", "all", "with-masks", "name:odd", "fold:0/2"]
+    raw = document(len(names))
+    raw["categories"] = [{"id": i, "name": name} for i, name in enumerate(names, start=1)]
+    for annotation in raw["annotations"]:
+        annotation["category_id"] = annotation["id"]
+    for name in names:
+        ended = check(raw, "--seen", f"name:{name}")
+        assert ended.code == 0 and "5 masks of unseen classes" in ended.out, (name, ended.out)
+    assert check(raw, "--seen", "name:odd").code == 0
+    ended = check(raw, "--seen", "name:voc,name:seen.txt,all", "--hide", "name:voc")
+    assert ended.code == 0 and "4 masks of unseen classes" in ended.out
+    ended = check(raw, "--seen", "name:cat")
+    assert ended.code == 2 and 'seen class "cat": no such class' in ended.out
+
+
+@pytest.mark.parametrize(
+    "name", ["cat\u200b", "c\u00a0at", "\ufeffcat", "c\u00adat", "ca\u202et", "ca\x07t", "c\u200dt"]
+)
+def test_characters_that_nobody_sees_in_a_name_are_a_warning(check, name: str) -> None:
+    raw = document()
+    raw["categories"][0]["name"] = name
+    ended = check(raw)
+    assert ended.code == 0 and "has characters that nobody sees (\\" in ended.out
+    assert check(raw, "--strict").code == 2
+    raw["categories"][0]["name"] = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"  # a joiner of Persian
+    assert check(raw, "--strict").code == 0

@@ -17,7 +17,7 @@ from deepmac_distill import __version__
 from deepmac_distill.cli import joining
 from deepmac_distill.errors import DistillError
 from deepmac_distill.machine import refused_by_the_machine
-from deepmac_distill.printable import printable
+from deepmac_distill.printable import printable, shortened
 from deepmac_distill.stopping import Stopped, signals_raise
 from deepmac_distill.storage.copies import with_uris
 from deepmac_distill.storage.location import require_written_out
@@ -98,7 +98,8 @@ def _invoke(arguments: list[str]) -> None:
 def _refused(message: str, code: int) -> int:
     if joining.reports(message):
         with suppress(OSError):  # of an error with a full stderr nobody can hear
-            print(f"{NAME}: {joining.called()}{printable(with_uris(message))}", file=sys.stderr, flush=True)
+            line = shortened(printable(with_uris(message)))
+            print(f"{NAME}: {joining.called()}{line}", file=sys.stderr, flush=True)
     return code
 
 

@@ -15,6 +15,7 @@ from deepmac_distill.cli.image_reading import ReadingImages
 from deepmac_distill.cli.options import Reading, command, names_of
 from deepmac_distill.cli.results import print_table
 from deepmac_distill.cli.terminal import Terminal, say
+from deepmac_distill.printable import shortened
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _VALUES = re.compile(
     r'"(?:[^"\\]|\\.)*"'
     r"|[\[{][^\[\]{}]*(?:[\]}]|\.\.\.)"
-    r"|\S*[/\\]\S*"
+    r"|(?<!\S)\S*[/\\]\S*"
     r"|-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
 )
 
@@ -85,7 +86,7 @@ def cut_short(problems: Sequence[Problem], most: int = 20) -> Iterator[str]:
     for problem, kind in zip(problems, kinds, strict=True):
         printed[kind] += 1
         if printed[kind] <= most:
-            yield f"{problem.level}: {problem}"
+            yield f"{problem.level}: {shortened(str(problem))}"
         elif printed[kind] == totals[kind]:
             yield f"{problem.level}: ... and {totals[kind] - most} more like the last"
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from deepmac_distill.printable import printable
+from deepmac_distill.printable import printable, shortened
 from deepmac_distill.progress import Bar
 from deepmac_distill.storage.copies import with_uris
 
@@ -27,7 +27,7 @@ class Terminal:
 
     def note(self, text: str) -> None:
         """Print one line."""
-        self._console.print(printable(with_uris(text)), markup=False)
+        self._console.print(shortened(printable(with_uris(text))), markup=False)
 
     @contextmanager
     def bar(self, title: str, total: int, done: int = 0, unit: str = "it") -> Iterator[Bar]:

@@ -47,6 +47,32 @@ def find_image_problems(annotations: Annotations, images: ImageStore) -> Iterato
         yield Problem("warning", str(images), message)
 
 
+def repeated_pictures(annotations: Annotations, images: ImageStore, progress: Progress | None = None) -> str:
+    """What to report of pictures that are there under several names: links or copies; empty where none is.
+
+    What is labeled under one name is background under the other. Only files of one size are hashed.
+    """
+    names = sorted(set(annotations.images["file_name"].to_pylist()))
+    by_size: dict[int, list[str]] = {}
+    for name, size in zip(names, images.sizes(names), strict=True):
+        if not isinstance(size, DataError):
+            by_size.setdefault(size, []).append(name)
+    alike = [name for some in by_size.values() if len(some) > 1 for name in some]
+    first: dict[str, str] = {}
+    again = [
+        (first[sha256], name)
+        for name, sha256 in zip(alike, images.contents(alike, progress), strict=True)
+        if first.setdefault(sha256, name) != name
+    ]
+    if not again:
+        return ""
+    one, other = again[0]
+    return (
+        f"{len(again)} images are the bytes of another, such as {other} and {one}; expected one entry for a "
+        "picture: what only one of them labels is background in the other"
+    )
+
+
 def images_sha256(annotations: Annotations, images: ImageStore) -> str:
     """A fingerprint of the images of a set: their names and sizes in bytes, not their pixels.
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Protocol, TypeVar
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
 
 from torch import Tensor
 
 from deepmac_distill.data.image_hashes import sha256_of_files
-from deepmac_distill.data.images import MAX_MEGAPIXELS, Exif, orientation_of, read_image, size_of
+from deepmac_distill.data.image_names import forms_of, matched, no_such_file
+from deepmac_distill.data.images import (
+    MAX_MEGAPIXELS,
+    Exif,
+    orientation_of,
+    read_image,
+    require_whole,
+    size_of,
+)
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import sha256_of_json
 from deepmac_distill.progress import Progress
@@ -84,6 +92,14 @@ class ImageStore(Protocol):
 
         Raises:
             DataError: as `read`, or the image has another size.
+        """
+        ...
+
+    def require_whole(self, name: str, height: int, width: int) -> None:
+        """Refuse what is no image of this size, or an image whose end is missing; see `images.require_whole`.
+
+        Raises:
+            DataError: as `read_sized`.
         """
         ...
 
@@ -166,7 +182,14 @@ class ImageFolder:
         except OSError as error:  # such as a name too long for any file system
             reason = f"{error.strerror}; expected an image"
             raise DataError(f"{self.folder / name}: {reason}") from error
-        raise DataError(f"{self.folder / name}: no such file; expected an image")
+        raise no_such_file(self.folder / name, self._near(name))
+
+    def _near(self, name: str) -> str:
+        """What is there under a name that differs in the case of letters alone; empty where nothing is."""
+        for path in _places(self.folder, name):
+            if found := _folded(path.parent, _changed_ns(path.parent)).get(path.name.casefold()):
+                return found
+        return ""
 
     def find(self, names: Sequence[str]) -> list[Path | DataError]:
         """`locate` for all images of a file, or why one is not to be used; see `ImageStore.sizes`."""
@@ -184,6 +207,15 @@ class ImageFolder:
     def read_sized(self, name: str, height: int, width: int) -> Tensor:
         """See `ImageStore.read_sized`."""
         return read_image(
+            self.locate(name),
+            turned=self.exif == "apply",
+            size=(height, width),
+            max_megapixels=self.max_megapixels,
+        )
+
+    def require_whole(self, name: str, height: int, width: int) -> None:
+        """See `ImageStore.require_whole`."""
+        require_whole(
             self.locate(name),
             turned=self.exif == "apply",
             size=(height, width),
@@ -223,61 +255,15 @@ class ImageFolder:
         return [one for one in found if isinstance(one, Path)]
 
 
-Key = TypeVar("Key")
-
-
-def matched(
-    names: Sequence[str],
-    locate: Callable[[str], Key],
-    flat: Callable[[Key], bool],
-    as_named: Callable[[str], bool],
-    place: object,
-) -> list[Key | DataError]:
-    """Where each image of a file is, or why it is not to be used: no two names may mean one image.
-
-    Args:
-        locate: where one is; raises DataError.
-        flat: whether that is directly in the place.
-        as_named: whether an image is there under its whole name.
-        place: where they are, for messages.
-    """
-    by_last_part: dict[str, set[str]] = {}
-    for name in names:
-        by_last_part.setdefault(PurePosixPath(name).name, set()).add(name)
-    name_of: dict[Key, str] = {}
-    found: list[Key | DataError] = []
-    for name in names:
-        others = by_last_part[PurePosixPath(name).name] - {name}
-        try:
-            key = locate(name)
-        except DataError as error:
-            found.append(error)
-            continue
-        if (first := name_of.setdefault(key, name)) != name:
-            found.append(DataError(f"{key}: is both {first} and {name}; expected one name"))
-        elif others and flat(key) and "/" in name:
-            found.append(_ambiguous(name, key, min(others), as_named, place))
-        else:
-            found.append(key)
-    return found
-
-
-def _ambiguous(
-    name: str, key: object, other: str, as_named: Callable[[str], bool], place: object
-) -> DataError:
-    first, second = sorted((name, other))
-    if not as_named(other):
-        return DataError(f"{key}: is both {first} and {second}; expected one name")
-    return DataError(f"{place}/{name}: no such file; {key} may be {other} as well, expected it in its folder")
-
-
-def forms_of(name: str) -> Iterator[str]:
-    """What an image may be called: as named, without its folders, with accents of one or two characters."""
-    forms = [name] if name.isascii() else [name, *(unicodedata.normalize(f, name) for f in ("NFC", "NFD"))]
-    for form in forms:
-        yield form
-        yield PurePosixPath(form).name
-
-
 def _places(folder: Path, name: str) -> Iterator[Path]:
     return (folder / form for form in forms_of(name))
+
+
+def _changed_ns(folder: Path) -> int:
+    return folder.stat().st_mtime_ns if folder.is_dir() else 0
+
+
+@lru_cache(maxsize=8)
+def _folded(folder: Path, changed_ns: int) -> Mapping[str, str]:
+    """The names in a folder as it was at a time, by the names without case; one listing for all misses."""
+    return {path.name.casefold(): path.name for path in folder.iterdir()} if changed_ns else {}

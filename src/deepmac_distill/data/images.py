@@ -32,6 +32,7 @@ _UNREADABLE = (
     *(MemoryError, struct.error, zlib.error),
 )
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its errors reach the terminal as well
+_LAST_OF_PNG = bytes.fromhex("00000000 49454e44 ae426082")  # the chunk that ends it
 _TURN = {  # EXIF orientation: what makes stored pixels upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -79,8 +80,8 @@ def read_image(
     """
     with _opened(path, max_megapixels) as opened:
         orientation = _orientation(opened)
-        if size is not None and (got := _size(opened, orientation, turned)) != size:
-            raise DataError(_size_message(path, got, size, orientation, turned))
+        if size is not None:
+            _require_size(path, opened, size, turned)
         upright = opened.format == "TIFF"  # Pillow turns these by itself
         turns = {} if upright == turned else _TURN if turned else _TURN_BACK
         pixels = rgb_of(opened, turns.get(orientation))
@@ -90,7 +91,7 @@ def read_image(
 def orientation_of(path: Path | ImageBytes) -> int:
     """The EXIF orientation of an image file, 1 to 8; 1, as stored, where the tag is absent or invalid."""
     try:
-        with _without_warnings(), Image.open(_source(path), formats=FORMATS) as image:
+        with without_warnings(), Image.open(_source(path), formats=FORMATS) as image:
             return _orientation(image)
     except (*_UNREADABLE, Image.DecompressionBombError) as error:
         _refuse_for_the_machine(path, error)
@@ -111,6 +112,56 @@ def size_of(
     """
     with _opened(path, max_megapixels) as image:
         return _size(image, _orientation(image), turned)
+
+
+def require_whole(
+    path: Path | ImageBytes,
+    *,
+    turned: bool = False,
+    size: tuple[int, int],
+    max_megapixels: int = MAX_MEGAPIXELS,
+) -> None:
+    """Refuse a file as `read_image` would, by its header and its last bytes.
+
+    One that does not end as its format does may still be whole (cameras append to a JPEG), so it is decoded.
+
+    Raises:
+        DataError, MachineError: as `read_image`.
+    """
+    with _opened(path, max_megapixels) as opened:
+        _require_size(path, opened, size, turned)
+        ends = _ends_whole(path, opened.format)
+    if not ends:
+        read_image(path, turned=turned, size=size, max_megapixels=max_megapixels)
+
+
+def _ends_whole(path: Path | ImageBytes, kind: str | None) -> bool:
+    """Whether a file ends as its format does; True where that cannot be seen, as of a TIFF."""
+    source = _source(path)
+    with source.open("rb") if isinstance(source, Path) else source as file:
+        length = file.seek(0, io.SEEK_END)
+        file.seek(max(length - len(_LAST_OF_PNG), 0))
+        last = file.read()
+        file.seek(4)
+        stated = int.from_bytes(file.read(4), "little")
+    match kind:
+        case "JPEG":
+            return last.endswith(b"\xff\xd9")
+        case "PNG":
+            return last == _LAST_OF_PNG
+        case "WEBP":
+            return length >= stated + 8
+        case "GIF":
+            return last.endswith(b";")
+        case "BMP":
+            return False
+    return True
+
+
+def _require_size(path: Path | ImageBytes, image: Image.Image, size: tuple[int, int], turned: bool) -> None:
+    orientation = _orientation(image)
+    if (got := _size(image, orientation, turned)) != size:
+        raise DataError(_size_message(path, got, size, orientation, turned))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +195,7 @@ def _opened(path: Path | ImageBytes, max_megapixels: int) -> Iterator[ImageFile.
         allowed = max_megapixels * 500_000  # Pillow refuses what has twice as many
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, allowed)
     try:
-        with _without_warnings(), Image.open(_source(path), formats=FORMATS) as image:
+        with without_warnings(), Image.open(_source(path), formats=FORMATS) as image:
             if (pixels := image.width * image.height) > max_megapixels * 1_000_000:
                 raise Image.DecompressionBombError(f"{pixels} pixels")
             yield image
@@ -179,7 +230,7 @@ def _refuse_for_the_machine(path: Path | ImageBytes, error: BaseException) -> No
 
 
 @contextmanager
-def _without_warnings() -> Iterator[None]:
+def without_warnings() -> Iterator[None]:
     """Pillow warns of large images, damaged EXIF and palettes on lines that name no file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -12,13 +12,14 @@ from typing import Protocol
 
 from torch import Tensor
 
-from deepmac_distill.data.image_store import forms_of, matched
+from deepmac_distill.data.image_names import forms_of, matched, no_such_file
 from deepmac_distill.data.images import (
     MAX_MEGAPIXELS,
     Exif,
     ImageBytes,
     orientation_of,
     read_image,
+    require_whole,
     size_of,
 )
 from deepmac_distill.errors import DataError
@@ -34,6 +35,8 @@ WORTH_A_BAR = 2**28  # bytes: seconds of a network
 
 class Shelf(Protocol):
     """Named bytes that are listed and read."""
+
+    def __hash__(self) -> int: ...
 
     def entries(self) -> Mapping[str, Object]:
         """Everything that is there, by name."""
@@ -111,6 +114,15 @@ class StoredImages:
             max_megapixels=self.max_megapixels,
         )
 
+    def require_whole(self, name: str, height: int, width: int) -> None:
+        """See `ImageStore.require_whole`; the whole image is read."""
+        require_whole(
+            self._image(name),
+            turned=self.exif == "apply",
+            size=(height, width),
+            max_megapixels=self.max_megapixels,
+        )
+
     def size_of(self, name: str) -> tuple[int, int]:
         """See `ImageStore.size_of`; the whole image is read."""
         turned = self.exif == "apply"
@@ -162,8 +174,13 @@ class StoredImages:
 
     def _located(self, name: str) -> str:
         if (key := self._key(name)) is None:
-            raise DataError(f"{self}/{name}: no such file; expected an image")
+            raise no_such_file(f"{self}/{name}", self._near(name))
         return key
+
+    def _near(self, name: str) -> str:
+        """What is there under a name that differs in the case of letters alone; empty where nothing is."""
+        folded = _folded(self.shelf)
+        return next((folded[form.casefold()] for form in forms_of(name) if form.casefold() in folded), "")
 
     def _matched(self, names: Sequence[str]) -> list[str | DataError]:
         entries = self.shelf.entries()
@@ -175,3 +192,8 @@ class StoredImages:
             if isinstance(one, DataError):
                 raise one
         return [one for one in found if isinstance(one, str)]
+
+
+@lru_cache(maxsize=8)
+def _folded(shelf: Shelf) -> Mapping[str, str]:
+    return {name.casefold(): name for name in shelf.entries()}

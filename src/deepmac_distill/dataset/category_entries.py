@@ -11,7 +11,8 @@ from deepmac_distill.dataset.document import Entry, Head
 from deepmac_distill.dataset.findings import Finding
 from deepmac_distill.dataset.identity import numbered, numbering, whole_numbers
 from deepmac_distill.dataset.image_entries import Located
-from deepmac_distill.dataset.problems import shown
+from deepmac_distill.dataset.problems import is_text, shown
+from deepmac_distill.printable import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,13 @@ def read_categories(given: Sequence[Entry], heads: Sequence[Head]) -> ReadCatego
 
 def _plain(position: int, category: Entry, findings: list[Located]) -> Entry:
     name = category.get("name")
-    if not isinstance(name, str) or not (plain := plain_name(name)) or plain == name:
+    if not isinstance(name, str):
+        return category
+    plain = plain_name(name)
+    if is_text(name) and (hidden := invisible(plain)):
+        message = f"name {shown(name)} has characters that nobody sees ({hidden}): kept; expected none"
+        findings.append((-1, -1, f"categories[{position}]", Finding("doubt", "entry", message)))
+    if plain in ("", name):
         return category
     if name.strip() != name:
         message = f"name {shown(name)} has blanks around it: read as {shown(plain)}; expected none"
@@ -53,3 +60,16 @@ def _plain(position: int, category: Entry, findings: list[Located]) -> Entry:
         message = f"name {shown(name)} has accents apart from their letters: read as one; expected that (NFC)"
     findings.append((-1, -1, f"categories[{position}]", Finding("doubt", "entry", message)))
     return category | {"name": plain}
+
+
+def invisible(name: str) -> str:
+    """The characters of a name that are not printed, as escapes between blanks; empty where there are none.
+
+    Joiners shape the letters of scripts that have them; between letters of ASCII they are a slip.
+
+    >>> invisible("cat\\u200b"), invisible("\\u0645\\u06cc\\u200c\\u062e"), invisible("c\\u00a0d")
+    ('\\\\u200b', '', '\\\\xa0')
+    """
+    shaping = "" if name.replace("\u200c", "").replace("\u200d", "").isascii() else "\u200c\u200d"
+    found = (one for one in name if not one.isprintable() and one not in shaping)
+    return " ".join(printable(one) for one in dict.fromkeys(found))

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from deepmac_distill.dataset.classes import (
+    LITERAL,
     VOC_NAMES,
     Classes,
     SeenSpec,
@@ -95,7 +96,7 @@ def hidden_names(
     """
     found: list[str] = []
     for name in rejoined([plain_name(part) for part in hide], classes.names):
-        if not name.startswith("fold:") or name in classes.names:
+        if not name.startswith("fold:") or name in classes.names or f"{LITERAL}{name}" in hide:
             found.append(name)
             continue
         parts = _FOLD.fullmatch(name)

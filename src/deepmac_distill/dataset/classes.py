@@ -14,6 +14,8 @@ from deepmac_distill.errors import DataError
 from deepmac_distill.files import read_text
 
 SeenSpec = str | Sequence[str]
+_COMPARED = 100  # characters of a name: comparing takes the square of it
+LITERAL = "name:"  # before a name that a preset, a file or a fold has too
 
 # The 20 classes of PASCAL VOC by their COCO names: the paper's split (section 4).
 VOC_NAMES = (
@@ -86,6 +88,7 @@ def seen_names_of(seen: SeenSpec, names: Sequence[str], where: str = "categories
 
     `seen` is a preset (`voc`, `non-voc`, `all`), names between commas, a list of names, or a text file
     (ending in .txt) with a name on each line. A preset takes what the file has; a name must exist.
+    ``name:voc`` is the class of that name.
 
     Raises:
         DataError: nothing is picked, a name is not in the file, or the text file cannot be read.
@@ -123,9 +126,14 @@ def plain_name(name: str) -> str:
 def rejoined(parts: Sequence[str], names: Collection[str]) -> list[str]:
     """`parts`, where several that are none of `names` alone, but one with commas between, are that one.
 
+    What ``name:`` is before is a name, whatever else it may be.
+
     >>> rejoined(["cat", "cap", "red"], ["cat", "cap, red"])
     ['cat', 'cap, red']
+    >>> rejoined(["name:all"], ["all"])
+    ['all']
     """
+    parts = [part if part in names else part.removeprefix(LITERAL) for part in parts]
     with_commas = {tuple(part.strip() for part in name.split(",")): name for name in names if "," in name}
     found, at = [], 0
     while at < len(parts):
@@ -137,12 +145,17 @@ def rejoined(parts: Sequence[str], names: Collection[str]) -> list[str]:
 
 
 def _expected(name: str, names: Sequence[str]) -> str:
-    close = get_close_matches(name, names, n=3) or list(names[:3])
-    return f"expected one such as {', '.join(close)}"
+    return f"expected one such as {', '.join(nearest(name, names, 3))}"
+
+
+def nearest(name: str, names: Collection[str], most: int = 1) -> list[str]:
+    """Names that may be meant by one that is none of them, else the first three; cut where they are long."""
+    cut = dict.fromkeys(one[:_COMPARED] for one in names)
+    return get_close_matches(name[:_COMPARED], cut, n=most) or list(cut)[:3]
 
 
 def _listed(seen: SeenSpec) -> list[str]:
-    if isinstance(seen, str) and seen.endswith(".txt"):
+    if isinstance(seen, str) and seen.endswith(".txt") and not seen.startswith(LITERAL):
         try:
             seen = read_text(Path(seen)).splitlines()
         except OSError as error:

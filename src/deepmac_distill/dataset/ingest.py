@@ -27,7 +27,7 @@ from deepmac_distill.dataset.image_entries import Located, ReadImages, SizeSourc
 from deepmac_distill.dataset.parquet import is_parquet, parse_parquet
 from deepmac_distill.dataset.problems import is_id, shown
 from deepmac_distill.dataset.tables import ANNOTATIONS_FILE, FINDINGS, Tables, open_table, write_table
-from deepmac_distill.dataset.units import Corners, are_shares, finding_of
+from deepmac_distill.dataset.units import Corners, Shares
 
 ROWS_AT_ONCE = 20_000  # bounds what is held as Python objects
 MARK = "deepmac_distill"  # the key of a file that this package wrote
@@ -70,7 +70,7 @@ def _ingest(document: Document, path: Path, folder: Path, sizes: SizeSource | No
     categories = read_categories(document.categories, heads)
     images = read_images(document.images, path, sizes)
     places, located, renumbered, numbers = _places(heads, images, categories)
-    shares, boxes, corners = [], 0, Corners()
+    shares, corners = Shares(), Corners()
     with write_table(folder / ANNOTATIONS_FILE, STORED) as file:
         for start in range(0, len(places.positions), ROWS_AT_ONCE):
             at = places.part(slice(start, start + ROWS_AT_ONCE))
@@ -82,12 +82,9 @@ def _ingest(document: Document, path: Path, folder: Path, sizes: SizeSource | No
             file.write_batch(chunk.rows)
             located += _located([*found, *chunk.findings], start, at.positions, heads)
             corners.add(chunk.boxes, at.sizes)
-            of_shares = are_shares(chunk.boxes, at.sizes)
-            boxes += int((chunk.boxes[:, 2:] > 0).all(axis=1).sum())
-            shares += [(start + row, chunk.boxes[row].tolist()) for row in np.flatnonzero(of_shares).tolist()]
-    for row, bbox in shares:
-        finding = finding_of(bbox, all_are=len(shares) == boxes)
-        located += _located([(row, finding)], 0, places.positions, heads)
+            shares.add(start, chunk.boxes, at.sizes)
+    of_shares = list(shares.findings())
+    located += _located(of_shares, 0, places.positions, heads)
     located += [(-1, -1, "annotations", finding) for finding in corners.findings()]
     located.sort(key=lambda entry: entry[0])
     return Tables(
@@ -100,6 +97,7 @@ def _ingest(document: Document, path: Path, folder: Path, sizes: SizeSource | No
             "merged_images": images.merged,
             "sizes_from_images": images.measured,
             "images_of_one_file": images.shared,
+            "boxes_in_first_pixel": len(of_shares),
             "dropped_categories": categories.dropped,
             "renumbered_annotations": renumbered,
             "numbered_ids": sum(map(len, (images.numbers, categories.numbers, numbers))),

@@ -20,6 +20,7 @@ Level = Literal["error", "warning", "note"]
 NEGATIVE, NOT_EXHAUSTIVE = "neg_category_ids", "not_exhaustive_category_ids"  # of LVIS's images
 _PLAIN = re.compile(r"\w[\w./ -]*")
 _HALF = "holds half of a character (a lone surrogate); expected characters that UTF-8 has"
+MAX_NAME = 4096  # characters: no file system takes more in a path, and looking at paths is quadratic
 _LARGEST = 1e15  # beyond it float64 loses whole pixels
 
 
@@ -77,6 +78,8 @@ def category_problems(categories: list[dict[str, Any]], where: str) -> Iterator[
             yield Problem("error", at, f"id {category_id} is used twice; expected one category per id")
         if not (isinstance(name, str) and name.strip()):
             yield Problem("error", at, f"name {shown(name)}: expected a word")
+        elif len(name) > MAX_NAME:
+            yield Problem("error", at, f"name {shown(name)}: {_too_long(name)}")
         elif not is_text(name):
             yield Problem("error", at, f"name {shown(name)}: {_HALF}")
         elif name in names:
@@ -105,7 +108,9 @@ def image_problems(images: list[dict[str, Any]], path: Path) -> Iterator[Problem
                 message = f"{key} {shown(image.get(key))}: expected a whole number > 0{decimal}"
                 yield Problem("error", at, message)
         name = file_name_of(image)
-        if not stays_inside(name):
+        if isinstance(name, str) and len(name) > MAX_NAME:
+            yield Problem("error", at, f"file_name {shown(name)}: {_too_long(name)}")
+        elif not stays_inside(name):
             last = PureWindowsPath(name).name if isinstance(name, str) else ""
             such = f", such as {shown(last)}" if stays_inside(last) else ""
             message = f"file_name {shown(name)}: expected a path inside the image folder{such}"
@@ -115,6 +120,10 @@ def image_problems(images: list[dict[str, Any]], path: Path) -> Iterator[Problem
         for key in (NEGATIVE, NOT_EXHAUSTIVE):
             if not are_ids(image.get(key, [])):
                 yield Problem("error", at, f"{key} {shown(image[key])}: expected a list of ids of categories")
+
+
+def _too_long(name: str) -> str:
+    return f"{len(name)} characters; expected at most {MAX_NAME}"
 
 
 def are_ids(value: Any) -> bool:
@@ -129,13 +138,13 @@ def file_name_of(image: dict[str, Any]) -> Any:
     'val2017/000000397133.jpg'
     """
     if "file_name" not in image and isinstance(image.get("coco_url"), str):
-        return "/".join(PurePosixPath(image["coco_url"]).parts[-2:])
+        return "/".join(PurePosixPath(image["coco_url"][-2 * MAX_NAME :]).parts[-2:])
     return image.get("file_name")
 
 
 def stays_inside(name: Any) -> bool:
-    """True for a name that leads to no place outside the folder of images."""
-    if not (isinstance(name, str) and name.strip()) or "\0" in name:
+    """True for a name that leads to no place outside the folder of images, and may be looked at."""
+    if not (isinstance(name, str) and name.strip()) or "\0" in name or len(name) > MAX_NAME:
         return False
     if _PLAIN.fullmatch(name) and ".." not in name:
         return True  # nearly all are; looking at paths takes ten times as long
@@ -176,5 +185,7 @@ def is_size(value: Any) -> bool:
 
 def shown(value: Any, limit: int = 60) -> str:
     """A value as JSON on one line, cut to `limit` characters."""
+    if isinstance(value, str):
+        value = value[: limit + 1]
     text = in_utf8(json.dumps(value, ensure_ascii=False))
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from deepmac_distill.dataset.findings import EDGE_TOLERANCE_PX, Finding
+
+NEAR_PX = 1.5
+LEAST = 0.95  # of boxes inside the first pixel of their image: no photographs have these
+LEAST_OF_NEAR = 0.5
 
 
 def are_shares(boxes_xywh: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -18,6 +24,44 @@ def are_shares(boxes_xywh: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDA
     within = (x >= 0) & (y >= 0) & (x + w <= 1) & (y + h <= 1) & (w > 0) & (h > 0)
     found: NDArray[np.bool_] = within & ((w < 1) | (h < 1)) & (sizes > 1).all(axis=1)
     return found
+
+
+class Shares:
+    """Counts whether the boxes of a file are shares of their images, be there odd ones among them.
+
+    They are where nearly all are inside the first pixel, or half of them and no box leaves `NEAR_PX`: shares
+    that overhang, fill their image, or hold the middle of a box (at most 1 + 1/2), are not inside it.
+    """
+
+    def __init__(self) -> None:
+        self._boxes = 0
+        self._near = True
+        self._found: list[tuple[int, list[float]]] = []
+
+    def add(self, start: int, boxes_xywh: NDArray[np.float64], sizes: NDArray[np.int64]) -> None:
+        """Look at more boxes, the first of which is in row `start`; those without an area do not count."""
+        x, y, w, h = boxes_xywh[(boxes_xywh[:, 2:] > 0).all(axis=1)].T
+        self._boxes += len(x)
+        inside = (np.minimum(x, y) >= 1 - NEAR_PX) & (np.maximum(x + w, y + h) <= NEAR_PX)
+        self._near &= bool(inside.all())
+        for row in np.flatnonzero(are_shares(boxes_xywh, sizes)).tolist():
+            self._found.append((start + row, boxes_xywh[row].tolist()))
+
+    def findings(self) -> Iterator[tuple[int, Finding]]:
+        """Rows of boxes inside the first pixel, and errors where nothing else can be meant; else doubts."""
+        least = LEAST_OF_NEAR if self._near else LEAST
+        sure = len(self._found) >= least * self._boxes
+        others = (
+            "is every box" if len(self._found) == self._boxes else f"are {len(self._found)} of {self._boxes}"
+        )
+        for row, box in self._found:
+            message = f"bbox {[round(value, 4) for value in box]} is inside the first pixel"
+            if sure:
+                said = f"{message}, as {others}: shares of the image; expected pixels"
+                yield row, Finding("error", "entry", said)
+            else:
+                said = f"{message}: is it in shares of the image? expected pixels"
+                yield row, Finding("doubt", "entry", said)
 
 
 class Corners:
@@ -49,11 +93,3 @@ class Corners:
             "inside as corners [x1, y1, x2, y2]; expected the former"
         )
         return [Finding("doubt", "entry", message)]
-
-
-def finding_of(bbox: list[float], all_are: bool) -> Finding:
-    """What is wrong with such a box: where all boxes of a file are such, nothing else can be meant."""
-    message = f"bbox {[round(value, 4) for value in bbox]} is inside the first pixel"
-    if all_are:
-        return Finding("error", "entry", f"{message}, as is every box: shares of the image; expected pixels")
-    return Finding("doubt", "entry", f"{message}: is it in shares of the image? expected pixels")

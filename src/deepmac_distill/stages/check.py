@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from deepmac_distill.data.image_check import find_image_problems
+from deepmac_distill.data.image_check import find_image_problems, repeated_pictures
 from deepmac_distill.data.image_places import images_at
 from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.data.images import ImageReader
@@ -53,7 +53,10 @@ def check(
     yield from problems
     if store is not None and not any(problem.level == "error" for problem in problems):
         dataset = Dataset.open(annotations, seen=seen, strict=strict, sizes=store)
-        yield from find_image_problems(dataset.for_evaluation(), store)
+        truth = dataset.for_evaluation()
+        yield from find_image_problems(truth, store)
+        if repeated := repeated_pictures(truth, store, progress):
+            yield Problem("warning", str(annotations), repeated)
         if against is not None:
             others = images_at(against_images or store.folder, reader.exif, reader.max_megapixels)
             yield from _same_images(

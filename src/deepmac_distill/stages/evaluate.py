@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from deepmac_distill.chain import Role, Trained, command_line
 from deepmac_distill.config import MaskRcnnConfig
 from deepmac_distill.contract import BoxSegmenter, Detector
-from deepmac_distill.data.image_check import images_sha256
 from deepmac_distill.dataset.views import Truth
 from deepmac_distill.errors import DataError, GateError
 from deepmac_distill.evaluation.average_precision import (
@@ -41,6 +40,7 @@ from deepmac_distill.stages.evaluated_masks import note_how, shown_elsewhere
 from deepmac_distill.stages.evaluated_model import EvaluatedModel
 from deepmac_distill.stages.evaluated_set import EvaluatedSet, require_split, splits_on
 from deepmac_distill.stages.evaluated_units import EvaluationUnits
+from deepmac_distill.stages.image_preflight import require_images
 from deepmac_distill.stages.job import Job, training_split, validation_split
 from deepmac_distill.stages.overlap import note_overlap
 from deepmac_distill.stages.preflight import require_evaluable
@@ -113,7 +113,7 @@ def require_validation(job: Job) -> bool:
         )
     if lacking := sorted(theirs - ours):
         _require_class_agnostic(job, f"{truth.path}: class {lacking[0]} is not in {training.path}")
-    images_sha256(truth, data.images)
+    require_images(job, truth, data.images)
     note_overlap(job, truth, data.images)
     return True
 

@@ -14,6 +14,7 @@ from deepmac_distill.dataset.views import Truth
 from deepmac_distill.errors import ConfigError
 from deepmac_distill.evaluation.splits import Named, named_splits
 from deepmac_distill.progress import Progress
+from deepmac_distill.stages.image_preflight import require_images
 from deepmac_distill.stages.job import Job, Split, training_split, validation_split
 from deepmac_distill.stages.overlap import note_overlap
 from deepmac_distill.stages.preflight import require_evaluable
@@ -58,6 +59,7 @@ def validation_set(job: Job) -> EvaluatedSet:
     data = require_split(job)
     truth = job.read(data.annotations, hide_unseen=False)
     require_evaluable(truth)
+    require_images(job, truth, data.images)
     note_overlap(job, truth, data.images)
     return EvaluatedSet(truth, data.images, splits=splits_on(job, truth))
 
@@ -70,6 +72,7 @@ def hidden_set(job: Job) -> EvaluatedSet:
     """
     data = training_split(job)
     truth = job.read_hidden(data.annotations)
+    require_images(job, truth, data.images)
     return EvaluatedSet(truth, data.images, job.hidden(data.annotations), splits_on(job, truth))
 
 

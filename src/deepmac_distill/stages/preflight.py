@@ -17,6 +17,8 @@ from deepmac_distill.dataset.views import Annotations, Truth, equals
 from deepmac_distill.errors import CheckpointError, ConfigError, DataError, MachineError
 from deepmac_distill.models.build import build_model, require_backbone_weights
 from deepmac_distill.models.compiled import require_compiler
+from deepmac_distill.stages.data_files import image_folder
+from deepmac_distill.stages.image_preflight import require_images
 from deepmac_distill.stages.job import Job
 from deepmac_distill.stages.sources import source_of
 from deepmac_distill.storage.fetching import fetched
@@ -62,6 +64,7 @@ def _require_ready(job: Job, stages: Sequence[Stage]) -> None:
         annotations = job.read(path)
         require_boxes(annotations)
         boxes = len(annotations.annotations)
+        require_images(job, annotations, image_folder(data, data.train_images))
     states = [(stage, state_of(getattr(job.pipeline, stage.role), classes=1)) for stage in trainings]
     _require_memory(job, states)
     _require_disk(job.run.path, [state for _, state in states], boxes)

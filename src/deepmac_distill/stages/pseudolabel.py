@@ -39,6 +39,7 @@ from deepmac_distill.labels.teachers import (
 from deepmac_distill.models.load import segmenter_for
 from deepmac_distill.stages.chosen_teacher import choosing
 from deepmac_distill.stages.evaluated_masks import note_how
+from deepmac_distill.stages.image_preflight import require_images
 from deepmac_distill.stages.job import Job, training_split
 from deepmac_distill.stages.labelers import Labeler, labelers_of
 from deepmac_distill.stages.own_units import joins_here, own_units, require_joinable
@@ -58,6 +59,8 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
     job = job if teacher else choosing(job).keeping_look()
     data = training_split(job)
     annotations = job.read_and_note(data.annotations)
+    if job.pipeline.labels.on_unreadable == "error":
+        require_images(job, annotations, data.images)
     masks = _label_facts(
         job, annotations, data.images, labelers_of(job, annotations, teacher), teacher is None
     )

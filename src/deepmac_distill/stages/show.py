@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from deepmac_distill.config import load_pipeline
 from deepmac_distill.data.image_places import images_at
 from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.data.images import ImageReader
+from deepmac_distill.dataset.classes import nearest
 from deepmac_distill.errors import ConfigError, DataError, RunError
 from deepmac_distill.geometry.boxes import xywh_to_xyxy
 from deepmac_distill.labels.label_file import Labels
@@ -98,7 +98,7 @@ def _masks_by_class(drawn: pa.Table) -> dict[str, int]:
 def _chosen(path: Path, counts: dict[str, int], classes: Sequence[str]) -> list[str]:
     for name in classes:
         if name not in counts:
-            near = difflib.get_close_matches(name, counts, n=1) or list(counts)[:3]
+            near = nearest(name, counts)
             raise ConfigError(
                 f"{path}: class {name}: no mask of a teacher; expected one such as {', '.join(near)}"
             )
