@@ -41,7 +41,7 @@ def test_another_cut_has_a_folder_of_its_own_and_is_not_kept(run: Path, deepmac)
     found = run / "evaluate-teacher-cut-0.3"
     assert read(found / "done.json")["inputs"]["labels.cut"] == 0.3
     assert read(found / "summary.json") != read(run / "evaluate-teacher" / "summary.json")
-    assert read(run / "config.json")["labels"]["cut"] == "expected-iou"
+    assert read(run / "config.json")["labels"]["cut"] == "calibrated"
     same = deepmac("evaluate", "teacher", "--out", run, "--cut", "expected-iou")
     assert same.code == 0 and "evaluate-teacher: done before, skipped" in same.err
     refused = deepmac("evaluate", "teacher", "--out", run, "--cut", "1.5")

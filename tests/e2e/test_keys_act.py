@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from deepmac_distill import devices
-from deepmac_distill.config.schema import EvaluationConfig, LabelsConfig
+from deepmac_distill.config.labels import LabelsConfig
+from deepmac_distill.config.schema import EvaluationConfig
 from deepmac_distill.look import Look
 from deepmac_distill.rundir import RunDir
 
@@ -22,7 +23,7 @@ EVALUATIONS = {"evaluate-teacher", "evaluate-student"}
 LEARNING = {"select", "student"}
 READERS = {
     "labels.cut": {"pseudolabel", *LEARNING, *EVALUATIONS},  # pseudolabel notes where it cannot be
-    "labels.soft": {"pseudolabel"},
+    "labels.soft": {"pseudolabel", *LEARNING, "evaluate-teacher"},  # without grids no calibration cuts masks
     "labels.unit_images": {"pseudolabel"},
     "labels.batch_size": {"pseudolabel"},
     "labels.on_unreadable": {"pseudolabel"},
@@ -30,7 +31,7 @@ READERS = {
     "labels.min_expected_iou": LEARNING,
     "labels.min_mask_bbox_iou": LEARNING,
     "labels.min_quality": LEARNING,
-    "labels.calibration": {*LEARNING, "report"},
+    "labels.calibration": {*LEARNING, "report", "evaluate-teacher"},  # whose masks end where it chose
     "labels.teacher": {"teacher", "pseudolabel", "evaluate-teacher"},
     "labels.teacher_by_class": {"teacher", "pseudolabel", "evaluate-teacher"},
     "labels.on_rejected": LEARNING,

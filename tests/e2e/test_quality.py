@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 from pycocotools.coco import COCO
 
@@ -61,6 +62,32 @@ def test_an_export_has_quality_and_a_rule_by_it(chain, deepmac, tmp_path: Path, 
     assert len(kept) == sum(value >= least for value in quality) < len(drawn)
 
 
+def test_the_cut_that_a_calibration_chose_is_where_its_masks_end(
+    run_copy, deepmac, calibration: Path
+) -> None:
+    run = run_copy("student", "evaluate-*", "report")
+    made_with = json.loads(calibration.read_text())["held_out"]["made_with"]
+    held_out = dataclasses.replace(HELD_OUT, made_with=made_with, classes=tuple("abcdefgh"))
+    write_calibration(calibration, calibrate(tried(lead=0.1), held_out, resamples=50))
+    assert json.loads(calibration.read_text())["cut"] == 0.25
+    keys = ("--set", f"labels.calibration={calibration}")
+    assert deepmac("pseudolabel", "--out", run, *keys).code == 0
+    inputs = json.loads((run / "select" / "done.json").read_text())["inputs"]
+    assert inputs["labels.cut of recipe"] == 0.25 and inputs["labels.cut"] == "expected-iou"
+    labels = Labels.open(run / "pseudolabel" / "masks.parquet").with_own_cuts({"recipe": 0.25})
+    drawn = labels.table.filter(pc.is_valid(labels.table["cut"]))
+    assert set(drawn["cut"].to_pylist()) == {0.25}
+    by_file = {one["id"]: one for one in annotations(run / "select" / "instances.json")}
+    for row in drawn.to_pylist():
+        assert by_file[row["annotation_id"]]["segmentation"]["counts"] == row["rle_counts"].decode()
+    ended = deepmac("evaluate", "teacher", "--out", run)
+    assert ended.code == 0 and "labels.cut: the teacher's masks end at 0.25" in ended.err
+    made = json.loads((run / "evaluate-teacher" / "done.json").read_text())["inputs"]
+    assert made["labels.cut"] == 0.25
+    assert deepmac("pseudolabel", "--out", run, "--set", "labels.cut=expected-iou").code == 0
+    assert "labels.cut of recipe" not in (run / "select" / "done.json").read_text()
+
+
 def test_without_a_calibration_the_output_names_the_reason(chain, deepmac, tmp_path: Path) -> None:
     ended = deepmac("export", chain[0], "-f", "coco-rle", "--out", tmp_path / "a.json")
     assert "quality: no calibration of their teacher (deepmac holdout, then deepmac calibrate" in ended.err
@@ -82,6 +109,20 @@ def test_rules_and_weights_of_a_run_go_by_quality(run_copy, deepmac, calibration
     ended = deepmac("student", "--out", run, *keys, "--set", "labels.mask_weight=quality", "--force")
     assert ended.code == 0, ended.err
     assert (run / "student" / "weights.safetensors").read_bytes() != before
+
+
+def test_labels_that_were_copied_have_the_quality_of_a_calibration_beside_them(
+    held_out: Path, deepmac, tmp_path: Path
+) -> None:
+    assert deepmac("calibrate", held_out).code == 0
+    for name in ("pseudolabel", "calibration"):
+        shutil.copytree(held_out / name, tmp_path / "copied" / name)
+    found = [
+        calibrated(Labels.open(at / "pseudolabel" / "masks.parquet"))[0]
+        for at in (held_out, tmp_path / "copied")
+    ]
+    assert found[1].table["quality"].null_count < len(found[1].table)
+    assert found[1].table["quality"].equals(found[0].table["quality"])
 
 
 @pytest.mark.parametrize(

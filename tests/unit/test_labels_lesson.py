@@ -23,6 +23,7 @@ from deepmac_distill.labels.cut import Cut
 from deepmac_distill.labels.describe import label_unit
 from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.labels.lesson import ChosenLabels
+from deepmac_distill.labels.recutting import CutOf
 from deepmac_distill.labels.rules import OnRejected, Rules
 from deepmac_distill.labels.table import LABELS_SCHEMA, label_writer
 
@@ -168,8 +169,8 @@ class Halved:
     def __init__(self) -> None:
         self.cuts: list[Cut] = []
 
-    def estimate(self, rows: pa.Table, cut: Cut) -> tuple[np.ndarray, np.ndarray]:
-        self.cuts.append(cut)
+    def estimate(self, rows: pa.Table, cut_of: CutOf) -> tuple[np.ndarray, np.ndarray]:
+        self.cuts.append(cut_of(None))
         values = np.array([value or np.nan for value in rows["expected_iou"].to_pylist()], float)
         return values / 2, values / 4
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from deepmac_distill.calibration.calibration import Calibration, read_calibration
 from deepmac_distill.files import sha256_of_file, sha256_of_json
 from deepmac_distill.labels.cut import Cut
+from deepmac_distill.labels.recutting import CutOf
 from deepmac_distill.labels.table import TEACHER
 
 _NOTHING = object()
@@ -58,7 +59,7 @@ class CalibratedTeachers:
         found = {str(name): one.sha256 for name, one in self.by_teacher.items()}
         return next(iter(found.values())) if len(found) == 1 else sha256_of_json(found)
 
-    def estimate(self, rows: pa.Table, cut: Cut) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def estimate(self, rows: pa.Table, cut_of: CutOf) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(N,) expected IoU and its lower bound; NaN where the teacher has no calibration, or no score.
 
         Raises:
@@ -70,7 +71,7 @@ class CalibratedTeachers:
             own = np.flatnonzero(
                 pc.is_null(column) if name is None else pc.fill_null(pc.equal(column, name), False)
             )
-            quality[own], low[own] = calibrated.estimate(rows.take(pa.array(own)), cut)
+            quality[own], low[own] = calibrated.estimate(rows.take(pa.array(own)), cut_of(name))
         return quality, low
 
 

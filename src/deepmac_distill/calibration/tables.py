@@ -121,7 +121,7 @@ def page_of(calibration: Calibration) -> str:
 def _cut_words(calibration: Calibration) -> str:
     best = max(calibration.cuts[1:], key=lambda one: one.iou, default=None)
     if best is None or calibration.cut != calibration.cuts[0].cut:
-        return f"cut: labels.cut = {calibration.cut} is best on hidden classes"
+        return f"cut: {calibration.cut} is best on hidden classes; labels.cut = calibrated applies it"
     lead = points(best.minus_rule)
     return f"cut: {calibration.cut} stays; the best number, {best.cut}, differs by {lead} points"
 

@@ -31,6 +31,7 @@ def calibrate(
 def _calibrate(run: Path, force: bool) -> None:
     from deepmac_distill.calibration.expected import thresholds_of
     from deepmac_distill.calibration.tables import cuts_table, reliability_table, thresholds_table, words_of
+    from deepmac_distill.config import load_pipeline
     from deepmac_distill.labels.label_file import Labels
     from deepmac_distill.rundir import RunDir
     from deepmac_distill.stages.calibrate import calibrate as fit
@@ -42,7 +43,10 @@ def _calibrate(run: Path, force: bool) -> None:
         say(*words_of(found), "")
     masks = run / "pseudolabel" / "masks.parquet"
     if masks.is_file():
-        labels, why_not = calibrated(Labels.open(masks))
+        kept = run / "config.json"
+        labels, found_by = Labels.open(masks), load_pipeline(kept).labels if kept.is_file() else None
+        by_calibration = found_by is not None and found_by.by_calibration
+        labels, why_not = calibrated(labels, by_calibration=by_calibration)
         say(quality_words(labels, why_not))
         if labels.quality is not None:
             print_table(thresholds_table(thresholds_of(KnownQuality.of(labels).quality)))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,24 +20,15 @@ from deepmac_distill.dataset.row_batches import row_batches
 from deepmac_distill.dataset.tables import mapped
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import sha256_of_file
-from deepmac_distill.geometry.boxes import clip_boxes, xywh_to_xyxy
 from deepmac_distill.labels.checks import check_facts, check_grids, check_masks
-from deepmac_distill.labels.cut import (
-    DEFAULT_CUT,
-    EVEN_CUT,
-    EXPECTED_IOU,
-    Cut,
-    are_best,
-    box_ious,
-    recut,
-    require_cut,
-)
+from deepmac_distill.labels.cut import DEFAULT_CUT, Cut, require_cut
 from deepmac_distill.labels.export import SEEN_MASK_CLASSES, names_or_unknown, write_instances_json
 from deepmac_distill.labels.quality import QUALITY, QUALITY_LOW, Quality, with_quality
+from deepmac_distill.labels.recutting import are_cut_at, recut_rows
 from deepmac_distill.labels.rules import Rules
-from deepmac_distill.labels.table import LABELS_SCHEMA, provenance_of, require_schema
+from deepmac_distill.labels.table import LABELS_SCHEMA, TEACHER, provenance_of, require_schema
 from deepmac_distill.labels.teachers import identity_of, teachers_of, with_teacher
-from deepmac_distill.lattice import LATTICES, Lattice
+from deepmac_distill.lattice import Lattice
 
 _SOFT = ("soft", "soft_size", "soft_lattice")
 _ALL_BUT_SOFT = [name for name in LABELS_SCHEMA.names if name != "soft"]
@@ -71,6 +61,7 @@ class Labels:
     path: Path
     cut: Cut | None = None  # of the teacher's masks; None: that of labeling
     quality: Quality | None = None  # what estimates their IoU; None: nobody, and the two columns are null
+    own_cuts: Mapping[str | None, Cut] = field(default_factory=dict)  # of some teachers' masks, by name
 
     @classmethod
     def open(cls, path: Path) -> Labels:
@@ -131,7 +122,27 @@ class Labels:
         Raises:
             ValueError: neither of them.
         """
-        return replace(self, cut=require_cut(cut))
+        return replace(self, cut=require_cut(cut), own_cuts={})
+
+    def with_own_cuts(self, cuts: Mapping[str | None, Cut]) -> Labels:
+        """The same labels with the masks of some teachers cut elsewhere than those of the others.
+
+        Args:
+            cuts: by the name in the column `teacher`.
+        """
+        return replace(self, own_cuts={name: require_cut(cut) for name, cut in cuts.items()})
+
+    def cut_of(self, teacher: str | None) -> Cut:
+        """Where the masks of a teacher are cut when they are read."""
+        cut = self.own_cuts.get(teacher, self.cut)
+        return DEFAULT_CUT if cut is None else cut
+
+    def cut_inputs(self) -> dict[str, Any]:
+        """The cuts, as what is made of the labels records them."""
+        return {
+            "labels.cut": self.cut,
+            **{f"labels.cut of {name}": cut for name, cut in self.own_cuts.items()},
+        }
 
     def with_quality(self, quality: Quality | None) -> Labels:
         """The same labels with an estimate of each mask's IoU in the columns `quality` and `quality_low`."""
@@ -195,38 +206,22 @@ class Labels:
                 rows = self._recut(rows)
             else:
                 check_masks(self.path, rows)
-            yield with_quality(rows, self.quality, DEFAULT_CUT if self.cut is None else self.cut, facts)
+            yield with_quality(rows, self.quality, self.cut_of, facts)
 
     def _needs_grids(self) -> bool:
         """Whether a teacher's mask was cut elsewhere than is asked for."""
-        if self.cut is None:
+        if self.cut is None and not self.own_cuts:
             return False
-        held = (rows.filter(pc.is_valid(rows["cut"])) for rows in self._read(["cut", "expected_iou"]))
-        return not all(_is_cut_at(self.cut, rows) for rows in held)
+        columns = ["cut", "expected_iou", "source", TEACHER]
+        held = (rows.filter(pc.is_valid(rows["cut"])) for rows in self._read(columns))
+        return not all(are_cut_at(self.cut_of, rows) for rows in held)
 
     def _recut(self, rows: pa.Table) -> pa.Table:
         """Rows without soft grids, the teacher's masks cut again."""
-        assert self.cut is not None
         by_teacher = np.asarray(pc.equal(rows["source"], "teacher"))
         check_masks(self.path, rows.filter(~by_teacher))
-        teacher = rows.filter(by_teacher)
-        check_grids(self.path, teacher)
-        where = np.flatnonzero(by_teacher)
-        order, columns = [], []
-        sides, lattices = teacher["soft_size"].to_numpy(), np.asarray(teacher["soft_lattice"])
-        # A file joined from others may hold grids of several sizes and lattices.
-        for side, lattice in itertools.product(np.unique(sides), LATTICES):
-            at = np.flatnonzero((sides == side) & (lattices == lattice))
-            order.append(where[at])
-            columns.append(_cut_columns(teacher.take(at), int(side), self.cut, lattice))
-        position = np.full(len(rows), -1)
-        position[np.concatenate([np.zeros(0, np.int64), *order])] = np.arange(len(where))
-        if columns:
-            taken = pa.concat_tables(columns).take(pa.array(position, mask=position < 0))
-            for name in taken.column_names:
-                column = pc.if_else(pa.array(by_teacher), taken[name], rows[name])
-                rows = rows.set_column(rows.schema.get_field_index(name), name, column)
-        return rows.select(_ALL_BUT_SOFT)
+        check_grids(self.path, rows.filter(by_teacher))
+        return recut_rows(rows, by_teacher, self.cut_of).select(_ALL_BUT_SOFT)
 
     def _read(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         schema = pa.schema([LABELS_SCHEMA.field(name) for name in columns])
@@ -251,35 +246,6 @@ def _soft_grid(cells: bytes | None, side: int, lattice: Lattice) -> SoftGrid | N
     if cells is None:
         return None
     return SoftGrid(np.frombuffer(cells, np.uint8).reshape(side, side), lattice)
-
-
-def _is_cut_at(cut: Cut, rows: pa.Table) -> bool:
-    """Whether all masks are cut where that asks for; of the rule, a mask's expected IoU proves it."""
-    cuts = rows["cut"].to_numpy()
-    if cut != EXPECTED_IOU:
-        return bool((cuts == np.float32(cut)).all())
-    best = are_best(cuts, rows["expected_iou"].to_numpy())
-    return bool(np.where(np.asarray(pc.is_valid(rows["expected_iou"])), best, cuts == EVEN_CUT).all())
-
-
-def _cut_columns(teacher: pa.Table, side: int, cut: Cut, lattice: Lattice) -> pa.Table:
-    """What depends on the cut, of rows whose soft grids have `side` cells a side and this lattice."""
-    grids = np.frombuffer(b"".join(teacher["soft"].to_pylist()), np.uint8).reshape(-1, side, side)
-    sizes = np.stack([teacher[name].to_numpy() for name in ("height", "width")], 1).astype(np.int64)
-    given = xywh_to_xyxy(pc.list_flatten(teacher["bbox"]).to_numpy().reshape(-1, 4))
-    probabilities = np.asarray(pc.is_valid(teacher["expected_iou"]))
-    masks = recut(grids, clip_boxes(given, *sizes.T), sizes, cut, probabilities, lattice=lattice)
-    expected = pa.array(masks.expected_iou, mask=~probabilities)
-    return pa.table(
-        {
-            "rle_counts": pa.array(masks.counts, pa.binary()),
-            "cut": masks.cuts,
-            "mask_area": masks.areas,
-            "mask_score": masks.scores,
-            "mask_bbox_iou": box_ious(masks.tight_boxes, given),
-            "expected_iou": expected,
-        }
-    )
 
 
 def _opened(path: Path) -> pq.ParquetFile:

@@ -45,7 +45,7 @@ class ChosenLabels:
     def inputs(self) -> dict[str, Any]:
         """What a training that takes these depends on, by name; options only where they are set."""
         inputs = {f"labels.{name}": value for name, value in asdict(self.rules).items()}
-        inputs |= {"labels.cut": self.labels.cut, "student labels": self.labels.sha256}
+        inputs |= {**self.labels.cut_inputs(), "student labels": self.labels.sha256}
         if self.mask_weight != "none":
             inputs["labels.mask_weight"] = self.mask_weight
         if self.uses_quality and self.labels.quality is not None:

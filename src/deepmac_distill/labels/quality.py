@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from deepmac_distill.labels.cut import Cut
+from deepmac_distill.labels.recutting import CutOf
 
 QUALITY, QUALITY_LOW = "quality", "quality_low"  # expected IoU, and a lower bound of it
 
@@ -21,35 +21,35 @@ class Quality(Protocol):
     def sha256(self) -> str:
         """What changes with the estimates."""
 
-    def estimate(self, rows: pa.Table, cut: Cut) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def estimate(self, rows: pa.Table, cut_of: CutOf) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(N,) expected IoU of each mask and its lower bound; NaN where nothing is known.
 
         Args:
             rows: of LABELS_SCHEMA, as they were written.
-            cut: of the masks as they are read.
+            cut_of: where the masks of each teacher end as they are read.
 
         Raises:
             DataError: nothing is known of masks of this cut.
         """
 
 
-def with_quality(rows: pa.Table, quality: Quality | None, cut: Cut, facts: pa.Table) -> pa.Table:
+def with_quality(rows: pa.Table, quality: Quality | None, cut_of: CutOf, facts: pa.Table) -> pa.Table:
     """Rows with `quality` and `quality_low`; null where no teacher drew a mask, or nobody estimates it.
 
     Args:
         rows: as they are read.
         facts: the same as they were written.
     """
-    for name, values in zip((QUALITY, QUALITY_LOW), _estimates(quality, cut, facts), strict=True):
+    for name, values in zip((QUALITY, QUALITY_LOW), _estimates(quality, cut_of, facts), strict=True):
         rows = rows.append_column(pa.field(name, pa.float32()), values)
     return rows
 
 
-def _estimates(quality: Quality | None, cut: Cut, facts: pa.Table) -> tuple[pa.Array, pa.Array]:
+def _estimates(quality: Quality | None, cut_of: CutOf, facts: pa.Table) -> tuple[pa.Array, pa.Array]:
     if quality is None:
         nothing = pa.nulls(len(facts), pa.float32())
         return nothing, nothing
     drawn = np.asarray(pc.equal(facts["source"], "teacher")) & np.asarray(pc.is_valid(facts["rle_counts"]))
-    values, low = (np.asarray(found, dtype=np.float32) for found in quality.estimate(facts, cut))
+    values, low = (np.asarray(found, dtype=np.float32) for found in quality.estimate(facts, cut_of))
     missing = ~drawn | np.isnan(values)
     return pa.array(values, mask=missing), pa.array(low, mask=missing)

@@ -20,7 +20,7 @@ from deepmac_distill.evaluation.summary import summarize_given_boxes
 from deepmac_distill.files import write_json
 from deepmac_distill.labels.cut import DEFAULT_CUT
 from deepmac_distill.models.load import segmenter_for
-from deepmac_distill.stages.chosen_teacher import choosing
+from deepmac_distill.stages.chosen_teacher import choosing, cutting
 from deepmac_distill.stages.evaluated_masks import masks_in_given_boxes, note_how, shown_elsewhere
 from deepmac_distill.stages.evaluated_model import EvaluatedModel
 from deepmac_distill.stages.job import Job
@@ -40,7 +40,7 @@ def box_noise(job: Job, model: Trained | Path, percents: Sequence[float], *, hid
         ConfigError: a strength is out of range or twice in the list, or there is none.
     """
     require_percents(percents)
-    job = choosing(job) if model == "teacher" else job
+    job = cutting(choosing(job)) if model == "teacher" else job
     strengths = "-".join(f"{percent:g}" for percent in percents)
     of = EvaluatedModel.of(job, "box-noise", model, hidden=hidden, further=strengths)
     inputs, unnamed = {"box noise": list(percents)}, {"labels.cut": DEFAULT_CUT}

@@ -9,7 +9,8 @@ from deepmac_distill.errors import ConfigError, RunError
 from deepmac_distill.stages.candidate import Candidate, TeacherChoice
 from deepmac_distill.stages.job import Job, training_split
 from deepmac_distill.stages.kept_holdout import kept_holdout
-from deepmac_distill.stages.sources import by_name, main_teacher
+from deepmac_distill.stages.quality import chosen_cut
+from deepmac_distill.stages.sources import by_name, main_teacher, own_source_of
 
 
 def choosing(job: Job) -> Job:
@@ -45,6 +46,18 @@ def choosing(job: Job) -> Job:
     recipe = choice.trained.recipe if choice.trained else main.recipe
     pipeline = job.pipeline if recipe is None else replace(job.pipeline, teacher=recipe)
     return replace(job, pipeline=pipeline, kept=job.pipeline, choice=choice)
+
+
+def cutting(job: Job) -> Job:
+    """The job with the teacher's masks ending where its calibration has chosen, if it may choose."""
+    if job.asked_cut is not None or not job.pipeline.labels.by_calibration:
+        return job
+    cut = chosen_cut(job.run.path, job.pipeline.labels, own_source_of(job, "teacher"))
+    if cut == job.cut:
+        return job
+    job.note_once(f"labels.cut: the teacher's masks end at {cut}, which its calibration chose")
+    pipeline = replace(job.pipeline, labels=replace(job.pipeline.labels, cut=cut))
+    return replace(job, pipeline=pipeline, kept=job.kept or job.pipeline)
 
 
 def _require_holdout_of(job: Job, winner: Candidate) -> None:

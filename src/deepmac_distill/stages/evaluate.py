@@ -34,7 +34,7 @@ from deepmac_distill.labels.cut import EVEN_CUT
 from deepmac_distill.models.load import Source, detector_for, segmenter_for
 from deepmac_distill.report.contact_sheet import contact_sheet
 from deepmac_distill.stages.behind import require_detections, require_same_set, results_behind
-from deepmac_distill.stages.chosen_teacher import choosing
+from deepmac_distill.stages.chosen_teacher import choosing, cutting
 from deepmac_distill.stages.compare import EvaluationRecord, compare_on, evaluated_masks
 from deepmac_distill.stages.evaluated_masks import note_how, shown_elsewhere
 from deepmac_distill.stages.evaluated_model import EvaluatedModel
@@ -67,7 +67,7 @@ def evaluate(job: Job, model: Trained | Path, *, hidden: bool = False, boxes_of:
     Raises:
         DataError: the detector was evaluated on another set, or does not detect.
     """
-    job = choosing(job) if model == "teacher" else job
+    job = cutting(choosing(job)) if model == "teacher" else job
     behind = "" if boxes_of is None else sha256_of_file(require_detections(boxes_of))
     further = f"behind-{behind[:8]}" if behind else ""
     of = EvaluatedModel.of(job, "evaluate", model, hidden=hidden, further=further)

@@ -47,7 +47,7 @@ class EvaluatedModel:
         own = own_source_of(job, model)
         source, on = own.looking(job.look), hidden_set(job) if hidden else validation_set(job)
         asked = [folder_name(differences(source.look, own.look))]
-        if job.cut != job.pipeline.labels.cut:
+        if job.cut != job.pipeline.labels.cut_alone:
             asked.append(f"cut-{job.cut:g}" if isinstance(job.cut, float) else f"cut-{job.cut}")
         who = [model] if isinstance(model, str) else [_short(source), "on", on.truth.fingerprint[:8]]
         name = [kind, *who, further, "hidden" if on.hidden else "", *asked]

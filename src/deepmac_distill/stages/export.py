@@ -124,7 +124,9 @@ def _masks_of(given: Path, without: WithoutMask, choice: Choice, progress: Progr
     if given.is_dir():
         return _masks_of_run(RunDir(given), without, choice, progress)
     if given.suffix == ".parquet":
-        labels = _as_chosen(Labels.open(given), choice, Rules(), choice.calibration or "", progress)
+        labels = _as_chosen(
+            Labels.open(given), choice, Rules(), choice.calibration or "", progress, bool(choice.calibration)
+        )
         masks = of_labels(labels, choice.rules(Rules()), without)
         progress.note(f"{given}: has no images without boxes, and human masks as pixels; a run has all")
         return masks
@@ -145,7 +147,7 @@ def _masks_of_run(run: RunDir, without: WithoutMask, choice: Choice, progress: P
     folder = scenes / "images" if by_scenes else joined(data.root, data.train_images)
     view = Job(pipeline=pipeline, source=None, run=run, progress=progress).read(annotations)
     named = choice.calibration or pipeline.labels.calibration
-    labels = _as_chosen(kept.labels, choice, kept.rules, named, progress)
+    labels = _as_chosen(kept.labels, choice, kept.rules, named, progress, pipeline.labels.by_calibration)
     return replace(
         of_labels(labels, choice.rules(kept.rules), without, view),
         folder=folder,
@@ -168,11 +170,16 @@ def _note_turned(masks: MaskSet, name: str, progress: Progress) -> None:
 
 
 def _as_chosen(
-    labels: Labels, choice: Choice, rules: Rules, calibration: Path | str, progress: Progress
+    labels: Labels,
+    choice: Choice,
+    rules: Rules,
+    calibration: Path | str,
+    progress: Progress,
+    by_calibration: bool,
 ) -> Labels:
-    """Labels at the cut that was chosen, with quality where it is known."""
+    """Labels at the cut that was chosen, by hand or else by a calibration, with quality where it is known."""
     labels = labels if choice.cut is None else labels.with_cut(choice.cut)
-    labels, why_not = calibrated(labels, calibration)
+    labels, why_not = calibrated(labels, calibration, by_calibration=by_calibration and choice.cut is None)
     if least := choice.rules(rules).min_quality:
         require_quality(labels, why_not, f"min_quality {least}")
     progress.note(quality_words(labels, why_not))

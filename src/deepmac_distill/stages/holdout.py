@@ -239,7 +239,7 @@ def _record(job: Job, plan: Plan, data_sha256: str) -> HoldoutRecord:
         "teachers": [[one.name, one.identity] for one in plan.teachers],
         "folds": plan.folds,
         "seed": job.pipeline.seed,
-        "labels.cut": job.pipeline.labels.cut,
+        "labels.cut": job.pipeline.labels.cut_alone,
         "quick": job.pipeline.holdout.quick,
     }
     return HoldoutRecord(

@@ -59,7 +59,7 @@ def draw(trial: Trial, source: Source) -> Path:
         **source.inputs("teacher"),
         "hidden masks": truth.fingerprint,
         **image_inputs("data.train_images", truth, trial.images),
-        "labels.cut": job.pipeline.labels.cut,
+        "labels.cut": job.pipeline.labels.cut_alone,
         "teacher": trial.name,
         "folds": dict(trial.fold_of),
     }
@@ -83,7 +83,7 @@ def _drawn(trial: Trial, source: Source) -> pa.Table:
     with job.progress.bar(f"hidden masks by {trial.name}", len(positions), unit="image") as bar:
         for some in framed_batches(dataset, size, positions, workers=workers):
             for batch in segment_boxes(model, [some.batches], job.device, autocast):
-                rows.append(_measured(truth, batch, model.spec, job.pipeline.labels.cut))
+                rows.append(_measured(truth, batch, model.spec, job.pipeline.labels.cut_alone))
             bar.advance(some.images)
     return _with_truth(trial, pa.concat_tables(rows).sort_by("row"), source.seen_mask_classes)
 

@@ -74,7 +74,7 @@ class Job:
     @property
     def cut(self) -> Cut:
         """Where masks end."""
-        return self.pipeline.labels.cut if self.asked_cut is None else self.asked_cut
+        return self.pipeline.labels.cut_alone if self.asked_cut is None else self.asked_cut
 
     def note_once(self, text: str) -> None:
         """Report a note that several stages of this command have reason for."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ from numpy.typing import NDArray
 
 from deepmac_distill.config.holdout import RECIPE, name_of
 from deepmac_distill.dataset.views import Annotations
-from deepmac_distill.labels.export import SEEN_MASK_CLASSES
 from deepmac_distill.models.load import Source
 from deepmac_distill.stages.job import Job
+from deepmac_distill.stages.quality import facts_of
 from deepmac_distill.stages.sources import source_of, source_of_candidate
 
 
@@ -29,14 +28,7 @@ class Labeler:
 
     def facts(self) -> dict[str, Any]:
         """What a label file records of it."""
-        return {
-            **self.source.inputs("teacher"),
-            "teacher_card": self.source.provenance(),
-            "look": dataclasses.asdict(self.source.look),
-            SEEN_MASK_CLASSES: None
-            if self.source.seen_mask_classes is None
-            else list(self.source.seen_mask_classes),
-        }
+        return facts_of(self.source)
 
 
 def labelers_of(job: Job, annotations: Annotations, teacher: Path | None) -> list[Labeler]:

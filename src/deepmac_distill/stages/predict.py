@@ -91,7 +91,7 @@ def predict(
     if note := starter.note_of(model_at):
         progress.note(note)
     source = source_at(model_at or starter.WEIGHTS, allow_code=allow_code).looking(look)
-    cut = cut_at(model_at) if cut is None else cut
+    cut = cut_at(model_at, source) if cut is None else cut
     model = _segmenter(source, device, given)
     for note in filter(None, (note_of(cut, model.spec), source.look_note)):
         progress.note(note)

@@ -78,7 +78,7 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
         job.progress.note("labels: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
 
     inputs = {f"labels.{name}": value for name, value in dataclasses.asdict(rules).items()} | {
-        "labels.cut": labels.cut,
+        **labels.cut_inputs(),
         "masks.parquet": labels.sha256,
         "data.train_annotations": annotations.fingerprint,
     }

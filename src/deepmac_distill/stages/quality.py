@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from deepmac_distill.calibration.applied import Calibrated, CalibratedTeachers, other_teacher
-from deepmac_distill.calibration.calibration import Calibration
+from deepmac_distill.calibration.calibration import Calibration, same_cut
 from deepmac_distill.calibration.expected import RECOMMENDED, Expected, expected_of
 from deepmac_distill.calibration.tables import page_of
+from deepmac_distill.config.labels import LabelsConfig
 from deepmac_distill.errors import DataError, RunError
 from deepmac_distill.files import is_plain_name
 from deepmac_distill.labels.cut import DEFAULT_CUT, Cut
+from deepmac_distill.labels.export import SEEN_MASK_CLASSES
 from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.labels.quality import QUALITY, QUALITY_LOW
 from deepmac_distill.labels.table import TEACHER
+from deepmac_distill.models.load import Source
 from deepmac_distill.rundir import RunDir
 from deepmac_distill.storage.fetching import fetched
 
@@ -48,12 +53,13 @@ class KnownQuality:
         return cls(rows, quality, low, classes, tuple(names.dictionary.to_pylist()))
 
 
-def calibrated(labels: Labels, named: str | Path = "") -> tuple[Labels, str]:
+def calibrated(labels: Labels, named: str | Path = "", *, by_calibration: bool = False) -> tuple[Labels, str]:
     """Labels with quality, and why they or the masks of one of their teachers have none, or nothing.
 
     Args:
         named: a calibration file; empty: those of the run that holds the labels, if it has some for their
             teachers and their cut.
+        by_calibration: each calibration chooses where the masks of its teacher end.
 
     Raises:
         DataError: the file that is named cannot be read or is of another teacher, or the run's is broken.
@@ -73,6 +79,10 @@ def calibrated(labels: Labels, named: str | Path = "") -> tuple[Labels, str]:
     if not found:
         return labels.with_quality(None), f"no calibration of their teacher ({next(iter(reasons.values()))})"
     missing = "; ".join(f"{teacher}: no calibration ({reason})" for teacher, reason in reasons.items())
+    if by_calibration:
+        chosen = {name: one.calibration.cut for name, one in found.items()}
+        own = {name: cut for name, cut in chosen.items() if not same_cut(cut, labels.cut_of(name))}
+        labels = labels.with_own_cuts(own)
     return labels.with_quality(CalibratedTeachers(found)), missing
 
 
@@ -102,11 +112,45 @@ def quality_pages(known: Mapping[str, Calibrated]) -> dict[str, str]:
     return {f"quality-{name}.md": page_of(one.calibration) for name, one in known.items()}
 
 
+def facts_of(source: Source) -> dict[str, Any]:
+    """What a label file records of a teacher, as a reader gets it: lists for tuples."""
+    seen = source.seen_mask_classes
+    facts = {
+        **source.inputs("teacher"),
+        "teacher_card": source.provenance(),
+        "look": asdict(source.look),
+        SEEN_MASK_CLASSES: None if seen is None else list(seen),
+    }
+    return dict(json.loads(json.dumps(facts)))
+
+
+def chosen_cut(run: Path, labels: LabelsConfig, source: Source) -> Cut:
+    """Where the masks of a run's teacher end, in evaluations as in its labels.
+
+    Raises:
+        DataError, RunError: a calibration cannot be read.
+    """
+    if labels.by_calibration:
+        facts = facts_of(source)
+        named = labels.calibration
+        known = [Calibrated.read(fetched(named))] if named else list(_files_of(run).values())
+        for one in known:
+            if not other_teacher(one.calibration, facts):
+                return one.calibration.cut
+    return labels.cut_alone
+
+
+def _files_of(run: Path) -> dict[str, Calibrated]:
+    """The calibrations of a run, or of a folder that its labels were copied to, by the name of the file."""
+    paths = sorted((run / STAGE).glob(f"*{SUFFIX}"))
+    if (run / "environment.json").is_file():  # it is a run, which holds what its files were
+        paths = [RunDir(run).output(STAGE, path.name) for path in paths]
+    return {path.name: Calibrated.read(path) for path in paths}
+
+
 def _by_the_run(labels: Labels) -> tuple[dict[str | None, Calibrated], dict[str | None, str]]:
     """The calibration of each teacher of a run's labels, and why another has none."""
-    run = labels.path.resolve().parents[1]
-    files = [path.name for path in sorted((run / STAGE).glob(f"*{SUFFIX}"))]
-    own = {name: Calibrated.read(RunDir(run).output(STAGE, name)) for name in files}
+    own = _files_of(labels.path.resolve().parent.parent)
     found: dict[str | None, Calibrated] = {}
     reasons: dict[str | None, str] = {}
     for teacher, facts in labels.teachers.items():

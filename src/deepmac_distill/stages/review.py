@@ -73,4 +73,5 @@ def _labels_of(given: Path, calibration: Path | None) -> tuple[Labels, str]:
         return calibrated(Labels.open(given), calibration or "")
     path = RunDir(given).output("pseudolabel", "masks.parquet")
     chosen = load_pipeline(given / "config.json").labels
-    return calibrated(Labels.open(path).with_cut(chosen.cut), calibration or chosen.calibration)
+    labels = Labels.open(path).with_cut(chosen.cut_alone)
+    return calibrated(labels, calibration or chosen.calibration, by_calibration=chosen.by_calibration)

@@ -22,8 +22,8 @@ from deepmac_distill.report.contact_sheet import Panel, SheetRow, around, contac
 from deepmac_distill.report.drawing import Overlay, color_of
 from deepmac_distill.rundir import RunDir
 from deepmac_distill.stages.outputs import require_ours
+from deepmac_distill.stages.quality import calibrated
 from deepmac_distill.stages.sheet import worst_median_best
-from deepmac_distill.stages.sources import cut_at
 from deepmac_distill.storage.location import joined
 
 AS_STORED = ImageReader()
@@ -70,7 +70,11 @@ def show(
     path = RunDir(labels).output("pseudolabel", "masks.parquet") if labels.is_dir() else labels
     run = path.resolve().parent.parent
     found = Labels.open(path)
-    table = (found.with_cut(cut_at(run)) if (run / "config.json").is_file() else found).table
+    if (run / "config.json").is_file():
+        chosen = load_pipeline(run / "config.json").labels
+        by_calibration, found = chosen.by_calibration, found.with_cut(chosen.cut_alone)
+        found, _ = calibrated(found, chosen.calibration, by_calibration=by_calibration)
+    table = found.table
     drawn = table.filter(pc.and_(pc.equal(table["source"], "teacher"), pc.equal(table["status"], "labeled")))
     if not len(drawn):
         raise DataError(f"{path}: no mask of a teacher; expected at least one")

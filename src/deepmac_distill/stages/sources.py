@@ -14,6 +14,7 @@ from deepmac_distill.rundir import RunDir
 from deepmac_distill.stages.candidate import Candidate
 from deepmac_distill.stages.job import Job
 from deepmac_distill.stages.kept_holdout import winner_of
+from deepmac_distill.stages.quality import chosen_cut
 from deepmac_distill.teachers.sam.naming import sam_named
 from deepmac_distill.weights import starter
 
@@ -143,14 +144,19 @@ def _of_recipe(name: str, recipe: TeacherConfig, allow_code: bool) -> Candidate:
     )
 
 
-def cut_at(path: Path | None) -> Cut:
+def cut_at(path: Path | None, teacher: Source | None = None) -> Cut:
     """Where the masks of a model end that is named: as its run has it, or by the default.
+
+    Args:
+        teacher: the model, if it is the run's teacher, for whose masks a calibration may choose.
 
     Raises:
         ConfigError: the run's configuration cannot be used.
     """
     pipeline = None if path is None else _kept_in(path)
-    return DEFAULT_CUT if pipeline is None else pipeline.labels.cut
+    if path is None or pipeline is None:
+        return DEFAULT_CUT
+    return chosen_cut(path, pipeline.labels, teacher) if teacher else pipeline.labels.cut_alone
 
 
 def _kept_in(run: Path) -> Pipeline | None:

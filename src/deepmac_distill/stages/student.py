@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deepmac_distill.chain import STAGES
-from deepmac_distill.config.schema import LabelsConfig
+from deepmac_distill.config.labels import LabelsConfig
 from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
 from deepmac_distill.labels.label_file import Labels
@@ -59,7 +59,11 @@ def chosen_labels(
             calibration is of another teacher or cut.
         RunError: quality is asked for and not known.
     """
-    labels, why_not = calibrated(Labels.open(masks).with_cut(choice.cut), choice.calibration)
+    labels, why_not = calibrated(
+        Labels.open(masks).with_cut(choice.cut_alone),
+        choice.calibration,
+        by_calibration=choice.by_calibration,
+    )
     for name, asked in (("min_quality", choice.min_quality), ("mask_weight", choice.mask_weight == QUALITY)):
         if asked:
             require_quality(labels, why_not, f"labels.{name} = {getattr(choice, name)!r}")
