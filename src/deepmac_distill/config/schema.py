@@ -87,7 +87,7 @@ class MaskRcnnConfig(BackboneConfig):
     fpn_channels: int = 256  # of every level of the feature pyramid
     class_agnostic: bool = False  # one mask for all classes, or one a class
     mask_boxes: Literal["proposals+gt", "gt"] = "proposals+gt"  # boxes the mask branch trains on
-    # four convolutions | default-batch-norm | weight-transfer (Mask^X) | the body of one of mask_heads.py
+    # default | default-batch-norm | weight-transfer (Mask^X) | shapemask | cpmask | one of mask_heads.py
     mask_head: str = "default"
     mask_channels: int = 256  # of a default head's convolutions; of another head the first; 64 in the paper
     mask_crop: int = 14  # cells a side of a crop; a mask has twice as many

@@ -169,6 +169,12 @@ class AnnotatedImages:
         rows: NDArray[np.int64] = np.flatnonzero(self._usable & self._has_mask & has_area(self._boxes))
         return rows
 
+    def mask_grids(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(R, M, M) coverage of each cell of the rows' own boxes, 255 = all; zero without a mask."""
+        sizes, boxes = self.annotations.image_sizes(), self._boxes
+        found = [self._grids(row[None], boxes[row][None], *sizes[row].tolist()) for row in rows]
+        return np.concatenate([np.zeros((0, self.mask_size, self.mask_size), np.uint8), *found])
+
     def position_of(self, row: int) -> int:
         """Of the image that a row's box is in."""
         return int(np.searchsorted(self._offsets, row, side="right")) - 1

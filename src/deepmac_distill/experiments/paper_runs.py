@@ -170,6 +170,9 @@ def _recorded(row: PaperRow, heads: Path) -> Found | None:
     if not any(heads.glob(f"{row.recorded}-seed-*.json")):
         return None
     results = read_results(heads)
+    if row.swapped:
+        seen = tuple(not one for one in results.instances.seen)
+        results = replace(results, instances=replace(results.instances, seen=seen))
     runs = [run for run in results.runs if run.row == row.recorded]
     found = figures_of(replace(results, runs=tuple(runs))).rows[row.recorded]
     kept = results.instances

@@ -25,6 +25,7 @@ class PaperRow:
     training: str
     paper: tuple[str, str] | None = None  # place and model in paper.toml; None: the paper prints none
     recorded: str = ""  # at the small scale: a row of the comparison of mask heads, not trained again
+    swapped: bool = False  # its seen classes are this row's unseen ones: of a row that learns nothing
     split: str = "unseen"  # the classes that the row is about
     family: str = ""  # of a figure: the line on which it is drawn
 

@@ -22,6 +22,7 @@ from deepmac_distill.models.backbones import (
     MultiScaleBackbone,
     PyramidBackbone,
 )
+from deepmac_distill.models.cpmask import CpMaskHead
 from deepmac_distill.models.deepmac import DeepMac, mask_input_channels
 from deepmac_distill.models.mask_heads import MASK_HEADS, MaskHead, build_mask_head
 from deepmac_distill.models.mask_rcnn import MaskRcnn
@@ -31,6 +32,7 @@ from deepmac_distill.models.mask_rcnn_heads import (
     deep_roi_mask_head,
     default_roi_mask_head,
 )
+from deepmac_distill.models.shapemask import ShapeMaskHead
 from deepmac_distill.models.spinenet import SPINENETS, SpineNetBackbone
 from deepmac_distill.storage.fetching import fetched
 from deepmac_distill.weights import transfer
@@ -142,9 +144,13 @@ def _roi_mask_head(config: MaskRcnnConfig, masks: int) -> nn.Module:
         case "weight-transfer":
             weights = 5 * config.box_channels
             return WeightTransferHead(config.fpn_channels, channels, config.mask_crop, weights)
+        case "shapemask" | "cpmask":
+            return _guided_mask_head(config)
     kept = [other for other in MASK_HEADS if not other.startswith("fully-connected")]
     if name not in kept:
-        options = ", ".join(("default", "default-batch-norm", "weight-transfer", *kept))
+        options = ", ".join(
+            ("default", "default-batch-norm", "weight-transfer", "shapemask", "cpmask", *kept)
+        )
         raise ConfigError(f"model.mask_head: got {name!r}, expected one of {options}")
     head = build_mask_head(name, config.fpn_channels, channels)
     assert isinstance(head, MaskHead)  # no fully connected one, see above
@@ -153,6 +159,20 @@ def _roi_mask_head(config: MaskRcnnConfig, masks: int) -> nn.Module:
             f"model.mask_crop: got {config.mask_crop}, expected a multiple of {head.size_multiple} for {name}"
         )
     return deep_roi_mask_head(head, masks, channels)
+
+
+def _guided_mask_head(config: MaskRcnnConfig) -> nn.Module:
+    name, channels = config.mask_head, config.mask_channels
+    if not config.class_agnostic:
+        raise ConfigError(f"model.class_agnostic: got false, expected true for {name}")
+    if name == "shapemask":
+        return ShapeMaskHead(config.fpn_channels, channels, config.mask_crop)
+    if channels != config.fpn_channels:
+        raise ConfigError(
+            f"model.mask_channels: got {channels}, expected {config.fpn_channels} for {name}, as many as "
+            "model.fpn_channels"
+        )
+    return CpMaskHead(channels)
 
 
 def _multi_scale_backbone(config: MaskRcnnConfig) -> MultiScaleBackbone:

@@ -30,6 +30,8 @@ ROI_HEADS = {  # cells a side of the crop, and channels after the first convolut
     "resnet-4": (14, 64),
     "hourglass-20": (16, 64),
     "hourglass-52": (32, 64),
+    "shapemask": (32, 128),
+    "cpmask": (14, 256),
 }
 SPINENET_ANCHOR_SCALES = (1.0, 1.26, 1.587)
 

@@ -21,8 +21,9 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from deepmac_distill.contract import ModelSpec, SegmentedMasks, require_finite
 from deepmac_distill.models.backbones import MultiScaleBackbone, parameter_groups
+from deepmac_distill.models.guided_mask_heads import GuidedMaskHead
 from deepmac_distill.models.mask_rcnn_heads import WeightTransferHead, default_roi_mask_head
-from deepmac_distill.models.mask_targets import masked_instances, masks_over
+from deepmac_distill.models.mask_targets import masked_instances, seen_from
 from deepmac_distill.models.proposals import proposal_network
 from deepmac_distill.structures import Batch, Detections, Instances, LossUnit
 
@@ -61,8 +62,8 @@ class MaskRcnn(nn.Module):
         mask_boxes: the mask branch trains on sampled proposals that match an object, ground-truth boxes
             among them (`proposals+gt`), or on the ground-truth boxes alone (`gt`).
         mask_head: (N, C, crop, crop) to (N, masks, 2 * crop, 2 * crop) logits, one mask or as many as
-            classes; a `WeightTransferHead` is given the box branch's weights too. `default_roi_mask_head`
-            where none is given.
+            classes; a `WeightTransferHead` is given the box branch's weights too, a `GuidedMaskHead` the
+            masks. `default_roi_mask_head` where none is given.
         mask_crop: cells a side of the mask branch's crops; masks have twice as many.
         anchor_sizes: px, one for each level of the backbone, finest first.
         anchor_ratios: height / width.
@@ -104,7 +105,6 @@ class MaskRcnn(nn.Module):
         channels = backbone.out_channels
         self.backbone, self.num_classes = backbone, num_classes
         self.mask_boxes, self.mask_size = mask_boxes, 2 * mask_crop
-        self.loss_units: dict[str, LossUnit] = {"mask": "masks" if mask_boxes == "gt" else "images"}
         self.spec = ModelSpec(
             mask_size=self.mask_size,
             input_size_px=None,
@@ -137,9 +137,14 @@ class MaskRcnn(nn.Module):
         self.mask_pool = MultiScaleRoIAlign(levels, mask_crop, sampling_ratio=2)
         masks = 1 if class_agnostic else num_classes
         self.mask_head = mask_head or default_roi_mask_head(channels, masks)
+        others = self.mask_head.loss_names if isinstance(self.mask_head, GuidedMaskHead) else ()
+        unit: LossUnit = "masks" if mask_boxes == "gt" else "images"
+        self.loss_units: dict[str, LossUnit] = dict.fromkeys(("mask", *others), unit)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Scalar losses: `objectness`, `proposal_box`, `class`, `box` and `mask`, each with weight one.
+
+        A `GuidedMaskHead` adds its own.
 
         The content of `masks` is never read where `has_mask` is False.
 
@@ -161,14 +166,14 @@ class MaskRcnn(nn.Module):
         predicted = self._box_branch(features, rois, batch.images)
         class_loss, box_loss = fastrcnn_loss(*predicted, classes, regression)
         if self.mask_boxes == "proposals+gt":
-            instances = _seen_from(instances, counts, rois, matched, classes, self.mask_size)
+            instances = seen_from(instances, counts, rois, matched, classes, self.mask_size)
         instances = masked_instances(replace(batch, instances=instances), self.mask_size)
         return {
             "objectness": found["loss_objectness"],
             "proposal_box": found["loss_rpn_box_reg"],
             "class": class_loss,
             "box": box_loss,
-            "mask": mask_loss(self._mask_branch(features, instances, batch.images), instances),
+            **self._mask_losses(features, instances, batch.images),
         }
 
     def parameter_groups(self) -> dict[Literal["pretrained", "new"], list[nn.Parameter]]:
@@ -233,12 +238,31 @@ class MaskRcnn(nn.Module):
         logits, regression = self.roi.box_predictor(self.roi.box_head(crops))
         return logits.float(), regression.float()
 
+    def _mask_losses(
+        self, features: dict[str, Tensor], instances: Instances, images: Tensor
+    ) -> dict[str, Tensor]:
+        """Of N instances with a mask, in the order of the images."""
+        if not isinstance(self.mask_head, GuidedMaskHead):
+            return {"mask": mask_loss(self._mask_branch(features, instances, images), instances)}
+        crops, masks = self._mask_crops(features, instances, images), instances.masks.float() / 255
+        logits, others = self.mask_head.learn(crops, masks)
+        weight = instances.mask_weight / max(len(instances), 1)
+        return {
+            "mask": mask_loss(logits[:, 0], instances),
+            **{name: (each * weight).sum() for name, each in others.items()},
+        }
+
+    def _mask_crops(self, features: dict[str, Tensor], instances: Instances, images: Tensor) -> Tensor:
+        """(N, C, crop, crop) of N boxes in the order of the images."""
+        counts = torch.bincount(instances.image_index, minlength=len(images)).tolist()
+        rois = torch.split(instances.boxes, counts)
+        crops: Tensor = self.mask_pool(features, rois, _canvas_sizes(images))
+        return crops
+
     def _mask_branch(self, features: dict[str, Tensor], instances: Instances, images: Tensor) -> Tensor:
         """(N, S, S) mask logits of the N boxes, each of its own class where masks belong to classes."""
         order = torch.argsort(instances.image_index, stable=True)
-        counts = torch.bincount(instances.image_index, minlength=len(images)).tolist()
-        rois = torch.split(instances.boxes[order], counts)
-        crops = self.mask_pool(features, rois, _canvas_sizes(images))
+        crops = self._mask_crops(features, instances.select(order), images)
         extra = (self._class_weights(),) if isinstance(self.mask_head, WeightTransferHead) else ()
         logits: Tensor = self.mask_head(crops, *extra)[torch.argsort(order)]  # (N, K or 1, S, S)
         if self.spec.class_agnostic:
@@ -260,32 +284,6 @@ def mask_loss(logits: Tensor, instances: Instances) -> Tensor:
 
 def _by_image(batch: Batch) -> Instances:
     return batch.instances.select(torch.argsort(batch.instances.image_index, stable=True))
-
-
-def _seen_from(
-    instances: Instances,
-    counts: Sequence[int],
-    rois: Sequence[Tensor],
-    matched: Sequence[Tensor],
-    classes: Sequence[Tensor],
-    size: int,
-) -> Instances:
-    """The rois that match an object, as instances: their boxes, and the object's mask over them.
-
-    Args:
-        instances: N, in the order of the images.
-        counts: B, how many of them each image has.
-        rois: B x (R, 4) xyxy.
-        matched: B x (R,) the object of the image that each roi matches best.
-        classes: B x (R,) the class plus 1; 0 where a roi matches none.
-        size: cells a side of the new masks.
-    """
-    first = [sum(counts[:i]) for i in range(len(counts))]
-    rows = torch.cat([m[k > 0] + start for m, k, start in zip(matched, classes, first, strict=True)])
-    boxes = torch.cat([r[k > 0] for r, k in zip(rois, classes, strict=True)])
-    seen = instances.select(rows)
-    masks = masks_over(seen.masks.float() / 255, seen.boxes, boxes, size)
-    return replace(seen, boxes=boxes, masks=(masks * 255).round().to(torch.uint8))
 
 
 def _image_list(images: Tensor, image_sizes: Tensor) -> ImageList:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -52,6 +55,32 @@ def masks_over(masks: Tensor, boxes: Tensor, rois: Tensor, size: int) -> Tensor:
     rimmed = F.pad(masks[:, None], (1, 1, 1, 1))
     seen: Tensor = roi_align(rimmed, torch.column_stack((numbers, in_grid)), (size, size), aligned=True)
     return seen[:, 0]
+
+
+def seen_from(
+    instances: Instances,
+    counts: Sequence[int],
+    rois: Sequence[Tensor],
+    matched: Sequence[Tensor],
+    classes: Sequence[Tensor],
+    size: int,
+) -> Instances:
+    """The rois that match an object, as instances: their boxes, and the object's mask over them.
+
+    Args:
+        instances: N, in the order of the images.
+        counts: B, how many of them each image has.
+        rois: B x (R, 4) xyxy.
+        matched: B x (R,) the object of the image that each roi matches best.
+        classes: B x (R,) the class plus 1; 0 where a roi matches none.
+        size: cells a side of the new masks.
+    """
+    first = [sum(counts[:i]) for i in range(len(counts))]
+    rows = torch.cat([m[k > 0] + start for m, k, start in zip(matched, classes, first, strict=True)])
+    boxes = torch.cat([r[k > 0] for r, k in zip(rois, classes, strict=True)])
+    seen = instances.select(rows)
+    masks = masks_over(seen.masks.float() / 255, seen.boxes, boxes, size)
+    return replace(seen, boxes=boxes, masks=(masks * 255).round().to(torch.uint8))
 
 
 def _placeholder(images: Tensor, mask_size: int) -> Instances:

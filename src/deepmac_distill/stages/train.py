@@ -24,6 +24,7 @@ from deepmac_distill.stages.few_values import few_values_note
 from deepmac_distill.stages.job import Job, training_split
 from deepmac_distill.stages.lesson_batches import lesson_batches, log_every
 from deepmac_distill.stages.preflight import require_ready
+from deepmac_distill.stages.shapes import learn_shapes
 from deepmac_distill.stages.training_inputs import how_compared, training_inputs
 from deepmac_distill.storage.fetching import fetched
 from deepmac_distill.training.checkpoint import DamagedState
@@ -180,8 +181,10 @@ def _fit(job: Job, recipe: RoleConfig, lesson: Lesson, images: ImageStore, folde
     torch.manual_seed(job.pipeline.seed)
     model = build_model(recipe.model, len(annotations.classes), load_weights=True)
     settings, seed = recipe.train, job.pipeline.seed
-    if settings.init_from and not (folder / STATE).exists():  # a state holds all weights
-        _start_from(job, recipe, model, annotations.classes.names)
+    if not (folder / STATE).exists():  # a state holds all weights
+        learn_shapes(model, lesson, images)
+        if settings.init_from:
+            _start_from(job, recipe, model, annotations.classes.names)
     source = AnnotatedImages(
         annotations,
         images,
