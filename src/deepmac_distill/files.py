@@ -40,6 +40,30 @@ def written_whole(path: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+@contextmanager
+def written_sealed(path: Path) -> Iterator[Path]:
+    """`written_whole`, with the hash of the bytes in a file beside it, by which `is_sealed` finds any damage.
+
+    The hash is there before the file, so a kill in between leaves no file without one.
+    """
+    with written_whole(path) as aside:
+        yield aside
+        write_text(seal_of(path), sha256_of_file(aside))
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a file is byte for byte what `written_sealed` wrote."""
+    try:
+        return seal_of(path).read_text(encoding="utf-8") == sha256_of_file(path)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def seal_of(path: Path) -> Path:
+    """Where the hash of a sealed file is."""
+    return path.with_name(f"{path.name}.sha256")
+
+
 def sync(path: Path) -> None:
     """Return when a file's bytes, or a folder's names, are on the disk."""
     if path.is_dir() and os.name == "nt":  # where a folder cannot be opened
@@ -115,7 +139,12 @@ def is_plain_name(name: str) -> bool:
 
 def is_empty(folder: Path) -> bool:
     """Whether a folder holds nothing but the unfinished files of killed writers."""
-    return all(path.match(_LEFT) for path in folder.iterdir())
+    return all(map(is_leftover, folder.iterdir()))
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether this is the unfinished file of a killed writer."""
+    return path.match(_LEFT)
 
 
 def first_link(folder: Path) -> Path | None:

@@ -18,11 +18,12 @@ from typing import Any
 
 from deepmac_distill.chain import STAGES, command_line, seed_runs
 from deepmac_distill.comparing import PLAINLY, Comparing, Inputs
-from deepmac_distill.errors import RunError
+from deepmac_distill.errors import DistillError, RunError
 from deepmac_distill.files import (
     discard,
     first_link,
     is_empty,
+    is_leftover,
     old_of,
     remove,
     remove_leftovers,
@@ -67,16 +68,14 @@ class RunDir:
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path}: is a file; expected a run directory")
         paths = self.path.iterdir() if self.path.is_dir() else ()
-        entries = {path.name for path in paths if not is_lease(path.name)}
+        entries = {path.name for path in paths if not (is_lease(path.name) or is_leftover(path))}
         if "environment.json" not in entries and (runs := seed_runs(self.path)):
             raise RunError(
                 f"{self.path}: holds runs of several seeds; expected one of them, such as "
                 f"{next(iter(runs.values()))}, or --seeds"
             )
         if entries and "environment.json" not in entries:
-            raise RunError(
-                f"{self.path}: holds files but no run; expected an empty or new directory, or a run's"
-            )
+            raise RunError(f"{self.path}: holds files but no run; expected an empty or new directory, or one")
 
     def begin(self) -> None:
         """Make the folder, with the description of this machine by which it is known for a run."""
@@ -184,11 +183,15 @@ class RunDir:
         if why:
             progress.note(f"{stage}: made anew, since a key changed: {why}")
             discard(part)
-        part.mkdir(parents=True, exist_ok=True)
-        self.begin()
+        self.begin()  # first: files without it are no run
+        part.mkdir(exist_ok=True)
         write_json(part / BEGUN, now)
         started = time.perf_counter()
-        work(part)
+        try:
+            work(part)
+        except DistillError:
+            _begun(part, progress)  # where it refused before it did anything, nothing is left
+            raise
         record = {
             **now,
             "made_from": _made_from(self.path, stage),

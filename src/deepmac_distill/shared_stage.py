@@ -48,13 +48,13 @@ def run_shard(
             _refuse_others(run.path, stage, read_done(whole / DONE), now, comparing)
             progress.note(f"{stage}: done before, skipped")
             return whole
-        part.mkdir(parents=True, exist_ok=True)
-        if not create(part / BEGUN, json.dumps(now, indent=2, ensure_ascii=False).encode()):
-            _refuse_others(run.path, stage, read_begun(part / BEGUN), now, comparing)
-        if not (run.path / "environment.json").exists():
+        if not (run.path / "environment.json").exists():  # first: files without it are no run
             from deepmac_distill.devices import environment  # imports torch
 
             write_json(run.path / "environment.json", environment())
+        part.mkdir(parents=True, exist_ok=True)
+        if not create(part / BEGUN, json.dumps(now, indent=2, ensure_ascii=False).encode()):
+            _refuse_others(run.path, stage, read_begun(part / BEGUN), now, comparing)
         work(part)
         held.require()
     return part

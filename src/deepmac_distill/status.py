@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -94,6 +94,21 @@ def _status(run: Path, name: str, held: bool, before: dict[str, StageStatus]) ->
     return StageStatus(stage=name, state="stale" if why else "done", when=when, made=made, detail=why)
 
 
+def learned_the_same(student: Mapping[str, Any], selection: Mapping[str, Any]) -> bool:
+    """Whether a student that was trained with these inputs learned what a selection with those holds.
+
+    Where it does not learn from quality, a calibration adds columns to the selection and nothing to learn.
+
+    Args:
+        student, selection: inputs of the stages `student` and `select`.
+    """
+    names = {"masks.parquet": "student labels", "data.train_annotations": "student annotations"}
+    rules = {name: name for name in selection if name.startswith("labels.")}
+    quality = {"calibration": "calibration"} if "calibration" in student else {}
+    pairs = {**names, **rules, **quality}
+    return all(theirs in student and selection.get(ours) == student[theirs] for ours, theirs in pairs.items())
+
+
 def _stale(run: Path, record: dict[str, Any], before: dict[str, StageStatus]) -> str:
     """Why a stage that is done is of an earlier state of the run; empty where it is not."""
     for name, digest in record.get("made_from", {}).items():
@@ -101,11 +116,20 @@ def _stale(run: Path, record: dict[str, Any], before: dict[str, StageStatus]) ->
             now = outputs_digest(run / name)
         except (RunError, KeyError, TypeError):
             now = None
+        if name == "select" and now and _is_of_selection(run, record):
+            continue
         if now != digest:
             return f"{name} was redone since" if now else f"{name} is not done"
         if name in before and before[name].state == "stale":
             return f"{name} is stale"
     return ""
+
+
+def _is_of_selection(run: Path, record: dict[str, Any]) -> bool:
+    try:
+        return learned_the_same(record["inputs"], read_done(run / "select" / DONE)["inputs"])
+    except (RunError, KeyError, TypeError):
+        return False
 
 
 def _ended(record: dict[str, Any], path: Path) -> datetime:

@@ -45,18 +45,20 @@ def commands(run: Path, photo: Path) -> dict[str, tuple[list[object], str]]:
 
 
 @pytest.mark.parametrize("name", list(commands(Path(), Path())))
-@pytest.mark.parametrize("theirs", ["a file", "a dangling link"])
+@pytest.mark.parametrize("theirs", ["a file", "a dangling link", "a pipe"])
 def test_a_file_of_somebody_else_stays(chain, deepmac, photo: Path, name: str, theirs: str) -> None:
     words, file = commands(chain[0], photo)[name]
     place = Path(file)
     place.parent.mkdir(exist_ok=True)
     if theirs == "a file":
         place.write_text('{"mine": 1}')
+    elif theirs == "a pipe":
+        os.mkfifo(place)
     else:
         place.symlink_to("nowhere")
     ended = deepmac(*words)
     assert ended.code == 2 and f"{file}: is there" in ended.err and len(ended.err.splitlines()) == 1
-    assert place.is_symlink() or place.read_text() == '{"mine": 1}'
+    assert place.is_symlink() or place.is_fifo() or place.read_text() == '{"mine": 1}'
 
 
 @pytest.mark.parametrize("name", ["predict", "detect", "show", "sheet", "bench", "results", "results --json"])

@@ -17,6 +17,7 @@ from deepmac_distill import Run
 from deepmac_distill.calibration.applied import Calibrated
 from deepmac_distill.calibration.calibration import write_calibration
 from deepmac_distill.calibration.fitting import calibrate
+from deepmac_distill.chain import CHAIN
 from deepmac_distill.errors import DataError
 from deepmac_distill.evaluation.holdout_masks import (
     CUTS,
@@ -29,6 +30,7 @@ from deepmac_distill.evaluation.holdout_masks import (
 )
 from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.stages.quality import KnownQuality, calibrated, quality_pages
+from deepmac_distill.status import status_of
 from tried_masks import HELD_OUT, tried
 
 
@@ -92,6 +94,20 @@ def test_without_a_calibration_the_output_names_the_reason(chain, deepmac, tmp_p
     ended = deepmac("export", chain[0], "-f", "coco-rle", "--out", tmp_path / "a.json")
     assert "quality: no calibration of their teacher (deepmac holdout, then deepmac calibrate" in ended.err
     assert not any("quality" in one["attributes"] for one in annotations(tmp_path / "a.json"))
+
+
+def test_a_calibration_alone_leaves_the_student_as_it_is(run_copy, deepmac, calibration: Path) -> None:
+    run = run_copy()
+    ended = deepmac("pseudolabel", "--out", run, "--set", f"labels.calibration={calibration}")
+    assert ended.code == 0 and "the student learned from others" not in ended.err
+    drawn = annotations(run / "select" / "instances.json")
+    assert any(one.get("quality") for one in drawn)
+    states = {one.stage: one.state for one in status_of(run, CHAIN)}
+    assert states["student"] == states["evaluate-student"] == "done"
+    ended = deepmac("pseudolabel", "--out", run, "--set", "labels.min_quality=0.5")
+    assert ended.code == 0 and "the student learned from others" in ended.err
+    states = {one.stage: one.state for one in status_of(run, CHAIN)}
+    assert states["student"] == states["evaluate-student"] == "stale"
 
 
 def test_rules_and_weights_of_a_run_go_by_quality(run_copy, deepmac, calibration: Path) -> None:
@@ -215,6 +231,16 @@ def test_a_hold_out_gives_the_labels_of_its_run_a_quality(held_out: Path, deepma
     assert ended.code == 0 and "quality: expected mean IoU 0." in ended.err
     drawn = [one for one in annotations(held_out / "select" / "instances.json") if "quality" in one]
     assert drawn and all((one["source"], one["teacher"]) == ("teacher", "recipe") for one in drawn)
+
+
+def test_a_hold_out_that_is_too_small_leaves_no_calibration_begun(held_out: Path, deepmac) -> None:
+    masks = read_holdout(held_out / "holdout" / "masks.parquet")
+    few = HoldoutMasks(masks.table.slice(0, 3), masks.record)
+    write_holdout(held_out / "holdout" / "masks.parquet", few)
+    ended = deepmac("calibrate", held_out)
+    assert ended.code == 2 and "no teacher can be calibrated: recipe: " in ended.err.splitlines()[-1]
+    assert not list(held_out.glob("calibration*"))
+    assert "calibration" not in deepmac("status", held_out).out
 
 
 def test_the_report_has_how_right_quality_is_and_python_the_same_stages(

@@ -132,6 +132,12 @@ def test_retention_goes_over_the_seeds_that_are_there(seeded, deepmac, tmp_path)
         assert all(one["retention"]["low"] is None for one in theirs)
         assert row.retention.low is not None or row.retention.undefined
     assert_refused(deepmac("retention", "--out", out, "--seeds", "3"), "seed-2: no run there")
+    shutil.rmtree(out / "retention")
+    (tmp_path / "outside").mkdir()
+    (out / "retention").symlink_to(tmp_path / "outside")
+    ended = deepmac("retention", "--out", out, "--seeds", "2")
+    assert ended.code == 2 and "retention: is a link" in ended.err.splitlines()[-1]
+    assert not list((tmp_path / "outside").iterdir())
 
 
 def test_recipes_of_several_seeds_are_compared_pair_by_pair(seeded, deepmac) -> None:

@@ -68,6 +68,16 @@ def test_what_is_written_is_read_and_the_same_table_is_the_same_bytes(tmp_path: 
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def test_a_table_of_an_earlier_version_has_no_names_of_files(tmp_path: Path) -> None:
+    masks = HoldoutMasks(holdout_table(columns(file_name=["a.jpg", "a.jpg"])), RECORD)
+    write_holdout(tmp_path / "now", masks)
+    assert read_holdout(tmp_path / "now").table["file_name"].to_pylist() == ["a.jpg", "a.jpg"]
+    table = pq.read_table(tmp_path / "now").drop_columns(["file_name"])
+    pq.write_table(table, tmp_path / "before")
+    found = read_holdout(tmp_path / "before").table
+    assert found.schema == HOLDOUT_SCHEMA and found["file_name"].null_count == 2
+
+
 def test_rows_of_a_teacher_are_those_of_hidden_classes_unless_asked_otherwise() -> None:
     masks = HoldoutMasks(holdout_table(columns()), RECORD)
     assert masks.teachers == ("recipe", "starter")

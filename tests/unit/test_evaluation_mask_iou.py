@@ -12,7 +12,7 @@ from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.views import Annotations
 from deepmac_distill.errors import DataError
 from deepmac_distill.evaluation import mask_iou
-from deepmac_distill.evaluation.mask_iou import IOU_SCHEMA, given_box_ious
+from deepmac_distill.evaluation.mask_iou import IOU_SCHEMA, given_box_ious, with_names
 
 HEIGHT, WIDTH = 20, 30
 
@@ -79,6 +79,18 @@ def test_iou_is_intersection_over_union_in_image_pixels(truth: Annotations) -> N
     # Boundaries are a pixel wide here: 26 pixels of the half, 36 of the whole square, 18 of both.
     assert ious["boundary_iou"].to_pylist()[::2] == [18 / (26 + 36 - 18)] * 2
     assert ious["box_boundary_iou"].to_pylist()[::2] == [1.0, 1.0]
+
+
+def test_rows_that_are_kept_name_their_image_and_class(truth: Annotations) -> None:
+    ious = with_names(truth, given_box_ious(truth, predictions({1: None})))
+    assert ious.column_names == [*IOU_SCHEMA.names, "file_name", "category_name"]
+    entries = {one["id"]: one for one in truth.document()["annotations"]}
+    files = {one["id"]: one["file_name"] for one in truth.document()["images"]}
+    named = {one["id"]: one["name"] for one in truth.document()["categories"]}
+    for row in ious.to_pylist():
+        entry = entries[row["annotation_id"]]
+        assert row["file_name"] == files[entry["image_id"]]
+        assert row["category_name"] == named[entry["category_id"]]
 
 
 def test_missing_prediction_counts_zero_and_keeps_its_baselines(truth: Annotations) -> None:

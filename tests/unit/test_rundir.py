@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from deepmac_distill import rundir
 from deepmac_distill.comparing import Comparing
 from deepmac_distill.errors import RunError
 from deepmac_distill.progress import Silent
@@ -327,3 +328,21 @@ def test_what_a_killed_writer_left_in_the_run_goes_with_the_next_stage(run: RunD
         "environment.json",
         "teacher",
     ]
+
+
+def test_a_run_that_was_killed_at_its_first_file_is_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, written = RunDir(tmp_path / "run"), rundir.write_json
+
+    def killed(path: Path, value: Any) -> None:
+        (path.parent / f".{path.name}.0a1b2c.part").write_text("half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rundir, "write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.run_stage("teacher", {"lr": 1}, writes("a"), Silent())
+    monkeypatch.setattr(rundir, "write_json", written)
+    RunDir(tmp_path / "run").run_stage("teacher", {"lr": 1}, writes("a"), Silent())
+    found = {path.name for path in (tmp_path / "run").iterdir() if not path.name.startswith(".lock")}
+    assert found == {"environment.json", "teacher"}

@@ -28,6 +28,7 @@ CUTS = tuple(round(0.05 * i, 2) for i in range(1, 20))  # 0.05, 0.10 ... 0.95
 Shown = Literal["hidden", "shown elsewhere"]
 HIDDEN: Shown = "hidden"  # the teacher saw no mask of the class, here or anywhere
 SHOWN_ELSEWHERE: Shown = "shown elsewhere"  # it saw such masks in other data, or nobody knows
+FILE_NAME = "file_name"
 _RECORD_KEY = b"deepmac_distill.holdout"
 
 HOLDOUT_SCHEMA = pa.schema(
@@ -56,6 +57,7 @@ HOLDOUT_SCHEMA = pa.schema(
         pa.field("boundary_iou", pa.float64(), nullable=False),  # of the mask of `iou`
         pa.field("box_baseline_iou", pa.float64(), nullable=False),
         pa.field("ellipse_iou", pa.float64(), nullable=False),
+        pa.field(FILE_NAME, pa.string()),  # of the image; null in files of earlier versions
     ]
 )
 
@@ -186,6 +188,8 @@ def _unreadable(path: Path, error: Exception) -> DataError:
 def _checked(path: Path, table: pa.Table, cuts: Sequence[float]) -> pa.Table:
     rows = table.replace_schema_metadata()
     try:
+        if FILE_NAME not in rows.column_names:
+            rows = rows.append_column(HOLDOUT_SCHEMA.field(FILE_NAME), pa.nulls(len(rows), pa.string()))
         fits = rows.schema.equals(HOLDOUT_SCHEMA)
     except ValueError as error:  # a name that is no UTF-8
         raise _unreadable(path, error) from error

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from deepmac_distill.dataset.parquet import READING_FAILS
 from deepmac_distill.dataset.row_batches import row_batches
 from deepmac_distill.errors import DataError
-from deepmac_distill.files import written_whole
+from deepmac_distill.files import is_sealed, written_sealed, written_whole
 
 SCHEMA_VERSION = 5
 _WITHOUT_TEACHER = 4  # the version before; its rows do not name their teacher
@@ -127,16 +127,17 @@ class LabelWriter:
 
 
 @contextmanager
-def label_writer(path: Path, provenance: Mapping[str, Any], checksums: bool = False) -> Iterator[LabelWriter]:
+def label_writer(path: Path, provenance: Mapping[str, Any], sealed: bool = False) -> Iterator[LabelWriter]:
     """A writer whose file is whole or absent.
 
     Args:
         path: of the Parquet file to be.
         provenance: JSON values that describe where the labels come from; kept in the file's metadata.
-        checksums: of each page, so that a reader finds damage.
+        sealed: with checksums of each page and the hash of the file, so that a reader finds damage.
     """
-    with written_whole(path) as aside:
-        writer = LabelWriter(aside, provenance, checksums)
+    written = written_sealed if sealed else written_whole
+    with written(path) as aside:
+        writer = LabelWriter(aside, provenance, checksums=sealed)
         try:
             yield writer
         finally:
@@ -149,7 +150,7 @@ def write_unit(folder: Path, unit: int, rows: pa.Table, facts: Mapping[str, Any]
     Args:
         facts: JSON values about the unit as a whole; see `facts_of_units`.
     """
-    with label_writer(_part(folder, unit), facts or {}, checksums=True) as writer:
+    with label_writer(_part(folder, unit), facts or {}, sealed=True) as writer:
         writer.write(rows)
 
 
@@ -243,6 +244,8 @@ def _part(folder: Path, unit: int) -> Path:
 
 
 def _read_part(path: Path) -> pa.Table:
+    if not is_sealed(path):
+        raise DataError(f"{path}: cannot be read: its bytes are not those that were written; expected them")
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             require_schema(path, file.schema_arrow)

@@ -14,7 +14,7 @@ from deepmac_distill.chain import Trained
 from deepmac_distill.errors import ConfigError
 from deepmac_distill.evaluation.box_noise import MOST, BoxNoise, NoiseLevel, with_box_noise
 from deepmac_distill.evaluation.how_evaluated import HowEvaluated
-from deepmac_distill.evaluation.mask_iou import given_box_ious
+from deepmac_distill.evaluation.mask_iou import given_box_ious, with_names
 from deepmac_distill.evaluation.results import read_result, to_json
 from deepmac_distill.evaluation.summary import summarize_given_boxes
 from deepmac_distill.files import write_json
@@ -83,7 +83,8 @@ def _evaluate(job: Job, of: EvaluatedModel, percents: Sequence[float], folder: P
             ious, classes, resamples, seed, shown_elsewhere=elsewhere, named=of.on.splits
         )
         levels.append(NoiseLevel(percent, found))
-        tables.append(ious.append_column("box_noise", pa.array(np.full(len(ious), float(percent)))))
+        named = with_names(on.truth, ious)
+        tables.append(named.append_column("box_noise", pa.array(np.full(len(ious), float(percent)))))
     pq.write_table(pa.concat_tables(tables), folder / "ious.parquet")
     how = HowEvaluated(source.identity, source.look, job.cut)
     write_json(folder / "summary.json", to_json(BoxNoise(tuple(levels), seed, how)))

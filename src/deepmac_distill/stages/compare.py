@@ -130,7 +130,7 @@ def read_ious(folder: Path) -> pa.Table:
     Raises:
         RunError: the folder holds no evaluation, or one of an earlier version.
     """
-    return _read_table(folder, "ious.parquet", *IOU_SCHEMA.names)
+    return _read_table(folder, "ious.parquet", *IOU_SCHEMA.names).select(IOU_SCHEMA.names)
 
 
 def read_detections(folders: Sequence[Path]) -> list[list[Detection]] | None:

@@ -21,6 +21,7 @@ from deepmac_distill.evaluation.average_precision import (
     coco_average_precision,
 )
 from deepmac_distill.evaluation.how_evaluated import HowEvaluated
+from deepmac_distill.evaluation.mask_iou import with_names
 from deepmac_distill.evaluation.results import (
     AveragePrecision,
     Evaluation,
@@ -212,8 +213,8 @@ def _evaluate(job: Job, of: EvaluatedModel, again: str, folder: Path, boxes_of: 
     found = units.do(folder / "units", of.stage, again)
     if found is None:
         return
-    pq.write_table(found.masks, folder / "masks.parquet")
-    pq.write_table(found.ious, folder / "ious.parquet")
+    pq.write_table(with_names(truth, found.masks), folder / "masks.parquet")
+    pq.write_table(with_names(truth, found.ious), folder / "ious.parquet")
     segm = bbox = None
     results = results_behind(job, of, model, boxes_of, folder) if boxes_of else found.results
     if results is not None:

@@ -21,7 +21,7 @@ from deepmac_distill.data.image_store import ImageStore
 from deepmac_distill.dataset.masks import mask_rle
 from deepmac_distill.dataset.views import Truth, boxes_xywh, equals
 from deepmac_distill.evaluation.holdout_masks import CUTS, HIDDEN, SHOWN_ELSEWHERE, holdout_table
-from deepmac_distill.evaluation.mask_iou import given_box_ious
+from deepmac_distill.evaluation.mask_iou import given_box_ious, with_names
 from deepmac_distill.geometry.boxes import xywh_to_xyxy
 from deepmac_distill.inference import SegmentedBoxes, framed_boxes, segment_boxes
 from deepmac_distill.labels.cut import EXPECTED_IOU, Cut, CutMasks, box_ious, recut
@@ -151,7 +151,8 @@ def _with_truth(trial: Trial, drawn: pa.Table, saw: tuple[str, ...] | None) -> p
     ious = ious.filter(pc.is_in(ious["row"], drawn["row"]))
     drawn = drawn.filter(pc.is_in(drawn["row"], ious["row"]))
     rows = drawn["row"].to_numpy()
-    names = [truth.classes.names[k] for k in truth.class_index()[rows]]
+    named = with_names(truth, drawn.select(["row"]))
+    names = named["category_name"].to_pylist()
     x1, y1, x2, y2 = truth.boxes_xyxy()[rows].T
     facts = ("cut", "mask_score", "mask_bbox_iou", "expected_iou", "model_iou", "iou_at_rule")
     of_truth = ("annotation_id", "image_id", "area", "iou", "boundary_iou", "box_baseline_iou", "ellipse_iou")
@@ -160,6 +161,7 @@ def _with_truth(trial: Trial, drawn: pa.Table, saw: tuple[str, ...] | None) -> p
             "teacher": [trial.name] * len(rows),
             "fold": np.array([trial.fold_of[name] for name in names], dtype=np.int32),
             "category_name": names,
+            "file_name": named["file_name"],
             "split": [SHOWN_ELSEWHERE if saw is None or name in saw else HIDDEN for name in names],
             "box_width": x2 - x1,
             "box_height": y2 - y1,

@@ -60,6 +60,8 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _is_ours(path: Path) -> bool:
+    if not path.is_file():  # to open a pipe would wait for a writer
+        return False
     try:
         if path.suffix == ".json":
             return bool(json.loads(path.read_bytes())["info"]["description"] == SOFTWARE)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from deepmac_distill.dataset.parquet import READING_FAILS
 from deepmac_distill.dataset.row_batches import rows_of
 from deepmac_distill.errors import DataError
-from deepmac_distill.files import written_whole
+from deepmac_distill.files import is_sealed, written_sealed
 
 MadeOf = Mapping[str, Any]  # JSON values: what a part holds, and with what that differs elsewhere
 _MADE_OF = b"deepmac_distill.made_of"
@@ -33,7 +33,7 @@ class Parts:
     def write(self, kind: str, unit: int, table: pa.Table, made_of: MadeOf) -> None:
         """Keep a table until all units are there."""
         table = table.combine_chunks().replace_schema_metadata({_MADE_OF: _words(made_of)})
-        with written_whole(self.at(kind, unit)) as aside:
+        with written_sealed(self.at(kind, unit)) as aside:
             pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
 
     def read(self, kind: str, unit: int, made_of: MadeOf) -> pa.Table:
@@ -43,6 +43,8 @@ class Parts:
             DataError: it is damaged, or was made of something else.
         """
         path = self.at(kind, unit)
+        if not is_sealed(path):
+            raise DataError(f"{path}: cannot be read: its bytes are not those that were written")
         try:
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 table = rows_of(path, file)

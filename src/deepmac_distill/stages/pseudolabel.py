@@ -44,6 +44,7 @@ from deepmac_distill.stages.job import Job, training_split
 from deepmac_distill.stages.labelers import Labeler, labelers_of
 from deepmac_distill.stages.own_units import joins_here, own_units, require_joinable
 from deepmac_distill.stages.student import chosen_labels
+from deepmac_distill.status import learned_the_same
 
 _JOINS = "`deepmac assemble` joins the parts"
 
@@ -73,7 +74,8 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
     def work(folder: Path) -> None:
         counts = labels.export_coco(annotations.streamed(), rules, folder / "instances.json")
         write_json(folder / "counts.json", counts)
-        if again := redo_after(job.run.path, "select"):
+        student = job.run.inputs_of("student") or {}
+        if not learned_the_same(student, inputs) and (again := redo_after(job.run.path, "select")):
             job.progress.note(f"labels changed: the student learned from others; next: {again}")
         job.progress.note("labels: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
 
