@@ -26,7 +26,8 @@ from rich.console import Console
 
 from deepmac_distill.errors import DistillError
 from deepmac_distill.evaluation.results import to_json
-from deepmac_distill.experiments.paper_page import lines_of, page_of, result_of, table_of
+from deepmac_distill.experiments.paper_kept import Kept
+from deepmac_distill.experiments.paper_page import differences_table, lines_of, page_of, result_of, table_of
 from deepmac_distill.experiments.paper_plan import (
     Runs,
     Words,
@@ -117,10 +118,12 @@ def _call(words: Words) -> int:
 def show(given: argparse.Namespace) -> int:
     """The table beside the paper's, on the terminal, as Markdown and as JSON beside the runs."""
     of = table(given.table)
-    found = result_of(of, rows_of(of, tuple(given.only)), given.scale, _results(given), given.heads)
+    kept = Kept(_results(given), given.heads)
+    found = result_of(of, rows_of(of, tuple(given.only)), given.scale, kept)
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    for part in rich_tables(table_of(found), console.width):
-        console.print(part)
+    for shown in (table_of(found), differences_table(found)):
+        for part in rich_tables(shown, console.width) if shown is not None else ():
+            console.print(part)
     for line in lines_of(found):
         print(line)
     out = _out(given)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deepmac_distill.experiments.paper_page import lines_of, result_of, table_of
+from deepmac_distill.experiments.paper_kept import Kept
+from deepmac_distill.experiments.paper_page import differences_table, lines_of, result_of, table_of
 from deepmac_distill.experiments.paper_tables import tables
 from deepmac_distill.report.markdown import markdown_table
 
@@ -13,16 +14,17 @@ RESULTS = Path(__file__).parent / "results"
 
 def page(results: Path = RESULTS) -> str:
     """Markdown: each table of which a row is there, rows that are not left out."""
-    parts = []
+    parts, kept = [], Kept(results / "paper", results / "mask_heads")
     for of in tables().values():
-        found = result_of(of, of.rows, "small", results / "paper", results / "mask_heads")
+        found = result_of(of, of.rows, "small", kept)
         if any(row.ours for row in found.rows):
-            shown = table_of(found, only_run=True)
+            shown, differences = table_of(found, only_run=True), differences_table(found)
             parts += [
                 f"**{of.id}**: {of.title}",
                 "",
                 markdown_table(shown),
                 "",
+                *([] if differences is None else [markdown_table(differences), ""]),
                 " ".join(lines_of(found)),
                 "",
             ]

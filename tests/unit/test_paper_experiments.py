@@ -16,10 +16,10 @@ from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.evaluation.results import Interval
 from deepmac_distill.experiments.mask_head_rows import ROWS, values_of
 from deepmac_distill.experiments.paper_costs import cost_of
+from deepmac_distill.experiments.paper_kept import Found
 from deepmac_distill.experiments.paper_page import RowResult, TableResult, agreement
 from deepmac_distill.experiments.paper_plan import Runs, plan, require_data, to_train
 from deepmac_distill.experiments.paper_plots import plots_of
-from deepmac_distill.experiments.paper_runs import Found
 from deepmac_distill.experiments.paper_tables import rows_of, table, tables
 from deepmac_distill.experiments.paper_trainings import (
     SCALES,
@@ -245,14 +245,16 @@ def result(label: str, papers: float, ours: float, half: float, seeds_df: int = 
 
 def test_agreement_counts_pairs_that_both_set_apart() -> None:
     words = agreement(
-        [result("a", 30.0, 0.7, 0.01), result("b", 25.0, 0.6, 0.01), result("c", 20.0, 0.62, 0.2)]
+        [result("a", 30.0, 0.7, 0.01), result("b", 25.0, 0.6, 0.01), result("c", 20.0, 0.62, 0.2)], {}
     )
     assert words.startswith("Of 3 pairs") and "order 1 in the same way and 0 in the other; 2 are not" in words
-    words = agreement([result("a", 30.0, 0.6, 0.01), result("b", 25.0, 0.7, 0.01)])
+    words = agreement([result("a", 30.0, 0.6, 0.01), result("b", 25.0, 0.7, 0.01)], {})
     assert "order 0 in the same way and 1 in the other; 0 are not separated. A true" in words
-    words = agreement([result("a", 30.0, 0.7, 0.01, 0), result("b", 25.0, 0.6, 0.01)])
+    words = agreement([result("a", 30.0, 0.7, 0.01, 0), result("b", 25.0, 0.6, 0.01)], {})
     assert "order 0 in the same way" in words and "1 of them since a row has one seed" in words
-    assert agreement([result("a", 30.0, 0.6, 0.01), result("b", 29.5, 0.7, 0.01)]).startswith("No two rows")
+    assert agreement([result("a", 30.0, 0.6, 0.01), result("b", 29.5, 0.7, 0.01)], {}).startswith(
+        "No two rows"
+    )
 
 
 def drawn(id: str, ours: dict[str, Found]) -> dict[str, str]:

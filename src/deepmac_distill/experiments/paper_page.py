@@ -7,12 +7,20 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from deepmac_distill.evaluation.power import least_difference
 from deepmac_distill.evaluation.results import Interval
 from deepmac_distill.experiments.mask_head_table import PAPERS_NOISE
-from deepmac_distill.experiments.paper_runs import Found, found_of
+from deepmac_distill.experiments.paper_kept import Found, Kept
+from deepmac_distill.experiments.paper_pairs import (
+    Difference,
+    Labels,
+    PairResult,
+    differences_of,
+    pairs_of,
+    pairs_sentence,
+    pairs_table,
+)
 from deepmac_distill.experiments.paper_tables import LOOSE_PERCENT, Measure, PaperRow, PaperTable
 from deepmac_distill.experiments.paper_trainings import Scale
 from deepmac_distill.paper import SPLITS
@@ -48,12 +56,11 @@ class TableResult:
     our_measure: str
     cut: str  # what the small scale leaves out; empty at the paper's
     rows: tuple[RowResult, ...]
+    pairs: tuple[PairResult, ...] = ()  # paired differences of the rows that the table is about
     agreement: str
 
 
-def result_of(
-    of: PaperTable, rows: Sequence[PaperRow], scale: Scale, results: Path, heads: Path
-) -> TableResult:
+def result_of(of: PaperTable, rows: Sequence[PaperRow], scale: Scale, kept: Kept) -> TableResult:
     """Some rows of a table, with ours where they have been run."""
     found = tuple(
         RowResult(
@@ -61,10 +68,11 @@ def result_of(
             training=row.training,
             paper=row.papers,
             split=row.split,
-            ours=found_of(of, row, scale, results, heads),
+            ours=kept.found_of(of, row, scale),
         )
         for row in rows
     )
+    differences = differences_of(of, rows, scale, kept)
     return TableResult(
         id=of.id,
         title=of.title,
@@ -73,7 +81,8 @@ def result_of(
         our_measure=MEASURES[of.measure(scale)],
         cut=of.cut if scale == "small" else "",
         rows=found,
-        agreement=agreement(found),
+        pairs=pairs_of(of, rows, differences),
+        agreement=agreement(found, differences),
     )
 
 
@@ -105,26 +114,40 @@ def lines_of(found: TableResult) -> list[str]:
         lines.append(f"Unseen is {named} in {len(odd)} rows.")
     minutes = [row.ours.minutes for row in found.rows if row.ours is not None and row.ours.minutes]
     if minutes:
-        lines.append(f"Minutes a training with its evaluation: {min(minutes):.0f} to {max(minutes):.0f}.")
+        machines = dict.fromkeys(name for row in found.rows if row.ours for name in row.ours.hardware)
+        lines.append(
+            f"Minutes a training with its evaluation: {min(minutes):.0f} to {max(minutes):.0f}, "
+            f"{' and '.join(machines)}."
+        )
+    if words := pairs_sentence(found.pairs):
+        lines.append(f"Differences are paired by image and seed, intervals hold both. {words}")
     return [*lines, found.agreement]
 
 
 def page_of(found: TableResult) -> str:
     """Markdown."""
-    return "\n".join(
-        [f"## {found.title} ({found.id})", "", markdown_table(table_of(found)), "", *lines_of(found)]
-    )
+    shown = differences_table(found)
+    differences = [] if shown is None else [markdown_table(shown), ""]
+    heading = [f"## {found.title} ({found.id})", ""]
+    return "\n".join([*heading, markdown_table(table_of(found)), "", *differences, *lines_of(found)])
 
 
-def agreement(rows: Sequence[RowResult]) -> str:
+def differences_table(found: TableResult) -> Table | None:
+    """The paired differences that a table is about; None where there is none."""
+    return pairs_table(found.id, found.pairs, about_of(found.rows)) if found.pairs else None
+
+
+def agreement(rows: Sequence[RowResult], paired: Mapping[Labels, Difference]) -> str:
     """How far ours order the rows as the paper does, in a sentence: only intervals that part count.
 
-    Rows are taken as independent, which widens what shared images would narrow. A row of one seed separates
-    nothing, since its interval holds no training noise.
+    Rows whose instances are not kept are taken as independent, which widens what shared images would narrow.
+    A row of one seed separates nothing, since its interval holds no training noise.
     """
     differences = []
-    for a, b in itertools.combinations([row for row in rows if row.ours and "unseen" in row.paper], 2):
-        papers, ours = a.paper["unseen"] - b.paper["unseen"], _minus(_unseen(a), _unseen(b))
+    about = about_of(rows)
+    for a, b in itertools.combinations([row for row in rows if row.ours and about in row.paper], 2):
+        papers, pair = a.paper[about] - b.paper[about], paired.get((a.label, b.label))
+        ours = _minus(_unseen(a), _unseen(b)) if pair is None else pair.unseen
         if abs(papers) > PAPERS_NOISE and ours is not None:
             differences.append((papers, ours))
     if not differences:
@@ -135,7 +158,7 @@ def agreement(rows: Sequence[RowResult]) -> str:
     pairs = len(differences)
     words = (
         f"Of {pairs} pairs of rows that the paper sets apart by more than {PAPERS_NOISE} points on "
-        f"unseen classes, ours order {same} in the same way and {other} in the other; "
+        f"{about} classes, ours order {same} in the same way and {other} in the other; "
         f"{pairs - same - other} are not separated"
     )
     if one_seed := pairs - len(with_noise):
@@ -145,6 +168,11 @@ def agreement(rows: Sequence[RowResult]) -> str:
         return f"{words}."
     points = f"{100 * statistics.median(least):.1f} points"
     return f"{words}. A true difference of {points} would be found four times in five."
+
+
+def about_of(rows: Sequence[RowResult]) -> str:
+    """The classes that the paper's figures of some rows are about: unseen, or all where all were shown."""
+    return "unseen" if any("unseen" in row.paper for row in rows) else "all"
 
 
 def _sign(difference: Interval) -> int:

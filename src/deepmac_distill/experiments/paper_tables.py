@@ -45,6 +45,9 @@ class PaperTable:
     small: Measure  # what the small scale measures in its place
     cut: str  # what the small scale leaves out
     rows: tuple[PaperRow, ...]
+    pairs: tuple[
+        tuple[str, str], ...
+    ] = ()  # labels of rows, the first expected to be better: what it is about
     server: str = ""  # image info of a test set whose results a server evaluates
 
     def measure(self, scale: Scale) -> Measure:
@@ -88,4 +91,5 @@ def _table(name: str, entry: Mapping[str, Any]) -> PaperTable:
     rows = tuple(
         PaperRow(**{**row, "paper": tuple(row["paper"]) if "paper" in row else None}) for row in entry["rows"]
     )
-    return PaperTable(**{**entry, "id": name, "rows": rows})
+    pairs = tuple((first, second) for first, second in entry.get("pairs", ()))
+    return PaperTable(**{**entry, "id": name, "rows": rows, "pairs": pairs})

@@ -1,0 +1,157 @@
+"""Ours of the rows of the paper's tables, read back from the small files and the recorded mask heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from deepmac_distill.dataset.classes import VOC_NAMES, Classes
+from deepmac_distill.evaluation.mean_result import mean_result
+from deepmac_distill.evaluation.results import Evaluation, Interval, read_result
+from deepmac_distill.experiments.mask_head_figures import HeadFigures, figures_of
+from deepmac_distill.experiments.mask_head_results import Ious, Results, read_results
+from deepmac_distill.experiments.paper_runs import INSTANCES, KeptInstances, PaperRun, kept_runs
+from deepmac_distill.experiments.paper_tables import Measure, PaperRow, PaperTable
+from deepmac_distill.experiments.paper_trainings import Scale, same_run
+
+OUTSIDE_VOC = "non-voc"  # a split that rows name beside `unseen`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Ours of one row: figures by split, each over seeds."""
+
+    seeds: tuple[int, ...]
+    figures: Mapping[str, Interval]  # fractions
+    per_class: Mapping[str, float | None]  # class -> figure, mean over seeds
+    box: float | None = None  # AP of boxes, all classes
+    minutes: float | None = None  # of training and evaluation, mean over seeds
+    hardware: tuple[str, ...] = ()  # that its seeds were trained on
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """An IoU an instance of each seed of a row."""
+
+    instances: KeptInstances
+    by_seed: Mapping[int, Ious]
+    classes: Classes  # seen: those whose masks the row was shown
+    about: tuple[str, ...]  # the classes that the row is about
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The folders that hold rows, each file read once."""
+
+    results: Path  # small files of a scale
+    heads: Path  # the recorded comparison of mask heads
+
+    @cached_property
+    def recorded(self) -> Results | None:
+        """The comparison of mask heads; None where there is none."""
+        return read_results(self.heads) if any(self.heads.glob("*-seed-*.json")) else None
+
+    @cached_property
+    def head_figures(self) -> HeadFigures | None:
+        """Its figures."""
+        return None if self.recorded is None else figures_of(self.recorded)
+
+    @cached_property
+    def instances(self) -> KeptInstances:
+        """Those of the small files.
+
+        Raises:
+            RunError: they are missing or broken.
+        """
+        return read_result(self.results / INSTANCES, KeptInstances)
+
+    def found_of(self, of: PaperTable, row: PaperRow, scale: Scale) -> Found | None:
+        """Ours of a row; None where it has not been run."""
+        if scale == "small" and row.recorded:
+            return self._recorded(row)
+        runs = kept_runs(self.results, same_run(row.training, scale))
+        return _over_seeds(runs, of.measure(scale)) if runs else None
+
+    def scores_of(self, of: PaperTable, row: PaperRow, scale: Scale) -> Scores | None:
+        """An IoU an instance of a row; None where it was not run or where AP is measured."""
+        if scale == "small" and row.recorded:
+            return self._recorded_scores(row)
+        measure, runs = of.measure(scale), kept_runs(self.results, same_run(row.training, scale))
+        loose = measure == "IoU in loose boxes"
+        by_seed = {run.record.seed: run.loose_iou if loose else run.iou for run in runs}
+        if measure == "AP" or not by_seed or not all(by_seed.values()) or runs[0].record.teacher is None:
+            return None
+        per_class = runs[0].record.teacher.per_class
+        fields = zip(*((one.name, one.category_id, one.seen) for one in per_class), strict=True)
+        classes = Classes(*map(tuple, fields))
+        return Scores(self.instances, by_seed, classes, _about(row, classes))
+
+    def _recorded(self, row: PaperRow) -> Found | None:
+        results, figures = self.recorded, self.head_figures
+        runs = [] if results is None else [run for run in results.runs if run.row == row.recorded]
+        if results is None or figures is None or not runs:
+            return None
+        one, kept = figures.rows[row.recorded], results.instances
+        split = (one.iou.unseen, one.iou.seen) if row.swapped else (one.iou.seen, one.iou.unseen)
+        ious, category = np.mean([run.iou for run in runs], axis=0), np.array(kept.category_id)
+        per_class = {
+            name: float(ious[category == id].mean()) if (category == id).any() else None
+            for name, id in zip(kept.class_names, kept.category_ids, strict=True)
+        }
+        return Found(
+            seeds=one.seeds,
+            figures=dict(zip(("seen", "unseen"), split, strict=True)),
+            per_class=per_class,
+            minutes=sum(sum(run.seconds.values()) for run in runs) / 60 / len(runs),
+            hardware=tuple(dict.fromkeys(run.environment.hardware for run in runs)),
+        )
+
+    def _recorded_scores(self, row: PaperRow) -> Scores | None:
+        results = self.recorded
+        runs = [] if results is None else [run for run in results.runs if run.row == row.recorded]
+        if results is None or not runs:
+            return None
+        kept, classes = results.instances, results.instances.classes
+        if row.swapped:
+            classes = replace(classes, seen=tuple(not one for one in classes.seen))
+        by_seed = {run.seed: run.iou for run in runs}
+        return Scores(KeptInstances(kept.image_id, kept.category_id), by_seed, classes, _about(row, classes))
+
+
+def _about(row: PaperRow, classes: Classes) -> tuple[str, ...]:
+    if row.split == OUTSIDE_VOC:
+        return tuple(name for name in classes.names if name not in VOC_NAMES)
+    return classes.unseen_names or classes.names
+
+
+def _over_seeds(runs: Sequence[PaperRun], measure: Measure) -> Found:
+    evaluations = [run.record.teacher for run in runs if run.record.teacher is not None]
+    whole: Evaluation = mean_result(evaluations) if len(evaluations) > 1 else evaluations[0]
+    seconds = [sum(run.record.seconds.values()) / 60 for run in runs]
+    boxes = whole.detected.bbox
+    classes = {row.name: row.segm_AP if measure == "AP" else row.model for row in whole.per_class}
+    return Found(
+        seeds=tuple(run.record.seed for run in runs),
+        figures=_figures(whole, runs, measure),
+        per_class=classes,
+        box=None if boxes is None else boxes.all.AP,
+        minutes=sum(seconds) / len(seconds),
+        hardware=tuple(dict.fromkeys(run.record.environment.hardware for run in runs)),
+    )
+
+
+def _figures(whole: Evaluation, runs: Sequence[PaperRun], measure: Measure) -> dict[str, Interval]:
+    if measure == "AP":
+        found = whole.detected.segm
+        return {} if found is None else {name: Interval(one.AP) for name, one in found.items()}
+    if measure == "IoU":
+        return {name: one.model for name, one in whole.given_boxes.items()}
+    loose = [run.loose.levels[0] for run in runs if run.loose is not None]
+    if len(loose) < len(runs):
+        return {}
+    level = mean_result(loose) if len(loose) > 1 else loose[0]
+    return {name: one.model for name, one in level.given_boxes.items()}

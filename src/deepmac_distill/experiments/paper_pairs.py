@@ -1,0 +1,165 @@
+"""Differences of two rows of a table, paired by seed and by image, beside the paper's."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from deepmac_distill.evaluation.means import Floats, Means, interval
+from deepmac_distill.evaluation.results import Interval
+from deepmac_distill.evaluation.splits import BySplit
+from deepmac_distill.experiments.mask_head_table import as_in_the_paper
+from deepmac_distill.experiments.paper_kept import Kept, Scores
+from deepmac_distill.experiments.paper_tables import PaperRow, PaperTable
+from deepmac_distill.experiments.paper_trainings import Scale
+from deepmac_distill.report.table import MISSING, Column, Table, columns, names
+from deepmac_distill.report.tables import LEAST, least_cell
+
+RESAMPLES = 500  # of images
+Labels = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Of two rows, the first minus the second, in fractions."""
+
+    seeds: tuple[int, ...]  # that both have
+    unseen: Interval  # of the classes that both are about: all where all were shown
+    seen: Interval | None  # None where the two were shown masks of different classes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairResult:
+    """A pair of rows that a table is about, and what the paper has of it."""
+
+    a: str
+    b: str
+    paper: float | None  # points on the same classes; None: it prints none
+    ours: Difference
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Draws:
+    """Class means (1 + R, S) of the S seeds of a row: of the data, and of resampled images."""
+
+    scores: Scores
+    seen: Floats
+    unseen: Floats
+
+    def of(self, seeds: Sequence[int], draws: Floats) -> Floats:
+        places = [list(self.scores.by_seed).index(seed) for seed in seeds]
+        return draws[:, places] if len(places) > 1 else draws[:, places[0]]
+
+
+def differences_of(
+    of: PaperTable, rows: Sequence[PaperRow], scale: Scale, kept: Kept
+) -> dict[Labels, Difference]:
+    """Of every two rows that share instances, classes and seeds, by their labels."""
+    found = {row.label: kept.scores_of(of, row, scale) for row in rows}
+    draws = {label: _draws(scores) for label, scores in found.items() if scores is not None}
+    return {
+        (a, b): one
+        for a, b in itertools.permutations(draws, 2)
+        if (one := _difference(draws[a], draws[b])) is not None
+    }
+
+
+def pairs_of(
+    of: PaperTable, rows: Sequence[PaperRow], differences: Mapping[Labels, Difference]
+) -> tuple[PairResult, ...]:
+    """The pairs that a table names, as far as both rows are there."""
+    papers = {row.label: row.papers.get("unseen", row.papers.get("all")) for row in rows}
+    found = []
+    for a, b in of.pairs:
+        ours = differences.get((a, b))
+        if ours is None:
+            continue
+        first, second = papers[a], papers[b]
+        paper = None if first is None or second is None else first - second
+        found.append(
+            PairResult(a=a, b=b, paper=paper, ours=ours, verdict=as_in_the_paper(ours.unseen, paper))
+        )
+    return tuple(found)
+
+
+def pairs_table(title: str, pairs: Sequence[PairResult], about: str = "unseen") -> Table:
+    """The pairs of a table, a line each.
+
+    Args:
+        about: which classes its rows are about, in a word.
+    """
+    return Table(
+        f"{title}: differences",
+        (
+            *names("a − b"),
+            Column("seeds", "count"),
+            *columns("points", ("on seen", f"on {about}")),
+            Column(LEAST, "percent"),
+            Column(f"the paper's on {about}", "figure"),
+            Column("as in the paper", "text"),
+        ),
+        tuple(
+            (
+                f"{pair.a} − {pair.b}",
+                len(pair.ours.seeds),
+                pair.ours.seen,
+                pair.ours.unseen,
+                least_cell(pair.ours.unseen),
+                MISSING if pair.paper is None else f"{pair.paper:+.1f}",
+                pair.verdict,
+            )
+            for pair in pairs
+        ),
+    )
+
+
+def pairs_sentence(pairs: Sequence[PairResult]) -> str:
+    """Which of a table's pairs are as in the paper, in plain words; empty without pairs."""
+    kinds = {
+        "As in the paper": "yes",
+        "The other way round than in the paper": "no, the other way round",
+        "Not separated": "not shown",
+        "One seed in common, which shows nothing": "one seed shows nothing",
+        "No more than its noise in the paper": "the paper has none",
+    }
+    parts = []
+    for words, verdict in kinds.items():
+        named = [f"{pair.a} over {pair.b}" for pair in pairs if pair.verdict == verdict]
+        if named:
+            parts.append(f"{words}: {'; '.join(named)}.")
+    return " ".join(parts)
+
+
+def _draws(scores: Scores) -> _Draws:
+    kept, classes = scores.instances, scores.classes
+    columns_ = {str(seed): pa.array(ious) for seed, ious in scores.by_seed.items()}
+    table = pa.table(
+        {
+            "image_id": pa.array(kept.image_id, pa.int64()),
+            "category_id": pa.array(kept.category_id, pa.int32()),
+            **columns_,
+        }
+    )
+    about = np.array([name in scores.about for name in classes.names])
+    everything, seen = np.arange(len(classes)), np.flatnonzero(classes.seen)
+    splits = BySplit(everything, seen, np.flatnonzero(about))
+    means = Means.of(table, list(columns_), classes, RESAMPLES, seed=0, splits=splits).class_means
+    return _Draws(scores, means.seen, means.unseen)
+
+
+def _difference(a: _Draws, b: _Draws) -> Difference | None:
+    seeds = tuple(seed for seed in a.scores.by_seed if seed in b.scores.by_seed)
+    alike = a.scores.instances == b.scores.instances and a.scores.about == b.scores.about
+    if not seeds or not alike:
+        return None
+    shown_alike = a.scores.classes.seen == b.scores.classes.seen
+    return Difference(
+        seeds=seeds,
+        unseen=interval(a.of(seeds, a.unseen) - b.of(seeds, b.unseen)),
+        seen=interval(a.of(seeds, a.seen) - b.of(seeds, b.seen)) if shown_alike else None,
+    )

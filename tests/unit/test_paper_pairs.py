@@ -1,0 +1,98 @@
+"""Paired differences of the paper's rows: by image and by seed, among the same classes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deepmac_distill.dataset.classes import VOC_NAMES, Classes
+from deepmac_distill.experiments.paper_kept import Kept, Scores
+from deepmac_distill.experiments.paper_pairs import differences_of, pairs_of, pairs_sentence, pairs_table
+from deepmac_distill.experiments.paper_runs import KeptInstances
+from deepmac_distill.experiments.paper_tables import PaperRow, table, tables
+
+HEADS = Path(__file__).parents[2] / "benchmarks" / "results" / "mask_heads"
+CLASSES = Classes(("cat", "dog", "fox", "owl"), (1, 2, 3, 4), (True, True, False, False))
+INSTANCES = KeptInstances(tuple(np.repeat(range(60), 4).tolist()), tuple([1, 2, 3, 4] * 60))
+TABLE = table("table-4")  # Hourglass-20 over ResNet-4, and Hourglass-52
+
+
+class Known(Kept):
+    """Rows that are known without a file."""
+
+    def __init__(self, scores: dict[str, Scores]) -> None:
+        super().__init__(Path("none"), Path("none"))
+        object.__setattr__(self, "scores", scores)
+
+    def scores_of(self, of: Any, row: PaperRow, scale: Any) -> Scores | None:
+        return self.scores.get(row.label)
+
+
+def scores(lead: float, seeds: tuple[int, ...] = (0, 1, 2), classes: Classes = CLASSES) -> Scores:
+    """IoUs that differ much by image and little by seed; unseen classes lead by so much."""
+    rng = np.random.default_rng(1)
+    of_image = np.repeat(rng.uniform(0.2, 0.6, 60), 4)
+    unseen = np.array([not classes.seen[id - 1] for id in INSTANCES.category_id])
+    noise = {seed: 0.001 * np.random.default_rng(seed).normal(size=240) for seed in seeds}
+    by_seed = {seed: tuple((of_image + lead * unseen + noise[seed]).tolist()) for seed in seeds}
+    return Scores(INSTANCES, by_seed, classes, classes.unseen_names)
+
+
+def test_a_lead_is_found_that_independent_rows_would_hide() -> None:
+    kept = Known({"Hourglass-20": scores(0.03), "ResNet-4": scores(0.0)})
+    found = differences_of(TABLE, TABLE.rows, "small", kept)
+    one = found["Hourglass-20", "ResNet-4"]
+    assert one.seeds == (0, 1, 2) and one.unseen.value == pytest.approx(0.03, abs=1e-3)
+    assert one.unseen.low > 0.02 and one.unseen.high < 0.04 and one.unseen.seeds_df == 2
+    assert one.seen is not None and one.seen.low <= 0 <= one.seen.high
+    assert found["ResNet-4", "Hourglass-20"].unseen.value == pytest.approx(-one.unseen.value)
+    (pair,) = pairs_of(TABLE, TABLE.rows, found)
+    assert pair.paper == pytest.approx(15.7) and pair.verdict == "yes"
+    assert pairs_sentence([pair]) == "As in the paper: Hourglass-20 over ResNet-4."
+    (cells,) = pairs_table("table-4", [pair]).texts()
+    assert cells[:2] == ["Hourglass-20 − ResNet-4", "3"] and cells[5:] == ["+15.7", "yes"]
+
+
+def test_seeds_in_common_alone_are_paired_and_one_shows_nothing() -> None:
+    kept = Known({"Hourglass-20": scores(0.03, (0, 2)), "ResNet-4": scores(0.0, (1, 2))})
+    found = differences_of(TABLE, TABLE.rows, "small", kept)
+    (pair,) = pairs_of(TABLE, TABLE.rows, found)
+    assert pair.ours.seeds == (2,) and pair.verdict == "one seed shows nothing"
+    kept = Known({"Hourglass-20": scores(0.03, (0,)), "ResNet-4": scores(0.0, (1,))})
+    assert differences_of(TABLE, TABLE.rows, "small", kept) == {}
+
+
+def test_rows_about_other_classes_or_instances_are_not_paired() -> None:
+    swapped = Classes(CLASSES.names, CLASSES.category_ids, tuple(not one for one in CLASSES.seen))
+    other = replace(scores(0.0), instances=KeptInstances(INSTANCES.image_id, INSTANCES.category_id[::-1]))
+    for second in (scores(0.0, classes=swapped), other):
+        kept = Known({"Hourglass-20": scores(0.03), "ResNet-4": second})
+        assert differences_of(TABLE, TABLE.rows, "small", kept) == {}
+    shown_one = replace(CLASSES, seen=(True, False, False, False))
+    first, second = (replace(scores(0.0, classes=c), about=("fox", "owl")) for c in (CLASSES, shown_one))
+    found = differences_of(TABLE, TABLE.rows, "small", Known({"Hourglass-20": first, "ResNet-4": second}))
+    assert found["Hourglass-20", "ResNet-4"].seen is None  # they were shown masks of other classes
+
+
+def test_pairs_name_rows_of_their_table_the_papers_better_first() -> None:
+    for of in tables().values():
+        rows = {row.label: row.papers for row in of.rows}
+        assert of.pairs or of.id == "table-9", of.id
+        for a, b in of.pairs:
+            for split in ("unseen", "all"):
+                if split in rows[a] and split in rows[b]:
+                    assert rows[a][split] >= rows[b][split] - 0.1, (of.id, a, b)
+
+
+def test_what_learns_nothing_is_read_in_both_directions_from_one_row(tmp_path: Path) -> None:
+    of, kept = table("table-8"), Kept(tmp_path, HEADS)
+    one, other = (row for row in of.rows if row.recorded == "grabcut-or-box")
+    first, second = kept.found_of(of, one, "small"), kept.found_of(of, other, "small")
+    assert first is not None and second is not None
+    assert first.figures["seen"] == second.figures["unseen"] != first.figures["unseen"]
+    about = kept.scores_of(of, other, "small")
+    assert about is not None and set(about.about) == set(VOC_NAMES)
