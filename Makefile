@@ -8,7 +8,7 @@ TEST_WORKERS ?= 2
 
 PAPER = table-1 table-2 table-3 table-4 table-5 table-6 table-7 table-8 table-9 table-10 table-11 table-12 figure-3 appendix-c
 
-.PHONY: help demo test soak coco-sample starter appendix-b appendix-b1 appendix-b2 appendix-d data-named mask-heads $(PAPER) table-13 figure-5 bench latency interop ray lock clean
+.PHONY: help demo test soak coco-sample starter appendix-b appendix-b1 appendix-b2 appendix-d data-named mask-heads $(PAPER) table-13 figure-5 bench latency interop ray storage lock clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -108,6 +108,19 @@ SITE = import site, sysconfig; print(sysconfig.get_paths()["purelib"])
 interop: $(INTEROP)/.ready  ## every export read back by the tools that people use for it, in an environment of its own
 	$(INTEROP)/bin/python -m pytest interop --rootdir interop -p no:cacheprovider
 
+# A server of S3's protocol that others wrote, in the same way.
+STORAGE ?= .storage
+
+storage: $(STORAGE)/.ready  ## data, runs and shards in buckets of a real server, machines killed, in an environment of its own
+	$(STORAGE)/bin/python -m pytest buckets --rootdir buckets -p no:cacheprovider
+
+$(STORAGE)/.ready: buckets/requirements.txt $(READY)
+	$(PYTHON) -m venv $(STORAGE)
+	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(SITE)')')" \
+	  > "$$($(STORAGE)/bin/python -c '$(SITE)')/locked.pth"
+	$(STORAGE)/bin/pip install --quiet --requirement buckets/requirements.txt
+	touch $@
+
 $(INTEROP)/.ready: interop/requirements.txt $(READY)
 	$(PYTHON) -m venv $(INTEROP)
 	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(SITE)')')" \
@@ -132,7 +145,7 @@ lock: $(READY)  ## write requirements.lock from this environment
 	 $(BIN)/pip freeze --exclude-editable) > requirements.lock
 
 clean:  ## remove the environments, not the runs
-	rm -rf $(VENV) $(INTEROP) $(RAY)
+	rm -rf $(VENV) $(INTEROP) $(RAY) $(STORAGE)
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
