@@ -1,4 +1,4 @@
-"""A file that names who works, and a count in it that grows while its holder lives.
+"""A file (or an object in a bucket) with who works in it, and a count that grows while its holder lives.
 
 No lock of a file system is used, since many shared ones have none that hold, and no clock is compared with
 another: whoever asks watches the count by a clock of its own that only runs forward. A holder on the same
@@ -18,6 +18,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
+
+from deepmac_distill.errors import StorageError
 
 NAME = ".lock"  # begins the names of leases, and of what is made to change them
 
@@ -63,12 +66,70 @@ def this_process() -> Holder:
     return Holder(socket.gethostname(), _machine(), pid, _started(pid), secrets.token_hex(8))
 
 
+class Kept(Protocol):
+    """Where a lease is kept. Each call raises OSError or StorageError where it cannot be done now."""
+
+    @property
+    def name(self) -> str:
+        """Of the file or the object."""
+
+    def read(self) -> Holder | None:
+        """Who holds it; None where nothing is there."""
+
+    def write(self, line: bytes) -> None:
+        """Replace what is there."""
+
+    def remove(self) -> None:
+        """Remove what is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseFile:
+    """A lease in a file."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Of the file."""
+        return self.path.name
+
+    def read(self) -> Holder | None:
+        """Who holds it; None where there is no file."""
+        try:
+            return required(self.path.read_bytes(), self.path)
+        except FileNotFoundError:
+            return None
+
+    def write(self, line: bytes) -> None:
+        """Write over a file that is there."""
+        file = os.open(self.path, os.O_WRONLY)
+        try:
+            os.write(file, line)
+        finally:
+            os.close(file)
+
+    def remove(self) -> None:
+        """Remove the file."""
+        self.path.unlink()
+
+
 def read_holder(path: Path) -> Holder | None:
     """Who holds the lease in a file; None where there is no file, or one that holds no lease."""
-    try:
-        return parsed(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    with suppress(OSError):
+        return LeaseFile(path).read()
+    return None
+
+
+def required(content: bytes, at: object) -> Holder:
+    """The holder that a lease names.
+
+    Raises:
+        OSError: it is none: it may be about to be written.
+    """
+    if (holder := parsed(content.decode(errors="replace"))) is None:
+        raise OSError(f"{at}: holds no lease")
+    return holder
 
 
 def parsed(content: str) -> Holder | None:
@@ -80,8 +141,8 @@ def parsed(content: str) -> Holder | None:
         return None
 
 
-def lives(path: Path, holder: Holder, patience: Patience = PATIENT, watch_s: float | None = None) -> bool:
-    """Whether the holder that was read from a file still works; one elsewhere is watched.
+def lives(kept: Kept, holder: Holder, patience: Patience = PATIENT, watch_s: float | None = None) -> bool:
+    """Whether the holder that was read from a lease still works; one elsewhere is watched.
 
     Args:
         watch_s: how long at most; None: until it counts as dead.
@@ -91,11 +152,12 @@ def lives(path: Path, holder: Holder, patience: Patience = PATIENT, watch_s: flo
     since, until = patience.now(), patience.stale if watch_s is None else watch_s
     while patience.now() - since < until:
         patience.sleep(patience.beat / 5)
-        now = read_holder(path)
-        if now is None or now.token != holder.token:
-            return now is not None
-        if now.beat != holder.beat:
-            return True
+        with suppress(OSError, StorageError):  # a server that is away is no news of the holder
+            now = kept.read()
+            if now is None or now.token != holder.token:
+                return now is not None
+            if now.beat != holder.beat:
+                return True
     return False
 
 
@@ -129,7 +191,7 @@ def take_over(path: Path, dead: Holder | None, patience: Patience = PATIENT) -> 
     claim = path.with_name(f"{NAME}-over-{dead.token if dead else 'nobody'}")
     if not create(claim, this_process().line):
         other = read_holder(claim)
-        if other is None or not lives(claim, other, patience):
+        if other is None or not lives(LeaseFile(claim), other, patience):
             claim.unlink(missing_ok=True)  # it died in the middle of the lines below
         return
     try:
@@ -143,39 +205,38 @@ def take_over(path: Path, dead: Holder | None, patience: Patience = PATIENT) -> 
 class Beating:
     """The count of a lease, kept up by a thread until `end`; `lost` once somebody else has the lease."""
 
-    def __init__(self, path: Path, holder: Holder, patience: Patience = PATIENT) -> None:
-        self.path, self.holder, self.lost = path, holder, False
-        self._patience, self._ended = patience, threading.Event()
-        self._thread = threading.Thread(target=self._beat, name=f"lease {path.name}", daemon=True)
+    def __init__(self, kept: Kept, holder: Holder, patience: Patience = PATIENT) -> None:
+        self.holder, self.lost = holder, False
+        self._kept, self._patience, self._ended = kept, patience, threading.Event()
+        self._thread = threading.Thread(target=self._beat, name=f"lease {kept.name}", daemon=True)
         self._thread.start()
 
     def held(self) -> bool:
-        """Whether the lease is still this one's; the file is read."""
-        now = read_holder(self.path)
-        self.lost = self.lost or now is None or now.token != self.holder.token
+        """Whether the lease is still this one's, as far as it can be read now."""
+        with suppress(OSError, StorageError):
+            self.lost = self.lost or not self._is_mine()
         return not self.lost
 
     def end(self) -> None:
-        """Stop counting, and remove the file if it is still this one's."""
+        """Stop counting, and remove the lease if it is still this one's."""
         self._ended.set()
         self._thread.join()
-        now = read_holder(self.path)
-        if now is not None and now.token == self.holder.token:
-            with suppress(OSError):
-                self.path.unlink()
+        with suppress(OSError, StorageError):
+            if self._is_mine():
+                self._kept.remove()
+
+    def _is_mine(self) -> bool:
+        now = self._kept.read()
+        return now is not None and now.token == self.holder.token
 
     def _beat(self) -> None:
         beat = 0
         while not self._ended.wait(self._patience.beat):
             beat += 1
-            with suppress(OSError):  # a server that is away for a while; the next count will do
-                if not self.held():
-                    return
-                file = os.open(self.path, os.O_WRONLY)
-                try:
-                    os.write(file, replace(self.holder, beat=beat).line)
-                finally:
-                    os.close(file)
+            if not self.held():
+                return
+            with suppress(OSError, StorageError):  # a server that is away; the next count will do
+                self._kept.write(replace(self.holder, beat=beat).line)
 
 
 def _create_in_place(path: Path, content: bytes) -> bool:

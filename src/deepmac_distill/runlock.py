@@ -13,6 +13,7 @@ from deepmac_distill.lease import (
     PATIENT,
     Beating,
     Holder,
+    LeaseFile,
     Patience,
     create,
     lives,
@@ -80,7 +81,7 @@ def is_held(run: Path) -> bool:
     return any(
         not path.is_symlink()
         and (holder := read_holder(path)) is not None
-        and lives(path, holder, watch_s=_ASKED_SECONDS)
+        and lives(LeaseFile(path), holder, watch_s=_ASKED_SECONDS)
         for path in _leases(run)
     )
 
@@ -96,7 +97,7 @@ def _acquired(path: Path, shard: str, note: Callable[[str], None], patience: Pat
         _refuse_link(path)
         mine = this_process()
         if create(path, mine.line):
-            return Beating(path, mine, patience)
+            return Beating(LeaseFile(path), mine, patience)
         if (holder := read_holder(path)) is None:  # somebody may be about to write it
             patience.sleep(patience.beat / 100)
             holder = read_holder(path)
@@ -113,7 +114,7 @@ def _lives(path: Path, holder: Holder, note: Callable[[str], None], patience: Pa
             f"{path}: {holder.called} holds it, or held it until it died: watching for up to "
             f"{patience.stale:g} s"
         )
-    return lives(path, holder, patience)
+    return lives(LeaseFile(path), holder, patience)
 
 
 def _refusal(run: Path, shard: str, holder: Holder) -> str:

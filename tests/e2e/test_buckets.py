@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import tarfile
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -160,6 +162,22 @@ def test_a_place_that_cannot_be_read_is_one_line(
     deepmac, held: Buckets, words: tuple[str, ...], line: str
 ) -> None:
     assert line in refusal(deepmac("check", *words, "--seen", "cat"))
+
+
+def test_a_store_that_stops_answering_ends_the_work_in_one_line(
+    deepmac, held: Buckets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "SILENCE_S", 1.0)
+    answers = threading.Event()
+    held.refuse = lambda method, path: None if answers.wait(20) else (500, b"")
+    began = time.monotonic()
+    line = refusal(deepmac("check", "s3://bucket/coco/train.json", "--seen", "cat"))
+    answers.set()
+    assert line.startswith("s3://bucket/coco/train.json: looking it up failed: AWS Error NETWORK_CONNECTION")
+    assert line.endswith("expected a store that answers; the same command goes on from what is done")
+    assert time.monotonic() - began < 15
+    forget()
+    assert deepmac("check", "s3://bucket/coco/train.json", "--seen", "cat").code == 0
 
 
 def test_failures_of_a_bucket_end_the_work_in_one_line_and_are_never_an_unreadable_image(

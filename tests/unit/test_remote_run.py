@@ -256,10 +256,24 @@ def test_a_holder_elsewhere_that_counts_lives_and_one_that_does_not_is_dead(
     assert held.keys("bucket") == [f"runs/a/{NAME}"]  # theirs stays
 
 
+def test_a_lease_that_cannot_be_read_is_not_lost(store: Store, held: Buckets) -> None:
+    lease = RemoteLease(store, RUN, patience=replace(FAST, beat=60, sleep=lambda seconds: None))
+    held.refuse = lambda method, path: (503, error("SlowDown"))
+    assert lease.held()
+    held.refuse = lambda method, path: None
+    held.put("bucket", f"runs/a/{NAME}", b"")  # as of a write that is on its way
+    assert lease.held()
+    lease.end()
+    other = replace(this_process(), token="other")
+    held.put("bucket", f"runs/a/{NAME}", other.line)
+    assert not lease.held()
+
+
 def test_who_lost_a_run_uploads_nothing(store: Store, held: Buckets) -> None:
+    uncounted = Patience(beat=60, sleep=lambda seconds: None)  # a count on its way would win by chance
     with (
         pytest.raises(RunError, match="took this run over"),
-        run_in_bucket("s3://bucket/runs/a", patience=FAST, every_s=60) as folder,
+        run_in_bucket("s3://bucket/runs/a", patience=uncounted, every_s=60) as folder,
     ):
         write(folder, environment_dot_json="{}")
         held.put("bucket", f"runs/a/{NAME}", replace(this_process(), token="other").line)

@@ -14,7 +14,7 @@ import pytest
 
 from deepmac_distill import lease
 from deepmac_distill.errors import RunError
-from deepmac_distill.lease import Beating, Holder, Patience, read_holder, take_over, this_process
+from deepmac_distill.lease import Beating, Holder, LeaseFile, Patience, read_holder, take_over, this_process
 from deepmac_distill.rundir import RunDir
 from deepmac_distill.runlock import is_held, run_lock
 
@@ -104,7 +104,7 @@ def test_a_holder_elsewhere_that_counts_keeps_others_out_whatever_the_clocks_sho
     monkeypatch.setattr(lease, "_machine", lambda: "one")
     holder = replace(this_process(), machine="another")
     put(tmp_path / ".lock", holder)
-    beating = Beating(tmp_path / ".lock", holder, QUICK)
+    beating = Beating(LeaseFile(tmp_path / ".lock"), holder, QUICK)
     back = iter(range(10**9, 0, -3600))
     monkeypatch.setattr(time, "time", lambda: float(next(back)))  # an hour back with every look
     for path in (tmp_path / ".lock",):

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.fs as fs
 import pytest
 
 from bucket_server import CUT, Answer, Buckets, bucket_server, error
 from deepmac_distill.errors import ConfigError, StorageError
+from deepmac_distill.stopping import Stopped, signals_raise
 from deepmac_distill.storage import store as store_module
 from deepmac_distill.storage.copies import copy_of
 from deepmac_distill.storage.failures import Gone, Retries
@@ -168,6 +174,38 @@ def test_what_stays_is_not_tried_again(store: Store, held: Buckets, answer: Answ
             call()
         assert "hush" not in str(ended.value)
         assert len(held.requests) == 1
+
+
+def test_a_signal_in_the_middle_of_an_upload_leaves_no_part_of_a_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Arrow ends an object with what is there when a stream is left, also by what a signal raises."""
+    objects: list[bytes] = []
+
+    class Stream(io.BytesIO):
+        def write(self, block: pa.Buffer) -> int:  # type: ignore[override]
+            if not self.tell():
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.1)
+            return super().write(block)
+
+        def __exit__(self, *_: object) -> None:
+            objects.append(self.getvalue())
+
+    class Slow:
+        def open_output_stream(self, path: str, compression: None) -> Stream:
+            return Stream()
+
+        def get_file_info(self, paths: list[str]) -> list[fs.FileInfo]:
+            return [fs.FileInfo(paths[0], fs.FileType.File, size=len(objects[-1]))]
+
+    monkeypatch.setattr(store_module, "_BLOCK", 4)
+    with pytest.raises(Stopped), signals_raise():
+        Store(Slow()).put(HERE, b"0123456789")
+    until = time.monotonic() + 5
+    while not objects and time.monotonic() < until:
+        time.sleep(0.01)
+    assert objects == [b"0123456789"]
 
 
 def test_what_is_not_there_is_named(store: Store) -> None:

@@ -8,13 +8,21 @@ count and does not upload anything after that. So two may work for a moment, and
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass
 
-from deepmac_distill.errors import RunError, StorageError
-from deepmac_distill.lease import NAME, Holder, Patience, parsed, runs_here, this_process
+from deepmac_distill.errors import RunError
+from deepmac_distill.lease import (
+    NAME,
+    Beating,
+    Holder,
+    Patience,
+    lives,
+    required,
+    runs_here,
+    this_process,
+)
 from deepmac_distill.storage.failures import Gone
 from deepmac_distill.storage.location import Location
 from deepmac_distill.storage.store import Store
@@ -23,8 +31,36 @@ _OF_SHARD = f"{NAME}.shard "
 REMOTE = Patience(beat=15.0, stale=90.0)
 
 
-class RemoteLease:
-    """The lease on a run, or on a shard of it, kept up by a thread until `end`."""
+@dataclass(frozen=True, slots=True)
+class LeaseObject:
+    """A lease in an object of a bucket."""
+
+    store: Store
+    place: Location
+
+    @property
+    def name(self) -> str:
+        """Of the object."""
+        return self.place.name
+
+    def read(self) -> Holder | None:
+        """Who holds it; None where there is no object."""
+        try:
+            return required(self.store.read(self.place), self.place)
+        except Gone:
+            return None
+
+    def write(self, line: bytes) -> None:
+        """Put an object in its place."""
+        self.store.put(self.place, line)
+
+    def remove(self) -> None:
+        """Remove the object."""
+        self.store.remove(self.place)
+
+
+class RemoteLease(Beating):
+    """The lease on a run, or on a shard of it, kept up until `end`."""
 
     def __init__(
         self,
@@ -42,79 +78,46 @@ class RemoteLease:
             RunError: another process has it, or works where this one would.
             StorageError: the bucket cannot be read or written to.
         """
-        self._store, self._run, self._patience = store, run, patience
-        self._place = run / (f"{_OF_SHARD}{shard.replace('/', ' of ')}" if shard else NAME)
-        self._holder, self.lost, self._ended = this_process(), False, threading.Event()
-        self._refuse_others(note)
-        store.put(self._place, self._holder.line)
+        name = f"{_OF_SHARD}{shard.replace('/', ' of ')}" if shard else NAME
+        kept, mine = LeaseObject(store, run / name), this_process()
+        _refuse_others(kept, run, mine, note, patience)
+        kept.write(mine.line)
         patience.sleep(patience.beat / 10)
-        if not self.held():
+        now = _read(kept)
+        if now is None or now.token != mine.token:
             raise RunError(f"{run}: another process has just begun to work here; expected one at a time")
         try:
-            self._refuse_others(note)  # who came in between
+            _refuse_others(kept, run, mine, note, patience)  # who came in between
         except RunError:
-            store.remove(self._place)
+            kept.remove()
             raise
-        self._thread = threading.Thread(target=self._beat, name="lease in a bucket", daemon=True)
-        self._thread.start()
+        super().__init__(kept, mine, patience)
 
-    def held(self) -> bool:
-        """Whether the lease is still this one's; the object is read."""
-        now = self._read(self._place)
-        self.lost = self.lost or now is None or now.token != self._holder.token
-        return not self.lost
 
-    def end(self) -> None:
-        """Stop counting, and remove the object if it is still this one's."""
-        self._ended.set()
-        self._thread.join()
-        with suppress(StorageError):
-            if self.held():
-                self._store.remove(self._place)
+def _refuse_others(
+    kept: LeaseObject, run: Location, mine: Holder, note: Callable[[str], None], patience: Patience
+) -> None:
+    """Remove what the dead have left; raise RunError where one lives who may not work beside `mine`."""
+    for name in kept.store.listed(run, below=False):
+        if not name.startswith(NAME) or (kept.name != NAME and name not in (NAME, kept.name)):
+            continue
+        theirs = LeaseObject(kept.store, run / name)
+        other = _read(theirs)
+        if other is None or other.token == mine.token:
+            continue
+        if runs_here(other) is None:
+            note(
+                f"{run}: {other.called} holds it, or held it until it died: watching for up to "
+                f"{patience.stale:g} s"
+            )
+        if lives(theirs, other, patience):
+            what = "works in this run" if name == NAME else f"does {name.removeprefix(f'{NAME}.')}"
+            raise RunError(f"{run}: {other.called} {what}; expected one at a time")
+        theirs.remove()
 
-    def _beat(self) -> None:
-        beat = 0
-        while not self._ended.wait(self._patience.beat):
-            beat += 1
-            with suppress(StorageError):  # a store that is away for a while; the next count will do
-                if not self.held():
-                    return
-                self._store.put(self._place, replace(self._holder, beat=beat).line)
 
-    def _refuse_others(self, note: Callable[[str], None]) -> None:
-        alone = self._place.name == NAME
-        for name in self._store.listed(self._run, below=False):
-            if not name.startswith(NAME) or (not alone and name not in (NAME, self._place.name)):
-                continue
-            other = self._read(self._run / name)
-            if other is None or other.token == self._holder.token:
-                continue
-            if self._lives(name, other, note):
-                what = "works in this run" if name == NAME else f"does {name.removeprefix(f'{NAME}.')}"
-                raise RunError(f"{self._run}: {other.called} {what}; expected one at a time")
-            self._store.remove(self._run / name)
-
-    def _lives(self, name: str, holder: Holder, note: Callable[[str], None]) -> bool:
-        here = runs_here(holder)
-        if here is not None:
-            return here
-        patience = self._patience
-        note(
-            f"{self._run}: {holder.called} holds it, or held it until it died: watching for up to "
-            f"{patience.stale:g} s"
-        )
-        since = patience.now()
-        while patience.now() - since < patience.stale:
-            patience.sleep(patience.beat / 5)
-            now = self._read(self._run / name)
-            if now is None or now.token != holder.token:
-                return now is not None
-            if now.beat != holder.beat:
-                return True
-        return False
-
-    def _read(self, place: Location) -> Holder | None:
-        try:
-            return parsed(self._store.read(place).decode(errors="replace"))
-        except Gone:
-            return None
+def _read(kept: LeaseObject) -> Holder | None:
+    """Who holds it; None also where an object holds no lease."""
+    with suppress(OSError):
+        return kept.read()
+    return None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +23,8 @@ from deepmac_distill.storage.location import Location
 
 Result = TypeVar("Result")
 _BLOCK = 2**24  # bytes read or sent at a time
+CONNECT_S = 10.0  # until a try fails that meets no answer
+SILENCE_S = 60.0  # without a byte, until a try fails of a store that has stopped answering
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,7 @@ class Store:
                 raise OSError(f"the store has {found.size} of {content.size} bytes")
             return _object(found)
 
-        return tried(place, "writing", send, self._retries)
+        return _undisturbed(lambda: tried(place, "writing", send, self._retries))
 
     def remove(self, place: Location) -> None:
         """Remove an object; none at all is no error."""
@@ -184,8 +188,8 @@ def _s3(bucket: str, environment: Mapping[str, str]) -> Any:
     return fs.S3FileSystem(
         region=region,
         allow_delayed_open=True,  # so that what is small is one request
-        connect_timeout=10,
-        request_timeout=60,
+        connect_timeout=CONNECT_S,
+        request_timeout=SILENCE_S,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=1),  # `tried` waits longer than it does
         **where,
     )
@@ -204,3 +208,22 @@ def _copied(source: Any, path: Path) -> int:
             file.write(block)
             count += len(block)
     return count
+
+
+def _undisturbed(call: Callable[[], Result]) -> Result:
+    """The result of a call in a thread of its own, where no signal is heard.
+
+    Arrow makes an object of what has been written when a stream is left, even by an exception: what a signal
+    raises in the middle would leave a part of a file under its name. So the caller alone is interrupted, and
+    the upload ends whole, or with the process and leaves nothing.
+    """
+    future: Future[Result] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="upload", daemon=True).start()
+    return future.result()
