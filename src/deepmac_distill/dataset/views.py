@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from deepmac_distill.errors import DataError
 from deepmac_distill.geometry.boxes import clip_boxes, xywh_to_xyxy
 
 _OF_MASKS = ("polygons", "rle_counts", "segmentation", "area")  # columns
+_ROWS_AT_ONCE = 2**16
 _HIDDEN_BOX = "its box comes from a hidden mask"
 
 
@@ -43,8 +45,11 @@ class Annotations:
 
     @cached_property
     def _boxes(self) -> NDArray[np.float64]:
-        height, width = self._image_sizes.T
-        return _frozen(clip_boxes(xywh_to_xyxy(boxes_xywh(self.annotations)), height, width))
+        clipped = np.empty((len(self.annotations), 4))
+        for rows, part in _parts(self.annotations):
+            height, width = sizes_of_rows(self.images, part).T
+            clipped[rows] = clip_boxes(xywh_to_xyxy(boxes_xywh(part)), height, width)
+        return _frozen(clipped)
 
     def with_boxes(self, boxes_xywh: NDArray[np.float64]) -> Self:
         """The same in other boxes, (N, 4) in image pixels; all else stays, the fingerprint too."""
@@ -74,11 +79,11 @@ class Annotations:
             head=self.head | {"categories": named},
         )
 
-    def class_index(self) -> NDArray[np.int64]:
-        """Contiguous class indices: (N,) int64."""
-        index: NDArray[np.int64] = np.searchsorted(
-            self.classes.category_ids, self.annotations["category_id"].to_numpy()
-        )
+    def class_index(self, rows: range | None = None) -> NDArray[np.int64]:
+        """Contiguous class indices: (N,) int64, or those of some rows that follow each other."""
+        ids = self.annotations["category_id"]
+        some = ids if rows is None else ids.slice(rows.start, len(rows))
+        index: NDArray[np.int64] = np.searchsorted(self.classes.category_ids, some.to_numpy())
         return index
 
     def has_mask(self) -> NDArray[np.bool_]:
@@ -93,9 +98,13 @@ class Annotations:
 
     def rows_by_image(self) -> NDArray[np.int64]:
         """Offsets (I + 1,): image i has the annotation rows [offsets[i], offsets[i + 1])."""
+        return self._offsets
+
+    @cached_property
+    def _offsets(self) -> NDArray[np.int64]:
         ids = self.annotations["image_id"].to_numpy()
         first = np.searchsorted(ids, self.images["image_id"].to_numpy())
-        return np.append(first, len(ids)).astype(np.int64)
+        return _frozen(np.append(first, len(ids)).astype(np.int64))
 
     def image_sizes(self) -> NDArray[np.int64]:
         """(height, width) of the image of each annotation: (N, 2) int64."""
@@ -209,7 +218,9 @@ def _hide_in_batch(batch: pa.RecordBatch, hidden: NDArray[np.bool_]) -> pa.Recor
 def count(images: pa.Table, annotations: pa.Table) -> dict[str, int]:
     """What is in the tables, and what was drawn and cannot be used."""
     usable = ~equals(annotations, "status", "degenerate")
-    over = overhangs(boxes_xywh(annotations), sizes_of_rows(images, annotations)) > 1e-6
+    over = np.zeros(len(annotations), np.bool_)
+    for rows, part in _parts(annotations):
+        over[rows] = overhangs(boxes_xywh(part), sizes_of_rows(images, part)) > 1e-6
     sources = {name: int(equals(annotations, "source", name).sum()) for name in ("human", "teacher", "none")}
     with_any = len(pc.unique(annotations["image_id"]))
     return {
@@ -238,6 +249,13 @@ def require_seen_masks(annotations: Annotations) -> None:
     if not (annotations.has_mask() & equals(annotations.annotations, "status", "ok") & seen).any():
         names = ", ".join(classes.seen_names[:5]) + (", ..." if len(classes.seen_names) > 5 else "")
         raise DataError(f"{annotations.path}: no masks of the seen classes ({names}); expected at least one")
+
+
+def _parts(table: pa.Table) -> Iterator[tuple[slice, pa.Table]]:
+    """Some rows at a time, so that what is computed of them takes no memory for all at once."""
+    for start in range(0, len(table), _ROWS_AT_ONCE):
+        part = table.slice(start, _ROWS_AT_ONCE)
+        yield slice(start, start + len(part)), part
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from deepmac_distill.dataset.masks import mask_rle
-from deepmac_distill.dataset.views import Annotations
+from deepmac_distill.dataset.views import Annotations, sizes_of_rows
 from deepmac_distill.geometry.boxes import xywh_to_xyxy, xyxy_to_xywh
 from deepmac_distill.geometry.codes import extents_of
 from deepmac_distill.inference import DetectedObjects, SegmentedBoxes
@@ -88,7 +88,7 @@ def label_unit(
     position[drawn.rows - rows.start] = np.arange(len(drawn.rows))
     by_teacher = position >= 0
     lost = ~human & ~by_teacher & ~unanswered & np.isin(table["image_id"], list(unreadable))
-    sizes = annotations.image_sizes()[rows.start : rows.stop]  # (R, 2)
+    sizes = sizes_of_rows(annotations.images, table)  # (R, 2)
     boxes, drawn_sizes = annotations.boxes_xyxy()[drawn.rows], sizes[drawn.rows - rows.start]
     masks = recut(drawn.grids, boxes, drawn_sizes, DEFAULT_CUT, probabilities, lattice=lattice)
     codes, areas = _human_masks(table.filter(human), sizes[human])
@@ -142,7 +142,7 @@ def _names(annotations: Annotations, rows: range) -> dict[str, pa.ChunkedArray]:
     """File and class names of some rows, so that label rows can be used without a join."""
     offsets = annotations.rows_by_image()
     images = np.searchsorted(offsets, np.arange(rows.start, rows.stop), side="right") - 1
-    classes = annotations.class_index()[rows.start : rows.stop]
+    classes = annotations.class_index(rows)
     return {
         "file_name": annotations.images["file_name"].take(pa.array(images)),
         "category_name": pa.array(annotations.classes.names, pa.string()).take(pa.array(classes)),
