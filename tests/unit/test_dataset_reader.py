@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from deepmac_distill.dataset import views
 from deepmac_distill.dataset.classes import Classes
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.views import require_seen_masks
@@ -175,6 +176,19 @@ def test_boxes_without_area_stay_and_say_why(tmp_path: Path) -> None:
     assert found.annotations["bbox"].to_pylist() == list(boxes.values())
     assert (found.counts["degenerate"], found.counts["clipped"]) == (4, 1)
     assert found.boxes_xyxy()[-1].tolist() == [59.5, 39.5, 60, 40]
+
+
+def test_what_is_computed_some_rows_at_a_time_is_that_of_all_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = plain()
+    document["annotations"][1]["bbox"] = [40, 20, 90, 90]  # over the edge
+    at_once = read(tmp_path, document)
+    monkeypatch.setattr(views, "_ROWS_AT_ONCE", 2)
+    found = read(tmp_path, document)
+    assert found.boxes_xyxy().tobytes() == at_once.boxes_xyxy().tobytes()
+    assert found.counts == at_once.counts and found.counts["clipped"] == 1
+    assert found.class_index(range(1, 3)).tolist() == found.class_index()[1:3].tolist()
 
 
 def test_reading_does_not_depend_on_the_order_of_the_file(tmp_path: Path) -> None:
