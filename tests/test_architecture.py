@@ -17,8 +17,8 @@ PACKAGE = ROOT / "src" / "deepmac_distill"
 BENCHMARKS, EXAMPLES = ROOT / "benchmarks", ROOT / "examples"
 LAYERS = [
     {"printable", "files"},
-    {"errors", "look", "lattice", "comparing", "lease"},
-    {"torchrun", "storage"},
+    {"errors", "look", "lattice", "comparing"},
+    {"torchrun", "storage", "lease"},
     {"config", "structures", "progress", "stopping", "devices", "runlock", "shards", "chain", "ranks"}
     | {"paper", "machine", "links"},
     {"geometry", "contract", "made_with"},

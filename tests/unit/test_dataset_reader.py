@@ -50,6 +50,7 @@ def test_rows_are_sorted_by_image_and_annotation_whatever_the_file_says(tmp_path
         "dropped_categories": 0,
         "renumbered_annotations": 0,
         "numbered_ids": 0,
+        "boxes_in_first_pixel": 0,
     }
 
 
