@@ -26,7 +26,7 @@ from deepmac_distill.experiments.mask_head_costs import costs
 from deepmac_distill.experiments.mask_head_figures import figures_of
 from deepmac_distill.experiments.mask_head_results import COSTS, Costs, read_results, write_result
 from deepmac_distill.experiments.mask_head_rows import HEADS, ROWS, SEEDS
-from deepmac_distill.experiments.mask_head_table import page
+from deepmac_distill.experiments.mask_head_table import page, page_of_some
 from deepmac_distill.experiments.mask_heads import Comparison, compare_heads
 from deepmac_distill.experiments.run_record import Environment
 
@@ -83,6 +83,25 @@ def show(given: argparse.Namespace) -> None:
     """The tables of the rows that are there."""
     results = read_results(given.results)
     print(page(results, figures_of(results, given.resamples)))
+
+
+def recorded_page(folder: Path) -> str:
+    """Markdown of the rows in a folder; empty where none is."""
+    if not any(folder.glob("*-seed-*.json")):
+        return ""
+    results = read_results(folder)
+    return page(results, figures_of(results))
+
+
+def longer_page(folder: Path) -> str:
+    """Markdown: some of the mask heads, trained four times as long."""
+    results = read_results(folder)
+    command = (
+        "python benchmarks/mask_heads.py train --data FOLDER --only hourglass-52 hourglass-20 resnet-4 "
+        "--results benchmarks/results/mask_heads_1920_steps --out runs/longer "
+        "--set teacher.train.steps=1920 --set teacher.train.ema_decay=0.998"
+    )
+    return page_of_some(results, figures_of(results), command)
 
 
 ACTIONS = {"train": train, "costs": measure_costs, "table": show}

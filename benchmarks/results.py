@@ -27,19 +27,19 @@ import coverage_of_intervals
 import gpu_speed
 import holdout
 import looks
+import mask_heads
 import paired_ap
 import paper_small
 import sam_overhead
 import sizes
 import starter
+import student_targets
 from deepmac_distill.chain import SEED, seed_runs
 from deepmac_distill.evaluation.results import Evaluation, from_json, to_json
 from deepmac_distill.evaluation.retention import ARMS
 from deepmac_distill.evaluation.retention_results import Retention
 from deepmac_distill.evaluation.splits import Split
-from deepmac_distill.experiments import appendix_b_table, latency, mask_head_table, recipe_choices
-from deepmac_distill.experiments.mask_head_figures import figures_of
-from deepmac_distill.experiments.mask_head_results import read_results
+from deepmac_distill.experiments import appendix_b_table, latency, recipe_choices
 from deepmac_distill.experiments.run_record import RunRecord, record_of, record_over_seeds, small_record_of
 from deepmac_distill.files import write_json
 from deepmac_distill.report.markdown import markdown_table
@@ -171,14 +171,6 @@ def _retention_cells(found: Retention) -> tuple[Cell, ...]:
     return (*arms, row.pseudo_minus_human_seen, row.human_all_minus_pseudo, row.retention)
 
 
-def heads_page(folder: Path) -> str:
-    """Markdown: mask heads in models that were trained whole, as far as their files are there."""
-    if not any(folder.glob("*-seed-*.json")):
-        return _MISSING
-    results = read_results(folder)
-    return mask_head_table.page(results, figures_of(results))
-
-
 def choices_table(rows: list[recipe_choices.Choice]) -> str:
     """Markdown: the variants of a recipe on hidden classes."""
     return (
@@ -215,6 +207,7 @@ TABLES = {
     "codec": (codec_table, "codec"),
     "box_noise": (box_noise.page, "box_noise"),
     "looks": (looks.page, "looks"),
+    "student_targets": (student_targets.page, "student_targets"),
     "batch_norm": (batch_norm.page, "batch_norm"),
     "coverage": (coverage_of_intervals.page, "coverage"),
     "coverage_of_ap": (coverage_of_ap.page, "coverage_of_ap"),
@@ -242,7 +235,8 @@ def _with_tables(page: str) -> str:
     bodies = {name: _body(*parts) for name, parts in TABLES.items()}
     rows = recipe_choices.kept_in(RESULTS / "recipe_choices")
     bodies["recipe_choices"] = choices_table(rows) if rows else _MISSING
-    bodies["mask_heads"] = heads_page(RESULTS / "mask_heads")
+    bodies["mask_heads"] = mask_heads.recorded_page(RESULTS / "mask_heads") or _MISSING
+    bodies["mask_heads_longer"] = mask_heads.longer_page(RESULTS / "mask_heads_1920_steps")
     bodies["paper_small"] = paper_small.page(RESULTS)
     for name, body in bodies.items():
         block = f"<!-- results:{name} -->\n{body}\n<!-- end -->"

@@ -64,26 +64,10 @@ def pairs_table(found: HeadFigures) -> Table:
 
 
 def page(results: Results, found: HeadFigures) -> str:
-    """Markdown: both tables, what made them, and what is missing."""
-    learned = next((run for run in results.runs if run.training_loss is not None), None)
+    """Markdown: all tables, what made them, and what is missing."""
     costs = results.costs
-    machines = dict.fromkeys(
-        f"{run.environment.hardware}, torch {run.environment.torch}"
-        for run in results.runs
-        if learned is None or run.row in HEADS
-    )
-    minutes = [sum(run.seconds.values()) / 60 for run in results.runs if run.row in HEADS]
-    lines = [markdown_table(rows_table(found)), ""]
-    lines += [markdown_table(pairs_table(found)), ""] if found.pairs else []
-    lines += [markdown_table(details_table(found, costs.costs if costs else {})), ""]
-    lines += [
-        f"`make mask-heads DATA=FOLDER`: {_schedule(learned) if learned else 'no head is trained yet'}, "
-        f"{' and '.join(machines)}. Mask IoU in given boxes, mean over classes.",
-        _noise(found),
-    ]
-    if minutes:
-        least_to_most = " to ".join(dict.fromkeys(f"{end:.0f}" for end in (min(minutes), max(minutes))))
-        lines.append(f"A training with its evaluation took {least_to_most} minutes.")
+    lines = [*_comparison(found), markdown_table(details_table(found, costs.costs if costs else {})), ""]
+    lines += _made_by(results, found, "make mask-heads DATA=FOLDER")
     if costs:
         lines.append(
             f"Costs are of one instance at the widths trained, on the CPU: {costs.environment.hardware}."
@@ -91,6 +75,36 @@ def page(results: Results, found: HeadFigures) -> str:
     if missing := missing_runs({(run.row, run.seed) for run in results.runs}):
         lines.append(f"Not there yet: {missing}.")
     return "\n".join(lines)
+
+
+def page_of_some(results: Results, found: HeadFigures, command: str) -> str:
+    """Markdown of a comparison that was asked for some rows alone: rows, pairs, and what made them."""
+    return "\n".join([*_comparison(found), *_made_by(results, found, command)])
+
+
+def _comparison(found: HeadFigures) -> list[str]:
+    pairs = [markdown_table(pairs_table(found)), ""] if found.pairs else []
+    return [markdown_table(rows_table(found)), "", *pairs]
+
+
+def _made_by(results: Results, found: HeadFigures, command: str) -> list[str]:
+    """The command, its schedule and hardware, which noise the brackets hold, and the time."""
+    learned = next((run for run in results.runs if run.training_loss is not None), None)
+    machines = dict.fromkeys(
+        f"{run.environment.hardware}, torch {run.environment.torch}"
+        for run in results.runs
+        if learned is None or run.row in HEADS
+    )
+    minutes = [sum(run.seconds.values()) / 60 for run in results.runs if run.row in HEADS]
+    lines = [
+        f"`{command}`: {_schedule(learned) if learned else 'no head is trained yet'}, "
+        f"{' and '.join(machines)}. Mask IoU in given boxes, mean over classes.",
+        _noise(found),
+    ]
+    if minutes:
+        least_to_most = " to ".join(dict.fromkeys(f"{end:.0f}" for end in (min(minutes), max(minutes))))
+        lines.append(f"A training with its evaluation took {least_to_most} minutes.")
+    return lines
 
 
 def _noise(found: HeadFigures) -> str:
