@@ -143,6 +143,15 @@ def test_boxes_that_are_corners_are_named_once(check) -> None:
     assert check(boxes([10, 10, 60, 40], [5, 20, 30, 47], [0, 0, 20, 20]), "--strict").code == 2
 
 
+def test_boxes_that_hold_a_middle_are_named_once(check) -> None:
+    given = [[50, 30, 25, 30], [40, 20, 40, 30], *([20, 20, 30, 20] for _ in range(18))]
+    says = "bbox: 2 of 20 leave their image as [x, y, width, height], and all are inside as middle and size"
+    ended = check(boxes(*given))
+    assert ended.code == 0 and ended.out.count(says) == 1, ended.out
+    assert "inside as" not in check(boxes(*given, [1, 1, 30, 20])).out
+    assert "inside as" not in check(boxes(*given[:19])).out  # too few to know
+
+
 @pytest.mark.parametrize(
     "given",
     [

@@ -17,6 +17,7 @@ from deepmac_distill.stages import preflight
 from deepmac_distill.training import loop
 
 Raw = dict[str, Any]
+FEW_IMAGES = {"train": 6, "val": 3}  # of a run that trains: every stage works, in seconds
 
 
 @pytest.fixture
@@ -32,6 +33,8 @@ def run(chain, deepmac, small_toml: Path, tmp_path: Path, monkeypatch) -> Callab
         files = {}
         for name in ("train", "val"):
             document = json.loads((chain[0] / f"scenes-{name}" / "instances.json").read_text())
+            if trains:
+                keep_images(document, FEW_IMAGES[name])
             if name == split and change:
                 change(document)
             files[name] = tmp_path / f"{name}.json"
@@ -46,6 +49,12 @@ def run(chain, deepmac, small_toml: Path, tmp_path: Path, monkeypatch) -> Callab
         )
 
     return run
+
+
+def keep_images(document: Raw, count: int) -> None:
+    document["images"] = document["images"][:count]
+    kept = {image["id"] for image in document["images"]}
+    document["annotations"] = [one for one in document["annotations"] if one["image_id"] in kept]
 
 
 def no_images(document: Raw) -> None:
@@ -93,6 +102,9 @@ def test_data_of_no_use_are_refused_first(run, tmp_path: Path, change: Any, spli
         ("--set", "student.train.init_from=gone.safetensors"),
         ("--set", "student.model.backbone_weights=gone.pth"),
         ("--set", "labels.cut=2"),
+        ("--set", "labels.calibration=gone.json"),
+        ("--set", "labels.min_quality=0.5"),
+        ("--set", "labels.mask_weight=quality"),
         ("--set", "evaluation.max_detections=-3"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Boxes in shares of their image or as corners: what no number alone gives away."""
+"""Boxes in shares of their image, as corners or by their middles: what no number alone gives away."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from deepmac_distill.dataset.findings import EDGE_TOLERANCE_PX, Finding
 NEAR_PX = 1.5
 LEAST = 0.95  # of boxes inside the first pixel of their image: no photographs have these
 LEAST_OF_NEAR = 0.5
+CORNERS, MIDDLE = "corners [x1, y1, x2, y2]", "middle and size [cx, cy, width, height]"
+LEAST_BOXES = {
+    CORNERS: 2,
+    MIDDLE: 20,
+}  # of a file: some boxes away from the left and upper edges fit the latter
 
 
 def are_shares(boxes_xywh: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -64,12 +69,12 @@ class Shares:
                 yield row, Finding("doubt", "entry", said)
 
 
-class Corners:
-    """Counts whether the boxes of a file may be corners, [x1, y1, x2, y2]."""
+class OtherForms:
+    """Counts whether the boxes of a file may be corners, [x1, y1, x2, y2], or hold the middle of a box."""
 
     def __init__(self) -> None:
         self._boxes = self._outside = 0
-        self._fit = True
+        self._fit = {CORNERS: True, MIDDLE: True}
 
     def add(self, boxes_xywh: NDArray[np.float64], sizes: NDArray[np.int64]) -> None:
         """Look at more boxes, on images of these sizes; those without four numbers or a size do not count."""
@@ -81,15 +86,19 @@ class Corners:
             ((x + w > width + EDGE_TOLERANCE_PX) | (y + h > height + EDGE_TOLERANCE_PX)).sum()
         )
         ordered = (w > x) & (h > y) & (x >= 0) & (y >= 0)
-        inside = (w <= width + EDGE_TOLERANCE_PX) & (h <= height + EDGE_TOLERANCE_PX)
-        self._fit &= bool((ordered & inside).all())
+        for form, right, bottom, fits in zip(
+            self._fit, (w, x + w / 2), (h, y + h / 2), (ordered, (x >= w / 2) & (y >= h / 2)), strict=True
+        ):
+            inside = (right <= width + EDGE_TOLERANCE_PX) & (bottom <= height + EDGE_TOLERANCE_PX)
+            self._fit[form] &= bool((fits & inside).all())
 
     def findings(self) -> list[Finding]:
-        """A doubt where every box fits its image as corners, and some leave it as they are read."""
-        if not (self._fit and self._outside and self._boxes > 1):
+        """A doubt where every box fits its image in another form, and some leave it as they are read."""
+        fit = [form for form, fits in self._fit.items() if fits and self._boxes >= LEAST_BOXES[form]]
+        if not fit or not self._outside:
             return []
         message = (
             f"bbox: {self._outside} of {self._boxes} leave their image as [x, y, width, height], and all are "
-            "inside as corners [x1, y1, x2, y2]; expected the former"
+            f"inside as {fit[0]}; expected the former"
         )
         return [Finding("doubt", "entry", message)]

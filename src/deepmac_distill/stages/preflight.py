@@ -20,6 +20,7 @@ from deepmac_distill.models.compiled import require_compiler
 from deepmac_distill.stages.data_files import image_folder
 from deepmac_distill.stages.image_preflight import require_images
 from deepmac_distill.stages.job import Job
+from deepmac_distill.stages.quality import require_quality_to_come
 from deepmac_distill.stages.sources import source_of
 from deepmac_distill.storage.fetching import fetched
 from deepmac_distill.training.event_file import require_tensorboard
@@ -65,6 +66,8 @@ def _require_ready(job: Job, stages: Sequence[Stage]) -> None:
         require_boxes(annotations)
         boxes = len(annotations.annotations)
         require_images(job, annotations, image_folder(data, data.train_images))
+    if any(stage.kind == "label" for stage in to_do):
+        require_quality_to_come(job.pipeline.labels, job.run.path, job.pipeline.holds_out)
     states = [(stage, state_of(getattr(job.pipeline, stage.role), classes=1)) for stage in trainings]
     _require_memory(job, states)
     _require_disk(job.run.path, [state for _, state in states], boxes)

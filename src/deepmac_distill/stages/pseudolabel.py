@@ -43,6 +43,7 @@ from deepmac_distill.stages.image_preflight import require_images
 from deepmac_distill.stages.job import Job, training_split
 from deepmac_distill.stages.labelers import Labeler, labelers_of
 from deepmac_distill.stages.own_units import joins_here, own_units, require_joinable
+from deepmac_distill.stages.quality import require_quality_to_come
 from deepmac_distill.stages.student import chosen_labels
 from deepmac_distill.status import learned_the_same
 
@@ -58,6 +59,7 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
     `[labels]` make of them; changing a rule redoes only the latter.
     """
     job = job if teacher else choosing(job).keeping_look()
+    require_quality_to_come(job.pipeline.labels, job.run.path, holds_out=False)
     data = training_split(job)
     annotations = job.read_and_note(data.annotations)
     if job.pipeline.labels.on_unreadable == "error":

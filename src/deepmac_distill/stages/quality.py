@@ -182,6 +182,27 @@ def require_quality(labels: Labels, why_not: str, asked: str) -> None:
         raise RunError(f"{labels.path}: {asked}: expected a quality of each mask, got {why_not}")
 
 
+def require_quality_to_come(labels: LabelsConfig, run: Path, holds_out: bool) -> None:
+    """Refuse, before any labels are made, a rule or weight by a quality that they will not have.
+
+    Args:
+        holds_out: whether the run tries its teachers first, which gives their masks a quality.
+
+    Raises:
+        DataError: the calibration that is named cannot be read.
+        RunError: none is named, none is here, and none will be made.
+    """
+    if labels.calibration:
+        Calibrated.read(fetched(labels.calibration))
+        return
+    for name, asked in (("min_quality", labels.min_quality), ("mask_weight", labels.mask_weight == QUALITY)):
+        if asked and not (holds_out or (run / STAGE).exists()):
+            raise RunError(
+                f"{run}: labels.{name} = {getattr(labels, name)!r}: got no calibration, expected "
+                "labels.calibration, or `deepmac holdout` and `deepmac calibrate` to be done before"
+            )
+
+
 def expected_quality(labels: Labels) -> Expected | None:
     """What the masks of a file are expected to be worth; None where nothing is known."""
     if not isinstance(labels.quality, CalibratedTeachers):
