@@ -4,7 +4,7 @@
         [--set KEY=VALUE ...] [--tenth] [--start WEIGHTS] [--out FOLDER] [--results FOLDER]
     python benchmarks/paper.py show TABLE coco|small [--only ROW ...] [--results FOLDER]
     python benchmarks/paper.py files FOLDER          # a pipeline file for each training and scale
-    python benchmarks/paper.py cost [TABLE ...]      # FLOP and GPU-days of the trainings at the paper's scale
+    python benchmarks/paper.py cost [TABLE ...] [--annotations FILE]  # FLOP, GPU-days, at the paper's scale
     python benchmarks/paper.py list                  # tables, rows and what trains them
 
 TABLE is table-1 ... table-12, figure-3 or appendix-c; appendix B and table 13 are benchmarks/appendix_b.py.
@@ -68,7 +68,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     running.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     running.add_argument("--tenth", action="store_true", help="a tenth of the steps")
     running.add_argument("--start", default="", help="weights for the rows that start from a detector")
-    commands.add_parser("cost").add_argument("tables", nargs="*", metavar="TABLE")
+    costing = commands.add_parser("cost")
+    costing.add_argument("tables", nargs="*", metavar="TABLE")
+    costing.add_argument("--annotations", type=Path, help="count the masks an image of this file")
     commands.add_parser("files").add_argument("folder", type=Path)
     commands.add_parser("list")
     return parser.parse_args(arguments)
@@ -148,12 +150,16 @@ def files(given: argparse.Namespace) -> int:
 
 def cost(given: argparse.Namespace) -> int:
     """What the trainings of each table take at the paper's scale."""
-    from deepmac_distill.experiments.paper_costs import TFLOPS, costs_table
+    from deepmac_distill.experiments.paper_costs import MASKS_PER_IMAGE, TFLOPS, costs_table, masks_per_image
 
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     runs = Runs(scale="coco", data=Path(), out=Path())
+    masks = masks_per_image(given.annotations) if given.annotations else MASKS_PER_IMAGE
+    print(
+        "Masks an image: " + ", ".join(f"{count:.2f} ({name})" for name, count in masks.items()), flush=True
+    )
     for name in given.tables or tables():
-        for part in rich_tables(costs_table(table(name), runs), console.width):
+        for part in rich_tables(costs_table(table(name), runs, masks), console.width):
             console.print(part)
     print(f"Counted, at {TFLOPS:.0f} TFLOP/s a GPU; a training that several tables share counts in each.")
     return 0

@@ -30,6 +30,7 @@ import looks
 import mask_heads
 import paired_ap
 import paper_small
+import paper_trials
 import sam_overhead
 import sizes
 import starter
@@ -238,6 +239,7 @@ def _with_tables(page: str) -> str:
     bodies["mask_heads"] = mask_heads.recorded_page(RESULTS / "mask_heads") or _MISSING
     bodies["mask_heads_longer"] = mask_heads.longer_page(RESULTS / "mask_heads_1920_steps")
     bodies["paper_small"] = paper_small.page(RESULTS)
+    bodies["paper_trials"] = paper_trials.tried(paper_trials.RESULTS)
     for name, body in bodies.items():
         block = f"<!-- results:{name} -->\n{body}\n<!-- end -->"
         page = re.sub(rf"<!-- results:{name} -->.*?<!-- end -->", lambda _, b=block: b, page, flags=re.DOTALL)

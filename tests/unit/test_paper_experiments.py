@@ -15,7 +15,7 @@ from deepmac_distill.config import FOLDER, Pipeline, flatten, load_pipeline
 from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.evaluation.results import Interval
 from deepmac_distill.experiments.mask_head_rows import ROWS, values_of
-from deepmac_distill.experiments.paper_costs import cost_of
+from deepmac_distill.experiments.paper_costs import cost_of, masks_per_image
 from deepmac_distill.experiments.paper_kept import Found
 from deepmac_distill.experiments.paper_page import RowResult, TableResult, agreement
 from deepmac_distill.experiments.paper_plan import Runs, plan, require_data, to_train
@@ -189,6 +189,30 @@ def test_costs_of_trainings(name: str, exaflop: float) -> None:
     cost = cost_of(name)
     assert cost is not None and cost.flop / 1e18 == pytest.approx(exaflop, rel=0.1)
     assert cost.days(8) == pytest.approx(cost.days(1) / 8) and cost_of("grabcut") is None
+
+
+def test_masks_an_image_are_counted_in_a_file(tmp_path: Path, capsys, monkeypatch) -> None:
+    mask = [[0, 0, 10, 0, 10, 10, 0, 10]]
+    boxes = [(1, 1, mask), (1, 2, mask), (1, 2, mask), (2, 2, mask), (2, 1, None)]  # image, class, mask
+    found = {
+        "images": [{"id": i, "file_name": f"{i}.jpg", "width": 64, "height": 48} for i in (1, 2)],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "bear"}],
+        "annotations": [
+            {"id": i, "image_id": image, "category_id": category, "bbox": [0, 0, 10, 10], "iscrowd": 0}
+            | ({"segmentation": polygons, "area": 100} if polygons else {})
+            for i, (image, category, polygons) in enumerate(boxes, start=1)
+        ],
+    }
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(found))
+    assert masks_per_image(path) == {"voc": 0.5, "non-voc": 1.5, "all": 2.0}
+    assert commands.main(["cost", "table-7", "--annotations", str(path)]) == 0
+    assert "Masks an image: 0.50 (voc), 1.50 (non-voc), 2.00 (all)" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    assert commands.main(["cost", "table-7", "--annotations", "gone.json"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    few, many = (cost_of("hourglass-52-backbone", {"voc": count}) for count in (1.0, 2.0))
+    assert few is not None and many is not None and few.flop < many.flop
 
 
 def test_a_start_that_saw_masks_is_run_only_where_the_user_names_it() -> None:

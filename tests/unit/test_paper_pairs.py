@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from deepmac_distill.dataset.classes import VOC_NAMES, Classes
+from deepmac_distill.errors import RunError
 from deepmac_distill.experiments.paper_kept import Kept, Scores
 from deepmac_distill.experiments.paper_pairs import differences_of, pairs_of, pairs_sentence, pairs_table
 from deepmac_distill.experiments.paper_runs import KeptInstances
@@ -66,12 +67,15 @@ def test_seeds_in_common_alone_are_paired_and_one_shows_nothing() -> None:
     assert differences_of(TABLE, TABLE.rows, "small", kept) == {}
 
 
-def test_rows_about_other_classes_or_instances_are_not_paired() -> None:
+def test_rows_of_other_classes_are_not_paired_and_of_other_instances_refused() -> None:
     swapped = Classes(CLASSES.names, CLASSES.category_ids, tuple(not one for one in CLASSES.seen))
     other = replace(scores(0.0), instances=KeptInstances(INSTANCES.image_id, INSTANCES.category_id[::-1]))
-    for second in (scores(0.0, classes=swapped), other):
-        kept = Known({"Hourglass-20": scores(0.03), "ResNet-4": second})
-        assert differences_of(TABLE, TABLE.rows, "small", kept) == {}
+    kept = Known({"Hourglass-20": scores(0.03), "ResNet-4": scores(0.0, classes=swapped)})
+    assert differences_of(TABLE, TABLE.rows, "small", kept) == {}
+    kept = Known({"Hourglass-20": scores(0.03), "ResNet-4": other})
+    message = "table-4: 'Hourglass-20' was evaluated on other instances than 'ResNet-4'; expected one data"
+    with pytest.raises(RunError, match=message):
+        differences_of(TABLE, TABLE.rows, "small", kept)
     shown_one = replace(CLASSES, seen=(True, False, False, False))
     first, second = (replace(scores(0.0, classes=c), about=("fox", "owl")) for c in (CLASSES, shown_one))
     found = differences_of(TABLE, TABLE.rows, "small", Known({"Hourglass-20": first, "ResNet-4": second}))

@@ -7,15 +7,21 @@ out (crops, losses, heads at single cells) is small beside them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from deepmac_distill.config import MaskRcnnConfig, ModelConfig
+from deepmac_distill.dataset.dataset import Dataset
+from deepmac_distill.dataset.views import equals
+from deepmac_distill.errors import DataError
 from deepmac_distill.experiments.paper_plan import Runs, to_train
 from deepmac_distill.experiments.paper_tables import PaperTable
 from deepmac_distill.experiments.paper_trainings import pipeline_of
@@ -24,8 +30,9 @@ from deepmac_distill.models.deepmac import mask_input_channels
 from deepmac_distill.models.mask_rcnn import BOX_CROP
 from deepmac_distill.report.table import Table, columns, names
 
-# Usable masks an image, of the 446 training photographs of the sample: 4.1 of VOC classes, 3.6 of the others.
-MASKS_PER_IMAGE = {"voc": 4.1, "non-voc": 3.6, "all": 7.7}
+# Of the 446 training photographs of the sample, as `masks_per_image` counts them
+# (python benchmarks/paper.py cost --annotations FOLDER/instances_train.json).
+MASKS_PER_IMAGE = {"voc": 4.03, "non-voc": 3.69, "all": 7.72}
 FOREGROUND = 128  # of 512 sampled proposals that mask heads train on with proposals, at most
 CLASSES = 80
 TFLOPS = (
@@ -53,23 +60,42 @@ class TrainingCost:
         return self.flop / (TFLOPS * 1e12) / DAY / gpus
 
 
-def cost_of(name: str) -> TrainingCost | None:
-    """What a training costs; None of what learns nothing."""
+def masks_per_image(annotations: Path) -> dict[str, float]:
+    """Usable masks an image of an annotation file: of VOC's classes, of the others, and of all.
+
+    Raises:
+        DataError: the file cannot be read, or has no image.
+    """
+    truth = Dataset.open(annotations, seen="voc").for_evaluation()
+    if not len(truth.images):
+        raise DataError(f"{annotations}: no images; expected some whose masks can be counted")
+    usable = truth.has_mask() & equals(truth.annotations, "status", "ok")
+    voc = np.array(truth.classes.seen)[truth.class_index()]
+    parts = {"voc": usable & voc, "non-voc": usable & ~voc, "all": usable}
+    return {name: float(some.sum() / len(truth.images)) for name, some in parts.items()}
+
+
+def cost_of(name: str, masks_an_image: Mapping[str, float] = MASKS_PER_IMAGE) -> TrainingCost | None:
+    """What a training costs; None of what learns nothing.
+
+    Args:
+        masks_an_image: see `masks_per_image`; a training that sees one class is counted as one of VOC's.
+    """
     pipeline = pipeline_of(name, "coco")
     if pipeline.teacher.segmenter:
         return None
     train, model = pipeline.teacher.train, pipeline.teacher.model
     per_image, per_mask = _flop(replace(model, backbone_weights="none"), train.image_size_px)
-    masks = MASKS_PER_IMAGE.get(pipeline.data.seen[0], MASKS_PER_IMAGE["voc"])
+    masks = masks_an_image.get(pipeline.data.seen[0], masks_an_image["voc"])
     if isinstance(model, MaskRcnnConfig) and model.mask_boxes == "proposals+gt":
         masks = FOREGROUND
     images = train.steps * train.batch_size * train.gradient_accumulation_steps
     return TrainingCost(name, images, TRAINING * (per_image + masks * per_mask))
 
 
-def costs_table(of: PaperTable, runs: Runs) -> Table:
+def costs_table(of: PaperTable, runs: Runs, masks_an_image: Mapping[str, float] = MASKS_PER_IMAGE) -> Table:
     """Each training of a table, and their sum."""
-    found = [cost for name in to_train(of.rows, runs) if (cost := cost_of(name)) is not None]
+    found = [cost for name in to_train(of.rows, runs) if (cost := cost_of(name, masks_an_image)) is not None]
     rows = [(one.name, *_cells(one.flop, one.days(1))) for one in found]
     total = sum(one.flop for one in found)
     rows.append(("all", *_cells(total, total / (TFLOPS * 1e12) / DAY)))

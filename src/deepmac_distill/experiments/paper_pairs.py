@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from deepmac_distill.errors import RunError
 from deepmac_distill.evaluation.means import Floats, Means, interval
 from deepmac_distill.evaluation.results import Interval
 from deepmac_distill.evaluation.splits import BySplit
@@ -59,13 +60,18 @@ class _Draws:
 def differences_of(
     of: PaperTable, rows: Sequence[PaperRow], scale: Scale, kept: Kept
 ) -> dict[Labels, Difference]:
-    """Of every two rows that share instances, classes and seeds, by their labels."""
-    found = {row.label: kept.scores_of(of, row, scale) for row in rows}
-    draws = {label: _draws(scores) for label, scores in found.items() if scores is not None}
+    """Of every two rows that are about the same classes and share seeds, by their labels.
+
+    Raises:
+        RunError: two rows were evaluated on different instances.
+    """
+    scores = {row.label: one for row in rows if (one := kept.scores_of(of, row, scale)) is not None}
+    _require_one_data_set(of, scores)
+    draws = {label: _draws(one) for label, one in scores.items()}
     return {
-        (a, b): one
+        (a, b): difference
         for a, b in itertools.permutations(draws, 2)
-        if (one := _difference(draws[a], draws[b])) is not None
+        if (difference := _difference(draws[a], draws[b])) is not None
     }
 
 
@@ -135,6 +141,16 @@ def pairs_sentence(pairs: Sequence[PairResult]) -> str:
     return " ".join(parts)
 
 
+def _require_one_data_set(of: PaperTable, scores: Mapping[str, Scores]) -> None:
+    first = next(iter(scores), "")
+    for label, one in scores.items():
+        if one.instances != scores[first].instances:
+            raise RunError(
+                f"{of.id}: {label!r} was evaluated on other instances than {first!r}; expected one data set "
+                "for all rows (those of the comparison of mask heads: --heads FOLDER)"
+            )
+
+
 def _draws(scores: Scores) -> _Draws:
     kept, classes = scores.instances, scores.classes
     columns_ = {str(seed): pa.array(ious) for seed, ious in scores.by_seed.items()}
@@ -154,8 +170,7 @@ def _draws(scores: Scores) -> _Draws:
 
 def _difference(a: _Draws, b: _Draws) -> Difference | None:
     seeds = tuple(seed for seed in a.scores.by_seed if seed in b.scores.by_seed)
-    alike = a.scores.instances == b.scores.instances and a.scores.about == b.scores.about
-    if not seeds or not alike:
+    if not seeds or a.scores.about != b.scores.about:
         return None
     shown_alike = a.scores.classes.seen == b.scores.classes.seen
     return Difference(

@@ -1,0 +1,112 @@
+"""Every small training of the paper's tables once for a few steps, and which of them ran.
+
+    python benchmarks/paper_trials.py FOLDER [--steps 20] [--json benchmarks/results/paper_trials.json]
+        [--out runs/paper-trials] [--set KEY=VALUE ...]
+
+FOLDER is a sample as of `make coco-sample`. Each training goes through the command of its table: it is
+taught, evaluated, and evaluated in loose boxes where the table asks for them. Rows that are recorded
+elsewhere and rows that need weights of the user are left out. What is in the JSON is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import paper
+from deepmac_distill.devices import environment
+from deepmac_distill.errors import DistillError
+from deepmac_distill.evaluation.results import from_json, read_result, to_json
+from deepmac_distill.experiments.paper_tables import tables
+from deepmac_distill.experiments.paper_trainings import same_run, training
+from deepmac_distill.experiments.run_record import Environment
+from deepmac_distill.files import write_json
+
+RESULTS = Path(__file__).parent / "results" / "paper_trials.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One training."""
+
+    table: str
+    seconds: float
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trials:
+    """What ran so far."""
+
+    environment: Environment
+    steps: int
+    overrides: tuple[str, ...]
+    trials: Mapping[str, Trial]  # by training
+
+
+def wanted() -> dict[str, str]:
+    """Training -> the first table that asks for it."""
+    found: dict[str, str] = {}
+    for of in tables().values():
+        for row in of.rows:
+            if not row.recorded and not training(row.training).start:
+                found.setdefault(same_run(row.training, "small"), of.id)
+    return found
+
+
+def tried(path: Path) -> str:
+    """In words: how many ran, and which failed or are left."""
+    found = read_result(path, Trials)
+    done = [name for name, trial in found.trials.items() if trial.exit_code == 0]
+    failed = [name for name, trial in found.trials.items() if trial.exit_code]
+    left = [name for name in wanted() if name not in found.trials]
+    words = f"{len(done)} of {len(wanted())} small trainings ran for {found.steps} steps"
+    for what, some in (("failed", failed), ("not tried", left)):
+        words += f"; {what}: {', '.join(some)}" if some else ""
+    return f"{words}."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Try what is not in the JSON yet; 1 if one failed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=Path("runs/paper-trials"))
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    given = parser.parse_args(arguments)
+    try:
+        if given.json.exists():
+            found = read_result(given.json, Trials)
+        else:
+            machine = from_json(environment(), Environment, "environment")
+            found = Trials(machine, given.steps, tuple(given.overrides), {})
+        for name, table in wanted().items():
+            if name not in found.trials:
+                trial = _try(table, name, given)
+                found = replace(found, trials={**found.trials, name: trial})
+                write_json(given.json, to_json(found))
+        print(tried(given.json))
+    except DistillError as error:
+        print(f"paper_trials: {error}", file=sys.stderr)
+        return error.exit_code
+    return int(any(trial.exit_code for trial in found.trials.values()))
+
+
+def _try(table: str, name: str, given: argparse.Namespace) -> Trial:
+    words = ["run", table, "small", "--data", str(given.data), "--only", name, "--seeds", "1"]
+    words += ["--steps", str(given.steps), "--out", str(given.out)]
+    words += [word for override in given.overrides for word in ("--set", override)]
+    began = time.monotonic()
+    code = paper.main(words)
+    return Trial(table, round(time.monotonic() - began, 1), code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""Trials of the paper's small trainings: each once, what failed by name, and what ran not again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import paper
+import paper_trials
+from deepmac_distill.evaluation.results import read_result
+
+
+def test_trainings_are_tried_once_each_and_those_that_fail_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    called: list[list[str]] = []
+
+    def command(words: list[str]) -> int:
+        called.append(words)
+        return int("cpmask" in words)
+
+    some = {"shapemask": "table-8", "cpmask": "table-8"}
+    monkeypatch.setattr(paper, "main", command)
+    monkeypatch.setattr(paper_trials, "wanted", lambda: some)
+    path = tmp_path / "trials.json"
+    given = ["data", "--steps", "3", "--json", str(path), "--set", "threads=1"]
+    assert paper_trials.main(given) == 1
+    assert called[0][:7] == ["run", "table-8", "small", "--data", "data", "--only", "shapemask"]
+    assert called[0][-2:] == ["--set", "threads=1"] and "3" in called[0]
+    found = read_result(path, paper_trials.Trials)
+    assert {name: trial.exit_code for name, trial in found.trials.items()} == {"shapemask": 0, "cpmask": 1}
+    assert "1 of 2 small trainings ran for 3 steps; failed: cpmask." in capsys.readouterr().out
+    some["grabcut"] = "table-8"
+    assert "not tried: grabcut" in paper_trials.tried(path)
+    assert paper_trials.main(given) == 1 and len(called) == 3  # what was tried is not tried again
+    path.write_text("{}")
+    assert paper_trials.main(given) == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_every_small_training_that_is_not_recorded_is_wanted() -> None:
+    wanted = paper_trials.wanted()
+    assert {"shapemask", "cpmask", "one-class-bottle", "mask-x"} <= set(wanted)
+    assert "deepmac-1024-from-detector" not in wanted and "grabcut-non-voc" not in wanted
