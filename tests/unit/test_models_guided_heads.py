@@ -141,6 +141,19 @@ def test_learning_and_inference_give_the_same_logits(name: str, count: int) -> N
     assert all(one.shape == (count,) and (one >= 0).all() for one in others.values())
 
 
+@pytest.mark.parametrize("name", OTHERS)
+def test_losses_are_float32_under_autocast_and_near_those_without(name: str) -> None:
+    head = narrow(name).train().mask_head
+    crops, masks = torch.randn(4, 16, 8, 8), torch.rand(4, 16, 16)
+    _, exact = head.learn(crops, masks)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits, rounded = head.learn(crops, masks)
+    assert logits.shape == (4, 1, 16, 16)
+    for key, one in rounded.items():
+        assert one.dtype == torch.float32
+        torch.testing.assert_close(one, exact[key], rtol=0.1, atol=0.02)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

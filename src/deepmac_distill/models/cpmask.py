@@ -121,8 +121,8 @@ def affinity_loss(weights: Tensor, inside: Tensor) -> Tensor:
         weights: (N, S * S, S * S), rows sum to one.
         inside: (N, S, S) the object's cells; without any the loss is zero.
     """
-    cells = precise(inside.flatten(1).to(weights.dtype))
-    kept = (precise(weights) @ cells[:, :, None])[:, :, 0]  # of each cell, the part that stays inside
+    cells = inside.flatten(1).float()
+    kept = (precise(weights) * cells[:, None]).sum(dim=2)  # no product of matrices: autocast would round it
     return ((1 - kept) * cells).sum(dim=1) / cells.sum(dim=1).clamp(min=1)
 
 
