@@ -53,9 +53,13 @@ def test_a_lead_is_found_that_independent_rows_would_hide() -> None:
     assert found["ResNet-4", "Hourglass-20"].unseen.value == pytest.approx(-one.unseen.value)
     (pair,) = pairs_of(TABLE, TABLE.rows, found)
     assert pair.paper == pytest.approx(15.7) and pair.verdict == "yes"
-    assert pairs_sentence([pair]) == "As in the paper: Hourglass-20 over ResNet-4."
+    assert pair.ours.gap is not None and pair.ours.gap.low > 0.02
+    words = "As in the paper: Hourglass-20 over ResNet-4. Of these, the lead is larger on unseen than on seen"
+    assert pairs_sentence([pair]) == f"{words} classes: Hourglass-20 over ResNet-4."
+    both = replace(pair, ours=replace(pair.ours, gap=pair.ours.seen))
+    assert pairs_sentence([both]).endswith("classes: none, so that they carry over better is not shown.")
     (cells,) = pairs_table("table-4", [pair]).texts()
-    assert cells[:2] == ["Hourglass-20 − ResNet-4", "3"] and cells[5:] == ["+15.7", "yes"]
+    assert cells[:2] == ["Hourglass-20 − ResNet-4", "3"] and cells[6:] == ["+15.7", "yes"]
 
 
 def test_seeds_in_common_alone_are_paired_and_one_shows_nothing() -> None:

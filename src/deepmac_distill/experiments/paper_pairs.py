@@ -30,7 +30,8 @@ class Difference:
 
     seeds: tuple[int, ...]  # that both have
     unseen: Interval  # of the classes that both are about: all where all were shown
-    seen: Interval | None  # None where the two were shown masks of different classes
+    seen: Interval | None  # None where the two were shown masks of different classes, as the next one
+    gap: Interval | None  # unseen - seen: whether the first carries over better, and is not just better
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +105,7 @@ def pairs_table(title: str, pairs: Sequence[PairResult], about: str = "unseen") 
         (
             *names("a − b"),
             Column("seeds", "count"),
-            *columns("points", ("on seen", f"on {about}")),
+            *columns("points", ("on seen", f"on {about}", "unseen − seen")),
             Column(LEAST, "percent"),
             Column(f"the paper's on {about}", "figure"),
             Column("as in the paper", "text"),
@@ -115,6 +116,7 @@ def pairs_table(title: str, pairs: Sequence[PairResult], about: str = "unseen") 
                 len(pair.ours.seeds),
                 pair.ours.seen,
                 pair.ours.unseen,
+                pair.ours.gap,
                 least_cell(pair.ours.unseen),
                 MISSING if pair.paper is None else f"{pair.paper:+.1f}",
                 pair.verdict,
@@ -138,6 +140,15 @@ def pairs_sentence(pairs: Sequence[PairResult]) -> str:
         named = [f"{pair.a} over {pair.b}" for pair in pairs if pair.verdict == verdict]
         if named:
             parts.append(f"{words}: {'; '.join(named)}.")
+    gaps = {
+        f"{pair.a} over {pair.b}": pair.ours.gap
+        for pair in pairs
+        if pair.verdict == "yes" and pair.ours.gap is not None
+    }
+    if gaps:
+        carried = [name for name, gap in gaps.items() if (gap.low or 0) > 0]
+        found = "; ".join(carried) or "none, so that they carry over better is not shown"
+        parts.append(f"Of these, the lead is larger on unseen than on seen classes: {found}.")
     return " ".join(parts)
 
 
@@ -172,9 +183,8 @@ def _difference(a: _Draws, b: _Draws) -> Difference | None:
     seeds = tuple(seed for seed in a.scores.by_seed if seed in b.scores.by_seed)
     if not seeds or a.scores.about != b.scores.about:
         return None
-    shown_alike = a.scores.classes.seen == b.scores.classes.seen
-    return Difference(
-        seeds=seeds,
-        unseen=interval(a.of(seeds, a.unseen) - b.of(seeds, b.unseen)),
-        seen=interval(a.of(seeds, a.seen) - b.of(seeds, b.seen)) if shown_alike else None,
-    )
+    unseen = a.of(seeds, a.unseen) - b.of(seeds, b.unseen)
+    if a.scores.classes.seen != b.scores.classes.seen or all(a.scores.classes.seen):
+        return Difference(seeds=seeds, unseen=interval(unseen), seen=None, gap=None)
+    seen = a.of(seeds, a.seen) - b.of(seeds, b.seen)
+    return Difference(seeds=seeds, unseen=interval(unseen), seen=interval(seen), gap=interval(unseen - seen))
