@@ -174,3 +174,8 @@ def test_sizes_that_the_file_lacks_come_from_the_images_where_they_are_given(tmp
         assert found.counts["sizes_from_images"] == 1
     with pytest.raises(DataError, match="image 1: height null"):
         read(path, sizes=ImageFolder(tmp_path / "nowhere"))
+    of_a_converter = {"id": 1, "file_name": "a.jpg", "height": 0, "width": 0}
+    path = write(tmp_path / "b.json", BOX | {"id": 1}, images=[of_a_converter])
+    assert read(path, sizes=ImageFolder(tmp_path)).image_sizes().tolist() == [[40, 60]]
+    with pytest.raises(DataError, match="image 1: height 0"):
+        read(path)

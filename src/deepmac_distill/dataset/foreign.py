@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ _IMPORTS = {  # words for a person: datumaro's name of the format
     "Datumaro's own JSON": "datumaro",
     "VoTT's JSON": "vott_json",
     "TFRecord": "tf_detection_api",
-    "Segment Anything's JSON": "segment_anything",
     "a panoptic file": "coco_panoptic",
 }
+_BESIDE_IMAGES = ("Datumaro's own JSON", "a panoptic file")  # in a folder `annotations` of the one to name
 _EXPORT_AGAIN = {  # formats that datumaro does not read: what does
     "labelme's JSON": "labelme's own script labelme2coco.py makes COCO of a folder of them",
     "Label Studio's JSON": "export it from Label Studio as COCO",
     "VIA's JSON": "export it from VIA as COCO",
+    "Segment Anything's JSON": "its masks have no classes, and a data set needs one for each box",
     "COCO results": "results have no images and categories: name the file that they were computed on",
     "a file of captions": "name the file of instances",
     "an archive": "unpack it and name the JSON file in it",
@@ -91,16 +93,20 @@ def of_folder(path: Path) -> str:
 def advice(kind: str, path: Path) -> str:
     """What a person can do with a format; empty for one that is not known.
 
-    >>> advice("Pascal VOC", Path("photos"))
-    '; it looks like Pascal VOC: datumaro makes COCO of it: datum convert -if voc -i photos -f coco_instances'
+    >>> advice("Pascal VOC", Path("my photos")).partition("makes COCO of it: ")[2]
+    "datum convert -if voc -i 'my photos' -f coco_instances"
     """
     if kind in _EXPORT_AGAIN:
         return f"; it looks like {kind}: {_EXPORT_AGAIN[kind]}"
     if kind not in _IMPORTS:
         return ""
     folder = path if path.is_dir() or not path.suffix else path.parent
-    command = f"datum convert -if {_IMPORTS[kind]} -i {folder} -f coco_instances"
-    return f"; it looks like {kind}: datumaro makes COCO of it: {command}"
+    if kind in _BESIDE_IMAGES and folder.name == "annotations":
+        folder = folder.parent
+    command = shlex.join(
+        ["datum", "convert", "-if", _IMPORTS[kind], "-i", str(folder), "-f", "coco_instances"]
+    )
+    return f"; it looks like {kind}: datumaro (pip install 'datumaro[cli]') makes COCO of it: {command}"
 
 
 def _is_number(word: bytes) -> bool:

@@ -86,7 +86,9 @@ def read_images(given: Sequence[Entry], path: Path, sizes: SizeSource | None) ->
 def _measured(images: Sequence[Entry], sizes: SizeSource | None) -> tuple[list[Entry], int]:
     """Entries with missing sizes filled in from their images, and how many those are."""
     lacking = [
-        i for i, image in enumerate(images) if image.get("height") is None or image.get("width") is None
+        i
+        for i, image in enumerate(images)
+        if _is_missing(image.get("height")) or _is_missing(image.get("width"))
     ]
     filled, count_filled = list(images), 0
     for position in lacking if sizes is not None else ():
@@ -97,6 +99,11 @@ def _measured(images: Sequence[Entry], sizes: SizeSource | None) -> tuple[list[E
                 filled[position] = images[position] | {"height": height, "width": width}
                 count_filled += 1
     return filled, count_filled
+
+
+def _is_missing(side: Any) -> bool:
+    """A converter that does not look at images writes 0."""
+    return side is None or (type(side) is int and side == 0)
 
 
 def _unrepeated(images: list[Entry]) -> list[Entry]:
