@@ -1,18 +1,19 @@
 """Many processes under kills: shards that label and evaluate, and ranks that train. Bytes are compared.
 
-    python benchmarks/soak_many.py [--kills 60] [--seed 0] [--json FILE]
+    python benchmarks/soak_many.py [--kills 40] [--seed 0] [--json FILE]
 
-`shards`: three processes label, and three evaluate, each a shard, all killed at any moment and started again
-until every shard has ended; then `deepmac assemble` joins them, under kills too. Every file has to hold the
-bytes of one process that nobody killed. `ranks`: torchrun trains in two processes, one of which is killed;
-torchrun starts both again, and the weights have to be those of two that nobody killed, to the byte. Of five
-kills four hit shards.
+`shards`: three processes label, and three evaluate, each a shard, killed at any moment and started again
+until all have ended; then `deepmac assemble` joins them, under kills too. Every file has to hold the bytes
+of one process that nobody killed. `ranks`: torchrun trains in two processes, one of which is killed while
+they train; torchrun starts both again, and the weights have to be those of two that nobody killed, to the
+byte. Of five rounds one is of ranks.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import multiprocessing
 import os
 import random
 import shutil
@@ -21,93 +22,122 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from deepmac_distill import cli
 from deepmac_distill.devices import environment
 from deepmac_distill.files import write_json
 from soak import PIPELINE, bytes_of
 
 SHARDS = 3
-DEEPMAC = [sys.executable, "-m", "deepmac_distill"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 STAGES = {"pseudolabel": ["pseudolabel"], "evaluate": ["evaluate", "teacher"]}
 LABELED = ("pseudolabel", "select", "evaluate-teacher")  # folders that are compared
+STEPS = 24  # of a training of ranks; they are killed before one of the first 20
 Hits = collections.Counter[str]
 
 
-def start(*command: str) -> subprocess.Popen[bytes]:
-    """A command in a process of its own; what it prints to stderr can be read."""
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+class Killer:
+    """Starts commands, kills them at any moment, and counts the kills that hit."""
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.chance, self.hits = random.Random(seed), Hits()
+        self._folder, self._seconds = folder, dict[str, float]()  # that a command took which ended
+
+    def forked(self, words: Sequence[str], name: str) -> BaseProcess:
+        """`deepmac` in a forked process: to import everything again would be most of its time."""
+        said = self._folder / f"{name}.txt"
+        process = multiprocessing.get_context("fork").Process(target=_run, args=(words, said))
+        process.start()
+        return process
+
+    def until_all_end(self, commands: dict[str, list[str]], kind: str) -> None:
+        """Start commands at once, kill them, and start what was killed again until all have ended.
+
+        Raises:
+            RuntimeError: one that nobody killed failed.
+        """
+        patience, waiting = 0.8, dict(commands)
+        while waiting:
+            began, most = time.monotonic(), patience * self._seconds.get(kind, 4.0)
+            working = [
+                (self.chance.uniform(0, most), name, self.forked(words, name))
+                for name, words in waiting.items()
+            ]
+            for after, name, process in sorted(working, key=lambda one: one[0]):
+                process.join(max(0.0, began + after - time.monotonic()))
+                process.kill()
+                process.join()
+                if process.exitcode == -signal.SIGKILL:
+                    self.hits[kind] += 1
+                elif process.exitcode:
+                    said = (self._folder / f"{name}.txt").read_bytes()
+                    raise RuntimeError(f"{name}: code {process.exitcode}: {said[-300:]!r}")
+                else:
+                    self._seconds[kind] = time.monotonic() - began
+                    del waiting[name]
+            patience *= 1.5  # so that each ends some time
+
+    def spared(self, words: list[str]) -> None:
+        """Run a command that nobody kills.
+
+        Raises:
+            RuntimeError: it failed.
+        """
+        process = self.forked(words, "spared")
+        process.join()
+        if process.exitcode:
+            raise RuntimeError(f"{words}: code {process.exitcode}")
 
 
-def ends(command: list[str], chance: random.Random, seconds: float, hits: Hits, name: str, most: int) -> None:
-    """Start a command and kill it at a random moment, at most so often; then let it end.
-
-    Raises:
-        RuntimeError: it failed.
-    """
-    for _ in range(most):
-        process = start(*command)
-        try:
-            process.communicate(timeout=chance.uniform(0, seconds))
-            break
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            hits[name] += 1
-    process = start(*command)
-    _, said = process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"{name}: code {process.returncode}: {said[-300:]!r}")
+def _run(words: Sequence[str], said: Path) -> None:
+    with said.open("wb") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    cli.main(words)
 
 
-def shards(run: Path, stage: str, chance: random.Random, seconds: float, hits: Hits) -> None:
-    """Do a stage in shards at once, each killed now and then, and join them.
+def shards(killer: Killer, run: Path, stage: str) -> None:
+    """Do a stage in shards at once, and join them.
 
     Raises:
         RuntimeError: a shard that nobody killed, or the joining, failed.
     """
     at = ["--out", str(run)]
-    waiting = [[*DEEPMAC, *STAGES[stage], *at, "--shard", f"{index}/{SHARDS}"] for index in range(SHARDS)]
-    while waiting:
-        until = time.monotonic() + chance.uniform(0, seconds)
-        working = [(command, start(*command)) for command in waiting]
-        victims = {index for index in range(len(working)) if chance.random() < 0.7}
-        waiting = []
-        for index, (command, process) in enumerate(working):
-            if index in victims:
-                try:
-                    process.wait(max(until - time.monotonic(), 0))
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    hits[f"shards of {stage}"] += 1
-            _, said = process.communicate()
-            if process.returncode == -signal.SIGKILL:
-                waiting.append(command)
-            elif process.returncode:
-                raise RuntimeError(f"{stage}: code {process.returncode}: {said[-300:]!r}")
-    join = [*DEEPMAC, "assemble", *STAGES[stage], *at]
-    ends(join, chance, seconds, hits, f"joining {stage}", most=2)
+    parts = [f"{index}/{SHARDS}" for index in range(SHARDS)]
+    killer.until_all_end(
+        {f"shard {part[0]}": [*STAGES[stage], *at, "--shard", part] for part in parts}, f"shards of {stage}"
+    )
+    killer.until_all_end({"joining": ["assemble", *STAGES[stage], *at]}, f"joining {stage}")
 
 
-def ranks(pipeline: Path, run: Path, hits: Hits, chance: random.Random | None, seconds: float = 0) -> None:
+def ranks(pipeline: Path, run: Path, killer: Killer | None = None) -> None:
     """Train in two processes, one of which is killed by chance; torchrun starts both again.
 
     Raises:
         RuntimeError: the training failed.
     """
     words = ["teach", "--config", str(pipeline), "--out", str(run)]
-    process = start(*TORCHRUN, "--max-restarts", "2", "-m", "deepmac_distill", *words)
-    if chance is not None:
-        time.sleep(chance.uniform(0.3, 1) * seconds)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        if process.poll() is None and children:
-            os.kill(int(chance.choice(children)), signal.SIGKILL)
-            hits["ranks of teach"] += 1
+    command = [*TORCHRUN, "--max-restarts", "2", "-m", "deepmac_distill", *words]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    if killer is not None:
+        log, after = run / "teacher.part" / "metrics.jsonl", killer.chance.randrange(STEPS - 4)
+        while process.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= after):
+            time.sleep(0.005)
+        if process.poll() is None and (workers := _children(process.pid)):
+            os.kill(killer.chance.choice(workers), signal.SIGKILL)
+            killer.hits["ranks of teach"] += 1
     _, said = process.communicate()
     if process.returncode:
         raise RuntimeError(f"ranks: code {process.returncode}: {said[-500:]!r}")
+
+
+def _children(process: int) -> list[int]:
+    found = [path.read_text().split() for path in Path(f"/proc/{process}/task").glob("*/children")]
+    return sorted(int(number) for some in found for number in some)
 
 
 def compared(run: Path, folders: tuple[str, ...]) -> dict[str, bytes | str]:
@@ -118,44 +148,43 @@ def compared(run: Path, folders: tuple[str, ...]) -> dict[str, bytes | str]:
 
 def soak(wanted: int, seed: int) -> dict[str, Any]:
     """Kill until `wanted` have hit; `faults` counts what failed or differs."""
-    chance, hits, faults, rounds = random.Random(seed), Hits(), 0, Hits()
+    faults, rounds = 0, Hits()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        killer = Killer(seed, folder)
         pipeline, whole, two = folder / "soak.toml", folder / "whole", folder / "two"
         pipeline.write_text(
             PIPELINE.partition("[holdout]")[0] + PIPELINE[PIPELINE.index("[teacher.model]") :]
         )
-        assert start(*DEEPMAC, "run", str(pipeline), "--out", str(whole)).wait() == 0
-        began = time.monotonic()
-        ranks(pipeline, two, Hits(), None)
-        seconds, trained = time.monotonic() - began, compared(two, ("teacher",))
-        labeled = compared(whole, LABELED)
-        while hits.total() < wanted:
-            what, run = "ranks" if chance.random() < 0.2 else "shards", folder / "run"
+        killer.spared(["run", str(pipeline), "--out", str(whole)])
+        ranks(pipeline, two)
+        trained, labeled = compared(two, ("teacher",)), compared(whole, LABELED)
+        while killer.hits.total() < wanted:
+            what, run = "ranks" if rounds.total() % 5 == 4 else "shards", folder / "run"
             shutil.rmtree(run, ignore_errors=True)
             rounds[what] += 1
             try:
                 if what == "ranks":
-                    ranks(pipeline, run, hits, chance, seconds)
+                    ranks(pipeline, run, killer)
                     found, expected = compared(run, ("teacher",)), trained
                 else:
                     shutil.copytree(whole, run, ignore=shutil.ignore_patterns(*LABELED))
                     for stage in STAGES:
-                        shards(run, stage, chance, seconds / 2, hits)
+                        shards(killer, run, stage)
                     found, expected = compared(run, LABELED), labeled
                 if differing := sorted(n for n in found | expected if found.get(n) != expected.get(n)):
                     raise RuntimeError(f"differs in {differing[:5]}")
             except RuntimeError as fault:
                 faults += 1
                 print(f"FAULT: {what}: {fault}", flush=True)
-            print(f"{hits.total()} kills, {rounds.total()} rounds, {faults} faults", flush=True)
-    return {"kills": dict(hits.most_common()), "rounds": dict(rounds), "faults": faults}
+            print(f"{dict(killer.hits)}, {rounds.total()} rounds, {faults} faults", flush=True)
+    return {"kills": dict(killer.hits.most_common()), "rounds": dict(rounds), "faults": faults}
 
 
 def main() -> None:
     """Parse the words, and end with code 1 where anything went wrong."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--kills", type=int, default=60)
+    parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()

@@ -172,7 +172,9 @@ def create(path: Path, content: bytes) -> bool:
     Raises:
         OSError: the folder cannot be written to.
     """
-    aside = path.with_name(f"{NAME}-{secrets.token_hex(8)}")
+    # A killed writer's is known by its name: as of a lease, or as `files.is_leftover` has them.
+    token = secrets.token_hex(8)
+    aside = path.with_name(f"{NAME}-{token}" if path.name.startswith(NAME) else f".{path.name}-{token}.part")
     try:
         _create_in_place(aside, content)
         os.link(aside, path)
