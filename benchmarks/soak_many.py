@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,6 @@ SHARDS = 3
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 STAGES = {"pseudolabel": ["pseudolabel"], "evaluate": ["evaluate", "teacher"]}
 LABELED = ("pseudolabel", "select", "evaluate-teacher")  # folders that are compared
-STEPS = 24  # of a training of ranks; they are killed before one of the first 20
 Hits = collections.Counter[str]
 
 
@@ -124,15 +124,24 @@ def ranks(pipeline: Path, run: Path, killer: Killer | None = None) -> None:
     command = [*TORCHRUN, "--max-restarts", "2", "-m", "deepmac_distill", *words]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     if killer is not None:
-        log, after = run / "teacher.part" / "metrics.jsonl", killer.chance.randrange(STEPS - 4)
-        while process.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= after):
-            time.sleep(0.005)
+        state = run / "teacher.part" / "state.pt"
+        for _ in range(killer.chance.randrange(4)):  # so many saved states are waited for
+            saved = _changed(state)
+            while process.poll() is None and _changed(state) == saved:
+                time.sleep(0.002)
+        time.sleep(killer.chance.uniform(0, 0.3))
         if process.poll() is None and (workers := _children(process.pid)):
             os.kill(killer.chance.choice(workers), signal.SIGKILL)
             killer.hits["ranks of teach"] += 1
     _, said = process.communicate()
     if process.returncode:
         raise RuntimeError(f"ranks: code {process.returncode}: {said[-500:]!r}")
+
+
+def _changed(path: Path) -> int:
+    with suppress(OSError):
+        return path.stat().st_mtime_ns
+    return 0
 
 
 def _children(process: int) -> list[int]:

@@ -21,9 +21,20 @@ def of_teacher(keys: Sequence[str]) -> list[str]:
     return [word for key in keys for word in ("--set", f"teacher.train.{key}")]
 
 
-def start(logs: Path, *arguments: str | Path) -> subprocess.Popen[bytes]:
+def start(logs: Path, *arguments: str | Path, restarts: int = 0) -> subprocess.Popen[bytes]:
     """`deepmac` in two processes; what each of them prints goes to files."""
-    command = [*TORCHRUN, "--log-dir", logs, "--redirects", "3", "-m", "deepmac_distill", *arguments]
+    command = [
+        *TORCHRUN,
+        "--max-restarts",
+        str(restarts),
+        "--log-dir",
+        logs,
+        "--redirects",
+        "3",
+        "-m",
+        "deepmac_distill",
+        *arguments,
+    ]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     return subprocess.Popen(
         [str(word) for word in command], env={**os.environ, "OMP_NUM_THREADS": "1"}, **quiet
@@ -57,6 +68,28 @@ def test_a_signal_saves_a_training_of_two_processes_once_and_one_process_ends_it
     assert deepmac(*command, "--out", tmp_path / "one").code == 0
     ours, theirs = (load_file(at / "teacher" / "weights.safetensors") for at in (both, tmp_path / "one"))
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in theirs) < 1e-3
+
+
+def test_a_killed_process_comes_back_and_the_weights_are_those_of_a_training_that_was_left_alone(
+    scenes_toml: Path, tmp_path: Path
+) -> None:
+    keys = of_teacher(("steps=40", "checkpoint_every=4"))
+    alone, killed = tmp_path / "alone", tmp_path / "killed"
+    command = ["teach", "--config", scenes_toml, *keys]
+    first = start(tmp_path / "logs of alone", *command, "--out", alone)
+    assert first.wait(timeout=300) == 0, printed(tmp_path / "logs of alone", "stderr")
+    process = start(tmp_path / "logs", *command, "--out", killed, restarts=1)
+    state, deadline = killed / "teacher.part" / "state.pt", time.monotonic() + 300
+    while not state.exists():
+        assert process.poll() is None and time.monotonic() < deadline, printed(tmp_path / "logs", "stderr")
+        time.sleep(0.01)
+    children = Path(f"/proc/{process.pid}/task").glob("*/children")
+    workers = sorted(int(number) for path in children for number in path.read_text().split())
+    os.kill(workers[-1], signal.SIGKILL)
+    assert process.wait(timeout=300) == 0, printed(tmp_path / "logs", "stderr")
+    assert any("goes on where it was stopped" in line for line in printed(tmp_path / "logs", "stderr"))
+    weights = Path("teacher", "weights.safetensors")
+    assert (killed / weights).read_bytes() == (alone / weights).read_bytes()
 
 
 def test_an_image_that_one_process_cannot_read_ends_both_with_its_line(

@@ -129,7 +129,8 @@ class AnnotatedImages:
         self._class_index = annotations.class_index()
         self._usable = pc.equal(table["status"], "ok").to_numpy() & (True if wanted is None else wanted)
         self._has_mask = annotations.has_mask() & with_masks
-        weights = np.ones(len(table), np.float32) if mask_weight is None else mask_weight
+        ones = np.broadcast_to(np.float32(1), len(table))  # takes no memory
+        weights = ones if mask_weight is None else mask_weight
         self._mask_weight, self._soft, self._lattice = weights, soft or {}, lattice
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 AT_ONCE = 8192
 Entry = dict[str, Any]
-MadeOf = Callable[[pa.Table, NDArray[np.int64]], Iterator[Entry]]  # rows, and their numbers, to entries
+MadeOf = Callable[[pa.Table], Iterator[Entry]]  # rows to entries
 
 
 class ChosenRows:
@@ -59,7 +59,7 @@ class Entries:
         """Each of them once."""
         for start in range(0, len(self._order), AT_ONCE):
             rows = self._order[start : start + AT_ONCE]
-            yield from self._made_of(self._rows.take(rows), rows)
+            yield from self._made_of(self._rows.take(rows))
 
 
 def image_entries(rows: pa.Table) -> Iterator[Entry]:

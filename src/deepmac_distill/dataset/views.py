@@ -124,11 +124,10 @@ class Annotations:
 
     def streamed(self) -> dict[str, Any]:
         """`document`, whose images and annotations are made one after the other when they are asked for."""
-        sizes = self.image_sizes()
         return self.head | {
-            "images": Entries(self.images, lambda rows, _: image_entries(rows)),
+            "images": Entries(self.images, image_entries),
             "annotations": Entries(
-                self.annotations, lambda rows, numbers: annotation_entries(rows, sizes[numbers])
+                self.annotations, lambda rows: annotation_entries(rows, sizes_of_rows(self.images, rows))
             ),
         }
 
@@ -201,8 +200,9 @@ def _hide_in_batch(batch: pa.RecordBatch, hidden: NDArray[np.bool_]) -> pa.Recor
     for name in _OF_MASKS:
         columns[name] = without(columns[name], hidden)
     for name, value in (("source", "none"), ("drawn", False), ("unusable", False), ("lost_parts", 0)):
-        kind = batch.schema.field(name).type
-        columns[name] = pc.if_else(pa.array(hidden), pa.scalar(value, kind), columns[name])
+        if pc.any(pc.not_equal(columns[name], value)).as_py():  # else it stays in the mapped file
+            kind = batch.schema.field(name).type
+            columns[name] = pc.if_else(pa.array(hidden), pa.scalar(value, kind), columns[name])
     boxless = hidden & columns["box_from_mask"].to_numpy(zero_copy_only=False)
     if boxless.any():
         rows = pa.array(boxless)
