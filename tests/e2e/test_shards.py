@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
+import socket
+import time
 from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from deepmac_distill import devices
+from deepmac_distill import devices, ranks
 from deepmac_distill.runlock import run_lock
 from deepmac_distill.torchrun import Place
 
@@ -143,6 +148,36 @@ def test_a_shard_given_twice_is_refused_and_so_is_the_whole_run_meanwhile(unlabe
             assert "does shard pseudolabel 0/2; expected" in refusal(deepmac(*command, "--out", unlabeled))
         assert deepmac("pseudolabel", "--out", unlabeled, "--shard", "1/2").code == 0
     assert parts(unlabeled) == {1, 3, 5}
+
+
+def test_a_rank_that_does_not_come_is_one_line_and_the_next_start_goes_on(
+    scenes_toml: Path, tmp_path: Path, deepmac, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name, value in (torchrun_sets(rank=0, world=2) | {"MASTER_PORT": str(port)}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(ranks, "join", partial(ranks.join, meeting=timedelta(seconds=1)))
+    command = ("teach", "--config", scenes_toml, "--set", "teacher.train.steps=4", "--out", tmp_path / "run")
+    line = refusal(deepmac(*command))
+    assert line.startswith(f"127.0.0.1:{port}: rank 0 did not meet all 2 processes in 1 s")
+    assert line.endswith("expected every rank to start with this address")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert deepmac(*command).code == 0
+
+
+def test_a_clock_that_goes_back_changes_nothing(
+    chain, unlabeled: Path, deepmac, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back = itertools.count(10**9, -3600)  # an hour with every look
+    monkeypatch.setattr(time, "time", lambda: float(next(back)))
+    for words in (["pseudolabel", "--shard", "1/2"], ["pseudolabel", "--shard", "0/2"], ["assemble"]):
+        ended = deepmac(*words, "--out", unlabeled)
+        assert ended.code == 0, ended.err
+    assert next(back) < 10**9 - 3600
+    for name in LABELS:
+        assert (unlabeled / name).read_bytes() == (chain[0] / name).read_bytes(), name
 
 
 def test_what_a_shard_leaves_is_its_parts_and_its_inputs(unlabeled: Path, deepmac, tmp_path: Path) -> None:
