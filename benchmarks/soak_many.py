@@ -6,7 +6,7 @@
 until all have ended; then `deepmac assemble` joins them, under kills too. Every file has to hold the bytes
 of one process that nobody killed. `ranks`: torchrun trains in two processes, one of which is killed while
 they train; torchrun starts both again, and the weights have to be those of two that nobody killed, to the
-byte. Of five rounds one is of ranks.
+byte. Of three rounds one is of ranks.
 """
 
 from __future__ import annotations
@@ -161,15 +161,16 @@ def soak(wanted: int, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         killer = Killer(seed, folder)
-        pipeline, whole, two = folder / "soak.toml", folder / "whole", folder / "two"
+        pipeline, run, whole = folder / "soak.toml", folder / "run", folder / "whole"
         pipeline.write_text(
             PIPELINE.partition("[holdout]")[0] + PIPELINE[PIPELINE.index("[teacher.model]") :]
         )
-        killer.spared(["run", str(pipeline), "--out", str(whole)])
-        ranks(pipeline, two)
-        trained, labeled = compared(two, ("teacher",)), compared(whole, LABELED)
+        killer.spared(["run", str(pipeline), "--out", str(run)])
+        run.rename(whole)  # records name the folder of a run: all are made in one
+        ranks(pipeline, run)
+        trained, labeled = compared(run, ("teacher",)), compared(whole, LABELED)
         while killer.hits.total() < wanted:
-            what, run = "ranks" if rounds.total() % 5 == 4 else "shards", folder / "run"
+            what = "ranks" if rounds.total() % 3 == 0 else "shards"
             shutil.rmtree(run, ignore_errors=True)
             rounds[what] += 1
             try:

@@ -157,11 +157,11 @@ def _difference(before: Any, now: Any) -> str:
 
 
 def hashes_of(folder: Path, but: Set[str]) -> dict[str, str]:
-    """SHA-256 of every file of a folder by its name, but of those that have one of some names."""
+    """SHA-256 of every file of a folder by its name, but of files and folders that have one of some names."""
     return {
         str(path.relative_to(folder)): sha256_of_file(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in but
+        if path.is_file() and not but.intersection(path.relative_to(folder).parts)
     }
 
 

@@ -43,9 +43,9 @@ About = Mapping[str, Mapping[str, Any]]  # input that is a hash -> fact ("file",
 DONE = "done.json"
 TIME = "%Y-%m-%dT%H:%M:%SZ"
 BEGUN = "inputs.json"  # of a stage that is not done
-STATE = "state.pt"  # to go on from
+STATE, UNITS = "state.pt", "units"  # to go on from: of a training, and the parts that are joined
 _ONLY_READ = (errno.EROFS, errno.EACCES, errno.EPERM)  # a run that cannot be written to can still be read
-NOT_COMPARED = {"metrics.jsonl", STATE, DONE, BEGUN}  # times, and means to an end
+NOT_COMPARED = {"metrics.jsonl", STATE, UNITS, DONE, BEGUN}  # times, and means to an end
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,5 +296,5 @@ def _holds_work(part: Path) -> bool:
 
 def _remove_scaffolding(whole: Path) -> None:
     """What a stage needs only until it is done."""
-    for name in (STATE, BEGUN):
-        (whole / name).unlink(missing_ok=True)
+    for name in (STATE, UNITS, BEGUN):
+        remove(whole / name)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from deepmac_distill import devices, ranks
+from deepmac_distill import devices, ranks, rundir
 from deepmac_distill.runlock import run_lock
 from deepmac_distill.torchrun import Place
 
@@ -178,6 +178,27 @@ def test_a_clock_that_goes_back_changes_nothing(
     assert next(back) < 10**9 - 3600
     for name in LABELS:
         assert (unlabeled / name).read_bytes() == (chain[0] / name).read_bytes(), name
+
+
+def test_joining_that_is_killed_at_its_end_loses_no_unit(
+    chain, unlabeled: Path, deepmac, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = {"pseudolabel": ["pseudolabel"], "evaluate-teacher": ["evaluate", "teacher"]}
+    for stage, words in commands.items():
+        for shard in ("0/2", "1/2"):
+            assert deepmac(*words, "--out", unlabeled, "--shard", shard).code == 0
+        with monkeypatch.context() as patch:
+            patch.setattr(rundir, "hashes_of", killed)
+            assert deepmac("assemble", *words, "--out", unlabeled).code == 130
+        ended = deepmac("assemble", *words, "--out", unlabeled)
+        assert ended.code == 0, ended.err
+        assert not (unlabeled / stage / "units").exists()
+        name = f"{stage}/masks.parquet"
+        assert (unlabeled / name).read_bytes() == (chain[0] / name).read_bytes()
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_what_a_shard_leaves_is_its_parts_and_its_inputs(unlabeled: Path, deepmac, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from deepmac_distill.files import sha256_of_file, write_json, write_text
 from deepmac_distill.labels.cut import EVEN_CUT
 from deepmac_distill.models.load import Source, detector_for, segmenter_for
 from deepmac_distill.report.contact_sheet import contact_sheet
+from deepmac_distill.rundir import UNITS
 from deepmac_distill.stages.behind import require_detections, require_same_set, results_behind
 from deepmac_distill.stages.chosen_teacher import choosing, cutting
 from deepmac_distill.stages.compare import EvaluationRecord, compare_on, evaluated_masks
@@ -210,7 +211,7 @@ def _evaluate(job: Job, of: EvaluatedModel, again: str, folder: Path, boxes_of: 
     note_how(job, source, model.spec)
     detector = None if on.hidden or boxes_of else _detector(job, source, model, truth)
     units = EvaluationUnits.of(job, on, source, model, detector)
-    found = units.do(folder / "units", of.stage, again)
+    found = units.do(folder / UNITS, of.stage, again)
     if found is None:
         return
     pq.write_table(with_names(truth, found.masks), folder / "masks.parquet")

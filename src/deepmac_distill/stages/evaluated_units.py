@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -97,13 +96,11 @@ class EvaluationUnits:
         self._detect(parts, own, missing)
         if not joins_here(self.job):
             return None
-        found = Evaluated(
+        return Evaluated(
             self._joined(parts, "masks", self.masks),
             self._joined(parts, "ious", self.masks),
             self._results(parts) if self.detector else None,
         )
-        shutil.rmtree(folder)
-        return found
 
     def _missing(self, parts: Parts, own: Iterable[int]) -> list[int]:
         note = self.job.progress.note

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -37,6 +36,7 @@ from deepmac_distill.labels.teachers import (
     summed,
 )
 from deepmac_distill.models.load import segmenter_for
+from deepmac_distill.rundir import UNITS
 from deepmac_distill.stages.chosen_teacher import choosing
 from deepmac_distill.stages.evaluated_masks import note_how
 from deepmac_distill.stages.image_preflight import require_images
@@ -112,10 +112,10 @@ def _label_facts(
     }
 
     def work(folder: Path) -> None:
-        units = _label_units(job, annotations, images, labelers, folder / "units")
+        units = _label_units(job, annotations, images, labelers, folder / UNITS)
         if not joins_here(job):
             return
-        facts = facts_of_units(folder / "units", units)
+        facts = facts_of_units(folder / UNITS, units)
         outside, drawn = OutsideBox.of_facts(facts), summed(fact[MASKS] for fact in facts)
         provenance = {
             **outside.summary(),
@@ -128,8 +128,7 @@ def _label_facts(
             "cut": DEFAULT_CUT,
             "deepmac-distill": __version__,
         }
-        assemble(folder / "units", units, folder / "masks.parquet", provenance)
-        shutil.rmtree(folder / "units")
+        assemble(folder / UNITS, units, folder / "masks.parquet", provenance)
         if words := outside.words():
             job.progress.note(f"{source.name}: {words}")
         if len(labelers) > 1:
