@@ -161,7 +161,7 @@ def hashes_of(folder: Path, but: Set[str]) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): sha256_of_file(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not but.intersection(path.relative_to(folder).parts)
+        if path.is_file() and not but & {*path.relative_to(folder).parts}
     }
 
 
