@@ -143,12 +143,12 @@ def pairs_sentence(pairs: Sequence[PairResult]) -> str:
     gaps = {
         f"{pair.a} over {pair.b}": pair.ours.gap
         for pair in pairs
-        if pair.verdict == "yes" and pair.ours.gap is not None
+        if pair.ours.gap is not None and pair.ours.gap.seeds_df and pair.verdict != "the paper has none"
     }
     if gaps:
         carried = [name for name, gap in gaps.items() if (gap.low or 0) > 0]
-        found = "; ".join(carried) or "none, so that they carry over better is not shown"
-        parts.append(f"Of these, the lead is larger on unseen than on seen classes: {found}.")
+        words = f"Ahead by more on unseen than on seen classes, {len(carried)} of {len(gaps)}"
+        parts.append(f"{words}: {'; '.join(carried)}." if carried else f"{words}.")
     return " ".join(parts)
 
 
