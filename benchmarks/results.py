@@ -26,6 +26,7 @@ import coverage_of_ap
 import coverage_of_intervals
 import gpu_speed
 import holdout
+import holdout_coverage
 import looks
 import mask_heads
 import paired_ap
@@ -214,6 +215,7 @@ TABLES = {
     "coverage_of_ap": (coverage_of_ap.page, "coverage_of_ap"),
     "calibration": (calibration.page, "calibration"),
     "holdout": (holdout.page, "holdout"),
+    "holdout_coverage": (holdout_coverage.page, "holdout_coverage"),
     "calibration_simulated": (calibration.page_simulated, "calibration_simulated"),
     "paired_ap": (paired_ap.page, "paired_ap"),
     "sam_overhead": (sam_overhead.page, "sam_overhead"),
