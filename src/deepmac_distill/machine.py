@@ -8,6 +8,7 @@ import re
 _EXPECTED = {
     errno.ENOSPC: "free space on the disk",
     errno.EDQUOT: "free space in the quota of the disk",
+    errno.EFBIG: "a higher limit of file sizes (ulimit -f), or a file system that takes such files",
     errno.EROFS: "a file system that can be written to",
     errno.EACCES: "a path that can be used",
     errno.EPERM: "a path that can be used",
@@ -32,6 +33,7 @@ _OF_LIBRARIES = {  # words of libraries that hide the system's number
     "No space left on device": errno.ENOSPC,
     "file write failed": errno.ENOSPC,
     "Disk quota exceeded": errno.EDQUOT,
+    "File too large": errno.EFBIG,
     "Too many open files": errno.EMFILE,
     "Read-only file system": errno.EROFS,
     "Permission denied": errno.EACCES,
@@ -65,7 +67,8 @@ def refused_by_the_machine(error: BaseException) -> str | None:
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename is not None else ""
         what = error.strerror or " ".join(str(error).split()) or type(error).__name__
-        return f"{place}{what}; expected {_EXPECTED.get(error.errno or 0, 'a path that can be used')}"
+        number = error.errno or next((at for words, at in _OF_LIBRARIES.items() if words in what), 0)
+        return f"{place}{what}; expected {_EXPECTED.get(number, 'a path that can be used')}"
     if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
         return f"{error.object!r}: holds bytes that are not UTF-8; expected a name in UTF-8"
     for words, number in _OF_LIBRARIES.items():

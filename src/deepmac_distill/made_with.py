@@ -178,3 +178,14 @@ def refuse_edits(folder: Path, outputs: Mapping[str, str]) -> None:
             raise RunError(
                 f"{path}: {state} since the stage was done; expected it untouched; --force redoes it"
             )
+
+
+def refuse_edit(path: Path) -> None:
+    """Refuse a file of a stage that is done where it is not as it was made; without a record nobody knows.
+
+    Raises:
+        RunError: names the file.
+    """
+    record = path.with_name("done.json")
+    if record.exists() and (sha256 := read_done(record)["outputs"].get(path.name)):
+        refuse_edits(path.parent, {path.name: sha256})

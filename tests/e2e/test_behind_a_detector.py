@@ -22,6 +22,9 @@ def test_the_boxes_are_the_detector_s_and_the_masks_the_model_s(run_copy, deepma
     found = [{key: one[key] for key in kept} | {"score": 0.5} for one in truth]
     (detector / "detections.json").write_text(json.dumps(found))
     ended = deepmac("evaluate", "teacher", "--out", run, "--boxes-of", detector)
+    assert ended.code == 2 and "detections.json: was changed since the stage was done" in ended.err
+    (detector / "done.json").unlink()  # as of a detector of somebody else
+    ended = deepmac("evaluate", "teacher", "--out", run, "--boxes-of", detector)
     assert ended.code == 0, ended.err
     (folder,) = run.glob("evaluate-teacher-behind-*")
     alone = run / "evaluate-teacher"

@@ -388,3 +388,9 @@ def test_characters_that_nobody_sees_in_a_name_are_a_warning(check, name: str) -
     assert check(raw, "--strict").code == 2
     raw["categories"][0]["name"] = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"  # a joiner of Persian
     assert check(raw, "--strict").code == 0
+
+
+def test_a_pipe_in_place_of_a_file_is_refused_at_once(deepmac, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.json")  # nobody writes to it: to open it would wait for ever
+    ended = deepmac("check", tmp_path / "a.json", "--seen", "all")
+    assert ended.code == 2 and "a.json: cannot be read: Is a pipe or a device" in ended.out

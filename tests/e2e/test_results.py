@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import results
@@ -47,6 +49,26 @@ def test_tables_are_whole_on_a_narrow_terminal(chain, deepmac, monkeypatch, colu
 @pytest.fixture
 def evaluation(run_copy: Callable[..., Path]) -> Path:
     return run_copy() / "evaluate-teacher"
+
+
+@pytest.mark.parametrize("name", ["ious.parquet", "detections.json", "summary.json"])
+def test_figures_that_were_changed_are_refused(evaluation: Path, deepmac, name: str) -> None:
+    content = (evaluation / name).read_bytes()
+    changed = (
+        content.replace(b"0", b"1", 3) if name != "ious.parquet" else _one_iou_changed(evaluation / name)
+    )
+    (evaluation / name).write_bytes(changed)
+    other = evaluation.parent / "evaluate-student"
+    words = ("results", evaluation.parent) if name == "summary.json" else ("compare", evaluation, other)
+    assert_refused(deepmac(*words), f"{name}: was changed since the stage was done; expected it untouched")
+
+
+def _one_iou_changed(path: Path) -> bytes:
+    table = pq.read_table(path)
+    ious = table["iou"].to_pylist()
+    column = pa.array([1.0 - ious[0], *ious[1:]])
+    pq.write_table(table.set_column(table.column_names.index("iou"), "iou", column), path)
+    return path.read_bytes()
 
 
 def test_files_of_an_evaluation_that_are_broken_are_named(evaluation: Path, deepmac) -> None:

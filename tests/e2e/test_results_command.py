@@ -75,6 +75,9 @@ def test_other_data_are_refused_by_name(runs: Path, chain, deepmac) -> None:
     path = runs / "two" / "seed-0" / "evaluate-teacher" / "ious.parquet"
     pq.write_table(pq.read_table(path).slice(1), path)
     ended = deepmac("results", runs / "one", runs / "two")
+    assert ended.code == 2 and "ious.parquet: was changed since the stage was done" in ended.err
+    path.with_name("done.json").unlink()
+    ended = deepmac("results", runs / "one", runs / "two")
     assert ended.code == 2 and "seed-0/evaluate-teacher: evaluated on other data" in ended.err
 
 

@@ -33,6 +33,14 @@ from deepmac_distill.printable import printable
         ),
         (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "x"), "x: No such file or directory;"),
         (OSError("Could not\nopen"), "Could not open; expected a path that can be used"),
+        (
+            OSError(errno.EFBIG, os.strerror(errno.EFBIG), "x"),
+            "x: File too large; expected a higher limit of",
+        ),
+        (
+            OSError("Error writing bytes to file. Detail: [errno 27] File too large"),
+            "Error writing bytes to file. Detail: [errno 27] File too large; expected a higher limit of file",
+        ),
         (MemoryError(), "out of memory: MemoryError; expected less"),
         (
             MemoryError("Unable to allocate 447. GiB for an array"),

@@ -106,7 +106,7 @@ def _stamp(path: Path) -> list[int]:
         stat = path.stat()
         if path.is_file():
             return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-        reason = "Is a directory"
+        reason = "Is a directory" if path.is_dir() else "Is a pipe or a device, which is read once at most"
     except OSError as error:
         reason = str(error.strerror)
     advice = foreign.advice(foreign.of_folder(path), path) if path.is_dir() else ""

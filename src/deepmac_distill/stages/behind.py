@@ -14,6 +14,7 @@ from deepmac_distill.dataset.views import Truth
 from deepmac_distill.errors import DataError
 from deepmac_distill.evaluation.average_precision import Detection
 from deepmac_distill.files import write_json
+from deepmac_distill.made_with import refuse_edit
 from deepmac_distill.stages.compare import RESULTS, read_detections, read_record
 from deepmac_distill.stages.evaluated_masks import masks_in_given_boxes
 from deepmac_distill.stages.evaluated_model import EvaluatedModel
@@ -27,9 +28,11 @@ def require_detections(folder: Path) -> Path:
 
     Raises:
         DataError: there are none.
+        RunError: they were changed since.
     """
     if not (folder / RESULTS).is_file():
         raise DataError(f"{folder}: no {RESULTS}; expected the evaluation of a model that detects")
+    refuse_edit(folder / RESULTS)
     return folder / RESULTS
 
 

@@ -17,6 +17,7 @@ from deepmac_distill.evaluation.collected_results import Collected, Row, SplitFi
 from deepmac_distill.evaluation.results import CocoStats, Evaluation, read_result
 from deepmac_distill.evaluation.splits import BySplit
 from deepmac_distill.evaluation.summary import summarize_given_boxes
+from deepmac_distill.made_with import refuse_edit
 from deepmac_distill.stages.compare import (
     EvaluationRecord,
     read_ious,
@@ -190,7 +191,9 @@ def _versions(folders: Sequence[Path]) -> dict[str, str | None]:
 
 
 def _read(folder: Path) -> Evaluation:
-    return read_result(folder / "summary.json", Evaluation)
+    found = read_result(folder / "summary.json", Evaluation)
+    refuse_edit(folder / "summary.json")
+    return found
 
 
 def _aps(each: Sequence[Evaluation], kind: str, split: str) -> tuple[float | None, ...]:

@@ -24,6 +24,7 @@ from deepmac_distill.evaluation.paired_precision import compare_average_precisio
 from deepmac_distill.evaluation.results import Comparison, PairedDetections, read_result
 from deepmac_distill.evaluation.splits import Named
 from deepmac_distill.evaluation.summary import compare_given_boxes
+from deepmac_distill.made_with import refuse_edit
 from deepmac_distill.progress import Progress
 from deepmac_distill.report.contact_sheet import contact_sheet
 from deepmac_distill.stages.outputs import require_ours
@@ -148,6 +149,7 @@ def _read_results(path: Path) -> list[Detection]:
         RunError: the file cannot be read or holds something else.
     """
     read_result(path, list[_Result])
+    refuse_edit(path)
     results: list[Detection] = msgspec.json.decode(path.read_bytes())
     return results
 
@@ -225,6 +227,7 @@ def _read_table(folder: Path, name: str, *columns: str) -> pa.Table:
         got, expected = table.schema.field(column).type, _TYPES.get(column)
         if expected not in (None, got) or (column == "row" and table[column].null_count):
             raise RunError(f"{folder / name}: column {column}: got {got}, expected {expected} in every row")
+    refuse_edit(folder / name)
     return table
 
 

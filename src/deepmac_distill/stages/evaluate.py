@@ -32,6 +32,7 @@ from deepmac_distill.evaluation.results import (
 from deepmac_distill.evaluation.summary import summarize
 from deepmac_distill.files import sha256_of_file, write_json, write_text
 from deepmac_distill.labels.cut import EVEN_CUT
+from deepmac_distill.made_with import refuse_edit
 from deepmac_distill.models.load import Source, detector_for, segmenter_for
 from deepmac_distill.report.contact_sheet import contact_sheet
 from deepmac_distill.rundir import UNITS
@@ -200,7 +201,9 @@ def read_evaluation(folder: Path) -> Evaluation:
     Raises:
         RunError: they are missing, broken or something else.
     """
-    return read_result(folder / "summary.json", Evaluation)
+    found = read_result(folder / "summary.json", Evaluation)
+    refuse_edit(folder / "summary.json")
+    return found
 
 
 def _evaluate(job: Job, of: EvaluatedModel, again: str, folder: Path, boxes_of: Path | None) -> None:
