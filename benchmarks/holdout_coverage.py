@@ -1,6 +1,6 @@
 """How often the intervals of a hold-out hold the truth: made-up classes, folds and teachers.
 
-    python benchmarks/holdout_coverage.py [--draws 300] --json FILE
+    python benchmarks/holdout_coverage.py [--draws 150] --json FILE
 
 Classes are hard or easy for everybody, as the ellipse shows. One teacher is trained for each fold, and better
 or worse in all of it; another one needs no training, and differs by class alone. The truth is the mean over
@@ -112,7 +112,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--draws", type=int, default=300)
+    parser.add_argument("--draws", type=int, default=150)
     parser.add_argument("--json", type=Path, required=True)
     given = parser.parse_args()
     found = simulate(given.draws)
