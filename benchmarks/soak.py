@@ -6,7 +6,8 @@
 `kills` runs a hold-out and the whole chain on generated scenes once, then again and again under SIGKILL,
 until so many have hit; of five signals one is a SIGTERM, and one run in five is forced over a finished one.
 Every run that ends has to hold the bytes of the first. `mutations` breaks sound files of every kind of
-`hostile.py`: each has to be read, or refused on one line. `--json` keeps the counts. `make soak` does both.
+`hostile.py`: each has to be read, or refused on one line. `--json` keeps the counts, of kills after each run
+that ended, so that a soak which is stopped leaves its own. `make soak` does both.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -120,10 +121,15 @@ def _run(words: Sequence[str], said: Path) -> None:
     cli.main(words)
 
 
-def kills(wanted: int, seed: int) -> dict[str, Any]:
-    """Kill runs until `wanted` SIGKILLs have hit; `faults` counts the runs that differ or failed."""
+def kills(wanted: int, seed: int, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Kill runs until `wanted` SIGKILLs have hit; `faults` counts the runs that differ or failed.
+
+    Args:
+        keep: gets the counts after each run that ended, with how many were wanted.
+    """
     chance, hits, faults, ended = random.Random(seed), collections.Counter[str](), 0, 0
     signals = dict.fromkeys((signal.SIGKILL.name, signal.SIGTERM.name), 0)
+    kept: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         pipeline, run = Path(folder) / "soak.toml", Path(folder) / "run"
         pipeline.write_text(PIPELINE)
@@ -159,7 +165,10 @@ def kills(wanted: int, seed: int) -> dict[str, Any]:
                 ]
                 said = said_in(pipeline).read_bytes()[-500:]
                 print(f"FAULT: code {process.exitcode}, differs in {differing[:5]}: {said!r}", flush=True)
-    return {"signals": signals, "runs_ended": ended, "faults": faults, "at_work": dict(hits.most_common())}
+            counts = {"signals": signals, "runs_ended": ended, "faults": faults}
+            kept = {"wanted": wanted, **counts, "at_work": dict(hits.most_common())}
+            keep(kept)
+    return kept
 
 
 def _place(run: Path) -> str:
@@ -197,13 +206,21 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="keep the counts here, beside those that are there")
     given = parser.parse_args()
     began = time.monotonic()
-    found = kills(given.kills, given.seed) if given.what == "kills" else mutations(given.files, given.seed)
-    print(json.dumps(found))
-    if given.json:
+
+    def keep(found: dict[str, Any]) -> None:
+        if given.json is None:
+            return
         kept = json.loads(given.json.read_text(encoding="utf-8")) if given.json.exists() else {}
         words = " ".join(["python benchmarks/soak.py", *sys.argv[1:]])
         about = {"command": words, "seconds": round(time.monotonic() - began), "environment": environment()}
         write_json(given.json, {**kept, f"{given.what}, seed {given.seed}": about | found})
+
+    if given.what == "kills":
+        found = kills(given.kills, given.seed, keep)
+    else:
+        found = mutations(given.files, given.seed)
+        keep(found)
+    print(json.dumps(found))
     sys.exit(bool(found["faults"]))
 
 
