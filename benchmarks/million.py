@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,19 @@ def measure(boxes: int) -> list[dict[str, Any]]:
             size = (folder / "run" / name).stat().st_size
             found.append({"boxes": boxes, "file": name, "bytes_per_box": round(size / boxes, 1)})
     return found
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown: what each step takes by the number of boxes, less what the fewest boxes take."""
+    steps = [row for row in rows if "step" in row]
+    least = min(row["boxes"] for row in steps)
+    start = {row["step"]: row["cpu_s"] for row in steps if row["boxes"] == least}
+    lines = ["| step | boxes | peak MiB | CPU ms for 1,000 boxes more |", "|---|---:|---:|---:|"]
+    for row in sorted(steps, key=lambda row: (list(start).index(row["step"]), row["boxes"])):
+        more = row["boxes"] - least
+        cost = f"{(row['cpu_s'] - start[row['step']]) / more * 1e6:.0f}" if more else "–"
+        lines.append(f"| {row['step']} | {row['boxes']:,} | {row['peak_anonymous_mib']} | {cost} |")
+    return "\n".join(lines)
 
 
 def main() -> None:

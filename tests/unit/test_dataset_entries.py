@@ -40,3 +40,12 @@ def test_a_mapped_table_is_the_same_table_and_leaves_no_file(
         assert mapped(SCHEMA, chunks(*lengths)).equals(pa.concat_tables(chunks(*lengths)))
     assert mapped(SCHEMA, []).equals(SCHEMA.empty_table())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_mapped_table_has_few_pieces_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each piece of a column takes memory of the process, which a hundred thousand small ones would fill."""
+    small = chunks(*[1] * 40)
+    monkeypatch.setattr(tables, "MOST_HELD_BYTES", 4 * small[0].nbytes)
+    found = mapped(SCHEMA, small)
+    assert found.equals(pa.concat_tables(small))
+    assert found[SCHEMA.names[0]].num_chunks <= 10

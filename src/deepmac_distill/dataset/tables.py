@@ -24,6 +24,7 @@ IMAGES = pa.schema(
         "extra": pa.binary(),  # keys that nothing here reads, as JSON; null without
     }
 )
+_ROWS_TOGETHER = 2**13
 MOST_HELD_BYTES = 2**24  # of rows that `mapped` keeps in memory
 FINDINGS = pa.schema(
     {
@@ -84,6 +85,20 @@ def mapped(schema: pa.Schema, tables: Iterable[pa.Table]) -> pa.Table:
     with tempfile.TemporaryDirectory(prefix="deepmac-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "rows.arrow"
         with write_table(path, schema) as writer:
-            for table in chain(held, rest):
+            for table in _joined(chain(held, rest)):
                 writer.write_table(table)
         return open_table(path)
+
+
+def _joined(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Tables of some thousand rows of many of a few: each piece of a column of a mapped file takes memory."""
+    some: list[pa.Table] = []
+    rows = size = 0
+    for table in tables:
+        some.append(table)
+        rows, size = rows + len(table), size + table.nbytes
+        if rows >= _ROWS_TOGETHER or size >= MOST_HELD_BYTES:
+            yield pa.concat_tables(some).combine_chunks()
+            some, rows, size = [], 0, 0
+    if some:
+        yield pa.concat_tables(some).combine_chunks()
