@@ -7,6 +7,7 @@
 # labeled, and calibrated.parquet with calibrated.json, labels of one with a hold-out. OUT gets runs/, a log of each job, and the small files of its rows, for benchmarks/results.
 # Trainings this small fill a card one or two at a time: fifteen at once gained nothing, unless CUDA's multi-process
 # service (nvidia-cuda-mps-control -d) lets their kernels run side by side.
+# Try a job of each kind there first, with STEPS=2: a package that is missing ends all of them.
 # What is there is not done again: call it again with more time, or to share OUT among machines.
 set -u
 data=$1 labels=$2 out=$3 at_once=$4 seconds=$5
@@ -37,15 +38,6 @@ student() {
     --seed $seed --out $run && $deepmac evaluate student --out $run"
 }
 
-# A student that weighs or softens the masks of calibrated labels: arm, seed, keys.
-arm() {
-  local name=$1 seed=$2 run=$out/runs/quality_arms/$1/seed-$2
-  shift 2
-  job "quality-$name-$seed" "$deepmac student --config coco_sample $* $off $student_steps --data $data \
-    --labels $labels/calibrated.parquet --seed $seed --out $run \
-    && $deepmac evaluate student --set evaluation.gt_boxes_only=true --out $run"
-}
-
 # A row of a table of the paper at the small scale: table, row, seed.
 paper_row() {
   job "$1-$2-$3" "$paper $1 small --only $2 --first-seed $3 $float32 --out $out/runs/paper --results $out/paper"
@@ -59,12 +51,12 @@ jobs() {
       && $deepmac retention --out $run"
   done
   job choices-long "$choices --only '4800 steps, 160 px'"
-  local weight="--set labels.mask_weight=quality --set labels.calibration=$labels/calibrated.json"
+  local targets="$python $here/student_targets.py train --data $data --labels $labels/calibrated.parquet \
+    --calibration $labels/calibrated.json $plain ${STEPS:+--set student.train.steps=$STEPS --set student.train.warmup_steps=1}"
   for seed in 0 1 2; do
-    arm plain $seed
-    arm quality $seed "$weight"
-    arm soft $seed --set labels.targets=soft
-    arm both $seed "$weight" --set labels.targets=soft
+    for arm in plain quality soft both; do
+      job "targets-$arm-$seed" "$targets --arms $arm --seeds $seed --out $out/runs/student_targets"
+    done
   done
   local short="--config coco_sample --set data.workers=1 --set teacher.train.steps=${STEPS:-60} --data $data"
   job torchrun "torchrun --standalone --nproc-per-node 1 -m deepmac_distill teach $short --out $out/runs/torchrun"

@@ -1,7 +1,7 @@
 """Whether a student gains by the quality of its teacher's masks or by soft targets, against plain masks.
 
     python benchmarks/student_targets.py train --labels masks.parquet --calibration FILE.json --data FOLDER
-        [--arms plain quality soft both] [--seeds 3] [--out runs/student_targets] [--set KEY=VALUE ...]
+        [--arms plain quality soft both] [--seeds 0 1 2] [--out runs/student_targets] [--set KEY=VALUE ...]
     python benchmarks/student_targets.py measure [--out runs/student_targets] [--json FILE]
 
 The labels are those of one teacher, the calibration that of its hold-out (`deepmac holdout`, `deepmac
@@ -50,7 +50,7 @@ STUDENT = (
 
 def train(given: argparse.Namespace) -> None:
     """Each arm of each seed that is not done yet: `deepmac student` and `deepmac evaluate student`."""
-    for seed in range(given.seeds):
+    for seed in given.seeds:
         for arm in given.arms:
             keys = (
                 *STUDENT,
@@ -141,7 +141,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     training.add_argument("--labels", type=Path, required=True)
     training.add_argument("--calibration", type=Path, required=True)
     training.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
-    training.add_argument("--seeds", type=int, default=3)
+    training.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
     training.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     measuring.add_argument("--json", type=Path)
     return parser.parse_args(arguments)
