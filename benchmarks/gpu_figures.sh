@@ -4,7 +4,8 @@
 #     benchmarks/gpu_figures.sh DATA LABELS OUT AT_ONCE SECONDS
 #
 # DATA: the folder of `make coco-sample`. LABELS: seed-0.parquet to seed-2.parquet, what teachers of coco_sample
-# labeled, and calibrated.parquet with calibrated.json, labels of one with a hold-out. OUT gets runs/, a log of each job, and the small files of its rows, for benchmarks/results.
+# labeled, and calibrated.parquet with calibrated.json, labels of one with a hold-out. OUT gets runs/, a log of each
+# job, and the small files of its rows, for benchmarks/results.
 # Trainings this small fill a card one or two at a time: fifteen at once gained nothing, unless CUDA's multi-process
 # service (nvidia-cuda-mps-control -d) lets their kernels run side by side.
 # Try a job of each kind there first, with STEPS=2: a package that is missing ends all of them.
