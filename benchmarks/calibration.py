@@ -46,6 +46,7 @@ from deepmac_distill.report.table import Column, Table, columns, names
 
 Floats = NDArray[np.float64]
 NEW_CLASSES = 60
+LOW_COVERAGE = 0.85  # of a class's masks by the lower bound, of which 0.9 are aimed at
 
 
 def masks_of(
@@ -256,7 +257,18 @@ def page(kept: dict[str, Any]) -> str:
             f"The chosen cut is {kept['cut']['chosen']}. Squared errors of expected IoU by another fold: "
             f"{errors}.",
             f"The mean of the unseen classes is expected within ± {100 * kept['half width']:.1f} points.",
+            *(f"{name}: {by_class(one)}." for name, one in found.items()),
         ]
+    )
+
+
+def by_class(found: Reliability) -> str:
+    """In how many classes the lower bound covers too little, in words, and where least."""
+    low = sorted((one.coverage, one.name) for one in found.by_class if one.coverage < LOW_COVERAGE)
+    least = f", least in {low[0][1]}, {100 * low[0][0]:.0f} %" if low else ""
+    return (
+        f"the lower bound covers less than {100 * LOW_COVERAGE:.0f} % in {len(low)} of "
+        f"{len(found.by_class)} classes{least}"
     )
 
 
