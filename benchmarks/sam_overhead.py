@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -36,6 +35,7 @@ from deepmac_distill.report.markdown import markdown_table
 from deepmac_distill.report.table import Table, columns, names
 from deepmac_distill.teachers.sam.families import FAMILIES
 from deepmac_distill.teachers.sam.teacher import Sam
+from deepmac_distill.training.sinks import peak_bytes
 
 HEIGHT, WIDTH, CPU = 480, 640, torch.device("cpu")
 CHUNK, BOXES_FOR_MEMORY = 16, (16, 160)
@@ -108,7 +108,7 @@ def segment_many(folder: Path, boxes: int) -> None:
     """Print the peak of this process in MiB."""
     sam = Sam(str(folder), boxes_at_once=CHUNK)
     segment_image(sam, read_image(folder / "0.jpg"), draw_boxes(boxes), EXPECTED_IOU, CPU)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print((peak_bytes(CPU) or 0) / 2**20)
 
 
 def page(recorded: Any) -> str:

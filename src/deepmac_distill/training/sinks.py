@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -66,9 +67,21 @@ def peak_bytes(device: torch.device) -> int | None:
     """The most memory that this process has had, of a GPU or of the system; None where nobody counts it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    with suppress(OSError):  # Linux; getrusage would count the process that started this one
+        return high_water_bytes(Path("/proc/self/status").read_text(encoding="utf-8"))
     try:
         import resource  # not on Windows
     except ImportError:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def high_water_bytes(status: str) -> int:
+    """The most resident memory, of `/proc/PID/status`.
+
+    >>> high_water_bytes("VmPeak:\t 9 kB\nVmHWM:\t    2048 kB\n")
+    2097152
+    """
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return 1024 * int(line.split()[1])
