@@ -1,6 +1,6 @@
 """Imports a full-size checkpoint of random numbers: CPU seconds and memory.
 
-    python benchmarks/tf_checkpoint.py FOLDER
+    python benchmarks/tf_checkpoint.py FOLDER [--json benchmarks/results/tf_checkpoint.json]
 
 It writes hourglass-104 with hourglass-100 and 90 classes, 1,582 tensors of 964 MB, to FOLDER as TensorFlow
 does, and runs `deepmac import` on it. The writer here is for this and for tests.
@@ -8,6 +8,7 @@ does, and runs `deepmac import` on it. The writer here is for this and for tests
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import resource
@@ -21,6 +22,8 @@ import numpy as np
 import torch
 
 from deepmac_distill.config import DeepMacConfig
+from deepmac_distill.devices import environment
+from deepmac_distill.files import write_json
 from deepmac_distill.models.build import build_model
 from deepmac_distill.weights.tensorflow.crc import masked_crc
 from deepmac_distill.weights.tensorflow.names import FIRST_KERNEL, tf_paths
@@ -158,8 +161,13 @@ def write_full_size(prefix: Path) -> None:
     write_checkpoint(prefix, tensors())
 
 
-def main(folder: Path) -> None:
-    """Write the checkpoint where it is not there, import it, and print what that took."""
+def main() -> None:
+    """Write the checkpoint where it is not there, import it, print what that took, and keep it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    folder: Path = given.folder
     prefix = folder / "deepmac_1024x1024_synthetic" / "checkpoint" / "ckpt-0"
     if not Path(f"{prefix}.index").exists():
         write_full_size(prefix)
@@ -176,13 +184,16 @@ def main(folder: Path) -> None:
     done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     figures: dict[str, Any] = {
+        "environment": environment(),
         "bytes": Path(f"{prefix}.data-00000-of-00001").stat().st_size,
         "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
         "peak_gb": round(after.ru_maxrss * 1024 / 1e9, 2),
         "report": done.stdout.splitlines()[:2],
     }
     print(json.dumps(figures, indent=2))
+    if given.json:
+        write_json(given.json, figures)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()
