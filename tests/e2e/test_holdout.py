@@ -10,6 +10,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.evaluation.holdout_masks import CUTS, HIDDEN, read_holdout
 from deepmac_distill.stages import holdout
 
@@ -40,6 +41,8 @@ def test_every_hidden_mask_is_drawn_by_every_teacher_that_saw_none(held_out) -> 
     assert at_half.max() <= 1 and rows["iou"].equals(rows["iou_at_rule"])
     assert rows["expected_iou"].null_count == 0
     assert masks.of("grabcut")["expected_iou"].null_count == len(drawn)  # its grids are no probabilities
+    whole = Dataset.open(out / "scenes-train" / "instances.json", seen=tuple(hidden)).for_training()
+    assert masks.record.training_sha256 == whole.fingerprint != masks.record.data_sha256
     card = json.loads((out / "holdout-folds/2-quick/recipe-fold-0/config.json").read_text())
     assert set(card["data"]["hide"]) == set(masks.record.folds[0])
     assert card["teacher"]["train"]["steps"] == 3 and not card["data"]["val_annotations"]

@@ -14,7 +14,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from deepmac_distill import Run
-from deepmac_distill.calibration.applied import Calibrated
+from deepmac_distill.calibration.applied import TRAIN, Calibrated
 from deepmac_distill.calibration.calibration import write_calibration
 from deepmac_distill.calibration.fitting import calibrate
 from deepmac_distill.chain import CHAIN
@@ -32,6 +32,8 @@ from deepmac_distill.labels.label_file import Labels
 from deepmac_distill.stages.quality import KnownQuality, calibrated, quality_pages
 from deepmac_distill.status import status_of
 from tried_masks import HELD_OUT, tried
+
+CALIBRATION = "calibration/recipe.calibration.json"  # of a run
 
 
 @pytest.fixture
@@ -169,8 +171,11 @@ def test_what_does_not_fit_is_one_line(
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("labels.min_quality=0.5", "labels.min_quality = 0.5: expected a quality of each mask, got no"),
-        ("labels.mask_weight=quality", "labels.mask_weight = 'quality': expected a quality of each mask"),
+        (
+            "labels.min_quality=0.5",
+            "labels.min_quality = 0.5: got no calibration, expected labels.calibration",
+        ),
+        ("labels.mask_weight=quality", "labels.mask_weight = 'quality': got no calibration, expected"),
         ("labels.min_quality=1", "labels.min_quality: got 1.0, expected in [0, 1)"),
         ("labels.calibration=gone.json", "gone.json: cannot be read"),
     ],
@@ -231,6 +236,92 @@ def test_a_hold_out_gives_the_labels_of_its_run_a_quality(held_out: Path, deepma
     assert ended.code == 0 and "quality: expected mean IoU 0." in ended.err
     drawn = [one for one in annotations(held_out / "select" / "instances.json") if "quality" in one]
     assert drawn and all((one["source"], one["teacher"]) == ("teacher", "recipe") for one in drawn)
+
+
+def test_a_calibration_is_of_the_trial_that_its_hold_out_made(held_out: Path, deepmac) -> None:
+    own = held_out / "holdout-folds" / "2" / "recipe-fold-0" / "config.json"
+    for other in ("10", "2-quick", "1"):  # of other hold-outs of the run, sorted before and behind
+        trial = held_out / "holdout-folds" / other / "recipe-fold-0"
+        trial.mkdir(parents=True)
+        config = json.loads(own.read_text())
+        config["teacher"]["train"] |= {"steps": 77, "lr": 0.5}
+        (trial / "config.json").write_text(json.dumps(config))
+    assert deepmac("calibrate", held_out).code == 0
+    card = Labels.open(held_out / "pseudolabel" / "masks.parquet").provenance["teacher_card"]
+    made = json.loads((held_out / CALIBRATION).read_text())["held_out"]["made_with"]
+    trained = {
+        name.removeprefix(TRAIN + "."): value for name, value in made.items() if name.startswith(TRAIN)
+    }
+    assert made["teacher_card.steps"] == card["steps"] != 77
+    assert trained == {key: value for key, value in card["train"].items() if key != "init_from"}
+    assert {"lr", "batch_size", "weight_decay", "views", "ema_decay"} <= trained.keys()
+    assert not {"checkpoint_every", "recompute"} & trained.keys()
+    own.unlink()
+    ended = deepmac("calibrate", held_out, "--force")
+    assert ended.code == 2 and "holdout-folds/2: no trial of recipe" in ended.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("train.lr", "teacher_card.train.lr: got 0.0"),
+        ("train.batch_size", "teacher_card.train.batch_size: got "),
+        ("data_sha256", "teacher_card.data_sha256: got "),
+    ],
+)
+def test_a_calibration_of_another_recipe_or_of_other_data_is_refused(
+    held_out: Path, deepmac, tmp_path: Path, key: str, message: str
+) -> None:
+    path = held_out / "holdout" / "masks.parquet"
+    masks = read_holdout(path)
+    card = Labels.open(held_out / "pseudolabel" / "masks.parquet").provenance["teacher_card"]
+    record = dataclasses.replace(masks.record, training_sha256=card["data_sha256"])
+    write_holdout(path, dataclasses.replace(masks, record=record))
+    assert deepmac("calibrate", held_out).code == 0
+    shutil.copy(held_out / CALIBRATION, named := tmp_path / "named.json")
+    export = ("export", held_out, "-f", "coco-rle", "--calibration", named, "--out")
+    assert deepmac(*export, tmp_path / "a.json").code == 0
+    found = json.loads(named.read_text())
+    assert found["held_out"]["made_with"][f"teacher_card.{key}"]
+    found["held_out"]["made_with"][f"teacher_card.{key}"] = 0.5
+    named.write_text(json.dumps(found))
+    ended = deepmac(*export, tmp_path / "b.json")
+    (line,) = ended.err.splitlines()[-1:]
+    assert ended.code == 2 and "is of another teacher than " in line and message in line, line
+    assert line.endswith("expected 0.5")
+
+
+def test_quality_by_a_quick_hold_out_is_named_wherever_it_stands(
+    held_out: Path, deepmac, tmp_path: Path
+) -> None:
+    path = held_out / "holdout" / "masks.parquet"
+    masks = read_holdout(path)
+    (held_out / "holdout-folds" / "2").rename(held_out / "holdout-folds" / "2-quick")
+    files = {}
+    for quick in (True, False):
+        record = dataclasses.replace(masks.record, quick=quick)
+        write_holdout(path, dataclasses.replace(masks, record=record))
+        ended = deepmac("calibrate", held_out, "--force")
+        assert ended.code == 0, ended.err
+        made = json.loads((held_out / CALIBRATION).read_text())["held_out"]
+        assert made["quick"] is quick and (f"{TRAIN}.steps" in made["made_with"]) is not quick
+        assert (f"{TRAIN}.lr" in made["made_with"]) and "teacher_card.model" in made["made_with"]
+        outputs = [
+            ended.out,
+            deepmac("pseudolabel", "--out", held_out).err,
+            deepmac("export", held_out, "-f", "coco-rle", "--out", tmp_path / f"{quick}.json").err,
+        ]
+        words = "on average over classes like those tried, by a quick hold-out; "
+        assert [words in one for one in outputs] == [quick] * 3, outputs
+        files[quick] = [
+            json.loads(one.read_text())["deepmac_distill"]
+            for one in (held_out / "select" / "instances.json", tmp_path / f"{quick}.json")
+        ]
+        if quick:
+            (held_out / "holdout-folds" / "2-quick").rename(held_out / "holdout-folds" / "2")
+    assert files[True][0]["quality_by_quick_holdout"] == ["recipe"]
+    assert files[True][1]["provenance"]["quality_by_quick_holdout"] == ["recipe"]
+    assert "quality_by_quick_holdout" not in json.dumps(files[False])
 
 
 def test_a_hold_out_that_is_too_small_leaves_no_calibration_begun(held_out: Path, deepmac) -> None:

@@ -233,6 +233,18 @@ def test_the_first_fact_that_differs_is_named() -> None:
     assert differences_of(made, {**theirs, "look": made["look"], "more": 1}) == ""
 
 
+def test_keys_of_the_training_are_compared_where_the_label_file_has_them() -> None:
+    made = {"teacher_card.steps": 8, "teacher_card.train.lr": 0.5, "teacher_card.data_sha256": "d"}
+    card = {"steps": 8, "data_sha256": "d"}
+    assert differences_of(made, {"teacher_card": {**card, "train": {"lr": 0.5, "more": 1}}}) == ""
+    other = differences_of(made, {"teacher_card": {**card, "train": {"lr": 0.1}}})
+    assert other == "teacher_card.train.lr: got 0.1, expected 0.5"
+    unnamed = differences_of(made, {"teacher_card": {**card, "train": {}}})
+    assert unnamed == "teacher_card.train.lr: got nothing, expected 0.5"
+    assert differences_of(made, {"teacher_card": card}) == ""  # of an earlier version
+    assert "data_sha256" in differences_of(made, {"teacher_card": {**card, "data_sha256": "e"}})
+
+
 def test_an_unknown_cut_and_a_missing_score_of_a_calibration(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     write_calibration(path, calibrate(tried(), HELD_OUT, resamples=5))

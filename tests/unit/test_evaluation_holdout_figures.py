@@ -96,6 +96,15 @@ def test_what_saw_the_classes_elsewhere_is_listed_and_never_wins() -> None:
     assert holdout_figures(masks_of(seen_starter=0.9), {"seen_starter": 1}, 5).winner is None
 
 
+def test_a_teacher_below_the_ellipse_is_remarked_and_wins_as_before() -> None:
+    seconds = {"recipe": 100, "grabcut": 1}
+    found = holdout_figures(masks_of(recipe=0.55, grabcut=0.3), seconds, 20)
+    page, words = holdout_page(found), "is below the ellipse: a drawn ellipse is better"
+    assert found.winner == "recipe" and f"- recipe {words}" in page and f"- grabcut {words}" in page
+    page = holdout_page(holdout_figures(masks_of(recipe=0.65, grabcut=0.3), seconds, 20))
+    assert f"recipe {words}" not in page and f"- grabcut {words}" in page
+
+
 def held(name: str, iou: float, seconds: float, trained: bool = False) -> HeldOut:
     some = Interval(iou, iou - 0.1, iou + 0.1)
     return HeldOut(name, trained, seconds, 4, 40, some, iou, some, iou, 0, None)

@@ -69,6 +69,12 @@ def test_a_card_says_how_the_model_looks_and_one_of_an_earlier_version_means_who
     assert read_card(path).look == Look()
 
 
+def test_a_card_keeps_the_keys_of_its_training_and_one_of_an_earlier_version_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_weights(path, nn.Linear(2, 3).state_dict(), replace(CARD, train={"lr": 0.1}))
+    assert read_card(path).train == {"lr": 0.1} and "train" not in CARD.as_dict()
+
+
 def test_a_look_that_this_version_does_not_know_is_refused(tmp_path: Path) -> None:
     for look, says in (({"zoom": 2}, "zoom"), ({"window_context": 0.5}, "window_context: got 0.5")):
         card = json.dumps({"format": FORMAT, **CARD.as_dict(), "look": look})

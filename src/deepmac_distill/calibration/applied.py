@@ -18,6 +18,7 @@ from deepmac_distill.labels.cut import Cut
 from deepmac_distill.labels.recutting import CutOf
 from deepmac_distill.labels.table import TEACHER
 
+TRAIN = "teacher_card.train"  # in a provenance: keys of the training, which earlier versions did not keep
 _NOTHING = object()
 
 
@@ -59,6 +60,11 @@ class CalibratedTeachers:
         found = {str(name): one.sha256 for name, one in self.by_teacher.items()}
         return next(iter(found.values())) if len(found) == 1 else sha256_of_json(found)
 
+    @property
+    def by_quick_holdout(self) -> tuple[str, ...]:
+        """Names of the teachers whose calibration is from trainings of fewer steps than the recipe has."""
+        return tuple(str(name) for name, one in self.by_teacher.items() if one.calibration.held_out.quick)
+
     def estimate(self, rows: pa.Table, cut_of: CutOf) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(N,) expected IoU and its lower bound; NaN where the teacher has no calibration, or no score.
 
@@ -83,21 +89,37 @@ def other_teacher(calibration: Calibration, provenance: Mapping[str, Any]) -> st
     ''
     >>> differences_of(made, {"teacher_card": {"steps": 9}, "look": {"mirror": True}})
     'teacher_card.steps: got 9, expected 480'
+
+    A label file of an earlier version has no keys of the training, and is compared by the rest:
+
+    >>> differences_of({"teacher_card.train.lr": 0.1}, {"teacher_card": {"train": {"lr": 0.2}}})
+    'teacher_card.train.lr: got 0.2, expected 0.1'
+    >>> differences_of({"teacher_card.train.lr": 0.1}, {"teacher_card": {"steps": 9}})
+    ''
     """
     return differences_of(calibration.held_out.made_with, provenance)
 
 
 def differences_of(made_with: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
     """The first of some facts, by keys joined with dots, that a provenance does not have; or empty."""
+    of_earlier = _at(provenance, TRAIN) is _NOTHING
     for name, expected in made_with.items():
-        got: Any = provenance
-        for key in name.split("."):
-            got = got.get(key, _NOTHING) if isinstance(got, Mapping) else _NOTHING
+        if of_earlier and name.startswith(f"{TRAIN}."):
+            continue
+        got = _at(provenance, name)
         if got is _NOTHING:
             return f"{name}: got nothing, expected {expected!r}"
         if got != expected:
             return f"{name}: {_difference(got, expected)}"
     return ""
+
+
+def _at(provenance: Mapping[str, Any], name: str) -> Any:
+    """What is there by keys joined with dots."""
+    got: Any = provenance
+    for key in name.split("."):
+        got = got.get(key, _NOTHING) if isinstance(got, Mapping) else _NOTHING
+    return got
 
 
 def _difference(got: Any, expected: Any) -> str:

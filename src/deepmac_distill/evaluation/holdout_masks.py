@@ -83,6 +83,8 @@ class HoldoutRecord:
     teachers: tuple[HoldoutTeacher, ...]
     cuts: tuple[float, ...] = CUTS
     version: int = VERSION
+    # Of the annotations that the recipe trains on where nothing is hidden for a fold; empty: not known
+    training_sha256: str = ""
 
 
 @dataclass(frozen=True)

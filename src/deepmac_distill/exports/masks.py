@@ -19,6 +19,7 @@ from deepmac_distill.geometry.rle import encode_boxes
 from deepmac_distill.labels.alignment import rows_of
 from deepmac_distill.labels.export import seen_mask_classes_of
 from deepmac_distill.labels.label_file import Labels
+from deepmac_distill.labels.quality import quick_mark
 from deepmac_distill.labels.rules import Rules
 
 WithoutMask = Literal["drop", "keep", "ignore"]
@@ -125,7 +126,7 @@ def of_labels(labels: Labels, rules: Rules, without: WithoutMask, view: Annotati
         rows=_chosen(rows, kinds, sizes, without),
         classes=classes,
         counts=_counted(kinds),
-        provenance=labels.provenance,
+        provenance={**labels.provenance, **quick_mark(labels.quality)},
         seen_mask_classes=labels.seen_mask_classes,
     )
 

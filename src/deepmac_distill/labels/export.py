@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TextIO
 
 import numpy as np
@@ -38,6 +39,7 @@ def write_instances_json(
     rules: Rules,
     path: Path,
     seen_mask_classes: tuple[str, ...] | None = None,
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, int]:
     """Write a COCO file with every key of the source, and count what became of the annotations.
 
@@ -54,6 +56,7 @@ def write_instances_json(
             left as it is.
         labels: rows of LABELS_SCHEMA, with quality or without, one for each annotation of the source.
         seen_mask_classes: names of the classes whose masks the teacher saw; None: nobody knows.
+        more: what the file states beside it.
 
     Returns:
         counts of `human`, `teacher`, `rejected` and `unlabeled` (which add up to the source's annotations),
@@ -64,7 +67,7 @@ def write_instances_json(
     """
     counts = dict.fromkeys(("human", "teacher", "rejected", "unlabeled", "written"), 0)
     images = (image | {"file_name": file_name_of(image)} for image in source["images"])
-    mark = {"schema": SCHEMA_VERSION, SEEN_MASK_CLASSES: seen_mask_classes}
+    mark = {"schema": SCHEMA_VERSION, SEEN_MASK_CLASSES: seen_mask_classes, **more}
     document = source | {"images": images, MARK: mark}
     document["annotations"] = _chosen(source, labels, rules, counts)
     with written_whole(path) as aside, aside.open("w", encoding="utf-8") as file:

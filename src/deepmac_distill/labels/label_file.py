@@ -23,7 +23,7 @@ from deepmac_distill.files import sha256_of_file
 from deepmac_distill.labels.checks import check_facts, check_grids, check_masks
 from deepmac_distill.labels.cut import DEFAULT_CUT, Cut, require_cut
 from deepmac_distill.labels.export import SEEN_MASK_CLASSES, names_or_unknown, write_instances_json
-from deepmac_distill.labels.quality import QUALITY, QUALITY_LOW, Quality, with_quality
+from deepmac_distill.labels.quality import QUALITY, QUALITY_LOW, Quality, quick_mark, with_quality
 from deepmac_distill.labels.recutting import are_cut_at, recut_rows
 from deepmac_distill.labels.rules import Rules
 from deepmac_distill.labels.table import LABELS_SCHEMA, TEACHER, provenance_of, require_schema
@@ -179,7 +179,8 @@ class Labels:
 
     def export_coco(self, source: dict[str, Any], rules: Rules, path: Path) -> dict[str, int]:
         """Write a COCO file of the source's annotations: see `write_instances_json`."""
-        return write_instances_json(source, self.table, rules, path, self.seen_mask_classes)
+        mark = quick_mark(self.quality)
+        return write_instances_json(source, self.table, rules, path, self.seen_mask_classes, mark)
 
     def soft_grids(self) -> Iterator[tuple[int, list[SoftGrid | None]]]:
         """The number of the first row, and the soft grids of some rows from there on; never all at once.

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from deepmac_distill.labels.recutting import CutOf
 
 QUALITY, QUALITY_LOW = "quality", "quality_low"  # expected IoU, and a lower bound of it
+# In a file of masks: names of the teachers whose quality is by a quick hold-out; only where there are some
+BY_QUICK_HOLDOUT = "quality_by_quick_holdout"
 
 
 class Quality(Protocol):
@@ -20,6 +22,10 @@ class Quality(Protocol):
     @property
     def sha256(self) -> str:
         """What changes with the estimates."""
+
+    @property
+    def by_quick_holdout(self) -> tuple[str, ...]:
+        """Names of the teachers of whose masks a quick hold-out estimates it."""
 
     def estimate(self, rows: pa.Table, cut_of: CutOf) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(N,) expected IoU of each mask and its lower bound; NaN where nothing is known.
@@ -31,6 +37,12 @@ class Quality(Protocol):
         Raises:
             DataError: nothing is known of masks of this cut.
         """
+
+
+def quick_mark(quality: Quality | None) -> dict[str, list[str]]:
+    """What a file of masks states of a quality by a quick hold-out; empty where it is by none."""
+    names = quality.by_quick_holdout if quality else ()
+    return {BY_QUICK_HOLDOUT: list(names)} if names else {}
 
 
 def with_quality(rows: pa.Table, quality: Quality | None, cut_of: CutOf, facts: pa.Table) -> pa.Table:

@@ -73,6 +73,8 @@ def conclusions(found: Holdout) -> Iterator[str]:
     else:
         yield f"winner: {found.winner}"
     for one in found.teachers:
+        if one.ranked and (one.minus_ellipse.value or 0) < 0:
+            yield f"{one.name} is below the ellipse: a drawn ellipse is better"
         if not one.ranked:
             yield (
                 f"{one.name} is not ranked: it saw masks of {one.elsewhere_classes} classes elsewhere, "

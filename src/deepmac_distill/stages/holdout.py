@@ -40,13 +40,12 @@ from deepmac_distill.stages.candidate import Candidate
 from deepmac_distill.stages.holdout_teachers import candidates
 from deepmac_distill.stages.holdout_trials import Trial, draw
 from deepmac_distill.stages.job import Job, Split, training_split
-from deepmac_distill.stages.kept_holdout import MASKS
+from deepmac_distill.stages.kept_holdout import FOLDER, MASKS, trials_of
 from deepmac_distill.stages.preflight import require_ready
 from deepmac_distill.stages.sources import own_source_of
 from deepmac_distill.stages.train import require_unleaked, teach
 from deepmac_distill.storage.copies import origin_of
 
-FOLDER = "holdout-folds"  # of the trials, beside the stage
 QUICK = 4  # a quick training has so many times fewer steps
 
 
@@ -186,8 +185,7 @@ def _tried(job: Job, plan: Plan, teacher: Candidate) -> list[Path]:
 
 def _trial_run(job: Job, name: str) -> RunDir:
     settings = job.pipeline.holdout
-    of = f"{settings.folds}{'-quick' if settings.quick else ''}"
-    return RunDir(inner(job.run.path, FOLDER, of, name))
+    return RunDir(inner(job.run.path, FOLDER, trials_of(settings.folds, settings.quick), name))
 
 
 def _job_of_fold(job: Job, plan: Plan, teacher: Candidate, number: int, names: Sequence[str]) -> Job:
@@ -249,6 +247,7 @@ def _record(job: Job, plan: Plan, data_sha256: str) -> HoldoutRecord:
         quick=job.pipeline.holdout.quick,
         folds=plan.folds,
         teachers=teachers,
+        training_sha256=plan.dataset.for_training(plan.hide).fingerprint if plan.trainings else "",
     )
 
 

@@ -9,6 +9,16 @@ from deepmac_distill.evaluation.results import read_result
 from deepmac_distill.rundir import RunDir
 
 MASKS = "masks.parquet"
+FOLDER = "holdout-folds"  # of the trials, beside the stage
+
+
+def trials_of(folds: int, quick: bool) -> str:
+    """The folder below `FOLDER` with the trials of a hold-out of so many folds.
+
+    >>> trials_of(2, quick=True)
+    '2-quick'
+    """
+    return f"{folds}{'-quick' if quick else ''}"
 
 
 def kept_holdout(run: RunDir) -> tuple[Holdout, HoldoutMasks]:

@@ -220,8 +220,12 @@ def quality_words(labels: Labels, why_not: str) -> str:
         return f"quality: {why_not or 'no mask of a teacher'}"
     mean = found.class_mean_iou
     half = ((mean.high or 0) - (mean.low or 0)) / 2
+    quick = ""
+    if labels.quality and (names := labels.quality.by_quick_holdout):
+        quick = f" ({', '.join(names)})" if len(labels.teachers) > 1 else ""
+        quick = f", by a quick hold-out{quick}"
     return (
         f"quality: expected mean IoU {mean.value:.2f} ± {half:.2f}, on average over classes like those "
-        f"tried; {found.below} of {found.masks} masks below {RECOMMENDED}"
+        f"tried{quick}; {found.below} of {found.masks} masks below {RECOMMENDED}"
         + (f"; not known: {why_not}" if why_not else "")
     )

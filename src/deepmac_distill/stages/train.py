@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from deepmac_distill.stages.job import Job, training_split
 from deepmac_distill.stages.lesson_batches import lesson_batches, log_every
 from deepmac_distill.stages.preflight import require_ready
 from deepmac_distill.stages.shapes import learn_shapes
-from deepmac_distill.stages.training_inputs import how_compared, training_inputs
+from deepmac_distill.stages.training_inputs import deciding_keys, how_compared, training_inputs
 from deepmac_distill.storage.fetching import fetched
 from deepmac_distill.training.checkpoint import DamagedState
 from deepmac_distill.training.event_file import EventFile
@@ -121,9 +122,11 @@ def train_stage(
         if note := few_values_note(recipe, role):
             job.progress.note(note)
         state = _fit_or_begin_again(job, recipe, lesson, images, folder)
-        card = _card(role, recipe, annotations, seen, pretrained_mask_classes)
-        card = card.taught_by(_teacher_mask_classes(annotations, labels))
         if job.ranks.leads:
+            start = {"init_from": inputs.get(f"{role}.train.init_from", "")}  # by its content
+            card = _card(role, recipe, annotations, seen, pretrained_mask_classes)
+            card = replace(card, train=deciding_keys(recipe) | start)
+            card = card.taught_by(_teacher_mask_classes(annotations, labels))
             save_weights(folder / "weights.safetensors", state, card)
 
     return job.do(stage, inputs, work, comparing=comparing, together=True) / "weights.safetensors"

@@ -20,6 +20,7 @@ from deepmac_distill.storage.fetching import fetched
 # Keys of `train` that are named only where they are set: trainings without them are as they were.
 _NAMED_WHERE_SET = ("init_from", "views", "window_scale_range", "window_shift", "box_jitter", "compile")
 _CHANGES_NOTHING = ("recompute",)  # the same bits, so that a training may go on with less memory
+_NO_WEIGHTS = ("checkpoint_every",)  # where a training may be stopped
 _OF_WINDOWS = ("window_context", "window_size_px")  # of `train`, or of `look` where those are not set
 
 
@@ -38,6 +39,13 @@ def training_inputs(job: Job, role: Role, annotations: Annotations, images: Imag
         if (named := inputs.get(key)) and named not in ("none", "imagenet", "wheel"):
             inputs[key] = f"sha256:{sha256_of_file(fetched(named))}"  # the content counts, not the path
     return inputs
+
+
+def deciding_keys(recipe: RoleConfig) -> dict[str, Any]:
+    """Every key of `train` that weights depend on, also where it has its default; but `init_from`, a path."""
+    windows = {key: getattr(recipe, key) for key in _OF_WINDOWS} if recipe.train.views != "images" else {}
+    aside = (*_CHANGES_NOTHING, *_NO_WEIGHTS, *_OF_WINDOWS, "init_from")
+    return {key: value for key, value in config.flatten(recipe.train).items() if key not in aside} | windows
 
 
 def how_compared(recipe: RoleConfig, role: Role, unnamed: Inputs = MappingProxyType({})) -> Comparing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class ModelCard:
     about: str = ""  # what its reader should know, where its maker has said something
     look: Look = WHOLE_IMAGE  # how it looks at given boxes; the whole image in cards of earlier versions
     views: str = "images"  # that it was trained on: images | windows | both; earlier cards do not name them
+    # Keys of `train` that its weights depend on; empty: nobody knows, as in cards of earlier versions.
+    train: dict[str, Any] = field(default_factory=dict)
 
     @property
     def lattice(self) -> str:
@@ -67,7 +69,7 @@ class ModelCard:
         """JSON values, without empty fields: cards of plain trainings stay as they were."""
         said = asdict(self)
         empty: dict[str, Any] = {"pretrained_mask_classes": (), "teacher_mask_classes": (), "about": ""}
-        empty |= {"look": asdict(WHOLE_IMAGE), "views": "images"}
+        empty |= {"look": asdict(WHOLE_IMAGE), "views": "images", "train": {}}
         return {key: value for key, value in said.items() if key not in empty or value != empty[key]}
 
     @property

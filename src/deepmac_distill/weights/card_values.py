@@ -45,8 +45,9 @@ FITS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "about": (_is_text, "text"),
     "look": (_is_table, "a table"),
     "views": (_is_text, "a word"),
+    "train": (_is_table, "a table"),
 }
-_OPTIONAL = {"pretrained_mask_classes", "teacher_mask_classes", "about", "look", "views"}
+_OPTIONAL = {"pretrained_mask_classes", "teacher_mask_classes", "about", "look", "views", "train"}
 
 
 def read_values(text: str, version: str, path: Path) -> dict[str, Any]:
