@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -218,3 +219,10 @@ def test_a_name_in_other_letter_case_is_named(teach, data: Path, tmp_path: Path)
     if (data / "images" / "3.png").exists():
         pytest.skip("this file system takes either")
     assert_refused(teach(), "3.png: no such file (3.PNG is there, in other letter case); expected", tmp_path)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_named(teach, data: Path, tmp_path: Path, make: Callable[[Path], None]) -> None:
+    (data / "images" / "3.png").unlink()
+    make(data / "images" / "3.png")
+    assert_refused(teach(), "3.png: is no regular file, but a folder, a pipe or a device; expected", tmp_path)

@@ -80,6 +80,7 @@ def test_a_mask_without_a_pixel_is_a_warning_and_no_mask(check, nothing: Any) ->
         [[8, 8, 4294967295, 8, 8, 24]],
         [[8, 8, -1e9, 8, 8, 24]],
         [[8, 8, 1e300, 8, 8, 24]],
+        [[value for y in range(600) for value in (-9_999, y % 48, 9_999, y % 48)]],
         {"size": [48, 64], "counts": [2**40]},
         {"size": [48, 64], "counts": [-5, 3077]},
         {"size": [48, 64], "counts": "o" * 40 + "0"},

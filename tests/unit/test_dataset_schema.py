@@ -115,6 +115,16 @@ def test_a_vertex_far_outside_is_an_error_before_any_code_in_c(tmp_path: Path, f
         read(path)
 
 
+def test_an_outline_that_is_too_long_is_an_error_before_any_code_in_c(tmp_path: Path) -> None:
+    zigzag = [value for y in range(600) for value in (-9_999, y % 48, 9_999, y % 48)]
+    across = IMAGE | {"height": 30_000_000, "width": 30_000_000}
+    bow_tie = [0, 0, 29_999_999, 29_999_999, 29_999_999, 0, 0, 29_999_999]
+    for image, outline in ((IMAGE, zigzag), (across, bow_tie)):
+        path = write(tmp_path / "a.json", BOX | {"id": 1, "segmentation": [outline]}, images=[image])
+        with pytest.raises(DataError, match=r"annotation 1: segmentation: polygon has an outline of .* px"):
+            read(path)
+
+
 @pytest.mark.parametrize("odd", [[{}], [0], [None], [[10, 10], [40, 10], [40, 40]]])
 def test_what_is_neither_a_mask_nor_nothing_is_refused(tmp_path: Path, odd: Any) -> None:
     with pytest.raises(DataError, match="annotation 1: segmentation"):

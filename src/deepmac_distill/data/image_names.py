@@ -69,8 +69,10 @@ def no_such_file(path: object, near: str) -> DataError:
     """The error of an image that is missing.
 
     Args:
-        near: a file that is there and differs in the case of letters alone, or nothing. It is not taken: on
-            another system it would be another image.
+        near: what is there and differs in the case of letters alone or not at all, or nothing. A file in
+            another case is not taken: on another system it would be another image.
     """
+    if near and near == PurePosixPath(str(path)).name:
+        return DataError(f"{path}: is no regular file, but a folder, a pipe or a device; expected an image")
     there = f" ({near} is there, in other letter case)" if near else ""
     return DataError(f"{path}: no such file{there}; expected an image")

@@ -185,7 +185,7 @@ class ImageFolder:
         raise no_such_file(self.folder / name, self._near(name))
 
     def _near(self, name: str) -> str:
-        """What is there under a name that differs in the case of letters alone; empty where nothing is."""
+        """What is there under this name or one in another case of letters; empty where nothing is."""
         for path in _places(self.folder, name):
             if found := _folded(path.parent, _changed_ns(path.parent)).get(path.name.casefold()):
                 return found

@@ -18,6 +18,9 @@ from deepmac_distill.geometry.rle import decode_counts
 
 EDGE_TOLERANCE_PX = 1.0  # COCO's own boxes leave the image by rounding; nobody needs to hear of it
 FAR_PX = 10_000.0  # a polygon may leave its image by so much; pycocotools runs out of memory far outside
+LONGEST_PX = (
+    1e7  # along the outlines of a mask; pycocotools holds some 40 bytes for each, and ends without a word
+)
 _POLYGONS = "[[x1, y1, x2, y2, ...], ...], a list of polygons"
 _COMPRESSED = re.compile(r"([P-o]{0,6}[0-O])+")  # COCO's digits: after P to o more follow
 Polygons = list[list[float]]
@@ -175,10 +178,17 @@ def _part_findings(segmentation: list[Any], height: int, width: int) -> Iterator
                 f"polygon leaves the image at {far[0]:g}; expected at most {FAR_PX:g} px outside "
                 f"{height} x {width} (H x W)"
             )
+    if (length := sum(map(_outline_px, segmentation))) > LONGEST_PX:
+        raise ValueError(f"polygon has an outline of {length:.3g} px; expected at most {LONGEST_PX:.0e}")
     if few := degenerate_parts(segmentation):
         rest = "" if drawn_parts(segmentation) else ", so no mask is left"
         got = f"{few} of {len(segmentation)} polygon parts have fewer than 3 points{rest}"
         yield Finding("doubt", "mask", f"segmentation: {got}; expected an even count of at least 6 numbers")
+
+
+def _outline_px(part: list[float]) -> float:
+    points = list(zip(part[0::2], part[1::2], strict=True))
+    return sum(map(math.dist, points, [*points[1:], *points[:1]]))
 
 
 def _coordinates(part: list[float], height: int, width: int) -> Iterator[tuple[float, int]]:

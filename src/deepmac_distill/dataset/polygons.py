@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from deepmac_distill.dataset.findings import FAR_PX
+from deepmac_distill.dataset.findings import FAR_PX, LONGEST_PX
 
 POLYGONS = pa.list_(pa.list_(pa.float64()))  # parts of flat x, y in pixels of the image
 LARGEST = 1e15  # beyond it float64 loses whole pixels
@@ -103,19 +103,26 @@ class FlatPolygons:
         once: Bools = np.round(np.abs(turns) / (2 * np.pi)) == 1
         return once
 
+    @cached_property
+    def perimeters(self) -> Floats:
+        """(P,) px along the outlines of well-formed parts."""
+        x, y = self.values[0::2], self.values[1::2]
+        points = self.parts // 2
+        return _sum(np.hypot(_to_next(x, points), _to_next(y, points)), points)
+
     def _holds_a_disc(self) -> Bools:
         x, y = self.values[0::2], self.values[1::2]
         points = self.parts // 2
         dx, dy = _to_next(x, points), _to_next(y, points)
         area = np.abs(_sum(x * dy - y * dx, points)) / 2
-        return self.turn_once & (area > _sum(np.hypot(dx, dy), points))
+        return self.turn_once & (area > self.perimeters)
 
-    def far(self, sizes: Ints) -> Bools:
-        """(N,) rows that leave their (N, 2) images by more than FAR_PX."""
+    def too_large(self, sizes: Ints) -> Bools:
+        """(N,) rows that leave their (N, 2) images by more than FAR_PX, or are longer than LONGEST_PX."""
         bounds = self.row_bounds()
         with np.errstate(invalid="ignore"):
             low, high = bounds[:, :2] < -FAR_PX, bounds[:, 2:] > sizes[:, ::-1] + FAR_PX
-        return np.asarray((low | high).any(axis=1))
+        return np.asarray((low | high).any(axis=1) | (_sum(self.perimeters, self.rows) > LONGEST_PX))
 
 
 def _any(flags: Bools, offsets: Ints) -> Bools:

@@ -85,12 +85,12 @@ def _polygons(given: Sequence[Any], wanted: Bools, sizes: Ints) -> tuple[pa.List
         suspects |= short
         column = _converted(kept, suspects)
         flat = FlatPolygons.of(column)
-    far = flat.far(sizes)
-    unsure = np.flatnonzero(_valid(column) & ~far & ~flat.surely_drawn(sizes)).tolist()
+    bad = flat.too_large(sizes)
+    unsure = np.flatnonzero(_valid(column) & ~bad & ~flat.surely_drawn(sizes)).tolist()
     for row in unsure:
-        far[row] = not has_pixels(kept[row], *sizes[row].tolist())
-    if far.any():
-        _drop(kept, far, suspects)
+        bad[row] = not has_pixels(kept[row], *sizes[row].tolist())
+    if bad.any():
+        _drop(kept, bad, suspects)
         column = _converted(kept, suspects)
     return column, suspects, lost_parts, flat.rows_with(~flat.turn_once) & _valid(column)
 
