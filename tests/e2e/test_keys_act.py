@@ -50,7 +50,15 @@ READERS = {
 LABEL_TIME = ("look.boxes", "look.mirror", "look.image_from", "look.window_context", "look.window_size_px")
 # Who only copies, compares or checks values does not read them.
 NO_READERS = {"flatten", "changes", "differences", "_asdict_inner", "_replace", "replace", "__post_init__"}
-NO_READERS |= {"__eq__", "__init__", "to_json", "<listcomp>", "<dictcomp>", "<genexpr>"}
+NO_READERS |= {
+    "__eq__",
+    "__init__",
+    "to_json",
+    "<listcomp>",
+    "<dictcomp>",
+    "<genexpr>",
+    "require_quality_to_come",
+}
 
 
 @contextmanager
