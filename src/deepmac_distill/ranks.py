@@ -147,10 +147,12 @@ def join(place: Place, device: torch.device, meeting: timedelta = MEETING) -> Ra
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
-        store, rank, world = next(rendezvous("env://", place.rank, place.world, timeout=meeting))
+        found, rank, world = next(rendezvous("env://", place.rank, place.world, timeout=meeting))
+        # torchrun keeps one store for all its attempts: an address of the last one would pass for a new one
+        store = PrefixStore(f"deepmac-{place.attempt}", found)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-            store=PrefixStore("deepmac", store),
+            store=PrefixStore("group", store),
             rank=rank,
             world_size=world,
             timeout=PATIENCE,
@@ -161,7 +163,7 @@ def join(place: Place, device: torch.device, meeting: timedelta = MEETING) -> Ra
             f"{where}: rank {place.rank} did not meet all {place.world} processes in "
             f"{meeting.total_seconds():g} s ({_short(error)}); expected every rank to start with this address"
         ) from error
-    return Ranks(place, PrefixStore("deepmac-ends", store))
+    return Ranks(place, PrefixStore("ends", store))
 
 
 @contextmanager
