@@ -13,6 +13,7 @@ from deepmac_distill.forecast.cost import INFERENCE_SHARE, Load, Rates, training
 from deepmac_distill.forecast.inventory import Inventory, PerImage
 from deepmac_distill.training.state_bytes import StateBytes
 
+CARD_BYTES = 4_000  # before the weights, more than most have
 ENTRY_BYTES = 500  # of a mask with its box and numbers in a file, more than most take
 
 
@@ -95,7 +96,7 @@ def training_need(
     return StageNeed(
         stage=stage,
         memory_bytes=max(memory, default=state.total),
-        disk_bytes=state.weights,
+        disk_bytes=state.weights + CARD_BYTES,
         scratch_bytes=2 * state.resumable,
         seconds=passes * mean(rates.seconds(kind.usual) for kind in kinds) if rates else None,
     )

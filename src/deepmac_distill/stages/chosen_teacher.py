@@ -52,7 +52,7 @@ def cutting(job: Job) -> Job:
     """The job with the teacher's masks ending where its calibration has chosen, if it may choose."""
     if job.asked_cut is not None or not job.pipeline.labels.by_calibration:
         return job
-    cut = chosen_cut(job.run.path, job.pipeline.labels, own_source_of(job, "teacher"))
+    cut = chosen_cut(job.run.path, job.pipeline.labels, lambda: own_source_of(job, "teacher"))
     if cut == job.cut:
         return job
     job.note_once(f"labels.cut: the teacher's masks end at {cut}, which its calibration chose")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -124,16 +124,19 @@ def facts_of(source: Source) -> dict[str, Any]:
     return dict(json.loads(json.dumps(facts)))
 
 
-def chosen_cut(run: Path, labels: LabelsConfig, source: Source) -> Cut:
+def chosen_cut(run: Path, labels: LabelsConfig, source: Callable[[], Source]) -> Cut:
     """Where the masks of a run's teacher end, in evaluations as in its labels.
+
+    Args:
+        source: the teacher, whose weights are read where there is a calibration to compare it with.
 
     Raises:
         DataError, RunError: a calibration cannot be read.
     """
     if labels.by_calibration:
-        facts = facts_of(source)
         named = labels.calibration
         known = [Calibrated.read(fetched(named))] if named else list(_files_of(run).values())
+        facts = facts_of(source()) if known else {}
         for one in known:
             if not other_teacher(one.calibration, facts):
                 return one.calibration.cut

@@ -156,7 +156,7 @@ def cut_at(path: Path | None, teacher: Source | None = None) -> Cut:
     pipeline = None if path is None else _kept_in(path)
     if path is None or pipeline is None:
         return DEFAULT_CUT
-    return chosen_cut(path, pipeline.labels, teacher) if teacher else pipeline.labels.cut_alone
+    return chosen_cut(path, pipeline.labels, lambda: teacher) if teacher else pipeline.labels.cut_alone
 
 
 def _kept_in(run: Path) -> Pipeline | None:

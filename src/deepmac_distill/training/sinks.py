@@ -78,7 +78,7 @@ def peak_bytes(device: torch.device) -> int | None:
 
 
 def high_water_bytes(status: str) -> int:
-    """The most resident memory, of `/proc/PID/status`.
+    r"""The most resident memory, of `/proc/PID/status`.
 
     >>> high_water_bytes("VmPeak:\t 9 kB\nVmHWM:\t    2048 kB\n")
     2097152
