@@ -111,7 +111,7 @@ def test_the_tree_is_the_tree() -> None:
         for path in package.iterdir()
         if not path.name.startswith(("__", ".")) and path.name != "py.typed"
     }
-    top = {"src/deepmac_distill", "tests", "benchmarks", "docs", "examples", "cluster", "interop"}
+    top = {"src/deepmac_distill", "tests", "benchmarks", "docs", "examples", "cluster", "interop", "buckets"}
     assert said == rooms | top
 
 
