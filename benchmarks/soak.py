@@ -5,15 +5,17 @@
 
 `kills` runs a hold-out and the whole chain on generated scenes once, then again and again under SIGKILL,
 until so many have hit; of five signals one is a SIGTERM, and one run in five is forced over a finished one.
-Every run that ends has to hold the bytes of the first. `mutations` breaks sound files of every kind of
-`hostile.py`: each has to be read, or refused on one line. `--json` keeps the counts, of kills after each run
-that ended, so that a soak which is stopped leaves its own. `make soak` does both.
+Half of the signals come at any time, the others while a stage drawn by chance works, so that short stages
+are hit as well. Every run that ends has to hold the bytes of the first. `mutations` breaks sound files of
+every kind of `hostile.py`: each has to be read, or refused on one line. `--json` keeps the counts, of kills
+after each run that ended, so that a soak which is stopped leaves its own. `make soak` does both.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import importlib
 import json
 import multiprocessing
 import os
@@ -29,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from deepmac_distill import cli
+from deepmac_distill.chain import CHAIN
 from deepmac_distill.devices import environment
 from deepmac_distill.files import write_json
 from hostile import KINDS, at_random, fault_of
@@ -69,11 +72,14 @@ checkpoint_every = 5
 """
     for role in ("teacher", "student")
 )
+HOLDOUT = "holdout"
 # What of a record no two runs have in common. A hold-out's figures hold seconds; its page and record follow.
 TIMES = ("seconds_since_last_start", "ended", "time", "seconds")
-HOLDOUT = "holdout"
-PATIENCE = 0.6  # a run is killed after at most this share of the seconds that it takes alone
+PATIENCE = 0.15  # a run is killed after at most this share of the seconds that it takes alone
 MORE_PATIENCE = 0.1  # and after so much more with each kill of the same run, so that each ends some time
+IN_STAGE = 0.02  # a run that is killed in a stage works on in it for at most this share
+POLL_SECONDS = 0.002
+STAGES = ("scenes", "holdout-folds", HOLDOUT, *(stage.name for stage in CHAIN))
 
 
 def bytes_of(run: Path) -> dict[str, bytes | str]:
@@ -133,6 +139,7 @@ def kills(wanted: int, seed: int, keep: Callable[[dict[str, Any]], None]) -> dic
     with tempfile.TemporaryDirectory() as folder:
         pipeline, run = Path(folder) / "soak.toml", Path(folder) / "run"
         pipeline.write_text(PIPELINE)
+        importlib.import_module("deepmac_distill.stages.run")  # once, before any fork
         began = time.monotonic()
         alone = started(pipeline, run)
         alone.join()
@@ -145,7 +152,7 @@ def kills(wanted: int, seed: int, keep: Callable[[dict[str, Any]], None]) -> dic
             more, patience = ["--force"] if forced else [], PATIENCE
             while True:
                 process = started(pipeline, run, *more)
-                process.join(chance.uniform(0, patience * seconds))
+                _work(process, run, chance, seconds, patience)
                 number = signal.SIGTERM if chance.random() < 0.2 else signal.SIGKILL
                 (process.terminate if number is signal.SIGTERM else process.kill)()
                 process.join()
@@ -167,14 +174,38 @@ def kills(wanted: int, seed: int, keep: Callable[[dict[str, Any]], None]) -> dic
                 print(f"FAULT: code {process.exitcode}, differs in {differing[:5]}: {said!r}", flush=True)
             counts = {"signals": signals, "runs_ended": ended, "faults": faults}
             kept = {"wanted": wanted, **counts, "at_work": dict(hits.most_common())}
+            kept["never_hit"] = sorted(set(STAGES) - set(hits))
             keep(kept)
     return kept
 
 
+def _work(process: BaseProcess, run: Path, chance: random.Random, seconds: float, patience: float) -> None:
+    """Let a run work until it is to be killed, or ends."""
+    until = time.monotonic() + chance.uniform(0, patience * seconds)
+    if chance.random() < 0.5:
+        to_come = [stage for stage in STAGES if not (run / stage).exists()] or STAGES
+        stage, until = chance.choice(to_come), time.monotonic() + patience * seconds
+        while process.is_alive() and time.monotonic() < until and _place(run) != stage:
+            time.sleep(POLL_SECONDS)
+        until = time.monotonic() + chance.uniform(0, IN_STAGE * seconds)
+    process.join(max(0, until - time.monotonic()))
+
+
 def _place(run: Path) -> str:
-    """At which stage a run was killed."""
-    parts = [str(path.parent.relative_to(run) / path.stem) for path in run.rglob("*.part")]
-    return min(parts, default="between stages")
+    """Which stage of a run is at work; the first by its name, where it works on several folders."""
+    tops = (path.relative_to(run).parts[0] for path in _unfinished(run))
+    stages = {top.removesuffix(".part") for top in tops if not top.startswith(".")}
+    return min(
+        ("scenes" if stage.startswith("scenes-") else stage for stage in stages), default="between stages"
+    )
+
+
+def _unfinished(run: Path) -> list[Path]:
+    while True:
+        try:
+            return list(run.rglob("*.part"))
+        except FileNotFoundError:  # a folder was renamed meanwhile
+            continue
 
 
 def mutations(wanted: int, seed: int) -> dict[str, Any]:
