@@ -7,6 +7,8 @@ processes, so that their weights stay equal.
 from __future__ import annotations
 
 import os
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +27,8 @@ from deepmac_distill.torchrun import ALONE, Place
 MEETING = timedelta(minutes=5)  # until all processes have come together
 PATIENCE = timedelta(days=1)  # the first process reads and labels while the others wait
 _ENDED, _WHY = "ended", "why"  # keys of the store
+_FIRST, _HEARD = "first", "heard"
+_LOOK_SECONDS = 0.05  # between two looks into the store
 
 
 class RankLost(MachineError):
@@ -148,8 +152,7 @@ def join(place: Place, device: torch.device, meeting: timedelta = MEETING) -> Ra
         torch.cuda.set_device(device)
     try:
         found, rank, world = next(rendezvous("env://", place.rank, place.world, timeout=meeting))
-        # torchrun keeps one store for all its attempts: an address of the last one would pass for a new one
-        store = PrefixStore(f"deepmac-{place.attempt}", found)
+        store = PrefixStore(f"deepmac-{common_word(found, rank, world, meeting)}", found)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
             store=PrefixStore("group", store),
@@ -164,6 +167,36 @@ def join(place: Place, device: torch.device, meeting: timedelta = MEETING) -> Ra
             f"{meeting.total_seconds():g} s ({_short(error)}); expected every rank to start with this address"
         ) from error
     return Ranks(place, PrefixStore("ends", store))
+
+
+def common_word(store: Store, rank: int, world: int, meeting: timedelta) -> str:
+    """A word that all processes which meet now have in common, and that none had before.
+
+    torchrun keeps one store for all its attempts, so what the last one left there would pass for this one's.
+    Its agents on several machines count restarts apart: their numbers tell no attempts apart. So the first
+    process names itself, each other one answers with a word of its own, and believes the name once that word
+    is among those which the first one has heard.
+
+    Raises:
+        RuntimeError: not all have come.
+    """
+    mine = uuid.uuid4().hex
+    if rank == 0:
+        store.set(_FIRST, mine)
+        answers = [f"{mine} {other}" for other in range(1, world)]
+        store.wait(answers, meeting)
+        store.set(f"{mine} {_HEARD}", b" ".join(store.get(answer) for answer in answers))
+        return mine
+    until = time.monotonic() + meeting.total_seconds()
+    while time.monotonic() < until:
+        if store.check([_FIRST]):
+            first = store.get(_FIRST).decode()
+            store.set(f"{first} {rank}", mine)
+            heard = f"{first} {_HEARD}"
+            if store.check([heard]) and mine.encode() in store.get(heard).split():
+                return first
+        time.sleep(_LOOK_SECONDS)
+    raise RuntimeError("the first process did not answer")
 
 
 @contextmanager

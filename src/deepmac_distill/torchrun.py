@@ -16,7 +16,6 @@ class Place:
     rank: int = 0
     world: int = 1  # how many there are
     local_rank: int = 0  # among those of this machine
-    attempt: int = 0  # how often torchrun has started them anew; 0 on several machines, which count apart
 
     @property
     def called(self) -> str:
@@ -34,12 +33,9 @@ def place_of(environment: Mapping[str, str]) -> Place:
         ConfigError: a variable is missing or is no number in its range.
 
     >>> place_of({})
-    Place(rank=0, world=1, local_rank=0, attempt=0)
+    Place(rank=0, world=1, local_rank=0)
     >>> place_of({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"})
-    Place(rank=3, world=4, local_rank=1, attempt=0)
-    >>> again = {"TORCHELASTIC_RESTART_COUNT": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
-    >>> place_of({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", **again}).attempt
-    2
+    Place(rank=3, world=4, local_rank=1)
     """
     if environment.get("WORLD_SIZE", "1") == "1":
         return ALONE
@@ -50,10 +46,7 @@ def place_of(environment: Mapping[str, str]) -> Place:
             )
     world = _number(environment, "WORLD_SIZE", 1, None)
     rank = _number(environment, "RANK", 0, world)
-    restarts = "TORCHELASTIC_RESTART_COUNT"
-    counted = environment.get("GROUP_WORLD_SIZE", "1") == "1" and restarts in environment
-    attempt = _number(environment, restarts, 0, None) if counted else 0
-    return Place(rank, world, _number(environment, "LOCAL_RANK", 0, world), attempt)
+    return Place(rank, world, _number(environment, "LOCAL_RANK", 0, world))
 
 
 def _number(environment: Mapping[str, str], name: str, least: int, below: int | None) -> int:

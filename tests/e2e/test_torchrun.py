@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+ONE_MACHINE = ("--standalone", "--nproc-per-node", "2")
 GENTLE = ("optimizer=sgd", "lr=1e-4", "checkpoint_every=1000")
 
 
@@ -21,10 +24,31 @@ def of_teacher(keys: Sequence[str]) -> list[str]:
     return [word for key in keys for word in ("--set", f"teacher.train.{key}")]
 
 
-def start(logs: Path, *arguments: str | Path, restarts: int = 0) -> subprocess.Popen[bytes]:
-    """`deepmac` in two processes; what each of them prints goes to files."""
+def meeting_at(port: int) -> tuple[str, ...]:
+    """Words of torchrun on one of two machines, each of which does one process."""
+    where = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "both")
+    return ("--nnodes", "2", "--nproc-per-node", "1", "--local-addr", "127.0.0.1", *where)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
+def workers_of(agent: subprocess.Popen[bytes]) -> list[int]:
+    children = Path(f"/proc/{agent.pid}/task").glob("*/children")
+    return sorted(int(number) for path in children for number in path.read_text().split())
+
+
+def start(
+    logs: Path, *arguments: str | Path, restarts: int = 0, machine: Sequence[str] = ONE_MACHINE
+) -> subprocess.Popen[bytes]:
+    """`deepmac` in two processes, or a machine's part of them; what each prints goes to files."""
     command = [
         *TORCHRUN,
+        *machine,
         "--max-restarts",
         str(restarts),
         "--log-dir",
@@ -70,26 +94,39 @@ def test_a_signal_saves_a_training_of_two_processes_once_and_one_process_ends_it
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in theirs) < 1e-3
 
 
+OF_SEVERAL = ("steps=40", "checkpoint_every=4")
+
+
+@pytest.fixture(scope="module")
+def left_alone(tmp_path_factory: pytest.TempPathFactory, scenes_toml: Path) -> bytes:
+    """Weights of two processes that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("left alone")
+    command = ["teach", "--config", scenes_toml, *of_teacher(OF_SEVERAL), "--out", folder / "run"]
+    assert start(folder / "logs", *command).wait(timeout=300) == 0, printed(folder / "logs", "stderr")
+    return (folder / "run" / "teacher" / "weights.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("machines", [1, 2])
 def test_a_killed_process_comes_back_and_the_weights_are_those_of_a_training_that_was_left_alone(
-    scenes_toml: Path, tmp_path: Path
+    scenes_toml: Path, tmp_path: Path, left_alone: bytes, machines: int
 ) -> None:
-    keys = of_teacher(("steps=40", "checkpoint_every=4"))
-    alone, killed = tmp_path / "alone", tmp_path / "killed"
-    command = ["teach", "--config", scenes_toml, *keys]
-    first = start(tmp_path / "logs of alone", *command, "--out", alone)
-    assert first.wait(timeout=300) == 0, printed(tmp_path / "logs of alone", "stderr")
-    process = start(tmp_path / "logs", *command, "--out", killed, restarts=1)
+    """Two processes of one machine, or one on each of two, where restarts are counted apart."""
+    killed, logs = tmp_path / "killed", tmp_path / "logs"
+    command = ["teach", "--config", scenes_toml, *of_teacher(OF_SEVERAL), "--out", killed]
+    if machines == 1:
+        agents = [start(logs, *command, restarts=1)]
+    else:
+        meets = meeting_at(free_port())
+        agents = [start(logs / f"{node}", *command, restarts=1, machine=meets) for node in range(2)]
     state, deadline = killed / "teacher.part" / "state.pt", time.monotonic() + 300
     while not state.exists():
-        assert process.poll() is None and time.monotonic() < deadline, printed(tmp_path / "logs", "stderr")
+        assert all(agent.poll() is None for agent in agents), printed(logs, "stderr")
+        assert time.monotonic() < deadline, printed(logs, "stderr")
         time.sleep(0.01)
-    children = Path(f"/proc/{process.pid}/task").glob("*/children")
-    workers = sorted(int(number) for path in children for number in path.read_text().split())
-    os.kill(workers[-1], signal.SIGKILL)
-    assert process.wait(timeout=300) == 0, printed(tmp_path / "logs", "stderr")
-    assert any("goes on where it was stopped" in line for line in printed(tmp_path / "logs", "stderr"))
-    weights = Path("teacher", "weights.safetensors")
-    assert (killed / weights).read_bytes() == (alone / weights).read_bytes()
+    os.kill(workers_of(agents[-1])[-1], signal.SIGKILL)
+    assert [agent.wait(timeout=300) for agent in agents] == [0] * machines, printed(logs, "stderr")
+    assert any("goes on where it was stopped" in line for line in printed(logs, "stderr"))
+    assert (killed / "teacher" / "weights.safetensors").read_bytes() == left_alone
 
 
 def test_an_image_that_one_process_cannot_read_ends_both_with_its_line(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch.distributed import HashStore
 
 import ranks as benchmark
 from deepmac_distill.config import Pipeline
@@ -19,7 +22,7 @@ from deepmac_distill.devices import pick_device
 from deepmac_distill.errors import ConfigError
 from deepmac_distill.models.blocks import BatchNorm
 from deepmac_distill.models.synchronized import SynchronizedBatchNorm, synchronize
-from deepmac_distill.ranks import ONE, RankLost, Ranks, join
+from deepmac_distill.ranks import ONE, RankLost, Ranks, common_word, join
 from deepmac_distill.stages.preflight import require_compilable, require_even_parts
 from deepmac_distill.torchrun import Place, place_of
 
@@ -112,6 +115,30 @@ def test_a_rank_that_does_not_come_is_one_line(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(RankLost, match="rank 0 did not meet all 2 processes in 1 s") as error:
         join(TWO, torch.device("cpu"), meeting=timedelta(seconds=1))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("last", [0, 2])
+def test_what_an_earlier_attempt_left_in_the_store_passes_for_nothing(last: int) -> None:
+    """Whoever starts late, the first process or another one."""
+    store, words = HashStore(), []
+
+    def meets(rank: int) -> str:
+        time.sleep(0.2 * (rank == last))
+        return common_word(store, rank, 3, timedelta(seconds=20))
+
+    for _ in range(3):
+        with ThreadPoolExecutor(3) as pool:
+            (word,) = set(pool.map(meets, range(3)))
+        words.append(word)
+    assert len(set(words)) == 3
+
+
+def test_one_that_meets_only_what_an_earlier_attempt_left_does_not_go_on() -> None:
+    store = HashStore()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda rank: common_word(store, rank, 2, timedelta(seconds=20)), range(2)))
+    with pytest.raises(RuntimeError, match="the first process did not answer"):
+        common_word(store, 1, 2, timedelta(seconds=0.3))
 
 
 def test_a_batch_that_the_processes_cannot_share_is_refused() -> None:
