@@ -22,9 +22,10 @@ test: $(READY)  ## lint, types, then all tests
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
 
-soak: $(READY)  ## half an hour and more of harm: 200 kills over all stages, 20,000 broken files
+soak: $(READY)  ## an hour of harm: 200 kills over all stages, 60 of shards and ranks, 20,000 broken files
 	$(BIN)/python benchmarks/soak.py mutations
 	$(BIN)/python benchmarks/soak.py kills
+	$(BIN)/python benchmarks/soak_many.py
 
 coco-sample: $(READY)  ## real photographs: make coco-sample DATA=folder with instances_train.json, instances_val.json, images (SEEDS=3)
 	$(BIN)/deepmac run coco_sample --data $(DATA) $(if $(SEEDS),--seeds $(SEEDS))

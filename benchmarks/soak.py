@@ -8,7 +8,8 @@ until so many have hit; of five signals one is a SIGTERM, and one run in five is
 Half of the signals come at any time, the others while a stage drawn by chance works, so that short stages
 are hit as well. Every run that ends has to hold the bytes of the first. `mutations` breaks sound files of
 every kind of `hostile.py`: each has to be read, or refused on one line. `--json` keeps the counts, of kills
-after each run that ended, so that a soak which is stopped leaves its own. `make soak` does both.
+after each run that ended, so that a soak which is stopped leaves its own. `make soak` does both,
+and `soak_many.py`.
 """
 
 from __future__ import annotations

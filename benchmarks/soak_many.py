@@ -1,12 +1,13 @@
 """Many processes under kills: shards that label and evaluate, and ranks that train. Bytes are compared.
 
-    python benchmarks/soak_many.py [--kills 40] [--seed 0] [--json FILE]
+    python benchmarks/soak_many.py [--kills 40] [--ranks 20] [--seed 0] [--json FILE]
 
 `shards`: three processes label, and three evaluate, each a shard, killed at any moment and started again
 until all have ended; then `deepmac assemble` joins them, under kills too. Every file has to hold the bytes
-of one process that nobody killed. `ranks`: torchrun trains in two processes, one of which is killed while
-they train; torchrun starts both again, and the weights have to be those of two that nobody killed, to the
-byte. Of three rounds one is of ranks.
+of one process that nobody killed. `ranks`: torchrun trains in two processes, one of which is killed at any
+moment, up to four times; torchrun starts both again each time, and the weights have to be those of two that
+nobody killed, to the byte. A round of ranks goes first, then one of each in turn, until `--ranks` kills have
+hit ranks and `--kills` anything else.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ from soak import PIPELINE, bytes_of
 SHARDS = 3
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 STAGES = {"pseudolabel": ["pseudolabel"], "evaluate": ["evaluate", "teacher"]}
+RANKS = "ranks of teach"
+ROUND_KILLS, RESTART_SECONDS = 4, 60.0  # of ranks; until torchrun has started them again
+STEPS = 60  # of the training that ranks do: it lasts longer than to start
 LABELED = ("pseudolabel", "select", "evaluate-teacher")  # folders that are compared
 Hits = collections.Counter[str]
 
@@ -81,6 +85,19 @@ class Killer:
                     del waiting[name]
             patience *= 1.5  # so that each ends some time
 
+    def wait_in(self, state: Path, process: subprocess.Popen[bytes]) -> None:
+        """Wait for a moment: in one of three cases while all start, else after some saved states."""
+        if self.chance.random() < 1 / 3:
+            time.sleep(self.chance.uniform(0, self._seconds.get(RANKS, 8.0)))
+            return
+        began = time.monotonic()
+        for _ in range(self.chance.randint(1, 4)):
+            saved = _changed(state)
+            while process.poll() is None and _changed(state) == saved:
+                time.sleep(0.002)
+            self._seconds.setdefault(RANKS, time.monotonic() - began)  # until the first one
+        time.sleep(self.chance.uniform(0, 0.2))
+
     def spared(self, words: list[str]) -> None:
         """Run a command that nobody kills.
 
@@ -120,22 +137,32 @@ def ranks(pipeline: Path, run: Path, killer: Killer | None = None) -> None:
     Raises:
         RuntimeError: the training failed.
     """
-    words = ["teach", "--config", str(pipeline), "--out", str(run)]
-    command = [*TORCHRUN, "--max-restarts", "2", "-m", "deepmac_distill", *words]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    if killer is not None:
-        state = run / "teacher.part" / "state.pt"
-        for _ in range(killer.chance.randrange(4)):  # so many saved states are waited for
-            saved = _changed(state)
-            while process.poll() is None and _changed(state) == saved:
-                time.sleep(0.002)
-        time.sleep(killer.chance.uniform(0, 0.3))
-        if process.poll() is None and (workers := _children(process.pid)):
-            os.kill(killer.chance.choice(workers), signal.SIGKILL)
-            killer.hits["ranks of teach"] += 1
-    _, said = process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"ranks: code {process.returncode}: {said[-500:]!r}")
+    words = ["teach", "--config", str(pipeline), "--out", str(run), "--set", f"teacher.train.steps={STEPS}"]
+    command = [*TORCHRUN, "--max-restarts", str(ROUND_KILLS), "-m", "deepmac_distill", *words]
+    with tempfile.TemporaryFile() as said:  # a pipe that nobody reads fills up
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
+        killed: list[int] = []
+        while killer is not None and process.poll() is None and len(killed) < ROUND_KILLS:
+            workers = _next_workers(process, killed)
+            killer.wait_in(run / "teacher.part" / "state.pt", process)
+            if workers and (rank := killer.chance.choice(workers)) in _workers(process.pid):
+                os.kill(rank, signal.SIGKILL)
+                killer.hits[RANKS] += 1
+            killed += workers
+        process.wait()
+        said.seek(0)
+        if process.returncode:
+            raise RuntimeError(f"ranks: code {process.returncode}: {said.read()[-800:]!r}")
+
+
+def _next_workers(process: subprocess.Popen[bytes], earlier: Sequence[int]) -> list[int]:
+    """The ranks that torchrun has started since the last kill; none where it has ended."""
+    until = time.monotonic() + RESTART_SECONDS
+    while process.poll() is None and time.monotonic() < until:
+        if len(workers := [one for one in _workers(process.pid) if one not in earlier]) == 2:
+            return workers
+        time.sleep(0.002)
+    return []
 
 
 def _changed(path: Path) -> int:
@@ -144,9 +171,16 @@ def _changed(path: Path) -> int:
     return 0
 
 
-def _children(process: int) -> list[int]:
+def _workers(process: int) -> list[int]:
+    """The ranks that torchrun has started and that still run, with Python in them."""
     found = [path.read_text().split() for path in Path(f"/proc/{process}/task").glob("*/children")]
-    return sorted(int(number) for some in found for number in some)
+    return sorted(one for one in (int(number) for some in found for number in some) if _trains(one))
+
+
+def _trains(process: int) -> bool:
+    with suppress(OSError):
+        return b"deepmac_distill" in Path(f"/proc/{process}/cmdline").read_bytes()
+    return False
 
 
 def compared(run: Path, folders: tuple[str, ...]) -> dict[str, bytes | str]:
@@ -155,8 +189,8 @@ def compared(run: Path, folders: tuple[str, ...]) -> dict[str, bytes | str]:
     return {name: found[name] for name in found if Path(name).parts[0] in folders and "done.json" not in name}
 
 
-def soak(wanted: int, seed: int) -> dict[str, Any]:
-    """Kill until `wanted` have hit; `faults` counts what failed or differs."""
+def soak(wanted: int, of_ranks: int, seed: int) -> dict[str, Any]:
+    """Kill until `of_ranks` have hit ranks and `wanted` the rest; `faults` counts what failed or differs."""
     faults, rounds = 0, Hits()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -169,8 +203,7 @@ def soak(wanted: int, seed: int) -> dict[str, Any]:
         run.rename(whole)  # records name the folder of a run: all are made in one
         ranks(pipeline, run)
         trained, labeled = compared(run, ("teacher",)), compared(whole, LABELED)
-        while killer.hits.total() < wanted:
-            what = "ranks" if rounds.total() % 3 == 0 else "shards"
+        while what := _next_round(killer.hits, rounds, wanted, of_ranks):
             shutil.rmtree(run, ignore_errors=True)
             rounds[what] += 1
             try:
@@ -191,14 +224,21 @@ def soak(wanted: int, seed: int) -> dict[str, Any]:
     return {"kills": dict(killer.hits.most_common()), "rounds": dict(rounds), "faults": faults}
 
 
+def _next_round(hits: Hits, rounds: Hits, wanted: int, of_ranks: int) -> str:
+    """What is killed next; empty: enough was."""
+    lacking = {"ranks": hits[RANKS] < of_ranks, "shards": hits.total() - hits[RANKS] < wanted}
+    return min((what for what in lacking if lacking[what]), key=lambda what: rounds[what], default="")
+
+
 def main() -> None:
     """Parse the words, and end with code 1 where anything went wrong."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kills", type=int, default=40)
+    parser.add_argument("--ranks", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    found = soak(given.kills, given.seed)
+    found = soak(given.kills, given.ranks, given.seed)
     print(found)
     if given.json:
         write_json(given.json, {"environment": environment(), "seed": given.seed, **found})
