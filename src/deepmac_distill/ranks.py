@@ -185,7 +185,7 @@ def common_word(store: Store, rank: int, world: int, meeting: timedelta) -> str:
         store.set(_FIRST, mine)
         answers = [f"{mine} {other}" for other in range(1, world)]
         store.wait(answers, meeting)
-        store.set(f"{mine} {_HEARD}", b" ".join(store.get(answer) for answer in answers))
+        store.set(f"{mine} {_HEARD}", " ".join(store.get(answer).decode() for answer in answers))
         return mine
     until = time.monotonic() + meeting.total_seconds()
     while time.monotonic() < until:

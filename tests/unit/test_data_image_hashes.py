@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from deepmac_distill.data import image_hashes
 from deepmac_distill.data.image_hashes import sha256_of_files
+from deepmac_distill.files import sha256_of_file
 from deepmac_distill.progress import Bar, Silent
 
 
@@ -53,3 +55,43 @@ def test_many_bytes_show_a_bar_that_ends_and_known_ones_none(
     sha256_of_files(tmp_path, files, many)
     sha256_of_files(tmp_path, files, again)
     assert (few.totals, many.totals, many.done, again.totals) == ([], [2], 2, [])
+
+
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that are read from now on."""
+    read: list[str] = []
+    monkeypatch.setattr(
+        image_hashes, "sha256_of_file", lambda path: read.append(path.name) or sha256_of_file(path)
+    )
+    return read
+
+
+def test_a_file_is_read_again_only_where_it_changed(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha256_of_files(tmp_path, files)
+    read = hashed(monkeypatch)
+    files[1].write_bytes(b"other")
+    assert sha256_of_files(tmp_path, files)[1] == hashlib.sha256(b"other").hexdigest()
+    assert sha256_of_files(tmp_path, [*files[1:], tmp_path / "a"])[0] == hashlib.sha256(b"other").hexdigest()
+    assert read == ["a"]
+
+
+@pytest.mark.parametrize("at", [0, 40, -1])
+def test_hashes_that_were_damaged_are_made_again(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    expected = sha256_of_files(tmp_path, files)
+    (kept,) = (tmp_path / "cache" / "images").iterdir()
+    held = bytearray(kept.read_bytes())
+    held[at] ^= 1
+    kept.write_bytes(held)
+    read = hashed(monkeypatch)
+    assert sha256_of_files(tmp_path, files) == expected and read == ["c", "a", "b"]
+
+
+def test_a_name_that_is_no_utf_8_has_a_hash(files: list[Path], tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"\xff.jpg")
+    odd.write_bytes(b"odd")
+    for _ in range(2):
+        assert sha256_of_files(tmp_path, [odd]) == [hashlib.sha256(b"odd").hexdigest()]

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import time
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from deepmac_distill.dataset.cache import SETTLED_SECONDS, read_checked, write_checked
-from deepmac_distill.files import sha256_of_file, sha256_of_json
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from deepmac_distill.dataset.cache import SETTLED_SECONDS
+from deepmac_distill.files import sha256_of_file, sha256_of_json, written_whole
 from deepmac_distill.progress import Progress, Silent
 from deepmac_distill.storage.copies import cache_folder
 
 WORTH_A_BAR = 2**30  # bytes: seconds of a disk
-Stamp = tuple[int, int, int, int]  # size, time of the pixels, time of the entry, file
+_STAMP = ("size", "pixels_ns", "entry_ns", "file")  # and times of a file's bytes and of its entry
+# A table: as JSON each of millions of files would take a kilobyte of memory.
+_KNOWN = pa.schema(
+    [("path", pa.large_binary()), *((name, pa.int64()) for name in _STAMP), ("sha256", pa.binary(32))]
+)
+_DIGEST_BYTES = 32
 
 
 def sha256_of_files(folder: Path, paths: Sequence[Path], progress: Progress | None = None) -> list[str]:
@@ -23,50 +35,72 @@ def sha256_of_files(folder: Path, paths: Sequence[Path], progress: Progress | No
         folder: under whose name the hashes are kept, beside the tables of annotation files.
         progress: shows a bar where more than `WORTH_A_BAR` bytes are to be read.
     """
-    kept = cache_folder() / "images" / f"{sha256_of_json(str(folder.resolve()))}.json"
-    known = dict(_known(kept))
-    stamps = [_stamp(path) for path in paths]
-    pairs = [
-        (path, stamp) for path, stamp in zip(paths, stamps, strict=True) if not _is_known(known, path, stamp)
-    ]
-    large = sum(stamp[0] for _, stamp in pairs) > WORTH_A_BAR
+    kept = cache_folder() / "images" / f"{sha256_of_json(str(folder.resolve()))}.arrow"
+    known = _read(kept)
+    names = pa.array([os.fsencode(path) for path in paths], pa.large_binary())
+    stamps = np.empty((len(paths), len(_STAMP)), dtype=np.int64)
+    for at, path in enumerate(paths):
+        stamps[at] = _stamp(path)
+    rows = _rows_of(known, names, stamps)
+    digests = known["sha256"].take(pa.array(rows, mask=rows < 0)).to_pylist()
+    fresh = np.flatnonzero(rows < 0)
+    large = stamps[fresh, 0].sum() > WORTH_A_BAR
     shown = progress if progress is not None and large else Silent()
-    fresh: dict[Path, str] = {}
-    with shown.bar("hashing images", len(pairs), unit="image") as bar:
-        for path, stamp in pairs:
-            fresh[path] = sha256_of_file(path)
-            if time.time() - max(stamp[1:3]) / 1e9 > SETTLED_SECONDS:
-                known[str(path)] = (stamp, fresh[path])
+    with shown.bar("hashing images", len(fresh), unit="image") as bar:
+        settled = []
+        for at in fresh.tolist():
+            digests[at] = bytes.fromhex(sha256_of_file(paths[at]))
+            if time.time() - stamps[at, 1:3].max() / 1e9 > SETTLED_SECONDS:
+                settled.append(at)
             bar.advance()
-    if fresh:
-        _keep(kept, known)
-    return [fresh[path] if path in fresh else known[str(path)][1] for path in paths]
+    if settled:
+        _keep(
+            kept,
+            known,
+            _table(names.take(pa.array(settled)), stamps[settled], [digests[at] for at in settled]),
+        )
+    return [digest.hex() for digest in digests]
 
 
-def _is_known(known: Mapping[str, tuple[Stamp, str]], path: Path, stamp: Stamp) -> bool:
-    entry = known.get(str(path))
-    return entry is not None and entry[0] == stamp
+def _rows_of(known: pa.Table, names: pa.Array, stamps: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(N,) which known row has the hash of each file; -1 where none has, or the file was changed."""
+    found = pc.index_in(names, value_set=known["path"].combine_chunks())
+    rows: NDArray[np.int64] = found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    for column, name in enumerate(_STAMP):
+        held = np.append(known[name].to_numpy(), 0)  # the last one is that of row -1
+        rows[held[rows] != stamps[:, column]] = -1
+    return rows
 
 
-def _known(kept: Path) -> dict[str, tuple[Stamp, str]]:
-    return _read(kept, _stamp(kept)) if kept.is_file() else {}
+def _table(names: pa.Array, stamps: NDArray[np.int64], digests: Sequence[bytes]) -> pa.Table:
+    return pa.table(
+        [names, *(pa.array(column) for column in stamps.T), pa.array(digests, pa.binary(32))], _KNOWN
+    )
 
 
-@lru_cache(maxsize=4)
-def _read(kept: Path, stamp: Stamp) -> dict[str, tuple[Stamp, str]]:
-    """The file as it is at this time; stages ask for the same images several times."""
-    del stamp
-    held = read_checked(kept) or {}
-    return {name: ((at[0], at[1], at[2], at[3]), sha256) for name, (at, sha256) in held.items()}
+def _read(kept: Path) -> pa.Table:
+    """What `_keep` wrote; no row where it is absent, or not what was written."""
+    with suppress(OSError):
+        held = kept.read_bytes()
+        digest, words = held[:_DIGEST_BYTES], pa.py_buffer(held)[_DIGEST_BYTES:]
+        if hashlib.sha256(words).digest() == digest:
+            return pa.ipc.open_stream(words).read_all()
+    return _KNOWN.empty_table()
 
 
-def _keep(kept: Path, known: dict[str, tuple[Stamp, str]]) -> None:
-    try:
-        write_checked(kept, {name: [list(stamp), sha256] for name, (stamp, sha256) in known.items()})
-    except OSError:  # a cache that cannot be written costs time alone
-        return
+def _keep(kept: Path, known: pa.Table, fresh: pa.Table) -> None:
+    old = pc.is_in(known["path"], value_set=fresh["path"].combine_chunks())
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, _KNOWN) as stream:
+        stream.write_table(pa.concat_tables([known.filter(pc.invert(old)), fresh]))
+    words = sink.getvalue()
+    with suppress(OSError):  # a cache that cannot be written costs time alone
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(kept) as aside, aside.open("wb") as file:
+            file.write(hashlib.sha256(words).digest())
+            file.write(words)
 
 
-def _stamp(path: Path) -> Stamp:
+def _stamp(path: Path) -> tuple[int, int, int, int]:
     stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino & (2**63 - 1)
