@@ -173,7 +173,7 @@ def common_word(store: Store, rank: int, world: int, meeting: timedelta) -> str:
     """A word that all processes which meet now have in common, and that none had before.
 
     torchrun keeps one store for all its attempts, so what the last one left there would pass for this one's.
-    Its agents on several machines count restarts apart: their numbers tell no attempts apart. So the first
+    Its agents on several machines count restarts apart, which numbers no attempt. Hence the first
     process names itself, each other one answers with a word of its own, and believes the name once that word
     is among those which the first one has heard.
 
