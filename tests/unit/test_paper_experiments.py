@@ -128,6 +128,26 @@ def test_figure_3_draws_four_families_and_appendix_c_every_voc_class() -> None:
     assert sum(row.split == "non-voc" for row in table("appendix-c").rows) == 21
 
 
+@pytest.mark.parametrize("scale", SCALES)
+def test_rows_of_appendix_c_differ_in_the_classes_that_are_seen_alone(scale: Scale) -> None:
+    apart = {"data.seen", "evaluation.splits"}
+    rows = [row for row in table("appendix-c").rows if "1024" not in row.label]
+    recipes = [
+        {key: value for key, value in resolved(row.training, scale).items() if key not in apart}
+        for row in rows
+    ]
+    assert not any(row.recorded for row in rows) and all(keys == recipes[0] for keys in recipes)
+    assert same_run("one-class-chair-1024", "small") == "one-class-chair"
+    whole = same_run("all-voc-classes", scale)
+    assert whole == {"coco": "deepmac-512-hourglass-52", "small": "all-voc-classes"}[scale]
+    if scale == "coco":
+        large = resolved("one-class-chair-1024", "coco").items()
+        assert {key for key, value in large if resolved("deepmac-1024", "coco").get(key) != value} == {
+            *apart,
+            "teacher.model.mask_head",
+        }
+
+
 def test_rows_share_trainings_and_what_is_the_same_is_trained_once() -> None:
     runs = Runs(scale="coco", data=Path("coco"), out=Path("runs"))
     assert len(to_train(table("table-2").rows, runs)) == 8
