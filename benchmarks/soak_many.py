@@ -6,8 +6,8 @@
 until all have ended; then `deepmac assemble` joins them, under kills too. Every file has to hold the bytes
 of one process that nobody killed. `ranks`: torchrun trains in two processes, one of which is killed at any
 moment, up to four times; torchrun starts both again each time, and the weights have to be those of two that
-nobody killed, to the byte. A round of ranks goes first, then one of each in turn, until `--ranks` kills have
-hit ranks and `--kills` anything else.
+nobody killed, to the byte. Rounds of ranks go first, until `--ranks` kills have hit one, then those of shards
+until `--kills` have. `--json` keeps the counts after each round.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -189,8 +189,13 @@ def compared(run: Path, folders: tuple[str, ...]) -> dict[str, bytes | str]:
     return {name: found[name] for name in found if Path(name).parts[0] in folders and "done.json" not in name}
 
 
-def soak(wanted: int, of_ranks: int, seed: int) -> dict[str, Any]:
-    """Kill until `of_ranks` have hit ranks and `wanted` the rest; `faults` counts what failed or differs."""
+def soak(wanted: int, of_ranks: int, seed: int, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Kill until `of_ranks` have hit ranks and `wanted` the rest; `faults` counts what failed or differs.
+
+    Args:
+        keep: gets the counts after each round.
+    """
+    counts: dict[str, Any] = {"wanted": {"ranks": of_ranks, "shards": wanted}}
     faults, rounds = 0, Hits()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -203,7 +208,7 @@ def soak(wanted: int, of_ranks: int, seed: int) -> dict[str, Any]:
         run.rename(whole)  # records name the folder of a run: all are made in one
         ranks(pipeline, run)
         trained, labeled = compared(run, ("teacher",)), compared(whole, LABELED)
-        while what := _next_round(killer.hits, rounds, wanted, of_ranks):
+        while what := _next_round(killer.hits, wanted, of_ranks):
             shutil.rmtree(run, ignore_errors=True)
             rounds[what] += 1
             try:
@@ -221,13 +226,16 @@ def soak(wanted: int, of_ranks: int, seed: int) -> dict[str, Any]:
                 faults += 1
                 print(f"FAULT: {what}: {fault}", flush=True)
             print(f"{dict(killer.hits)}, {rounds.total()} rounds, {faults} faults", flush=True)
-    return {"kills": dict(killer.hits.most_common()), "rounds": dict(rounds), "faults": faults}
+            counts |= {"kills": dict(killer.hits.most_common()), "rounds": dict(rounds), "faults": faults}
+            keep(counts)
+    return counts
 
 
-def _next_round(hits: Hits, rounds: Hits, wanted: int, of_ranks: int) -> str:
+def _next_round(hits: Hits, wanted: int, of_ranks: int) -> str:
     """What is killed next; empty: enough was."""
-    lacking = {"ranks": hits[RANKS] < of_ranks, "shards": hits.total() - hits[RANKS] < wanted}
-    return min((what for what in lacking if lacking[what]), key=lambda what: rounds[what], default="")
+    if hits[RANKS] < of_ranks:
+        return "ranks"
+    return "shards" if hits.total() - hits[RANKS] < wanted else ""
 
 
 def main() -> None:
@@ -238,10 +246,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    found = soak(given.kills, given.ranks, given.seed)
+
+    def keep(counts: dict[str, Any]) -> None:
+        if given.json:
+            write_json(given.json, {"environment": environment(), "seed": given.seed, **counts})
+
+    found = soak(given.kills, given.ranks, given.seed, keep)
     print(found)
-    if given.json:
-        write_json(given.json, {"environment": environment(), "seed": given.seed, **found})
     sys.exit(bool(found["faults"]))
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from deepmac_distill.comparing import PLAINLY, Comparing, Inputs
 from deepmac_distill.errors import ConfigError, RunError
@@ -17,6 +18,7 @@ from deepmac_distill.rundir import BEGUN, DONE, About, RunDir, refuse_foreign
 from deepmac_distill.runlock import run_lock
 from deepmac_distill.shards import Shard, missing_words, parse_shard
 
+_ALIKE = "computed_with"  # of the record of a stage that shards have begun
 _MARK = "shard "  # begins the names of empty files, one for each shard that has begun
 
 
@@ -29,18 +31,21 @@ def run_shard(
     progress: Progress,
     about: About | None = None,
     comparing: Comparing = PLAINLY,
+    computed_with: Mapping[str, Any] | None = None,
 ) -> Path:
     """Do a shard of a stage beside processes that do others; returns the folder, where the parts are.
 
     Args:
         inputs, about, comparing: as in `RunDir.run_stage`.
         work: gets the folder, and writes in it only what belongs to the shard.
+        computed_with: JSON values that all shards have in common, though they are no inputs of the stage.
 
     Raises:
         RunError: another process does the same shard or works in the run alone; or the stage was begun, or is
-            done, with other inputs, named with old and new value.
+            done, with other inputs, named with old and new value; or others compute with something else.
     """
-    now = json.loads(json.dumps({"inputs": comparing.compared(inputs), "about": about or {}}))
+    record = {"inputs": comparing.compared(inputs), "about": about or {}, _ALIKE: computed_with or {}}
+    now = json.loads(json.dumps(record))
     with run_lock(run.path, f"{stage} {shard}", progress.note) as held:
         whole, part = run.path / stage, run.path / f"{stage}.part"
         refuse_foreign(whole, part)
@@ -54,10 +59,22 @@ def run_shard(
             write_json(run.path / "environment.json", environment())
         part.mkdir(parents=True, exist_ok=True)
         if not create(part / BEGUN, json.dumps(now, indent=2, ensure_ascii=False).encode()):
-            _refuse_others(run.path, stage, read_begun(part / BEGUN), now, comparing)
+            begun = read_begun(part / BEGUN)
+            _refuse_others(run.path, stage, begun, now, comparing)
+            _require_alike(run.path, stage, shard, begun.get(_ALIKE), now[_ALIKE])
         work(part)
         held.require()
     return part
+
+
+def _require_alike(run: Path, stage: str, shard: Shard, theirs: object, mine: Mapping[str, Any]) -> None:
+    if isinstance(theirs, dict):  # else a process that does all units began them
+        for name in sorted(theirs.keys() & mine.keys()):
+            if theirs[name] != mine[name]:
+                raise RunError(
+                    f"{run}: shard {shard} of {stage}: computes with {name} = {mine[name]}, shards before it "
+                    f"with {theirs[name]}; expected the same in all"
+                )
 
 
 def mark_shard(units: Path, shard: Shard) -> None:

@@ -112,7 +112,7 @@ def test_shards_of_other_configurations_are_refused_or_made_again(unevaluated: P
         (["evaluate", "--shard", "2/2"], "--shard: got '2/2', expected I/N, I from 0 to N - 1"),
         (["evaluate", "--shard", "0/2", "--force"], "--force: got it for shard 0/2; expected one process"),
         (["evaluate", "--shard", "0/2", "--box-noise", "0,5"], "--box-noise: got it for shard 0/2, expected"),
-        (["assemble", "teach"], "assemble: got teach, expected pseudolabel or evaluate"),
+        (["assemble", "teach"], "assemble: got teach, expected pseudolabel, evaluate or holdout"),
         (["assemble", "pseudolabel", "student"], "assemble pseudolabel: got student, expected it for eval"),
         (["assemble", "--cut", "0.5"], "assemble pseudolabel: got --cut, expected it for evaluate alone"),
         (["assemble", "evaluate", "nobody"], "nobody: expected teacher, student, student-seen, student-hum"),

@@ -63,6 +63,7 @@ def test_any_number_of_shards_in_any_order_gives_the_same_bytes(
     assert not list(unlabeled.glob("*.part")) and not list(unlabeled.glob(".lock*"))
     late = deepmac("pseudolabel", "--out", unlabeled, "--shard", f"0/{count}")
     assert late.code == 0 and "pseudolabel: done before, skipped" in late.err
+    assert "joins" not in late.err
 
 
 def test_what_is_missing_is_named_nothing_is_lost_and_a_lost_shard_is_redone_alone(
@@ -99,6 +100,10 @@ def test_shards_of_other_configurations_are_refused_by_what_differs(unlabeled: P
     for command in (["pseudolabel", "--shard", "1/2"], ["assemble"]):
         ended = deepmac(*command, "--out", unlabeled, "--set", "labels.unit_images=5")
         assert "pseudolabel was made with labels.unit_images = 4, now 5" in refusal(ended)
+    for key, before, now in (("threads", 1, 2), ("labels.batch_size", 3, 1)):
+        ended = deepmac("pseudolabel", "--shard", "1/2", "--out", unlabeled, "--set", f"{key}={now}")
+        expected = f"{key} = {now}, shards before it with {before}; expected the same in all"
+        assert refusal(ended) == f"{unlabeled}: shard 1/2 of pseudolabel: computes with {expected}"
     assert parts(unlabeled) == {0, 2, 4}
     assert deepmac("pseudolabel", "--out", unlabeled, "--shard", "1/2").code == 0
     assert deepmac("assemble", "--out", unlabeled).code == 0

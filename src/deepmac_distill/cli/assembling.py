@@ -10,12 +10,13 @@ import typer
 from deepmac_distill.cli.app import app
 from deepmac_distill.cli.cutting import Cutting
 from deepmac_distill.cli.evaluating import Evaluating
+from deepmac_distill.cli.holdout import hold_out_and_print
 from deepmac_distill.cli.jobs import job_of
 from deepmac_distill.cli.options import Code, Config, Data, Looking, Run, TrainData, ValData, command
 from deepmac_distill.cli.terminal import say
 from deepmac_distill.errors import ConfigError
 
-_LABELS, _EVALUATION = "pseudolabel", "evaluate"
+_LABELS, _EVALUATION, _HOLDOUT = "pseudolabel", "evaluate", "holdout"
 
 
 @command(app)
@@ -29,19 +30,21 @@ def assemble(
     looking: Looking,
     cutting: Cutting,
     evaluating: Evaluating,
-    stage: Annotated[str, typer.Argument(help="Whose shards: pseudolabel or evaluate.")] = _LABELS,
+    stage: Annotated[str, typer.Argument(help="Whose shards: pseudolabel, evaluate or holdout.")] = _LABELS,
     role: Annotated[
         str | None, typer.Argument(help="Of evaluate: teacher (default), student or as its shards had it.")
     ] = None,
 ) -> None:
-    """Join what the shards of `pseudolabel` or `evaluate` have done, given the same options.
+    """Join what the shards of `pseudolabel`, `evaluate` or `holdout` have done, given the same options.
 
     Names what is missing, and runs no model itself.
     """
-    if stage not in (_LABELS, _EVALUATION):
-        raise ConfigError(f"assemble: got {stage}, expected {_LABELS} or {_EVALUATION}")
-    if stage == _LABELS and (given := _of_evaluation(role, cutting, evaluating)):
-        raise ConfigError(f"assemble {_LABELS}: got {given}, expected it for {_EVALUATION} alone")
+    if stage not in (_LABELS, _EVALUATION, _HOLDOUT):
+        raise ConfigError(f"assemble: got {stage}, expected {_LABELS}, {_EVALUATION} or {_HOLDOUT}")
+    if stage != _EVALUATION and (given := _of_evaluation(role, cutting, evaluating)):
+        raise ConfigError(f"assemble {stage}: got {given}, expected it for {_EVALUATION} alone")
+    if stage == _HOLDOUT and evaluating.model is not None:
+        raise ConfigError(f"assemble {_HOLDOUT}: got --model, expected none: the run names its teachers")
     evaluated = evaluating.evaluated(role) if stage == _EVALUATION else None
     job = dataclasses.replace(
         job_of(config.config, at, data, train, val, code, looking, cutting, values=evaluating.values),
@@ -49,6 +52,9 @@ def assemble(
     )
     if evaluated is not None:
         evaluating.evaluate(job, evaluated)
+        return
+    if stage == _HOLDOUT:
+        hold_out_and_print(job)
         return
     from deepmac_distill.stages.pseudolabel import pseudolabel
 

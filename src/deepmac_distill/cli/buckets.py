@@ -49,6 +49,11 @@ def worked_in(out: Path | None, command: str, shard: str | None) -> Iterator[Pat
             f"--out {shown(out)}: got {rank_of(os.environ).world} processes, expected one, or each with its "
             "own --shard; processes that train together need a run directory on a disk"
         )
+    elif shard is not None and command == "holdout":
+        raise ConfigError(
+            f"--out {shown(out)}: got shard {shard} of a hold-out, expected a run directory on a disk, which "
+            "all trials are kept in"
+        )
     else:
         from deepmac_distill.remote_run.session import run_in_bucket  # imports Arrow
 

@@ -11,6 +11,7 @@ from deepmac_distill.cli.forecast import duration
 from deepmac_distill.cli.jobs import job_of
 from deepmac_distill.cli.options import Code, Config, Data, Redo, Run, Steps, TrainData, command
 from deepmac_distill.cli.results import print_line, print_table
+from deepmac_distill.cli.sharding import Sharding
 from deepmac_distill.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def holdout(
     train: TrainData,
     redo: Redo,
     code: Code,
+    sharding: Sharding,
     teachers: Annotated[
         list[str] | None,
         typer.Option(
@@ -45,7 +47,8 @@ def holdout(
 ) -> None:
     """Try teachers on seen classes whose masks are hidden from them: a table, intervals, and a winner.
 
-    Reads no validation file and no mask of an unseen class. A stopped one goes on.
+    Reads no validation file and no mask of an unseen class. A stopped one goes on. Units of a shard
+    are trials: a teacher that is trained without one fold, or a ready teacher.
     """
     given: dict[str, object] = {
         **(
@@ -56,8 +59,18 @@ def holdout(
         **({} if folds is None else {"holdout.folds": folds}),
         **({"holdout.quick": True} if quick else {}),
     }
-    job = job_of(config.config, at, data, train, redo, code, values=steps.of("teacher") | given)
+    job = job_of(config.config, at, data, train, redo, code, sharding, values=steps.of("teacher") | given)
+    if job.shard is not None:
+        from deepmac_distill.stages.holdout import holdout_shard
+
+        say(holdout_shard(job))
+        return
     print_cost(job)
+    hold_out_and_print(job, per_class)
+
+
+def hold_out_and_print(job: Job, per_class: bool = False) -> None:
+    """The figures of a hold-out, once what is missing of it is done."""
     from deepmac_distill.stages.holdout import holdout as hold_out
 
     print_holdout(hold_out(job), per_class)

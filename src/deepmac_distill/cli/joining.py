@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Of these the trainings are done together; all else is done by the first process while the others wait.
 COMMANDS = ("evaluate", "retention", "run", "student", "teach")
-APART = ("pseudolabel",)  # processes that do shards never meet
+APART = ("holdout", "pseudolabel")  # processes that do shards never meet
 _LINE_SECONDS = 2.0  # that a process which ends leaves to the one that prints why
 _met: list[Ranks] = []
 _hushed: list[Place] = []  # this one, where another of its machine reports what is refused before they meet

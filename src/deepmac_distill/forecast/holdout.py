@@ -17,7 +17,7 @@ from deepmac_distill.forecast.stage_need import (
     masks_trained_on,
     training_need,
 )
-from deepmac_distill.stages.holdout import Plan, shorter
+from deepmac_distill.stages.holdout_plan import Plan, shorter
 from deepmac_distill.stages.job import Job
 from deepmac_distill.stages.preflight import require_buildable, state_of
 

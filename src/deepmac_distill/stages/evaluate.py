@@ -87,7 +87,7 @@ def evaluate(job: Job, model: Trained | Path, *, hidden: bool = False, boxes_of:
     words = (model,) if isinstance(model, str) else ("--model", model)
     again = command_line("evaluate", *words, out=job.run.path)
     folder = of.do(job, inputs, unnamed, lambda at: _evaluate(job, of, again, at, boxes_of), together=True)
-    if job.shard is not None:
+    if folder.name.endswith(".part"):  # of a shard, before all are joined
         job.progress.note(
             f"shard {job.shard} of {of.stage} is done; `deepmac assemble evaluate` joins them once all are"
         )

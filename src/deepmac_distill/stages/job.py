@@ -27,6 +27,7 @@ from deepmac_distill.shards import Shard
 from deepmac_distill.shared_stage import run_shard
 from deepmac_distill.stages.annotation_facts import facts_of
 from deepmac_distill.stages.candidate import TeacherChoice
+from deepmac_distill.stages.computed_with import computed_with
 from deepmac_distill.stages.data_files import annotation_file, annotation_file_if_any, image_folder
 from deepmac_distill.stages.in_step import in_step
 from deepmac_distill.stages.lower_needs import lower_needs_named
@@ -81,6 +82,10 @@ class Job:
         if text not in self._noted:
             self._noted.add(text)
             self.progress.note(text)
+
+    def keep_facts(self, sha256: str, facts: dict[str, Any]) -> None:
+        """Keep what an input that is a hash is of, for a message about a change of it."""
+        self._facts[sha256] = facts
 
     def open(self, path: Path) -> Dataset:
         """An annotation file, opened once for all stages of this command.
@@ -212,9 +217,8 @@ class Job:
             self.progress.note(f"stage {self.plan.index(stage) + 1} of {len(self.plan)}: {stage}")
         about = {name: self._facts[value] for name, value in inputs.items() if str(value) in self._facts}
         if self.shard is not None:
-            return run_shard(
-                *(self.run, stage, self.shard, inputs, recorded, self.progress), about, comparing
-            )
+            given = (self.run, stage, self.shard, inputs, recorded, self.progress, about, comparing)
+            return run_shard(*given, computed_with(self.pipeline, self.device))
         return in_step(
             self.ranks,
             recorded,

@@ -68,6 +68,8 @@ def pseudolabel(job: Job, teacher: Path | None = None) -> Path:
         job, annotations, data.images, labelers_of(job, annotations, teacher), teacher is None
     )
     if job.shard is not None:
+        if masks.exists():  # all of them were joined before
+            return masks.parent
         job.progress.note(f"shard {job.shard} of pseudolabel is done; {_JOINS} once all are")
         return masks.parent
     chosen = chosen_labels(masks, job.pipeline.labels, job.note_once)
