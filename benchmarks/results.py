@@ -32,6 +32,7 @@ import mask_heads
 import paired_ap
 import paper_small
 import paper_trials
+import photographs
 import sam_overhead
 import sizes
 import starter
@@ -141,8 +142,8 @@ def retention_table(*recorded: Any) -> str:
     for value in recorded:
         record = from_json(value, RunRecord, "retention")
         runs.setdefault(record.run.split(f"/{SEED}")[0], []).append(record)
-    means = {run: record_over_seeds(records)[1] for run, records in runs.items()}
-    found = {run: (mean, mean.retention) for run, mean in means.items() if mean.retention}
+    means = [record_over_seeds(records)[1] for records in runs.values()]
+    found = [(mean, mean.retention) for mean in means if mean.retention]
     headings = ("human masks of seen classes", "and the teacher's", "all human masks")
     table = Table(
         "",
@@ -152,19 +153,14 @@ def retention_table(*recorded: Any) -> str:
             *columns("points", ("pseudo − human_seen", "human_all − pseudo")),
             Column("retention, %", "share"),
         ),
-        tuple((mean.student_model, *_retention_cells(retention)) for mean, retention in found.values()),
+        tuple((mean.student_model, *_retention_cells(retention)) for mean, retention in found),
     )
+    said = "Mask IoU in given boxes, mean over unseen classes, in percent. By:"
     lines = [
-        markdown_table(table),
-        "",
-        "Mask IoU in given boxes, mean over unseen classes, in percent. By:",
-        "",
+        f"- `{mean.command}`, {_seeds(retention.seeds)}; {interval_note(retention.seeds)}"
+        for mean, retention in found
     ]
-    for run, (_, retention) in found.items():
-        seeds = retention.seeds
-        several = f" --seeds {len(seeds)}" if len(seeds) > 1 else ""
-        lines.append(f"- `deepmac retention --out {run}{several}`, {_seeds(seeds)}; {interval_note(seeds)}")
-    return "\n".join(lines)
+    return "\n".join([markdown_table(table), "", said, "", *lines])
 
 
 def _retention_cells(found: Retention) -> tuple[Cell, ...]:
@@ -199,9 +195,14 @@ TABLES = {
     "demo": (chain_table, "demo"),
     "coco_sample_teacher": (chain_table, "coco_sample_teacher"),
     "coco_sample_teacher_sizes": (sizes.page, "coco_sample_teacher"),
+    "photographs": (
+        photographs.page,
+        *("latency", "coco_sample", "coco_sample_mask_rcnn", "coco_sample_teacher"),
+    ),
     "coco_sample": (chain_table, "coco_sample"),
+    "coco_sample_mask_rcnn": (chain_table, "coco_sample_mask_rcnn"),
     "coco_sample_sizes": (sizes.page, "coco_sample"),
-    "retention": (retention_table, "coco_sample", "coco_sample_mask_rcnn"),
+    "retention": (retention_table, "retention"),
     "appendix_b": (appendix_table, "appendix_b_small"),
     "starter": (starter.page, "starter"),
     "gpu_speed": (gpu_speed.page, "gpu_speed"),

@@ -61,14 +61,15 @@ def train(given: argparse.Namespace) -> None:
             run = given.out / arm / f"seed-{seed}"
             words = ("student", "--config", "coco_sample", "--data", given.data, "--labels", given.labels)
             sets = [word for key in keys for word in ("--set", key)]
-            _deepmac(*words, "--seed", seed, "--out", run, *sets)
-            _deepmac("evaluate", "student", "--set", "evaluation.gt_boxes_only=true", "--out", run)
+            deepmac(*words, "--seed", seed, "--out", run, *sets)
+            deepmac("evaluate", "student", "--set", "evaluation.gt_boxes_only=true", "--out", run)
 
 
-def _deepmac(*words: object) -> None:
+def deepmac(*words: object) -> None:
+    """Run a command; end with its exit code where it fails, since it has said why."""
     ended = subprocess.run([sys.executable, "-m", "deepmac_distill", *map(str, words)])
     if ended.returncode:
-        sys.exit(ended.returncode)  # it has said why
+        sys.exit(ended.returncode)
 
 
 def evaluations(out: Path, arm: str) -> dict[int, Path]:

@@ -97,6 +97,16 @@ def test_an_interval_says_how_much_of_it_seeds_make() -> None:
     assert [found.seeds_half, found.high - found.value] == pytest.approx([half, half])
 
 
+def test_seeds_that_are_alike_by_chance_make_no_interval_narrower_than_images_alone() -> None:
+    """Of images that each seed finds otherwise, a third of the variance is left in the mean of three."""
+    draws = np.random.default_rng(0).normal(0.02, 0.01, (200, 3))
+    draws[0] = [0.0200, 0.0201, 0.0199]  # of the data themselves
+    alone = interval(draws.mean(axis=1))
+    found = interval(draws)
+    assert found.seeds_half is not None and found.seeds_half < 0.1 * (alone.high - alone.low)
+    assert found.high - found.low == pytest.approx(alone.high - alone.low)
+
+
 def test_a_single_seed_knows_no_noise() -> None:
     draws = np.random.default_rng(0).normal(size=(50, 1))
     assert interval(draws) == interval(draws[:, 0])

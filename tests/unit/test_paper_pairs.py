@@ -54,7 +54,8 @@ def test_a_lead_is_found_that_independent_rows_would_hide() -> None:
     (pair,) = pairs_of(TABLE, TABLE.rows, found)
     assert pair.paper == pytest.approx(15.7) and pair.verdict == "yes"
     assert pair.ours.gap is not None and pair.ours.gap.low > 0.02
-    words = "As in the paper: Hourglass-20 over ResNet-4. Ahead by more on unseen than on seen classes, "
+    words = "The paper's order on unseen classes: Hourglass-20 over ResNet-4. "
+    words += "Ahead by more on unseen than on seen classes, "
     assert pairs_sentence([pair]) == f"{words}1 of 1: Hourglass-20 over ResNet-4."
     both = replace(pair, ours=replace(pair.ours, gap=pair.ours.seen))
     assert pairs_sentence([both]) == f"{words}0 of 1."

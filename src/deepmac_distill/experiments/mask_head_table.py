@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from deepmac_distill.evaluation.results import Interval
 from deepmac_distill.experiments.mask_head_costs import Cost
@@ -90,21 +90,30 @@ def _comparison(found: HeadFigures) -> list[str]:
 def _made_by(results: Results, found: HeadFigures, command: str) -> list[str]:
     """The command, its schedule and hardware, which noise the brackets hold, and the time."""
     learned = next((run for run in results.runs if run.training_loss is not None), None)
-    machines = dict.fromkeys(
-        f"{run.environment.hardware}, torch {run.environment.torch}"
-        for run in results.runs
-        if learned is None or run.row in HEADS
-    )
+    on: dict[str, list[HeadRun]] = {}
+    for run in results.runs:
+        if learned is None or run.row in HEADS:
+            on.setdefault(f"{run.environment.hardware}, torch {run.environment.torch}", []).append(run)
     minutes = [sum(run.seconds.values()) / 60 for run in results.runs if run.row in HEADS]
     lines = [
         f"`{command}`: {_schedule(learned) if learned else 'no head is trained yet'}, "
-        f"{' and '.join(machines)}. Mask IoU in given boxes, mean over classes.",
+        f"{' and '.join(on)}. Mask IoU in given boxes, mean over classes.",
         _noise(found),
     ]
+    if len(on) > 1:
+        lines += [f"On {machine}: {_in_words(runs)}." for machine, runs in on.items()]
+        lines.append("So a pair of one seed may be of two machines, whose convolutions round otherwise.")
     if minutes:
         least_to_most = " to ".join(dict.fromkeys(f"{end:.0f}" for end in (min(minutes), max(minutes))))
         lines.append(f"A training with its evaluation took {least_to_most} minutes.")
     return lines
+
+
+def _in_words(runs: Sequence[HeadRun]) -> str:
+    """Rows with their seeds."""
+    rows = dict.fromkeys(run.row for run in runs)
+    seeds = {row: ", ".join(str(run.seed) for run in runs if run.row == row) for row in rows}
+    return "; ".join(f"{row} {each}" for row, each in seeds.items())
 
 
 def _noise(found: HeadFigures) -> str:

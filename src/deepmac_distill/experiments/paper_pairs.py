@@ -108,7 +108,7 @@ def pairs_table(title: str, pairs: Sequence[PairResult], about: str = "unseen") 
             *columns("points", ("on seen", f"on {about}", "unseen − seen")),
             Column(LEAST, "percent"),
             Column(f"the paper's on {about}", "figure"),
-            Column("as in the paper", "text"),
+            Column(f"the paper's order on {about}", "text"),
         ),
         tuple(
             (
@@ -126,11 +126,17 @@ def pairs_table(title: str, pairs: Sequence[PairResult], about: str = "unseen") 
     )
 
 
-def pairs_sentence(pairs: Sequence[PairResult]) -> str:
-    """Which of a table's pairs are as in the paper, in plain words; empty without pairs."""
+def pairs_sentence(pairs: Sequence[PairResult], about: str = "unseen") -> str:
+    """Which of a table's pairs have the paper's order, in plain words; empty without pairs.
+
+    An order is less than the paper's claim: a row may be ahead on seen classes by as much.
+
+    Args:
+        about: which classes its rows are about, in a word.
+    """
     kinds = {
-        "As in the paper": "yes",
-        "The other way round than in the paper": "no, the other way round",
+        f"The paper's order on {about} classes": "yes",
+        f"The other way round than in the paper on {about} classes": "no, the other way round",
         "Not separated": "not shown",
         "One seed in common, which shows nothing": "one seed shows nothing",
         "No more than its noise in the paper": "the paper has none",

@@ -41,7 +41,7 @@ BASE: Keys = {  # short and light, so that many variants can be tried
     "threads": 1,
     "evaluation.gt_boxes_only": True,
     "evaluation.bootstrap": 200,
-    "teacher.train.autocast": "off",  # a GPU computes what a CPU computes
+    "teacher.train.autocast": "off",  # float32 on a GPU too
     "student.train.autocast": "off",
     "teacher.look": WINDOWS,
     **{f"teacher.model.{key}": value for key, value in MODEL.items()},
