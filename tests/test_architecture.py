@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "deepmac_distill"
 BENCHMARKS, EXAMPLES = ROOT / "benchmarks", ROOT / "examples"
 LAYERS = [
+    {"regular"},
     {"printable", "files"},
     {"errors", "look", "lattice", "comparing"},
     {"torchrun", "storage", "lease"},

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from deepmac_distill.regular import opened, read_small
+
 OLD = ".old"  # suffix of a folder that its successor replaces
 MAX_NAME_BYTES = 200  # of a name to which suffixes are added; file systems take 255
 _LEFT = ".*.part"  # of a writer that was killed
@@ -54,7 +56,7 @@ def written_sealed(path: Path) -> Iterator[Path]:
 def is_sealed(path: Path) -> bool:
     """Whether a file is byte for byte what `written_sealed` wrote."""
     try:
-        return seal_of(path).read_text(encoding="utf-8") == sha256_of_file(path)
+        return read_small(seal_of(path)).decode() == sha256_of_file(path)
     except (OSError, UnicodeDecodeError):
         return False
 
@@ -147,9 +149,10 @@ def is_leftover(path: Path) -> bool:
     return path.match(_LEFT)
 
 
-def first_link(folder: Path) -> Path | None:
-    """The folder itself, or a path in it, that is a symbolic link; None where all is its own."""
-    return next((path for path in (folder, *sorted(folder.rglob("*"))) if path.is_symlink()), None)
+def first_odd(folder: Path) -> Path | None:
+    """The folder itself, or a path in it, that is a link, a pipe or a device; None where all is its own."""
+    found = (folder, *sorted(folder.rglob("*")))
+    return next((path for path in found if path.is_symlink() or not (path.is_dir() or path.is_file())), None)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -181,7 +184,7 @@ def read_text(path: Path) -> str:
         OSError: it cannot be read.
         UnicodeDecodeError: it is in neither.
     """
-    content = path.read_bytes()
+    content = read_small(path)
     marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = content.decode("utf-16" if marked else "utf-8-sig")
     return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -195,7 +198,7 @@ def write_text(path: Path, text: str) -> None:
 
 def sha256_of_file(path: Path) -> str:
     """Hex SHA-256 of a file's bytes, read in blocks."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 from deepmac_distill.errors import StorageError
+from deepmac_distill.regular import read_small
 
 NAME = ".lock"  # begins the names of leases, and of what is made to change them
 
@@ -97,7 +98,7 @@ class LeaseFile:
     def read(self) -> Holder | None:
         """Who holds it; None where there is no file."""
         try:
-            return required(self.path.read_bytes(), self.path)
+            return required(read_small(self.path), self.path)
         except FileNotFoundError:
             return None
 

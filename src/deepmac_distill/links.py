@@ -11,11 +11,14 @@ def inner(folder: Path, *names: str) -> Path:
     """A path below a folder that may be a stranger's.
 
     Raises:
-        RunError: one of the names is a link, so that what is written there may be written anywhere.
+        RunError: one of the names is a link, so that what is written there may be written anywhere, or is no
+            file at all.
     """
     for name in names:
         if (folder := folder / name).is_symlink():
             raise written_through(folder)
+        if folder.exists() and not (folder.is_dir() or folder.is_file()):  # to open a pipe would wait
+            raise RunError(f"{folder}: is a pipe or a device; expected an ordinary file or none; remove it")
     return folder
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import re
 
+from deepmac_distill.regular import UnfitFile
+
 _EXPECTED = {
     errno.ENOSPC: "free space on the disk",
     errno.EDQUOT: "free space in the quota of the disk",
@@ -64,6 +66,8 @@ def refused_by_the_machine(error: BaseException) -> str | None:
     """One line for an error that the machine or its user caused; None where it is another, so a bug."""
     if (short := out_of_memory(error)) is not None:
         return f"out of memory: {short}; expected less at a time, or more free memory"
+    if isinstance(error, UnfitFile):
+        return f"{error.filename}: {error.strerror}; expected {error.expected}"
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename is not None else ""
         what = error.strerror or " ".join(str(error).split()) or type(error).__name__

@@ -11,6 +11,7 @@ from deepmac_distill.chain import STAGES, command_line, redo_after
 from deepmac_distill.comparing import CONTENT, Comparing
 from deepmac_distill.errors import RunError
 from deepmac_distill.files import sha256_of_file
+from deepmac_distill.regular import UnfitFile, read_small
 
 
 def read_done(path: Path) -> dict[str, Any]:
@@ -40,8 +41,8 @@ def read_begun(path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError, RecursionError):
+        record = json.loads(read_small(path).decode())
+    except (FileNotFoundError, UnfitFile, ValueError, RecursionError):
         raise _unreadable(path) from None
     if not _is_named(record):
         raise _unreadable(path)

@@ -21,7 +21,7 @@ from deepmac_distill.comparing import PLAINLY, Comparing, Inputs
 from deepmac_distill.errors import DistillError, RunError
 from deepmac_distill.files import (
     discard,
-    first_link,
+    first_odd,
     is_empty,
     is_leftover,
     old_of,
@@ -245,8 +245,8 @@ def refuse_foreign(whole: Path, part: Path) -> None:
         RunError: names the link, the file, or the folder without a record.
     """
     if os.path.lexists(part):
-        if link := first_link(part):
-            raise written_through(link)
+        if odd := first_odd(part):
+            raise written_through(odd) if odd.is_symlink() else _is_foreign(odd)
         if not part.is_dir() or not (is_empty(part) or (part / BEGUN).exists()):
             raise _is_foreign(part)
     if os.path.lexists(whole) and not (whole / DONE).exists():

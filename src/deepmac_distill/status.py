@@ -14,9 +14,11 @@ from deepmac_distill.chain import STAGES, Stage, command_line
 from deepmac_distill.errors import RunError
 from deepmac_distill.files import OLD
 from deepmac_distill.made_with import read_done
+from deepmac_distill.regular import opened, read_small
 from deepmac_distill.rundir import BEGUN, DONE, TIME, outputs_digest
 from deepmac_distill.runlock import is_held
 
+_LAST_BYTES = 2**16  # of a log, which hold many of its lines
 _BROKEN = (ValueError, RecursionError)  # of a file that is no JSON
 State = Literal["done", "at work", "stopped", "stale", "broken", "not begun"]
 
@@ -143,8 +145,7 @@ def _ended(record: dict[str, Any], path: Path) -> datetime:
 def _place(run: Path, name: str, part: Path) -> str:
     """How far a stage is that has begun."""
     log = part / "metrics.jsonl"
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-    for line in reversed(lines):
+    for line in reversed(_last_lines(log)):
         try:
             return f"step {json.loads(line)['step'] + 1}{_of_steps(run, name)}"
         except (*_BROKEN, KeyError, TypeError):  # a writer that was killed left half a line
@@ -153,11 +154,20 @@ def _place(run: Path, name: str, part: Path) -> str:
     return f"{units} units" if units else "its beginning"
 
 
+def _last_lines(log: Path) -> list[str]:
+    try:
+        with opened(log) as file:
+            file.seek(max(log.stat().st_size - _LAST_BYTES, 0))
+            return file.read(_LAST_BYTES).decode(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
 def _of_steps(run: Path, name: str) -> str:
     if name not in STAGES or not (run / "config.json").exists():
         return ""
     try:
-        config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+        config = json.loads(read_small(run / "config.json").decode())
         return f" of {config[STAGES[name].role]['train']['steps']}"
     except (*_BROKEN, OSError, KeyError, TypeError):
         return ""

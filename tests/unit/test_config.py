@@ -132,7 +132,7 @@ def test_a_file_that_is_not_toml_is_refused_by_name(tmp_path: Path, text: str) -
 def test_a_missing_file_and_one_in_another_encoding_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.toml: no such pipeline file"):
         load_pipeline(tmp_path / "nowhere.toml")
-    with pytest.raises(ConfigError, match="no such pipeline file"):
+    with pytest.raises(ConfigError, match="is a folder; expected a TOML file"):
         load_pipeline(tmp_path)
     (tmp_path / "latin.toml").write_bytes("name = 'Zürich'".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"latin\.toml: cannot be read"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -156,3 +158,80 @@ def test_the_limit_of_megapixels_can_be_raised_and_lowered(tmp_path: Path) -> No
         read_image(tmp_path / "a.png", max_megapixels=1)
     assert size_of(tmp_path / "a.png", max_megapixels=10**6) == (1000, 1500)
     assert read_image(tmp_path / "a.png", max_megapixels=2).shape == (3, 1000, 1500)
+
+
+def tiff(
+    pixels: np.ndarray, photometric: int, sample_format: int = 1, deflate: bool = False, **more: int
+) -> bytes:
+    """A TIFF of one strip with tags that no writer at hand writes; `more`: such as `t530=1`, then twice."""
+    height, width, *rest = pixels.shape
+    channels, strip = (rest or [1])[0], pixels.tobytes()
+    strip = zlib.compress(strip) if deflate else strip
+    tags = {
+        **{256: [width], 257: [height], 258: [8 * pixels.itemsize] * channels, 259: [8 if deflate else 1]},
+        **{262: [photometric], 273: [8], 277: [channels], 278: [height], 279: [len(strip)], 284: [1]},
+        339: [sample_format] * channels,
+        **{int(tag[1:]): [value] * (2 if tag == "t530" else 1) for tag, value in more.items()},
+    }
+    start = 8 + len(strip) + len(strip) % 2
+    entries, far = b"", b""
+    for tag, values in sorted(tags.items()):
+        raw = struct.pack(f"<{len(values)}I", *values)
+        if len(raw) > 4:
+            far, raw = far + raw, struct.pack("<I", start + 2 + 12 * len(tags) + 4 + len(far))
+        entries += struct.pack("<HHI", tag, 4, len(values)) + raw
+    return b"".join(
+        (b"II*\0", struct.pack("<I", start), strip, b"\0" * (len(strip) % 2)),
+    ) + b"".join((struct.pack("<H", len(tags)), entries, b"\0" * 4, far))
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+@pytest.mark.parametrize(
+    ("pixels", "tags", "says"),
+    [
+        ((RAMP * 65535).astype(np.uint16), {"photometric": 0}, "white is zero"),
+        (RAMP.astype(np.float32), {"photometric": 0, "sample_format": 3}, "white is zero"),
+        (
+            (RAMP * 255 - 128).astype(np.int8),
+            {"photometric": 1, "sample_format": 2},
+            "signed pixels of 8 bits",
+        ),
+        (np.dstack([COLORS, COLORS[..., 0]]), {"photometric": 5, "t332": 2}, "inks that are not CMYK"),
+    ],
+)
+def test_pixels_that_pillow_would_take_for_others_are_refused_by_the_header(
+    tmp_path: Path, deflate: bool, pixels: np.ndarray, tags: dict[str, int], says: str
+) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff(pixels, deflate=deflate, **tags))
+    for look in (read_image, size_of):
+        with pytest.raises(DataError, match=f"a.tif: cannot be decoded .*{says}"):
+            look(path)
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+def test_white_as_zero_in_eight_bits_is_turned_round(tmp_path: Path, deflate: bool) -> None:
+    (tmp_path / "a.tif").write_bytes(tiff(BYTES.astype(np.uint8), 0, deflate=deflate))
+    assert np.array_equal(read_image(tmp_path / "a.tif")[0].numpy(), 255 - BYTES)
+
+
+def test_coarser_colors_without_compression_are_refused_and_full_ones_read(tmp_path: Path) -> None:
+    gray = np.stack([BYTES, *2 * [np.full_like(BYTES, 128)]], -1).astype(np.uint8)
+    (tmp_path / "a.tif").write_bytes(tiff(gray, 6, t530=1))
+    assert np.abs(read_image(tmp_path / "a.tif")[0].numpy() - BYTES).max() <= 1
+    (tmp_path / "a.tif").write_bytes(tiff(gray, 6, t530=2))
+    with pytest.raises(DataError, match="colors at another resolution"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_inks_of_a_jpeg_without_adobes_marker_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.fromarray(np.dstack([COLORS, COLORS[..., 0]]), "CMYK").save(path)
+    assert read_image(path).shape == (3, 20, 30)
+    marked = path.read_bytes()
+    start = marked.index(b"Adobe") - 4
+    path.write_bytes(
+        marked[:start] + marked[start + 2 + int.from_bytes(marked[start + 2 : start + 4], "big") :]
+    )
+    with pytest.raises(DataError, match="CMYK without Adobe's marker"):
+        read_image(path)

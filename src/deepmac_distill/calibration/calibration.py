@@ -19,6 +19,7 @@ from deepmac_distill.errors import DataError
 from deepmac_distill.evaluation.results import to_json
 from deepmac_distill.files import write_json
 from deepmac_distill.labels.cut import Cut
+from deepmac_distill.regular import read_small
 
 VERSION = 1  # of the file
 Floats = NDArray[np.float64]
@@ -112,7 +113,7 @@ def read_calibration(path: Path) -> Calibration:
         DataError: it cannot be read, or is of another version.
     """
     try:
-        found: Any = msgspec.json.decode(path.read_bytes())
+        found: Any = msgspec.json.decode(read_small(path))
     except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(path, error) from None
     version = found.get("version") if isinstance(found, dict) else None

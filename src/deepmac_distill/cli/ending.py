@@ -10,6 +10,7 @@ from typing import Any
 
 from deepmac_distill.chain import command_line, products
 from deepmac_distill.cli.terminal import say
+from deepmac_distill.regular import read_small
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -56,7 +57,7 @@ def _an_image(run: Path) -> Path | None:
 def _read(path: Path) -> dict[str, Any]:
     """A JSON file of a run; empty where it is not there or broken, which `deepmac status` reports."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_small(path).decode())
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

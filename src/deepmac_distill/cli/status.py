@@ -17,6 +17,7 @@ from deepmac_distill.cli.terminal import say
 from deepmac_distill.config import Pipeline, load_pipeline, recipe_file
 from deepmac_distill.config.holdout import BEST, RECIPE, name_of
 from deepmac_distill.errors import ConfigError
+from deepmac_distill.regular import read_small
 from deepmac_distill.weights.starter import NAME as STARTER
 
 
@@ -76,7 +77,7 @@ def trains_teacher(pipeline: Pipeline, run: Path) -> bool:
 
 def _winner(run: Path) -> str:
     try:
-        return str(json.loads((run / "holdout" / "summary.json").read_text(encoding="utf-8"))["winner"])
+        return str(json.loads(read_small(run / "holdout" / "summary.json").decode())["winner"])
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return RECIPE
 

@@ -23,6 +23,7 @@ from deepmac_distill.config.short_runs import fit_schedules
 from deepmac_distill.errors import ConfigError
 from deepmac_distill.files import read_text
 from deepmac_distill.look import Look
+from deepmac_distill.regular import UnfitFile
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -198,8 +199,10 @@ def _read_tree(path: Path) -> dict[str, Any]:
     form, read = ("JSON", json.loads) if path.suffix == ".json" else ("TOML", tomllib.loads)
     try:
         return read(read_text(path))
-    except (FileNotFoundError, IsADirectoryError):
+    except FileNotFoundError:
         raise ConfigError(f"{path}: no such pipeline file; expected a TOML file") from None
+    except UnfitFile as error:
+        raise ConfigError(f"{path}: {error.strerror}; expected a {form} file") from None
     except (ValueError, RecursionError) as error:  # what both readers and the decoder raise
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}: cannot be read: {reason}; expected {form}") from None

@@ -19,6 +19,7 @@ from typing import IO, Any
 from deepmac_distill.dataset.cache import read_checked, write_checked
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import sha256_of_json
+from deepmac_distill.regular import opened
 from deepmac_distill.storage.copies import cache_folder
 from deepmac_distill.storage.location import Location, place_of, shown
 from deepmac_distill.storage.store import Object, store_of
@@ -61,7 +62,7 @@ class Archives:
         member = _members(self.named)[name]
         if isinstance(member.archive, Location):
             return store_of(member.archive).read(member.archive, member.start, member.object.size)
-        with member.archive.open("rb") as file:
+        with opened(member.archive) as file:
             file.seek(member.start)
             content = file.read(member.object.size)
         if len(content) != member.object.size:
@@ -124,7 +125,7 @@ def _index(archive: Path | Location, stamp: Object) -> Sequence[tuple[str, int, 
     if isinstance(archive, Location):
         index = store_of(archive).opened(archive, lambda file: _read_index(_buffered(file), archive, stamp))
     else:
-        with archive.open("rb") as file:
+        with opened(archive) as file:
             index = _read_index(file, archive, stamp)
     with suppress(OSError):  # a cache that cannot be written costs time alone
         write_checked(kept, {"archive": where, "stamp": now, "members": [list(one) for one in index]})

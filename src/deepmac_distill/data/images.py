@@ -18,7 +18,7 @@ import torch
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
-from deepmac_distill.data.pixels import rgb_of
+from deepmac_distill.data.pixels import misread, rgb_of
 from deepmac_distill.errors import DataError, MachineError
 from deepmac_distill.machine import is_of_the_machine, refused_by_the_machine
 
@@ -198,6 +198,8 @@ def _opened(path: Path | ImageBytes, max_megapixels: int) -> Iterator[ImageFile.
         with without_warnings(), Image.open(_source(path), formats=FORMATS) as image:
             if (pixels := image.width * image.height) > max_megapixels * 1_000_000:
                 raise Image.DecompressionBombError(f"{pixels} pixels")
+            if odd := misread(image):
+                raise ValueError(f"{odd}; write it as RGB, or as gray with black as zero")
             yield image
     except UnidentifiedImageError:
         kinds = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 DEPTHS = (8, 10, 12, 14, 16, 20, 24, 32)  # bits that cameras and scanners write
+_PHOTOMETRIC, _COMPRESSION, _INK_SET, _SAMPLE_FORMAT, _SUBSAMPLING = 262, 259, 332, 339, 530  # tags of TIFF
+_WHITE_IS_ZERO, _SEPARATED, _YCBCR, _SIGNED, _CMYK = 0, 5, 6, 2, 1  # their values
 
 
 def rgb_of(image: Image.Image, turn: Image.Transpose | None = None) -> NDArray[np.uint8]:
@@ -36,6 +38,27 @@ def rgb_of(image: Image.Image, turn: Image.Transpose | None = None) -> NDArray[n
             f"16 bits a channel, of which the upper 8 reach {pixels.max()} of 255: write it with 8 bits"
         )
     return pixels
+
+
+def misread(image: Image.Image) -> str:
+    """What of an opened image Pillow does not heed, so that its pixels would mean something else; else empty.
+
+    TIFF 6.0, sections 8, 16, 19 and 21; Adobe's technical note 5116 for JPEG.
+    """
+    if image.format == "JPEG":
+        unmarked = image.mode == "CMYK" and "adobe" not in image.info
+        return "CMYK without Adobe's marker, which says whether inks are inverted" if unmarked else ""
+    tags = getattr(image, "tag_v2", None) or {}
+    color = tags.get(_PHOTOMETRIC)
+    if color == _WHITE_IS_ZERO and (image.mode.startswith("I") or image.mode == "F"):
+        return "white is zero (PhotometricInterpretation 0) in more than 8 bits"
+    if image.mode == "L" and _SIGNED in tags.get(_SAMPLE_FORMAT, ()):
+        return "signed pixels of 8 bits (SampleFormat 2)"
+    if color == _YCBCR and tags.get(_COMPRESSION, 1) == 1 and tags.get(_SUBSAMPLING, (2, 2)) != (1, 1):
+        return "YCbCr with colors at another resolution (YCbCrSubSampling), not compressed"
+    if color == _SEPARATED and tags.get(_INK_SET, _CMYK) != _CMYK:
+        return "inks that are not CMYK (InkSet 2)"
+    return ""
 
 
 def _has_deep_channels(image: Image.Image) -> bool:

@@ -30,6 +30,7 @@ from deepmac_distill.dataset.tables import (
 )
 from deepmac_distill.errors import DataError
 from deepmac_distill.files import sha256_of_file, sha256_of_json, write_json
+from deepmac_distill.regular import MOST_LIST_BYTES, read_small, require_regular
 from deepmac_distill.storage.copies import cache_folder
 
 FORMAT = 9  # raised with every change of what the tables hold or of how a file is read
@@ -105,6 +106,7 @@ def _stamp(path: Path) -> list[int]:
     try:
         stat = path.stat()
         if path.is_file():
+            require_regular(path)
             return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         reason = "Is a directory" if path.is_dir() else "Is a pipe or a device, which is read once at most"
     except OSError as error:
@@ -202,7 +204,7 @@ def write_checked(path: Path, value: Json) -> None:
 def read_checked(path: Path) -> Json | None:
     """What `write_checked` wrote, or None where it is absent or was edited."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_small(path, MOST_LIST_BYTES).decode())
         value: Json = found["value"]
         return value if found["sha256"] == sha256_of_json(value) else None
     except (OSError, ValueError, KeyError, TypeError):

@@ -15,6 +15,7 @@ from deepmac_distill.dataset import foreign
 from deepmac_distill.dataset.problems import Problem, document_problems, shown
 from deepmac_distill.dataset.repeated_keys import key_twice, key_twice_in_skeleton, keys_twice
 from deepmac_distill.errors import DataError
+from deepmac_distill.regular import opened
 
 Entry = dict[str, Any]
 TABLES = ("images", "annotations", "categories")
@@ -114,7 +115,8 @@ def parse_json(path: Path, twice: dict[int, str] | None = None) -> Any:
         return entry
 
     try:
-        return json.loads(path.read_bytes(), object_pairs_hook=take)
+        with opened(path) as file:
+            return json.loads(file.read(), object_pairs_hook=take)
     except OSError as error:
         message = f"cannot be read: {error.strerror}; expected a COCO JSON file"
     except (ValueError, RecursionError) as error:
@@ -133,7 +135,7 @@ def _why_not(error: Exception) -> str:
 
 
 def _mapped(path: Path) -> memoryview:
-    with path.open("rb") as file:
+    with opened(path) as file:
         text = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     return text[len(_BOM) :] if text[: len(_BOM)] == _BOM else text
 

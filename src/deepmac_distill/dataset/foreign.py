@@ -6,6 +6,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from deepmac_distill.regular import opened
+
 _HEAD_BYTES = 4096  # of a file that is no JSON
 _IMPORTS = {  # words for a person: datumaro's name of the format
     "YOLO labels": "yolo",
@@ -63,7 +65,7 @@ def of_annotations(entries: list[dict[str, Any]]) -> str:
 
 def of_file(path: Path) -> str:
     """The format of a file that is no JSON; empty where it is not known."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         head = file.read(_HEAD_BYTES)
     if head[:2] in (b"PK", b"\x1f\x8b"):
         return "an archive"

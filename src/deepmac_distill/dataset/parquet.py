@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from deepmac_distill.dataset.document import TABLES, BrokenDocument, Document, Entry, Head
 from deepmac_distill.dataset.problems import Problem
 from deepmac_distill.dataset.row_batches import read_rows, rows_of
+from deepmac_distill.regular import require_regular
 
 # What Arrow raises of broken files: names that are no UTF-8 and sizes beyond all memory are among them.
 READING_FAILS = (OSError, pa.ArrowException, ValueError, MemoryError)
@@ -45,6 +46,7 @@ def parse_parquet(folder: Path) -> Document:
             [_entry(row) for row in read_rows(folder / f"{name}.parquet").to_pylist()]
             for name in ("images", "categories")
         )
+        require_regular(folder / "annotations.parquet")
         annotations = _Rows(folder, pq.ParquetFile(folder / "annotations.parquet", memory_map=True))
     except READING_FAILS as error:
         raise _unreadable(folder, error) from error

@@ -8,6 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from deepmac_distill.regular import require_regular
+
 ROWS_AT_ONCE = 2048
 MOST_RATIO = 100  # of what rows hold to the bytes of their file; IoUs and codes reach 10
 SMALL_BYTES = 2**28  # that a file of any size may hold
@@ -21,6 +23,7 @@ def read_rows(path: Path) -> pa.Table:
         ValueError: the rows hold more than a file of this size can mean.
         OSError, pyarrow.ArrowException: it is no Parquet, or broken.
     """
+    require_regular(path)
     with pq.ParquetFile(path) as file:
         return rows_of(path, file)
 

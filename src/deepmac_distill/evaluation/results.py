@@ -16,6 +16,7 @@ from deepmac_distill.errors import RunError
 from deepmac_distill.evaluation.how_evaluated import HowEvaluated
 from deepmac_distill.evaluation.sizes import BySize
 from deepmac_distill.evaluation.splits import BySplit
+from deepmac_distill.regular import MOST_TEXT_BYTES, read_small
 
 R = TypeVar("R")
 
@@ -266,14 +267,17 @@ def _name(kind: Any) -> str:
     return str(getattr(kind, "__name__", kind))
 
 
-def read_result(path: Path, kind: type[R]) -> R:
+def read_result(path: Path, kind: type[R], most: int = MOST_TEXT_BYTES) -> R:
     """The result in a JSON file.
+
+    Args:
+        most: bytes that such a file may hold.
 
     Raises:
         RunError: the file cannot be read, is not JSON, or holds something else.
     """
     try:
-        value = msgspec.json.decode(path.read_bytes())
+        value = msgspec.json.decode(read_small(path, most))
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}; expected a readable file") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

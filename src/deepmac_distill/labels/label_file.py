@@ -29,6 +29,7 @@ from deepmac_distill.labels.rules import Rules
 from deepmac_distill.labels.table import LABELS_SCHEMA, TEACHER, provenance_of, require_schema
 from deepmac_distill.labels.teachers import identity_of, teachers_of, with_teacher
 from deepmac_distill.lattice import Lattice
+from deepmac_distill.regular import require_regular
 
 _SOFT = ("soft", "soft_size", "soft_lattice")
 _ALL_BUT_SOFT = [name for name in LABELS_SCHEMA.names if name != "soft"]
@@ -251,6 +252,7 @@ def _soft_grid(cells: bytes | None, side: int, lattice: Lattice) -> SoftGrid | N
 
 def _opened(path: Path) -> pq.ParquetFile:
     try:
+        require_regular(path)
         return pq.ParquetFile(path)
     except READING_FAILS as error:
         raise _unreadable(path, error) from error

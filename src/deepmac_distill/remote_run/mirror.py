@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from deepmac_distill.errors import RunError
 from deepmac_distill.files import OLD, remove, write_json
 from deepmac_distill.lease import NAME as LEASE
+from deepmac_distill.regular import read_small
 from deepmac_distill.rundir import BEGUN, DONE, STATE
 from deepmac_distill.shards import Shard
 from deepmac_distill.storage.copies import is_safe
@@ -155,7 +156,7 @@ class Mirror:
                 continue
             except ValueError:
                 theirs = None
-            if theirs != json.loads(begun.read_text(encoding="utf-8")):
+            if theirs != json.loads(read_small(begun).decode()):
                 raise RunError(
                     f"{self._place / name}: another shard was begun with other inputs; expected one "
                     "configuration for all"
@@ -251,7 +252,7 @@ def _is_half_uploaded(name: str, there: Mapping[str, Object]) -> bool:
 
 def _read(record: Path) -> tuple[dict[str, Known], set[str]]:
     try:
-        found = json.loads(record.read_text(encoding="utf-8"))
+        found = json.loads(read_small(record).decode())
         known = {name: Known(*map(int, values)) for name, values in found["known"].items()}
         return known, set(found["unsure"])
     except (OSError, ValueError, TypeError, AttributeError, KeyError):

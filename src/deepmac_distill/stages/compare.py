@@ -26,6 +26,7 @@ from deepmac_distill.evaluation.splits import Named
 from deepmac_distill.evaluation.summary import compare_given_boxes
 from deepmac_distill.made_with import refuse_edit
 from deepmac_distill.progress import Progress
+from deepmac_distill.regular import MOST_LIST_BYTES, read_small
 from deepmac_distill.report.contact_sheet import contact_sheet
 from deepmac_distill.stages.outputs import require_ours
 from deepmac_distill.stages.sheet import EvaluatedMasks, draw_sheet
@@ -148,9 +149,9 @@ def _read_results(path: Path) -> list[Detection]:
     Raises:
         RunError: the file cannot be read or holds something else.
     """
-    read_result(path, list[_Result])
+    read_result(path, list[_Result], MOST_LIST_BYTES)
     refuse_edit(path)
-    results: list[Detection] = msgspec.json.decode(path.read_bytes())
+    results: list[Detection] = msgspec.json.decode(read_small(path, MOST_LIST_BYTES))
     return results
 
 

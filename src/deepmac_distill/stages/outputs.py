@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from deepmac_distill.errors import RunError
+from deepmac_distill.regular import read_small
 from deepmac_distill.report.contact_sheet import SOFTWARE
 from deepmac_distill.rundir import BEGUN, DONE
 
@@ -64,7 +65,7 @@ def _is_ours(path: Path) -> bool:
         return False
     try:
         if path.suffix == ".json":
-            return bool(json.loads(path.read_bytes())["info"]["description"] == SOFTWARE)
+            return bool(json.loads(read_small(path))["info"]["description"] == SOFTWARE)
         if path.suffix == ".md":
             return _first_line(path) == PAGE_MARK.encode()
         with Image.open(path, formats=("PNG",)) as picture:

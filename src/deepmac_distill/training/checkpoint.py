@@ -11,6 +11,7 @@ import torch
 from deepmac_distill.errors import CheckpointError
 from deepmac_distill.files import written_whole
 from deepmac_distill.ranks import ONE, Ranks
+from deepmac_distill.regular import require_regular
 
 SCALER = "scaler"  # of losses in half precision: a state without it is as good
 
@@ -62,6 +63,7 @@ class TrainingState:
         if not self._path.exists():
             return None
         try:
+            require_regular(self._path)
             return torch.load(self._path, map_location="cpu", weights_only=True)
         except MemoryError:
             raise

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from deepmac_distill.files import write_text
+from deepmac_distill.regular import opened
 
 
 class MetricsLog:
@@ -53,7 +54,8 @@ NO_LOG = NoLog()
 def _lines(path: Path) -> list[str]:
     if not path.exists():
         return []
-    whole = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    with opened(path) as file:
+        whole = file.read().decode(errors="replace").splitlines(keepends=True)
     return [line.rstrip("\n") for line in whole if line.endswith("\n")]  # the last may have been cut off
 
 

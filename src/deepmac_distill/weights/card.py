@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from deepmac_distill.errors import CheckpointError, MachineError
 from deepmac_distill.files import written_whole
 from deepmac_distill.look import WHOLE_IMAGE, Look
+from deepmac_distill.regular import require_regular
 from deepmac_distill.weights.card_values import read_values
 
 FORMAT = "deepmac-distill weights 1"
@@ -247,6 +248,7 @@ def _opened(path: Path) -> Any:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected weights")
     try:
+        require_regular(path)
         return opener(path, framework="pt", device="cpu")
     except (SafetensorError, OSError, ValueError, MemoryError) as error:
         reason = " ".join(str(error).split())

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from deepmac_distill.errors import CheckpointError
+from deepmac_distill.regular import require_regular
 
 # Of batch norms. torchvision's published files predate this counter, which nothing here uses.
 _COUNTER = "num_batches_tracked"
@@ -74,6 +75,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected weights, .safetensors or .pth")
     try:
+        require_regular(path)
         if path.suffix == ".safetensors":
             weights: Any = safetensors.torch.load_file(path)
         else:

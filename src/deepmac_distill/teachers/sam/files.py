@@ -9,6 +9,7 @@ from pathlib import Path
 
 from deepmac_distill.errors import ConfigError
 from deepmac_distill.files import sha256_of_file
+from deepmac_distill.regular import read_small
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 _WANTED = [CONFIG, "model*.safetensors", INDEX]  # pickled weights can run code, and are never asked for
@@ -99,7 +100,7 @@ def _weight_files(folder: Path) -> list[Path]:
     if not index.is_file() or (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     try:
-        names = {Path(name).name for name in json.loads(index.read_bytes())["weight_map"].values()}
+        names = {Path(name).name for name in json.loads(read_small(index))["weight_map"].values()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{index}: cannot be read; expected an index of weights") from error
     return [folder / name for name in sorted(names)]
@@ -107,7 +108,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def _model_type(folder: Path) -> str:
     try:
-        found = json.loads((folder / CONFIG).read_bytes())["model_type"]
+        found = json.loads(read_small(folder / CONFIG))["model_type"]
     except (ValueError, KeyError, TypeError, RecursionError):
         found = None
     if not isinstance(found, str):

@@ -15,6 +15,7 @@ from tempfile import TemporaryFile
 from typing import BinaryIO
 
 from deepmac_distill.errors import CheckpointError
+from deepmac_distill.regular import require_regular
 from deepmac_distill.weights.tensorflow.bundle import Bundle, read_index
 
 EXPECTED = "a .tar.gz, a folder, a prefix such as checkpoint/ckpt-0, or a SavedModel"
@@ -100,6 +101,7 @@ def _unpacked(path: Path, space: Path, stack: ExitStack) -> Members:
     """What of an archive is of use, in files without a name: nothing is written where a member points."""
     members: dict[str, Callable[[], BinaryIO]] = {}
     total = 0
+    require_regular(path)
     with tarfile.open(path, "r|*") as archive:
         for member in archive:
             name = PurePosixPath(member.name)
@@ -121,7 +123,7 @@ def _unpacked(path: Path, space: Path, stack: ExitStack) -> Members:
 
 
 def _open(file: Path) -> BinaryIO:
-    return file.open("rb")
+    return opened(file)
 
 
 def _from_start(file: BinaryIO) -> BinaryIO:
