@@ -7,10 +7,10 @@ memory or time with zeros that take no disk.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
 
 MOST_TEXT_BYTES = 2**26  # of JSON, TOML and lists that are read whole; ours hold kilobytes
 MOST_LIST_BYTES = 2**32  # of JSON that lists all detections, or all images of a cache
@@ -48,7 +48,7 @@ def require_regular(path: Path) -> None:
         raise UnfitFile(f"has holes of {holes >> 20} MiB", path, "a file that was written in full")
 
 
-def opened(path: Path) -> BinaryIO:
+def opened(path: Path) -> io.BufferedReader:
     """Open an ordinary file to read its bytes.
 
     Raises:

@@ -123,7 +123,8 @@ def _unpacked(path: Path, space: Path, stack: ExitStack) -> Members:
 
 
 def _open(file: Path) -> BinaryIO:
-    return opened(file)
+    require_regular(file)
+    return file.open("rb")
 
 
 def _from_start(file: BinaryIO) -> BinaryIO:
