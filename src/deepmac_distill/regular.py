@@ -25,7 +25,7 @@ _KINDS = {
 
 
 class UnfitFile(OSError):
-    """What has the name of a file is none, or is no such file: `expected` says what would be."""
+    """What has the name of a file is none, or is no such file: `expected` names what would be."""
 
     def __init__(self, what: str, path: Path, expected: str) -> None:
         super().__init__(errno.EINVAL, what, str(path))
@@ -36,7 +36,7 @@ def require_regular(path: Path) -> None:
     """Refuse what is no ordinary file, links followed, or a huge one that is nearly all holes.
 
     Raises:
-        UnfitFile: says what it is.
+        UnfitFile: names what it is.
         OSError: it cannot be looked at, or is not there.
     """
     state = path.stat()
@@ -73,7 +73,7 @@ def read_small(path: Path, most: int = MOST_TEXT_BYTES) -> bytes:
 
 
 def _bytes_of_holes(path: Path, size: int) -> int:
-    """How much of a file was never written, counted until it is too much; 0 where no system call says it."""
+    """How much of a file was never written, counted until it is too much; 0 where no system call counts them."""
     if not hasattr(os, "SEEK_HOLE"):
         return 0
     holes, at = 0, 0

@@ -47,7 +47,7 @@ def misread(image: Image.Image) -> str:
     """
     if image.format == "JPEG":
         unmarked = image.mode == "CMYK" and "adobe" not in image.info
-        return "CMYK without Adobe's marker, which says whether inks are inverted" if unmarked else ""
+        return "CMYK without Adobe's marker, which states whether inks are inverted" if unmarked else ""
     tags = getattr(image, "tag_v2", None) or {}
     color = tags.get(_PHOTOMETRIC)
     if color == _WHITE_IS_ZERO and (image.mode.startswith("I") or image.mode == "F"):
