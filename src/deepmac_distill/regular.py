@@ -73,7 +73,7 @@ def read_small(path: Path, most: int = MOST_TEXT_BYTES) -> bytes:
 
 
 def _bytes_of_holes(path: Path, size: int) -> int:
-    """How much of a file was never written, counted until it is too much; 0 where no system call counts them."""
+    """How much of a file was never written, counted until it is too much; 0 on Windows."""
     if not hasattr(os, "SEEK_HOLE"):
         return 0
     holes, at = 0, 0
