@@ -102,43 +102,29 @@ latency: demo  ## milliseconds an image of the demo's teacher and student, in on
 	$(BIN)/deepmac bench $(foreach role,teacher student,$(role)=runs/demo/$(role)/weights.safetensors) \
 	  --annotations runs/demo/scenes-val/instances.json --images runs/demo/scenes-val/images
 
-# Readers of exports, beside the locked packages and apart from them: what both have, the readers' versions win.
+# Environments beside the locked packages and apart from them: what both have, the environment's versions win.
 INTEROP ?= .interop
+STORAGE ?= .storage
+RAY ?= .ray
 SITE = import site, sysconfig; print(sysconfig.get_paths()["purelib"])
 
 interop: $(INTEROP)/.ready  ## every export read back by the tools that people use for it, in an environment of its own
 	$(INTEROP)/bin/python -m pytest interop --rootdir interop -p no:cacheprovider
 
-# A server of S3's protocol that others wrote, in the same way.
-STORAGE ?= .storage
-
 storage: $(STORAGE)/.ready  ## data, runs and shards in buckets of a real server, machines killed, in an environment of its own
 	$(STORAGE)/bin/python -m pytest buckets --rootdir buckets -p no:cacheprovider
-
-$(STORAGE)/.ready: buckets/requirements.txt $(READY)
-	$(PYTHON) -m venv $(STORAGE)
-	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(SITE)')')" \
-	  > "$$($(STORAGE)/bin/python -c '$(SITE)')/locked.pth"
-	$(STORAGE)/bin/pip install --quiet --requirement buckets/requirements.txt
-	touch $@
-
-$(INTEROP)/.ready: interop/requirements.txt $(READY)
-	$(PYTHON) -m venv $(INTEROP)
-	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(SITE)')')" \
-	  > "$$($(INTEROP)/bin/python -c '$(SITE)')/locked.pth"
-	$(INTEROP)/bin/pip install --quiet --requirement interop/requirements.txt
-	touch $@
-
-RAY ?= .ray
 
 ray: $(RAY)/.ready  ## labeling through Ray beside labeling in one process, in an environment of its own
 	$(RAY)/bin/python -m pytest cluster --rootdir cluster -p no:cacheprovider
 
-$(RAY)/.ready: cluster/requirements.txt $(READY)
-	$(PYTHON) -m venv $(RAY)
+$(INTEROP)/.ready: interop/requirements.txt
+$(STORAGE)/.ready: buckets/requirements.txt
+$(RAY)/.ready: cluster/requirements.txt
+$(INTEROP)/.ready $(STORAGE)/.ready $(RAY)/.ready: $(READY)
+	$(PYTHON) -m venv $(@D)
 	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(SITE)')')" \
-	  > "$$($(RAY)/bin/python -c '$(SITE)')/locked.pth"
-	$(RAY)/bin/pip install --quiet --requirement cluster/requirements.txt
+	  > "$$($(@D)/bin/python -c '$(SITE)')/locked.pth"
+	$(@D)/bin/pip install --quiet --requirement $(filter %/requirements.txt,$^)
 	touch $@
 
 lock: $(READY)  ## write requirements.lock from this environment
