@@ -5,7 +5,7 @@
 `shards`: three processes label, and three evaluate, each a shard, killed at any moment and started again
 until all have ended; then `deepmac assemble` joins them, under kills too. Every file has to hold the bytes
 of one process that nobody killed. `ranks`: torchrun trains in two processes, one of which is killed at any
-moment, up to four times; torchrun starts both again each time, and the weights have to be those of two that
+moment, up to eight times; torchrun starts both again each time, and the weights have to be those of two that
 nobody killed, to the byte. Rounds of ranks go first, until `--ranks` kills have hit one, then those of shards
 until `--kills` have. `--json` keeps the counts after each round.
 """
@@ -38,8 +38,8 @@ SHARDS = 3
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 STAGES = {"pseudolabel": ["pseudolabel"], "evaluate": ["evaluate", "teacher"]}
 RANKS = "ranks of teach"
-ROUND_KILLS, RESTART_SECONDS = 4, 60.0  # of ranks; until torchrun has started them again
-STEPS = 60  # of the training that ranks do: it lasts longer than to start
+ROUND_KILLS, RESTART_SECONDS = 8, 300.0  # of ranks; until torchrun has started them again
+STEPS = 200  # of the training that ranks do: it lasts longer than whoever kills takes to wake
 LABELED = ("pseudolabel", "select", "evaluate-teacher")  # folders that are compared
 Hits = collections.Counter[str]
 
@@ -204,10 +204,9 @@ def soak(wanted: int, of_ranks: int, seed: int, keep: Callable[[dict[str, Any]],
         pipeline.write_text(
             PIPELINE.partition("[holdout]")[0] + PIPELINE[PIPELINE.index("[teacher.model]") :]
         )
-        killer.spared(["run", str(pipeline), "--out", str(run)])
-        run.rename(whole)  # records name the folder of a run: all are made in one
-        ranks(pipeline, run)
-        trained, labeled = compared(run, ("teacher",)), compared(whole, LABELED)
+        if of_ranks:
+            ranks(pipeline, run)
+        trained = compared(run, ("teacher",))
         while what := _next_round(killer.hits, wanted, of_ranks):
             shutil.rmtree(run, ignore_errors=True)
             rounds[what] += 1
@@ -216,6 +215,10 @@ def soak(wanted: int, of_ranks: int, seed: int, keep: Callable[[dict[str, Any]],
                     ranks(pipeline, run, killer)
                     found, expected = compared(run, ("teacher",)), trained
                 else:
+                    if not whole.exists():
+                        killer.spared(["run", str(pipeline), "--out", str(run)])
+                        run.rename(whole)  # records name the folder of a run: all are made in one
+                    labeled = compared(whole, LABELED)
                     shutil.copytree(whole, run, ignore=shutil.ignore_patterns(*LABELED))
                     for stage in STAGES:
                         shards(killer, run, stage)
