@@ -126,6 +126,13 @@ def test_words_that_make_no_sense_are_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_joining_where_no_shard_was_leaves_nothing(scenes_toml: Path, tmp_path: Path, deepmac) -> None:
+    for stage in ("pseudolabel", "evaluate", "holdout"):
+        ended = deepmac("assemble", stage, "--config", scenes_toml, "--out", tmp_path / "run")
+        assert refusal(ended) == f"{tmp_path / 'run'}: no run there; expected one in which shards have begun"
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_shard_given_twice_is_refused(unevaluated: Path, deepmac) -> None:
     with run_lock(unevaluated, "evaluate-teacher 0/2"):
         ended = deepmac("evaluate", "--out", unevaluated, *PAIRS, "--shard", "0/2")

@@ -14,7 +14,7 @@ from deepmac_distill.cli.holdout import hold_out_and_print
 from deepmac_distill.cli.jobs import job_of
 from deepmac_distill.cli.options import Code, Config, Data, Looking, Run, TrainData, ValData, command
 from deepmac_distill.cli.terminal import say
-from deepmac_distill.errors import ConfigError
+from deepmac_distill.errors import ConfigError, RunError
 
 _LABELS, _EVALUATION, _HOLDOUT = "pseudolabel", "evaluate", "holdout"
 
@@ -37,7 +37,7 @@ def assemble(
 ) -> None:
     """Join what the shards of `pseudolabel`, `evaluate` or `holdout` have done, given the same options.
 
-    Names what is missing, and runs no model itself.
+    Names what is missing, and does none of it itself.
     """
     if stage not in (_LABELS, _EVALUATION, _HOLDOUT):
         raise ConfigError(f"assemble: got {stage}, expected {_LABELS}, {_EVALUATION} or {_HOLDOUT}")
@@ -46,6 +46,8 @@ def assemble(
     if stage == _HOLDOUT and evaluating.model is not None:
         raise ConfigError(f"assemble {_HOLDOUT}: got --model, expected none: the run names its teachers")
     evaluated = evaluating.evaluated(role) if stage == _EVALUATION else None
+    if not (at.out is None or any(at.out.glob("*"))):
+        raise RunError(f"{at.out}: no run there; expected one in which shards have begun")
     job = dataclasses.replace(
         job_of(config.config, at, data, train, val, code, looking, cutting, values=evaluating.values),
         joins=True,
