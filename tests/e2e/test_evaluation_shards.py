@@ -111,7 +111,8 @@ def test_shards_of_other_configurations_are_refused_or_made_again(unevaluated: P
     [
         (["evaluate", "--shard", "2/2"], "--shard: got '2/2', expected I/N, I from 0 to N - 1"),
         (["evaluate", "--shard", "0/2", "--force"], "--force: got it for shard 0/2; expected one process"),
-        (["evaluate", "--shard", "0/2", "--box-noise", "0,5"], "--box-noise: got it for shard 0/2, expected"),
+        (["assemble", "--box-noise", "0,5"], "assemble pseudolabel: got --box-noise, expected it for eval"),
+        (["assemble", "evaluate", "--box-noise", "0,x"], "--box-noise: got '0,x', expected percents"),
         (["assemble", "teach"], "assemble: got teach, expected pseudolabel, evaluate or holdout"),
         (["assemble", "pseudolabel", "student"], "assemble pseudolabel: got student, expected it for eval"),
         (["assemble", "--cut", "0.5"], "assemble pseudolabel: got --cut, expected it for evaluate alone"),
@@ -124,6 +125,27 @@ def test_words_that_make_no_sense_are_refused(
     ended = deepmac(*words, "--config", "demo", "--out", tmp_path / "run")
     assert refusal(ended).startswith(refused)
     assert not (tmp_path / "run").exists()
+
+
+def test_loose_boxes_go_in_shards_too(unevaluated: Path, deepmac, tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
+    shutil.copytree(unevaluated, alone)
+    noise = [*PAIRS, "--box-noise", "0,10", "--set", "evaluation.bootstrap=10"]
+    assert deepmac("evaluate", "--out", alone, *noise).code == 0
+    (expected,) = alone.glob("box-noise-*")
+    for index in (1, 0):
+        missing = deepmac("assemble", "evaluate", "--out", unevaluated, *noise) if index == 0 else None
+        ended = deepmac("evaluate", "--out", unevaluated, *noise, "--shard", f"{index}/2")
+        assert ended.code == 0 and ended.out == f"{unevaluated / expected.name}.part\n", ended.err
+    assert missing is not None and refusal(missing) == (
+        f"{unevaluated}: {expected.name}: 2 of 4 units are missing (0, 2): shard 0/2; expected all; "
+        f"`deepmac evaluate teacher --box-noise 0,10 --out {unevaluated}` does them"
+    )
+    ended = deepmac("assemble", "evaluate", "--out", unevaluated, *noise)
+    assert ended.code == 0 and "10" in ended.out, ended.err
+    for name in ("summary.json", "ious.parquet"):
+        assert (unevaluated / expected.name / name).read_bytes() == (expected / name).read_bytes()
+    assert not (unevaluated / expected.name / "units").exists()
 
 
 def test_joining_where_no_shard_was_leaves_nothing(scenes_toml: Path, tmp_path: Path, deepmac) -> None:

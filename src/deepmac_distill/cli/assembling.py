@@ -71,5 +71,6 @@ def _of_evaluation(role: str | None, cutting: Cutting, evaluating: Evaluating) -
         "--hidden": evaluating.hidden,
         "--reference": evaluating.reference,
         "--per-class": evaluating.per_class,
+        "--box-noise": bool(evaluating.box_noise),
     }
     return next((name for name, given in flags.items() if given), "")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deepmac_distill.chain import TRAININGS, Trained
-from deepmac_distill.cli.results import print_evaluation
+from deepmac_distill.cli.results import print_box_noise, print_evaluation
 from deepmac_distill.cli.terminal import say
 from deepmac_distill.errors import ConfigError
 from deepmac_distill.teachers.sam.naming import sam_named
@@ -38,6 +38,33 @@ class Evaluating:
         ),
     ] = False
 
+    box_noise: Annotated[
+        str,
+        typer.Option(
+            metavar="PERCENTS",
+            help="Evaluate in loose boxes instead, such as 0,5,10,20: each side moves by up to that share "
+            "of the box's width or height.",
+        ),
+    ] = ""
+
+    @property
+    def percents(self) -> tuple[float, ...]:
+        """Strengths of noise; what numbers may be there, the stage knows.
+
+        Raises:
+            ConfigError: one is no number, or its table has no room for what else is asked for.
+        """
+        try:
+            found = tuple(float(word) for word in self.box_noise.split(",")) if self.box_noise else ()
+        except ValueError:
+            got = repr(self.box_noise)
+            raise ConfigError(f"--box-noise: got {got}, expected percents such as 0,5,10,20") from None
+        if found and (self.per_class or self.reference):
+            raise ConfigError(
+                "--box-noise: its table has no classes and no AP; expected no --per-class, --reference"
+            )
+        return found
+
     @property
     def values(self) -> dict[str, object]:
         """Keys of the pipeline that are asked for."""
@@ -47,9 +74,9 @@ class Evaluating:
         """The model: that of a stage, or a file.
 
         Raises:
-            ConfigError: both are named, or there is no such thing.
+            ConfigError: both are named, or there is no such thing; or strengths of noise are none.
         """
-        model = self.model
+        model, _ = self.model, self.percents  # which are refused before anything is read
         if role is not None and model is not None:
             raise ConfigError(f"evaluate: got {role} and --model {model}, expected one of them")
         if role == starter.NAME:
@@ -71,6 +98,16 @@ class Evaluating:
         Args:
             boxes_of: a detector's evaluation, whose boxes get this model's masks.
         """
+        if percents := self.percents:
+            from deepmac_distill.stages.box_noise import box_noise, read_box_noise
+
+            folder = box_noise(job, evaluated, percents, hidden=self.hidden)
+            if job.shard is not None:
+                say(folder)
+                return
+            print_box_noise(read_box_noise(folder))
+            say(f"figures: {folder}")
+            return
         from deepmac_distill.stages.evaluate import evaluate, read_evaluation
 
         folder = evaluate(job, evaluated, hidden=self.hidden, boxes_of=boxes_of)

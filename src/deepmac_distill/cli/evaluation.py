@@ -13,7 +13,7 @@ from deepmac_distill.cli.cutting import Cutting
 from deepmac_distill.cli.evaluating import Evaluating
 from deepmac_distill.cli.jobs import job_of, named_paths, refuse_look_of_the_run
 from deepmac_distill.cli.options import Code, Config, Data, Looking, Redo, Run, TrainData, ValData, command
-from deepmac_distill.cli.results import print_box_noise, print_comparison
+from deepmac_distill.cli.results import print_comparison
 from deepmac_distill.cli.sharding import SharedBy
 from deepmac_distill.cli.terminal import Terminal, say
 from deepmac_distill.config import MAX_OF_EACH, MAX_RESAMPLES, MAX_SEED
@@ -36,14 +36,6 @@ def evaluate(
     role: Annotated[
         str | None, typer.Argument(help="teacher (default), student, student-seen, student-human or starter.")
     ] = None,
-    box_noise: Annotated[
-        str,
-        typer.Option(
-            metavar="PERCENTS",
-            help="Evaluate in loose boxes instead, such as 0,5,10,20: each side moves by up to that share "
-            "of the box's width or height.",
-        ),
-    ] = "",
     boxes_of: Annotated[
         Path | None,
         typer.Option(
@@ -53,29 +45,15 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure mask IoU in given boxes and COCO AP of detections, for all, seen and unseen classes."""
-    evaluated, percents = evaluating.evaluated(role), _percents(box_noise)
+    evaluated, percents = evaluating.evaluated(role), evaluating.percents
     refuse_look_of_the_run(at, evaluated)
-    if percents and (evaluating.per_class or evaluating.reference):
-        raise ConfigError(
-            "--box-noise: its table has no classes and no AP; expected no --per-class, --reference"
-        )
     if boxes_of and (percents or sharding.shard or evaluating.hidden):
         raise ConfigError("--boxes-of: expected no --box-noise, --hidden and --shard beside it")
-    if percents and sharding.shard:
-        raise ConfigError(f"--box-noise: got it for shard {sharding.shard}, expected one process")
     job = job_of(
         *(config.config, at, data, train, val, redo, code, looking, cutting, sharding),
         values=evaluating.values,
     )
-    if percents:
-        from deepmac_distill.stages.box_noise import box_noise as evaluate_in_noise
-        from deepmac_distill.stages.box_noise import read_box_noise
-
-        folder = evaluate_in_noise(job, evaluated, percents, hidden=evaluating.hidden)
-        print_box_noise(read_box_noise(folder))
-        say(f"figures: {folder}")
-    else:
-        evaluating.evaluate(job, evaluated, boxes_of)
+    evaluating.evaluate(job, evaluated, boxes_of)
 
 
 @command(app)
@@ -134,11 +112,3 @@ def sheet(
     folders = named_paths(evaluations, "HEADING=FOLDER")
     say(draw_evaluations(folders, out, images, of_each))
     say(out)
-
-
-def _percents(text: str) -> tuple[float, ...]:
-    """Numbers between commas; what numbers may be there, the stage knows."""
-    try:
-        return tuple(float(word) for word in text.split(",")) if text else ()
-    except ValueError:
-        raise ConfigError(f"--box-noise: got {text!r}, expected percents such as 0,5,10,20") from None

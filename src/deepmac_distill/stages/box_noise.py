@@ -10,19 +10,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deepmac_distill.chain import Trained
+from deepmac_distill.chain import Trained, command_line
 from deepmac_distill.errors import ConfigError
 from deepmac_distill.evaluation.box_noise import MOST, BoxNoise, NoiseLevel, with_box_noise
 from deepmac_distill.evaluation.how_evaluated import HowEvaluated
-from deepmac_distill.evaluation.mask_iou import given_box_ious, with_names
+from deepmac_distill.evaluation.mask_iou import with_names
 from deepmac_distill.evaluation.results import read_result, to_json
 from deepmac_distill.evaluation.summary import summarize_given_boxes
 from deepmac_distill.files import write_json
 from deepmac_distill.labels.cut import DEFAULT_CUT
 from deepmac_distill.models.load import segmenter_for
+from deepmac_distill.rundir import UNITS
 from deepmac_distill.stages.chosen_teacher import choosing, cutting
-from deepmac_distill.stages.evaluated_masks import masks_in_given_boxes, note_how, shown_elsewhere
+from deepmac_distill.stages.evaluated_masks import note_how, shown_elsewhere
 from deepmac_distill.stages.evaluated_model import EvaluatedModel
+from deepmac_distill.stages.evaluated_units import EvaluationUnits
 from deepmac_distill.stages.job import Job
 
 
@@ -30,7 +32,8 @@ def box_noise(job: Job, model: Trained | Path, percents: Sequence[float], *, hid
     """Evaluate a model in noisy boxes (see `with_box_noise`); returns the results' folder.
 
     ``summary.json`` holds every figure (`BoxNoise`), ``ious.parquet`` each instance's at each strength. The
-    IoU is that with the whole truth: pixels outside a noisy box count against it.
+    IoU is that with the whole truth: pixels outside a noisy box count against it. Of a shard (`job.shard`) it
+    is the folder of the parts, as of `evaluate`.
 
     Args:
         percents: strengths of noise.
@@ -44,7 +47,11 @@ def box_noise(job: Job, model: Trained | Path, percents: Sequence[float], *, hid
     strengths = "-".join(f"{percent:g}" for percent in percents)
     of = EvaluatedModel.of(job, "box-noise", model, hidden=hidden, further=strengths)
     inputs, unnamed = {"box noise": list(percents)}, {"labels.cut": DEFAULT_CUT}
-    return of.do(job, inputs, unnamed, lambda folder: _evaluate(job, of, percents, folder))
+    words = (model,) if isinstance(model, str) else ("--model", model)
+    again = command_line("evaluate", *words, "--box-noise", strengths.replace("-", ","), out=job.run.path)
+    return of.do(
+        job, inputs, unnamed, lambda folder: _evaluate(job, of, percents, again, folder), together=True
+    )
 
 
 def require_percents(percents: Sequence[float]) -> None:
@@ -68,7 +75,7 @@ def read_box_noise(folder: Path) -> BoxNoise:
     return read_result(folder / "summary.json", BoxNoise)
 
 
-def _evaluate(job: Job, of: EvaluatedModel, percents: Sequence[float], folder: Path) -> None:
+def _evaluate(job: Job, of: EvaluatedModel, percents: Sequence[float], again: str, folder: Path) -> None:
     on, source, classes = of.on, of.source, of.on.truth.classes
     resamples, seed = job.pipeline.evaluation.bootstrap, job.pipeline.seed
     model = segmenter_for(source, job.device, classes.names)
@@ -77,14 +84,19 @@ def _evaluate(job: Job, of: EvaluatedModel, percents: Sequence[float], folder: P
     levels, tables = [], []
     for percent in percents:
         loose = replace(on, truth=with_box_noise(on.truth, percent, seed))
-        masks = masks_in_given_boxes(job, loose, source, model, f"boxes with {percent:g} % noise")
-        ious = given_box_ious(loose.truth, masks)
+        units = EvaluationUnits.of(job, loose, source, model, None, f"boxes with {percent:g} % noise")
+        drawn = units.do(folder / UNITS / f"{percent:g}", of.stage, again)
+        if drawn is None:  # another process joins them
+            continue
+        ious = drawn.ious
         found = summarize_given_boxes(
             ious, classes, resamples, seed, shown_elsewhere=elsewhere, named=of.on.splits
         )
         levels.append(NoiseLevel(percent, found))
         named = with_names(on.truth, ious)
         tables.append(named.append_column("box_noise", pa.array(np.full(len(ious), float(percent)))))
+    if not levels:
+        return
     pq.write_table(pa.concat_tables(tables), folder / "ious.parquet")
     how = HowEvaluated(source.identity, source.look, job.cut)
     write_json(folder / "summary.json", to_json(BoxNoise(tuple(levels), seed, how)))

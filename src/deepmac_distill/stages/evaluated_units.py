@@ -63,10 +63,17 @@ class EvaluationUnits:
     whole: BoxDataset
     masks: Positions
     detections: Positions
+    title: str  # of a bar
 
     @classmethod
     def of(
-        cls, job: Job, on: EvaluatedSet, source: Source, model: BoxSegmenter, detector: Detector | None
+        cls,
+        job: Job,
+        on: EvaluatedSet,
+        source: Source,
+        model: BoxSegmenter,
+        detector: Detector | None,
+        title: str = "masks in given boxes",
     ) -> EvaluationUnits:
         """Those of a set; none of detections without a detector."""
         framed = framed_boxes(source.look, model.spec, on.truth, on.images, on.wanted)
@@ -79,7 +86,7 @@ class EvaluationUnits:
             unit: range(start, min(start + each, len(whole)))
             for unit, start in enumerate(starts, start=len(masks))
         }
-        return cls(job, on, source, model, detector, framed, whole, masks, detections)
+        return cls(job, on, source, model, detector, framed, whole, masks, detections, title)
 
     def do(self, folder: Path, stage: str, again: str) -> Evaluated | None:
         """Do this process's part of them, then join all; None where another process joins them.
@@ -116,9 +123,7 @@ class EvaluationUnits:
         size, workers = job.pipeline.evaluation.batch_size, job.pipeline.data.workers
         total, todo = _images(self.masks, own), {u: self.masks[u] for u in missing if u in self.masks}
         offsets, autocast = truth.rows_by_image(), job.autocast_of(self.source.role)
-        with job.progress.bar(
-            "masks in given boxes", total, done=total - _images(todo, todo), unit="image"
-        ) as bar:
+        with job.progress.bar(self.title, total, done=total - _images(todo, todo), unit="image") as bar:
             for unit, some in framed_units(self.framed, size, todo, workers):
                 drawn = given_box_masks(
                     truth,
