@@ -95,6 +95,10 @@ def test_one_split_of_runs_that_saw_different_classes(runs: Path, chain, deepmac
     assert ended.code == 0, ended.err
     found = read_result(runs / "out.json", Collected)
     assert found.splits == ("last",) and {row.figures["last"].classes for row in found.rows} == {3}
+    assert deepmac(*given, "--split", "all").code == 0
+    for split in ("seen", "unseen"):  # other classes in each row
+        ended = deepmac(*given, "--split", split)
+        assert ended.code == 2 and "seen classes differ from those of" in ended.err
     change(runs / "one" / "evaluate-teacher" / "evaluation.json", splits={"last": names[-2:]})
     ended = deepmac(*given, "--split", "last")
     assert ended.code == 2 and "split 'last': other classes than in" in ended.err

@@ -247,14 +247,17 @@ def test_a_start_that_saw_masks_is_run_only_where_the_user_names_it() -> None:
 
 def test_a_folder_that_lacks_a_file_is_refused_with_the_page_that_has_it(tmp_path: Path) -> None:
     runs = Runs(scale="coco", data=tmp_path, out=tmp_path)
-    with pytest.raises(DataError, match=r"instances_train2017.json: is not there; .*cocodataset.org"):
+    (tmp_path / "val2017").mkdir()
+    lacking = r"instances_train2017\.json, annotations/instances_val2017\.json, train2017: not there; "
+    archives = r"expected '2017 Train/Val annotations' and '2017 Train images' of .*cocodataset\.org"
+    with pytest.raises(DataError, match=lacking + archives):
         require_data(table("table-5"), ["deepmac-512-resnet-20"], runs)
     for name in ("annotations", "train2017", "val2017"):
-        (tmp_path / name).mkdir()
+        (tmp_path / name).mkdir(exist_ok=True)
     for name in ("instances_train2017", "instances_val2017"):
         (tmp_path / "annotations" / f"{name}.json").touch()
     require_data(table("table-5"), ["deepmac-512-resnet-20"], runs)
-    with pytest.raises(DataError, match=r"image_info_test-dev2017\.json: is not there"):
+    with pytest.raises(DataError, match=r"image_info_test-dev2017\.json, test2017: not there"):
         require_data(table("table-9"), ["deepmac-1024-all"], runs)
     with pytest.raises(ConfigError, match="data: got nothing, expected a folder"):
         require_data(table("table-5"), [], Runs(scale="coco", data=Path(), out=tmp_path))
@@ -269,7 +272,10 @@ def test_a_folder_that_lacks_a_file_is_refused_with_the_page_that_has_it(tmp_pat
             "table-6: row: got 'no', expected one of 0",
         ),
         (["run", "table-6", "small"], "table-6: data: got nothing"),
-        (["run", "table-6", "small", "--data", "no"], "no/images: is not there"),
+        (
+            ["run", "table-6", "small", "--data", "no"],
+            "no: images, instances_train.json, instances_val.json: not there; expected a folder as of make",
+        ),
     ],
 )
 def test_what_cannot_be_run_is_one_line(

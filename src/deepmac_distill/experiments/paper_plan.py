@@ -132,7 +132,7 @@ def require_data(of: PaperTable, names: Sequence[str], runs: Runs) -> None:
     """Refuse a folder that lacks what the trainings read, before anything starts.
 
     Raises:
-        DataError: names the file or folder, and the page that has it.
+        DataError: names each file and folder that is not there, and the page that has them.
         ConfigError: no folder is named.
     """
     if not str(runs.data) or runs.data == Path():
@@ -143,7 +143,8 @@ def require_data(of: PaperTable, names: Sequence[str], runs: Runs) -> None:
     needed = {resolved(name, runs.scale).get(f"data.{key}", "") for name in names for key in keys}
     if of.server and runs.scale == "coco":
         needed |= {f"annotations/{of.server}", "test2017"}
-    for name in sorted(filter(None, needed)):
-        if not (runs.data / name).exists():
-            where = f"{ARCHIVES[name]!r} of {PAGE}" if name in ARCHIVES else "a folder as of make coco-sample"
-            raise DataError(f"{runs.data / name}: is not there; expected {where}")
+    lacking = [name for name in sorted(filter(None, needed)) if not (runs.data / name).exists()]
+    if lacking:
+        archives = dict.fromkeys(repr(ARCHIVES[name]) for name in lacking if name in ARCHIVES)
+        where = f"{' and '.join(archives)} of {PAGE}" if archives else "a folder as of make coco-sample"
+        raise DataError(f"{runs.data}: {', '.join(lacking)}: not there; expected {where}")

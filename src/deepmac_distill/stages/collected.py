@@ -28,6 +28,7 @@ from deepmac_distill.stages.compare import (
 
 RECORD = "evaluation.json"
 VERSIONS = ("deepmac-distill", "torch", "python")
+FROM_SEEN = ("seen", "unseen")  # splits that the seen classes make
 INSTANCE = ("annotation_id", "image_id", "category_id", "area")  # what two evaluations have to agree on
 
 
@@ -50,7 +51,8 @@ def collect(runs: Mapping[str, Path], split: str = "", resamples: int = 1000, se
     Args:
         runs: name -> a run, a folder of runs of several seeds, or one evaluation.
         split: the only split that is shown. Rows may then have seen different classes, as long as the split
-            has the same ones; else all rows have the same seen classes and the same splits.
+            has the same ones, as "all" and named splits may; else all rows have the same seen classes, and
+            the same splits where all are shown.
         resamples, seed: of the images behind each interval.
 
     Raises:
@@ -94,11 +96,10 @@ def _evaluations(name: str, path: Path) -> list[_Found]:
 def _require_one_table(first: Path, other: Path, split: str) -> None:
     """Refuse two evaluations that do not belong into one table, with what they differ in."""
     one, two = read_record(first), read_record(other)
-    if split:
-        if (theirs := one.splits.get(split)) is not None and two.splits.get(split, theirs) != theirs:
-            raise DataError(f"{other}: split {split!r}: other classes than in {first}; expected the same")
-    else:
-        _require_same_splits(first, one, other, two)
+    if split in ("", *FROM_SEEN):
+        _require_same_splits(first, one, other, two, split)
+    elif (theirs := one.splits.get(split)) is not None and two.splits.get(split, theirs) != theirs:
+        raise DataError(f"{other}: split {split!r}: other classes than in {first}; expected the same")
     a, b = (read_ious(folder).select(["row", *INSTANCE]).sort_by("row") for folder in (first, other))
     if not _same_instances(a, b):
         raise DataError(
@@ -107,13 +108,16 @@ def _require_one_table(first: Path, other: Path, split: str) -> None:
         )
 
 
-def _require_same_splits(first: Path, one: EvaluationRecord, other: Path, two: EvaluationRecord) -> None:
+def _require_same_splits(
+    first: Path, one: EvaluationRecord, other: Path, two: EvaluationRecord, split: str
+) -> None:
+    """Refuse other seen or hidden classes, and where all splits are shown other named ones."""
     kinds: tuple[tuple[str, Set[str], Set[str]], ...] = (
         ("seen classes", set(one.seen), set(two.seen)),
         ("hidden classes", set(one.hidden), set(two.hidden)),
         ("evaluation.splits", _named(one), _named(two)),
     )
-    for kind, ours, theirs in kinds:
+    for kind, ours, theirs in kinds[: 2 if split else 3]:
         if ours != theirs:
             named = ", ".join(sorted(ours ^ theirs)[:3])
             raise DataError(
