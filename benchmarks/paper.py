@@ -10,7 +10,8 @@
 TABLE is table-1 ... table-12, figure-3 or appendix-c; appendix B and table 13 are benchmarks/appendix_b.py.
 `run` writes the pipeline file of each training, does what is not done yet, keeps a small file a training and
 seed in the folder of results, and ends in `show`. With `--steps` it is a trial: nothing is kept. `--tenth`
-trains a tenth of the steps, with warm-up and decays scaled.
+trains a tenth of the steps, with warm-up and decays scaled. Rows of another recipe (`--tenth`, or `--set`
+of a key that decides figures) are kept in OUT/results.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from rich.console import Console
 
 from deepmac_distill.errors import DistillError
 from deepmac_distill.evaluation.results import to_json
+from deepmac_distill.experiments.paper_checks import recorded_rows, require_kept_recipe
 from deepmac_distill.experiments.paper_kept import Kept
 from deepmac_distill.experiments.paper_page import differences_table, lines_of, page_of, result_of, table_of
 from deepmac_distill.experiments.paper_plan import (
@@ -37,7 +39,7 @@ from deepmac_distill.experiments.paper_plan import (
     write_pipelines,
 )
 from deepmac_distill.experiments.paper_plots import plots_of
-from deepmac_distill.experiments.paper_runs import keep, kept_file
+from deepmac_distill.experiments.paper_runs import decisive_words, keep, kept_file
 from deepmac_distill.experiments.paper_tables import PaperTable, rows_of, table, tables
 from deepmac_distill.experiments.paper_trainings import SCALES, pipeline_text, training, trainings
 from deepmac_distill.files import write_json
@@ -84,9 +86,13 @@ def run(given: argparse.Namespace) -> int:
     asked["overrides"] = tuple(given.overrides)
     runs = Runs(scale=given.scale, data=given.data, out=out, **asked)
     names = to_train(rows, runs)
-    if names:
-        require_data(of, names, runs)
+    require_data(of, names or [row.training for row in rows], runs)
+    recorded = [] if given.steps else recorded_rows(rows, runs, _kept(given))
     write_pipelines(names, runs)
+    if not given.steps:
+        require_kept_recipe(names, runs, _results(given))
+    if recorded:
+        print(f"{of.id}: recorded on this data, not trained again: {'; '.join(recorded)}", flush=True)
     if given.scale == "small":
         print(f"{of.id} at a small scale: {of.cut}", flush=True)
     for seed in range(given.first_seed, given.first_seed + (given.seeds or SEEDS[given.scale])):
@@ -108,6 +114,9 @@ def _train(of: PaperTable, name: str, runs: Runs, seed: int, results: Path) -> i
             return failed
     if not runs.steps:
         command = f"python benchmarks/paper.py run {of.id} {runs.scale} --data FOLDER --only {name}"
+        command += " --tenth" * runs.tenth + "".join(
+            f" --set {one}" for one in decisive_words(runs.overrides)
+        )
         print(keep(runs.run(name, seed), results, name, runs.scale, seed, command), flush=True)
     return 0
 
@@ -120,8 +129,7 @@ def _call(words: Words) -> int:
 def show(given: argparse.Namespace) -> int:
     """The table beside the paper's, on the terminal, as Markdown and as JSON beside the runs."""
     of = table(given.table)
-    kept = Kept(_results(given), given.heads)
-    found = result_of(of, rows_of(of, tuple(given.only)), given.scale, kept)
+    found = result_of(of, rows_of(of, tuple(given.only)), given.scale, _kept(given))
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     for shown in (table_of(found), differences_table(found)):
         for part in rich_tables(shown, console.width) if shown is not None else ():
@@ -180,7 +188,14 @@ def _out(given: argparse.Namespace) -> Path:
 
 
 def _results(given: argparse.Namespace) -> Path:
-    return given.results or (RESULTS / "paper" if given.scale == "small" else _out(given) / "results")
+    """Rows by another recipe are kept beside their runs, not among the recorded ones."""
+    changed = getattr(given, "tenth", False) or decisive_words(getattr(given, "overrides", ()))
+    recorded = given.scale == "small" and not changed
+    return given.results or (RESULTS / "paper" if recorded else _out(given) / "results")
+
+
+def _kept(given: argparse.Namespace) -> Kept:
+    return Kept(_results(given), given.heads)
 
 
 ACTIONS = {"run": run, "show": show, "files": files, "cost": cost, "list": listed}

@@ -5,12 +5,15 @@
 
 FOLDER is a sample as of `make coco-sample`. Each training goes through the command of its table: it is
 taught, evaluated, and evaluated in loose boxes where the table asks for them. Rows that are recorded
-elsewhere and rows that need weights of the user are left out. What is in the JSON is not run again.
+elsewhere and rows that need weights of the user are left out. What is in the JSON is not run again, unless
+its recipe has changed.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -22,7 +25,7 @@ from deepmac_distill.devices import environment
 from deepmac_distill.errors import DistillError
 from deepmac_distill.evaluation.results import from_json, read_result, to_json
 from deepmac_distill.experiments.paper_tables import tables
-from deepmac_distill.experiments.paper_trainings import same_run, training
+from deepmac_distill.experiments.paper_trainings import resolved, same_run, training
 from deepmac_distill.experiments.run_record import Environment
 from deepmac_distill.files import write_json
 
@@ -36,6 +39,7 @@ class Trial:
     table: str
     seconds: float
     exit_code: int
+    recipe: str = ""  # digest of its keys when it was tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +62,24 @@ def wanted() -> dict[str, str]:
     return found
 
 
+def recipe_of(name: str) -> str:
+    """A digest of a small training's keys: a trial is of these alone."""
+    keys = json.dumps(resolved(name, "small"), sort_keys=True)
+    return hashlib.sha256(keys.encode()).hexdigest()[:12]
+
+
+def of_now(trials: Mapping[str, Trial]) -> dict[str, Trial]:
+    """Those whose recipe is still the same."""
+    return {name: trial for name, trial in trials.items() if trial.recipe == recipe_of(name)}
+
+
 def tried(path: Path) -> str:
     """In words: how many ran, and which failed or are left."""
     found = read_result(path, Trials)
-    done = [name for name, trial in found.trials.items() if trial.exit_code == 0]
-    failed = [name for name, trial in found.trials.items() if trial.exit_code]
-    left = [name for name in wanted() if name not in found.trials]
+    trials = {name: trial for name, trial in of_now(found.trials).items() if name in wanted()}
+    done = [name for name, trial in trials.items() if trial.exit_code == 0]
+    failed = [name for name, trial in trials.items() if trial.exit_code]
+    left = [name for name in wanted() if name not in trials]
     words = f"{len(done)} of {len(wanted())} small trainings ran for {found.steps} steps"
     for what, some in (("failed", failed), ("not tried", left)):
         words += f"; {what}: {', '.join(some)}" if some else ""
@@ -88,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             machine = from_json(environment(), Environment, "environment")
             found = Trials(machine, given.steps, tuple(given.overrides), {})
         for name, table in wanted().items():
-            if name not in found.trials:
+            if name not in of_now(found.trials):
                 trial = _try(table, name, given)
                 found = replace(found, trials={**found.trials, name: trial})
                 write_json(given.json, to_json(found))
@@ -105,7 +121,7 @@ def _try(table: str, name: str, given: argparse.Namespace) -> Trial:
     words += [word for override in given.overrides for word in ("--set", override)]
     began = time.monotonic()
     code = paper.main(words)
-    return Trial(table, round(time.monotonic() - began, 1), code)
+    return Trial(table, round(time.monotonic() - began, 1), code, recipe_of(name))
 
 
 if __name__ == "__main__":

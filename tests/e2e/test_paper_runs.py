@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,13 @@ import pytest
 import paper as commands
 from deepmac_distill.errors import RunError
 from deepmac_distill.evaluation.results import read_result
+from deepmac_distill.experiments.paper_checks import keys_of, require_kept_recipe
+from deepmac_distill.experiments.paper_kept import Kept
 from deepmac_distill.experiments.paper_page import TableResult
+from deepmac_distill.experiments.paper_plan import Runs, write_pipelines
 from deepmac_distill.experiments.paper_runs import INSTANCES, KeptInstances, PaperRun, keep, kept_file
-from deepmac_distill.stages.compare import read_ious
+from deepmac_distill.experiments.paper_tables import table
+from deepmac_distill.stages.compare import read_ious, read_record
 
 NAME = "deepmac-512-resnet-8"
 
@@ -77,6 +83,59 @@ def test_seeds_of_another_recipe_or_other_data_are_refused(kept: Path, chain) ->
     path.write_text(json.dumps(run | {"truth": "0"}))
     with pytest.raises(RunError, match="evaluated on other data than seed 1"):
         keep(chain[0], kept, NAME, "small", 0, "make figure-3")
+
+
+def test_rows_of_another_recipe_are_not_skipped_as_done(kept: Path, tmp_path: Path) -> None:
+    write_pipelines([NAME], runs := Runs(scale="small", data=Path("x"), out=tmp_path))
+    with pytest.raises(RunError, match=r"made with \S+ = .*, asked for .*; expected one recipe for all rows"):
+        require_kept_recipe([NAME], runs, kept)
+    for seed in (0, 1):
+        path = kept_file(kept, NAME, seed)
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"keys": dict(keys_of(NAME, runs))}))
+    require_kept_recipe([NAME], runs, kept)
+    require_kept_recipe(["deepmac-512-resnet-12"], runs, kept)  # nothing is kept
+    row = next(row for row in table("figure-3").rows if row.training == NAME)
+    assert Kept(kept, tmp_path).changed(row, "small") == ""
+    for other in (replace(runs, tenth=True), replace(runs, overrides=("teacher.train.lr=7",))):
+        with pytest.raises(RunError, match=r"made with teacher\.train"):
+            require_kept_recipe([NAME], other, kept)
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"keys": dict(keys_of(NAME, other))}))
+        assert Kept(kept, tmp_path).changed(row, "small") == ""  # the first seed is as it should be
+    path.rename(kept_file(kept, NAME, 0))
+    words = Kept(kept, tmp_path).changed(row, "small")
+    assert words == "ResNet, depth 8: teacher.train.lr = 7 in place of 0.001"
+
+
+def test_recorded_rows_are_not_shown_as_an_answer_for_other_data(coco_like: Path, capsys, tmp_path) -> None:
+    given = ["run", "table-5", "small", "--data", str(coco_like), "--out", str(tmp_path / "out")]
+    assert commands.main(given) == 2
+    said = capsys.readouterr()
+    assert "other data than" in said.err and said.err.count("\n") == 1 and said.out == ""
+    assert not (tmp_path / "out").exists()
+    assert commands.main(["run", "table-5", "small", "--data", str(tmp_path / "gone")]) == 2
+    assert "gone: images, instances_train.json" in capsys.readouterr().err
+
+
+@pytest.fixture
+def coco_like(chain, tmp_path: Path) -> Path:
+    """A folder in the layout of the sample, with the validation set of the tiny recipe."""
+    folder = tmp_path / "sample"
+    (folder / "images").mkdir(parents=True)
+    record = read_record(chain[0] / "evaluate-teacher")
+    for name in ("instances_train.json", "instances_val.json"):
+        shutil.copy(record.annotations, folder / name)
+    return folder
+
+
+def test_rows_of_a_tenth_are_kept_apart(tmp_path: Path) -> None:
+    asked = commands.parsed(["run", "table-6", "small", "--tenth", "--out", str(tmp_path)])
+    assert commands._results(asked) == tmp_path / "results"
+    asked = commands.parsed(
+        ["run", "table-6", "small", "--out", str(tmp_path), "--set", "teacher.train.lr=1"]
+    )
+    assert commands._results(asked) == tmp_path / "results"
+    asked = commands.parsed(["run", "table-6", "small", "--out", str(tmp_path), "--set", "threads=1"])
+    assert commands._results(asked) == commands.RESULTS / "paper"
 
 
 def test_a_run_without_an_evaluation_is_refused(run_copy, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from deepmac_distill.dataset.classes import VOC_NAMES, Classes
 from deepmac_distill.errors import RunError
-from deepmac_distill.experiments.paper_kept import Kept, Scores
+from deepmac_distill.experiments.paper_kept import Aps, Kept, Scores
 from deepmac_distill.experiments.paper_pairs import differences_of, pairs_of, pairs_sentence, pairs_table
 from deepmac_distill.experiments.paper_runs import KeptInstances
 from deepmac_distill.experiments.paper_tables import PaperRow, table, tables
@@ -105,3 +105,27 @@ def test_what_learns_nothing_is_read_in_both_directions_from_one_row(tmp_path: P
     assert first.figures["seen"] == second.figures["unseen"] != first.figures["unseen"]
     about = kept.scores_of(of, other, "small")
     assert about is not None and set(about.about) == set(VOC_NAMES)
+
+
+def test_ap_of_several_seeds_is_paired_by_seed() -> None:
+    class Detected(Known):
+        def aps_of(self, of: Any, row: PaperRow, scale: Any) -> Aps | None:
+            lead = {"Hourglass-20": 0.02, "ResNet-20": 0.0}.get(row.label)
+            if lead is None:
+                return None
+            noise = {0: 0.3, 1: 0.35, 2: 0.32}  # of a seed, in both rows
+            by_seed = {
+                seed: {"all": 0.0, "seen": ap, "unseen": ap - 0.1 + lead + 0.001 * seed * (lead > 0)}
+                for seed, ap in noise.items()
+            }
+            return Aps(by_seed, "unseen", CLASSES, CLASSES.unseen_names)
+
+    of = table("table-5")
+    found = differences_of(of, of.rows, "coco", Detected({}))
+    one = found["Hourglass-20", "ResNet-20"]
+    assert one.seeds == (0, 1, 2) and one.unseen.value == pytest.approx(0.021)
+    assert one.unseen.low is not None and one.unseen.low > 0.018 and one.unseen.seeds_df == 2
+    assert one.gap is not None and one.gap.value == pytest.approx(0.021)
+    assert one.seen is not None and one.seen.value == pytest.approx(0.0)
+    (pair,) = pairs_of(of, of.rows, found)
+    assert pair.verdict == "yes"

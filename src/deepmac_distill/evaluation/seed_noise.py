@@ -45,6 +45,23 @@ def over_seeds(whole: Interval, each: Sequence[Interval]) -> Interval:
     return Interval(whole.value, whole.value - half, whole.value + half, seeds, df)
 
 
+def seeds_alone(figures: Sequence[float | None]) -> Interval:
+    """The mean of a figure over seeds and its interval of training noise, where images are not resampled.
+
+    >>> seeds_alone([0.5]), seeds_alone([0.5, None])
+    (Interval(value=0.5, low=None, high=None, seeds_half=None, seeds_df=0), Interval(value=None, low=None, \
+high=None, seeds_half=None, seeds_df=0))
+    """
+    known = [figure for figure in figures if figure is not None]
+    if len(known) < len(figures) or not known:
+        return Interval(None)
+    mean, df = statistics.fmean(known), len(known) - 1
+    if not df:
+        return Interval(mean)
+    half = t_quantile(0.975, df) * statistics.stdev(known) / math.sqrt(len(known))
+    return Interval(mean, mean - half, mean + half, half, df)
+
+
 def image_half_width(whole: Interval, each: Sequence[Interval]) -> float | None:
     """Half the interval from images alone, without what seeds and images do together; None without one."""
     widths = [width for one in each if (width := half_width(one)) is not None]

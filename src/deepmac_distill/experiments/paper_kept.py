@@ -12,11 +12,19 @@ import numpy as np
 from deepmac_distill.dataset.classes import VOC_NAMES, Classes
 from deepmac_distill.evaluation.mean_result import mean_result
 from deepmac_distill.evaluation.results import Evaluation, Interval, read_result
+from deepmac_distill.evaluation.seed_noise import seeds_alone
 from deepmac_distill.experiments.mask_head_figures import HeadFigures, figures_of
 from deepmac_distill.experiments.mask_head_results import Ious, Results, read_results
-from deepmac_distill.experiments.paper_runs import INSTANCES, KeptInstances, PaperRun, kept_runs
+from deepmac_distill.experiments.paper_runs import (
+    INSTANCES,
+    KeptInstances,
+    PaperRun,
+    decisive,
+    different,
+    kept_runs,
+)
 from deepmac_distill.experiments.paper_tables import Measure, PaperRow, PaperTable
-from deepmac_distill.experiments.paper_trainings import Scale, same_run
+from deepmac_distill.experiments.paper_trainings import Scale, pipeline_of, same_run
 
 OUTSIDE_VOC = "non-voc"  # a split that rows name beside `unseen`
 
@@ -41,6 +49,16 @@ class Scores:
     by_seed: Mapping[int, Ious]
     classes: Classes  # seen: those whose masks the row was shown
     about: tuple[str, ...]  # the classes that the row is about
+
+
+@dataclass(frozen=True, slots=True)
+class Aps:
+    """The AP of each seed of a row, by split."""
+
+    by_seed: Mapping[int, Mapping[str, float | None]]
+    split: str  # that the row is about
+    classes: Classes
+    about: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -85,10 +103,29 @@ class Kept:
         by_seed = {run.record.seed: run.loose_iou if loose else run.iou for run in runs}
         if measure == "AP" or not by_seed or not all(by_seed.values()) or runs[0].record.teacher is None:
             return None
-        per_class = runs[0].record.teacher.per_class
-        fields = zip(*((one.name, one.category_id, one.seen) for one in per_class), strict=True)
-        classes = Classes(*map(tuple, fields))
+        classes = _classes(runs[0].record.teacher)
         return Scores(self.instances, by_seed, classes, _about(row, classes))
+
+    def aps_of(self, of: PaperTable, row: PaperRow, scale: Scale) -> Aps | None:
+        """The AP of each seed of a row; None where it was not run or where IoU is measured."""
+        runs = kept_runs(self.results, same_run(row.training, scale))
+        if of.measure(scale) != "AP" or not runs or runs[0].record.teacher is None:
+            return None
+        classes = _classes(runs[0].record.teacher)
+        split = row.split if row.split == OUTSIDE_VOC or classes.unseen_names else "all"
+        by_seed = {run.record.seed: _aps(run) for run in runs}
+        return Aps(by_seed, split, classes, _about(row, classes))
+
+    def changed(self, row: PaperRow, scale: Scale) -> str:
+        """In words: the keys in which a row's runs differ from its pipeline file; empty where they do not."""
+        name = same_run(row.training, scale)
+        runs = [] if scale == "small" and row.recorded else kept_runs(self.results, name)
+        if not runs:
+            return ""
+        keys = different(runs[0].keys, decisive(pipeline_of(name, scale)))
+        words = [f"{key} = {theirs!r} in place of {ours!r}" for key, theirs, ours in keys]
+        more = f" and {len(words) - 3} more keys" if len(words) > 3 else ""
+        return f"{row.label}: {', '.join(words[:3])}{more}" if words else ""
 
     def _recorded(self, row: PaperRow) -> Found | None:
         results, figures = self.recorded, self.head_figures
@@ -128,6 +165,16 @@ def _about(row: PaperRow, classes: Classes) -> tuple[str, ...]:
     return classes.unseen_names or classes.names
 
 
+def _classes(found: Evaluation) -> Classes:
+    fields = zip(*((one.name, one.category_id, one.seen) for one in found.per_class), strict=True)
+    return Classes(*map(tuple, fields))
+
+
+def _aps(run: PaperRun) -> dict[str, float | None]:
+    found = None if run.record.teacher is None else run.record.teacher.detected.segm
+    return {} if found is None else {name: one.AP for name, one in found.items()}
+
+
 def _over_seeds(runs: Sequence[PaperRun], measure: Measure) -> Found:
     evaluations = [run.record.teacher for run in runs if run.record.teacher is not None]
     whole: Evaluation = mean_result(evaluations) if len(evaluations) > 1 else evaluations[0]
@@ -146,8 +193,8 @@ def _over_seeds(runs: Sequence[PaperRun], measure: Measure) -> Found:
 
 def _figures(whole: Evaluation, runs: Sequence[PaperRun], measure: Measure) -> dict[str, Interval]:
     if measure == "AP":
-        found = whole.detected.segm
-        return {} if found is None else {name: Interval(one.AP) for name, one in found.items()}
+        each = [_aps(run) for run in runs]
+        return {name: seeds_alone([aps.get(name) for aps in each]) for name in each[0]}
     if measure == "IoU":
         return {name: one.model for name, one in whole.given_boxes.items()}
     loose = [run.loose.levels[0] for run in runs if run.loose is not None]

@@ -55,6 +55,8 @@ class TableResult:
     papers_measure: str
     our_measure: str
     cut: str  # what the small scale leaves out; empty at the paper's
+    note: str = ""  # what holds at either scale
+    changed: tuple[str, ...] = ()  # rows that were made with other keys than their pipeline files have
     rows: tuple[RowResult, ...]
     pairs: tuple[PairResult, ...] = ()  # paired differences of the rows that the table is about
     agreement: str
@@ -80,6 +82,8 @@ def result_of(of: PaperTable, rows: Sequence[PaperRow], scale: Scale, kept: Kept
         papers_measure=MEASURES[of.figures],
         our_measure=MEASURES[of.measure(scale)],
         cut=of.cut if scale == "small" else "",
+        note=of.note,
+        changed=tuple(words for row in rows if (words := kept.changed(row, scale))),
         rows=found,
         pairs=pairs_of(of, rows, differences),
         agreement=agreement(found, differences),
@@ -107,20 +111,29 @@ def lines_of(found: TableResult) -> list[str]:
     lines = [f"The paper's: {found.papers_measure}, in percent. Ours: {found.our_measure}, in percent."]
     if found.cut:
         lines.append(f"A small scale: {found.cut}.")
+    if found.note:
+        lines.append(f"{found.note}.")
+    if found.changed:
+        lines.append(f"Changed: {'; '.join(found.changed)}.")
     if lacking := [row.label for row in found.rows if row.ours is None]:
-        lines.append(f"Not run: {', '.join(lacking)}.")
+        lines.append(f"Not run: {'; '.join(lacking)}.")
     if odd := [row for row in found.rows if row.split != "unseen"]:
         named = ", ".join(dict.fromkeys(row.split for row in odd))
         lines.append(f"Unseen is {named} in {len(odd)} rows.")
     minutes = [row.ours.minutes for row in found.rows if row.ours is not None and row.ours.minutes]
     if minutes:
+        ends = dict.fromkeys(f"{end:.0f}" for end in (min(minutes), max(minutes)))
         machines = dict.fromkeys(name for row in found.rows if row.ours for name in row.ours.hardware)
         lines.append(
-            f"Minutes a training with its evaluation: {min(minutes):.0f} to {max(minutes):.0f}, "
-            f"{' and '.join(machines)}."
+            f"Minutes a training with its evaluation: {' to '.join(ends)}, {' and '.join(machines)}."
         )
     if words := pairs_sentence(found.pairs):
-        lines.append(f"Differences are paired by image and seed, intervals hold both. {words}")
+        how = (
+            "Differences are paired by seed, intervals hold the noise of seeds alone"
+            if found.our_measure == MEASURES["AP"]
+            else "Differences are paired by image and seed, intervals hold both"
+        )
+        lines.append(f"{how}. {words}")
     return [*lines, found.agreement]
 
 
@@ -157,9 +170,9 @@ def agreement(rows: Sequence[RowResult], paired: Mapping[Labels, Difference]) ->
     same, other = sum(sign > 0 for sign in signs), sum(sign < 0 for sign in signs)
     pairs = len(differences)
     words = (
-        f"Of {pairs} pairs of rows that the paper sets apart by more than {PAPERS_NOISE} points on "
-        f"{about} classes, ours order {same} in the same way and {other} in the other; "
-        f"{pairs - same - other} are not separated"
+        f"Of {pairs} {'pair' if pairs == 1 else 'pairs'} of rows that the paper sets apart by more than "
+        f"{PAPERS_NOISE} points on {about} classes, ours order {same} in the same way and {other} in the "
+        f"other; {pairs - same - other} are not separated"
     )
     if one_seed := pairs - len(with_noise):
         words += f", {one_seed} of them since a row has one seed"

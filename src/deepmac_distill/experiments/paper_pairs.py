@@ -12,9 +12,10 @@ import pyarrow as pa
 from deepmac_distill.errors import RunError
 from deepmac_distill.evaluation.means import Floats, Means, interval
 from deepmac_distill.evaluation.results import Interval
+from deepmac_distill.evaluation.seed_noise import seeds_alone
 from deepmac_distill.evaluation.splits import BySplit
 from deepmac_distill.experiments.mask_head_table import as_in_the_paper
-from deepmac_distill.experiments.paper_kept import Kept, Scores
+from deepmac_distill.experiments.paper_kept import Aps, Kept, Scores
 from deepmac_distill.experiments.paper_tables import PaperRow, PaperTable
 from deepmac_distill.experiments.paper_trainings import Scale
 from deepmac_distill.report.table import MISSING, Column, Table, columns, names
@@ -69,11 +70,10 @@ def differences_of(
     scores = {row.label: one for row in rows if (one := kept.scores_of(of, row, scale)) is not None}
     _require_one_data_set(of, scores)
     draws = {label: _draws(one) for label, one in scores.items()}
-    return {
-        (a, b): difference
-        for a, b in itertools.permutations(draws, 2)
-        if (difference := _difference(draws[a], draws[b])) is not None
-    }
+    aps = {row.label: found for row in rows if (found := kept.aps_of(of, row, scale)) is not None}
+    pairs = [((a, b), _difference(draws[a], draws[b])) for a, b in itertools.permutations(draws, 2)]
+    pairs += [((a, b), _difference_of_ap(aps[a], aps[b])) for a, b in itertools.permutations(aps, 2)]
+    return {labels: difference for labels, difference in pairs if difference is not None}
 
 
 def pairs_of(
@@ -194,3 +194,20 @@ def _difference(a: _Draws, b: _Draws) -> Difference | None:
         return Difference(seeds=seeds, unseen=interval(unseen), seen=None, gap=None)
     seen = a.of(seeds, a.seen) - b.of(seeds, b.seen)
     return Difference(seeds=seeds, unseen=interval(unseen), seen=interval(seen), gap=interval(unseen - seen))
+
+
+def _difference_of_ap(a: Aps, b: Aps) -> Difference | None:
+    """Paired by seed alone: images of an AP are not resampled."""
+    seeds = tuple(seed for seed in a.by_seed if seed in b.by_seed)
+    if not seeds or a.about != b.about:
+        return None
+    unseen = [_minus(a.by_seed[seed].get(a.split), b.by_seed[seed].get(b.split)) for seed in seeds]
+    if a.classes.seen != b.classes.seen or all(a.classes.seen):
+        return Difference(seeds=seeds, unseen=seeds_alone(unseen), seen=None, gap=None)
+    seen = [_minus(a.by_seed[seed].get("seen"), b.by_seed[seed].get("seen")) for seed in seeds]
+    gap = [_minus(*both) for both in zip(unseen, seen, strict=True)]
+    return Difference(seeds=seeds, unseen=seeds_alone(unseen), seen=seeds_alone(seen), gap=seeds_alone(gap))
+
+
+def _minus(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b

@@ -103,17 +103,21 @@ def _detector(name: str, scale: Scale) -> str:
 
 def _begun(name: str, runs: Runs, seed: int) -> Words:
     """What a run is begun with: its pipeline file, data, folder, seed and start weights."""
+    return [
+        *("--config", str(runs.pipeline(name)), "--data", str(runs.data), "--out", str(runs.run(name, seed))),
+        *(word for override in overrides_of(name, runs, seed) for word in ("--set", override)),
+    ]
+
+
+def overrides_of(name: str, runs: Runs, seed: int) -> list[str]:
+    """KEY=VALUE of what a run differs in from its pipeline file."""
     one, steps = training(name), runs.steps or (_steps(name, runs.scale) // 10 if runs.tenth else 0)
     start = runs.start if one.start else ""
     if one.starts_from:
         start = str(runs.run(one.starts_from, seed) / "teacher" / WEIGHTS)
     overrides = [f"seed={seed}"]
     overrides += [f"teacher.train.steps={steps}"] if steps else []
-    overrides += [*runs.overrides, *([f"teacher.train.init_from={start}"] if start else [])]
-    return [
-        *("--config", str(runs.pipeline(name)), "--data", str(runs.data), "--out", str(runs.run(name, seed))),
-        *(word for override in overrides for word in ("--set", override)),
-    ]
+    return [*overrides, *runs.overrides, *([f"teacher.train.init_from={start}"] if start else [])]
 
 
 def _steps(name: str, scale: Scale) -> int:

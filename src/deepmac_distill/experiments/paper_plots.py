@@ -17,7 +17,7 @@ from deepmac_distill.experiments.paper_tables import PaperTable
 
 COLORS = ("#1b6ca8", "#c8553d", "#4d8b31", "#8a4f9e", "#b8860b")
 WIDTH, HEIGHT, LEFT, TOP = 520, 300, 60, 40
-ALL_CLASSES = "all VOC classes"  # the row by which the ratios of figure 5b are divided
+ALL_CLASSES = "all classes"  # the row that saw the target's masks too: figure 5b divides by it
 CELL = 12
 
 Floats = NDArray[np.float64]
@@ -114,7 +114,7 @@ def clustered(values: Floats) -> list[int]:
 def pairs_plot(ratios: Floats, sources: Sequence[str], targets: Sequence[str]) -> str:
     """Source classes as rows, target classes as columns; dark is a ratio of 1."""
     left, top = 100, 110
-    parts = [_text(left, 14, "share of the model that saw all VOC classes: light 0.5 or less, dark 1")]
+    parts = [_text(left, 14, "share of the model that saw masks of all classes: light 0.5 or less, dark 1")]
     for i, name in enumerate(sources):
         parts.append(_text(left - 5, top + i * CELL + 10, name, "end"))
     for j, name in enumerate(targets):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from deepmac_distill.config import flatten, load_pipeline
+from deepmac_distill.config import Pipeline, flatten, load_pipeline
 from deepmac_distill.errors import RunError
 from deepmac_distill.evaluation.box_noise import BoxNoise
 from deepmac_distill.evaluation.results import Evaluation, read_result
@@ -61,10 +61,7 @@ def keep(run: Path, results: Path, training: str, scale: Scale, seed: int, comma
         record = replace(record, teacher=read_result(behind, Evaluation))
     if record.teacher is None:
         raise RunError(f"{run}: no evaluation of the teacher; expected one to keep")
-    flat = json.loads(json.dumps(flatten(load_pipeline(run / "config.json"))))
-    keys = {
-        key: value for key, value in flat.items() if key.startswith(DECIDES) and not key.endswith("init_from")
-    }
+    keys = decisive(load_pipeline(run / "config.json"))
     evaluated, noise = run / "evaluate-teacher", run / f"box-noise-teacher-{LOOSE_PERCENT}"
     ious, is_loose = read_ious(evaluated).sort_by("row"), (noise / "summary.json").exists()
     found = PaperRun(
@@ -85,6 +82,29 @@ def keep(run: Path, results: Path, training: str, scale: Scale, seed: int, comma
     return kept_file(results, training, seed)
 
 
+def decisive(pipeline: Pipeline) -> dict[str, Any]:
+    """The keys of a pipeline that decide the figures of a row, but data, seed and start weights."""
+    flat = json.loads(json.dumps(flatten(pipeline)))
+    return {
+        key: value for key, value in flat.items() if key.startswith(DECIDES) and not key.endswith("init_from")
+    }
+
+
+def decisive_words(overrides: Sequence[str]) -> list[str]:
+    """Those of KEY=VALUE whose key decides the figures of a row.
+
+    >>> decisive_words(["threads=1", "teacher.train.lr=1"])
+    ['teacher.train.lr=1']
+    """
+    return [word for word in overrides if word.startswith(DECIDES)]
+
+
+def different(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Keys that both have with other values, and these; a later version has more keys."""
+    both = sorted(one.keys() & other.keys())
+    return [(key, one[key], other[key]) for key in both if one[key] != other[key]]
+
+
 def _keep_instances(path: Path, instances: KeptInstances) -> None:
     if path.exists() and read_result(path, KeptInstances) != instances:
         raise RunError(f"{path}: other instances than those of this run; expected one set for every row")
@@ -100,11 +120,10 @@ def kept_runs(results: Path, training: str) -> list[PaperRun]:
 
 def _require_same_row(path: Path, one: PaperRun, other: PaperRun) -> None:
     same = one.record.seed == other.record.seed
-    for key in () if same else sorted(one.keys.keys() & other.keys.keys()):
-        if one.keys[key] != other.keys[key]:
-            raise RunError(
-                f"{path}: made with {key} = {one.keys[key]!r}, seed {other.record.seed} with "
-                f"{other.keys[key]!r}; expected one recipe for all seeds of a row"
-            )
+    for key, ours, theirs in () if same else different(one.keys, other.keys):
+        raise RunError(
+            f"{path}: made with {key} = {ours!r}, seed {other.record.seed} with {theirs!r}; "
+            "expected one recipe for all seeds of a row"
+        )
     if not same and one.truth != other.truth:
         raise RunError(f"{path}: evaluated on other data than seed {other.record.seed}; expected the same")

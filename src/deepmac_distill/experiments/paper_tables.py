@@ -48,6 +48,7 @@ class PaperTable:
     pairs: tuple[
         tuple[str, str], ...
     ] = ()  # labels of rows, the first expected to be better: what it is about
+    note: str = ""  # what a reader has to know at either scale
     server: str = ""  # image info of a test set whose results a server evaluates
 
     def measure(self, scale: Scale) -> Measure:
