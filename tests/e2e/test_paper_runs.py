@@ -103,7 +103,7 @@ def test_rows_of_another_recipe_are_not_skipped_as_done(kept: Path, tmp_path: Pa
         assert Kept(kept, tmp_path).changed(row, "small") == ""  # the first seed is as it should be
     path.rename(kept_file(kept, NAME, 0))
     words = Kept(kept, tmp_path).changed(row, "small")
-    assert words == "ResNet, depth 8: teacher.train.lr = 7 in place of 0.001"
+    assert words == "ResNet, depth 8: teacher.train.lr = 7.0 in place of 0.001"
 
 
 def test_recorded_rows_are_not_shown_as_an_answer_for_other_data(coco_like: Path, capsys, tmp_path) -> None:

@@ -34,12 +34,8 @@ def test_trainings_are_tried_once_each_and_those_that_fail_are_named(
     some["grabcut"] = "table-8"
     assert "not tried: grabcut" in paper_trials.tried(path)
     assert paper_trials.main(given) == 1 and len(called) == 3  # what was tried is not tried again
-    monkeypatch.setattr(
-        paper_trials, "recipe_of", lambda name: f"other {name}"[: 7 if name == "shapemask" else 5]
-    )
-    assert "0 of 3 small" in paper_trials.tried(
-        path
-    ) and "not tried: shapemask, cpmask" in paper_trials.tried(path)
+    monkeypatch.setattr(paper_trials, "recipe_of", lambda name: "other")
+    assert paper_trials.tried(path).startswith("0 of 3 small") and "shapemask" in paper_trials.tried(path)
     monkeypatch.undo()
     path.write_text("{}")
     assert paper_trials.main(given) == 2 and capsys.readouterr().err.count("\n") == 1
