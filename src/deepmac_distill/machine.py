@@ -29,6 +29,7 @@ _EXPECTED = {
 _NO_MEMORY = (
     *("out of memory", "can't allocate memory", "not enough memory", "Cannot allocate memory"),
     *("bad_alloc", "STATUS_ALLOC_FAILED"),  # of C++, and of cuBLAS and cuDNN
+    "failed to map segment",  # of a library that is loaded
 )
 _WHAT = re.compile(r"[^\]\n.:]*llocate(?:[^.\n]|\.(?! [A-Z])|\.(?= [KMGT]iB))*")  # a sentence with its number
 _OF_LIBRARIES = {  # words of libraries that hide the system's number
@@ -58,6 +59,8 @@ def out_of_memory(error: BaseException) -> str | None:
     text = str(error)
     if not (isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY)):
         return None
+    if isinstance(error, ImportError):
+        return " ".join(text.split())
     found = _WHAT.search(text)
     return found.group().strip() if found else type(error).__name__
 

@@ -129,6 +129,15 @@ def test_an_interrupt_is_one_line(deepmac, monkeypatch) -> None:
     assert (ended.code, ended.err) == (130, "deepmac: stopped; the same command goes on from what is done\n")
 
 
+def test_a_working_directory_that_is_gone_is_one_line(deepmac, monkeypatch, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    ended = deepmac("status", tmp_path)
+    assert ended.code == 2 and ended.err.startswith("deepmac: working directory: No such file"), ended.err
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )

@@ -165,6 +165,26 @@ def test_boxes_that_may_be_what_they_are_read_as_are_not(check, given: list[list
     assert "corners" not in check(boxes(*given)).out
 
 
+@pytest.mark.parametrize(
+    ("side", "reach", "count", "doubted"),
+    [
+        (256, 96, 20, True),
+        (256, 96, 19, False),
+        (256, 120, 20, False),
+        (256, 60, 20, False),
+        (150, 96, 20, False),
+    ],
+)
+def test_boxes_that_may_be_in_percent_are_named_once(
+    check, tmp_path: Path, side: int, reach: int, count: int, doubted: bool
+) -> None:
+    Image.effect_noise((side, side), 50).save(tmp_path / "a.png")
+    raw = boxes(*([i, i, reach - i, reach - i] for i in range(count)))
+    raw["images"][0] |= {"height": side, "width": side}
+    ended = check(raw)
+    assert ended.code == 0 and ended.out.count("are they in percent of the image?") == doubted, ended.out
+
+
 def test_an_image_name_too_long_for_any_disk_is_one_image_of_many(check) -> None:
     raw = document()
     raw["images"] += [{"id": 2, "file_name": "b" * 300 + ".png", "height": 48, "width": 64}]

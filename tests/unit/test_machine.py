@@ -41,6 +41,10 @@ from deepmac_distill.printable import printable
             OSError("Error writing bytes to file. Detail: [errno 27] File too large"),
             "Error writing bytes to file. Detail: [errno 27] File too large; expected a higher limit of file",
         ),
+        (
+            ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+            "out of memory: libtorch_cpu.so: failed to map segment from shared object; expected less",
+        ),
         (MemoryError(), "out of memory: MemoryError; expected less"),
         (
             MemoryError("Unable to allocate 447. GiB for an array"),

@@ -15,7 +15,7 @@ import typer
 
 from deepmac_distill import __version__
 from deepmac_distill.cli import joining
-from deepmac_distill.errors import DistillError
+from deepmac_distill.errors import DistillError, RunError
 from deepmac_distill.machine import refused_by_the_machine
 from deepmac_distill.printable import printable, shortened
 from deepmac_distill.stopping import Stopped, signals_raise
@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: list[str]) -> int:
     """Invoke without click's own end, which makes a closed pipe an error and frames a mistake."""
     try:
+        _require_working_directory()
         joining.place_here(arguments[0])
         for word in arguments:
             require_written_out(word)
@@ -87,6 +88,14 @@ def _run(arguments: list[str]) -> int:
     finally:
         _drop_what_cannot_be_printed()
     return 0
+
+
+def _require_working_directory() -> None:
+    """Libraries look for their own files there, and end the process where it is gone."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise RunError(f"working directory: {error.strerror}; expected one that is there (cd)") from None
 
 
 def _invoke(arguments: list[str]) -> None:

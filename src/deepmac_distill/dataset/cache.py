@@ -33,7 +33,7 @@ from deepmac_distill.files import sha256_of_file, sha256_of_json, write_json
 from deepmac_distill.regular import MOST_LIST_BYTES, read_small, require_regular
 from deepmac_distill.storage.copies import cache_folder
 
-FORMAT = 9  # raised with every change of what the tables hold or of how a file is read
+FORMAT = 10  # raised with every change of what the tables hold or of how a file is read
 SETTLED_SECONDS = 2.0  # a file that was changed just now may change again without another time
 _TABLES = (ANNOTATIONS_FILE, IMAGES_FILE, FINDINGS_FILE)
 Json = dict[str, Any]

@@ -27,7 +27,7 @@ from deepmac_distill.dataset.image_entries import Located, ReadImages, SizeSourc
 from deepmac_distill.dataset.parquet import is_parquet, parse_parquet
 from deepmac_distill.dataset.problems import is_id, shown
 from deepmac_distill.dataset.tables import ANNOTATIONS_FILE, FINDINGS, Tables, open_table, write_table
-from deepmac_distill.dataset.units import OtherForms, Shares
+from deepmac_distill.dataset.units import OtherForms, Percent, Shares
 
 ROWS_AT_ONCE = 20_000  # bounds what is held as Python objects
 MARK = "deepmac_distill"  # the key of a file that this package wrote
@@ -70,7 +70,7 @@ def _ingest(document: Document, path: Path, folder: Path, sizes: SizeSource | No
     categories = read_categories(document.categories, heads)
     images = read_images(document.images, path, sizes)
     places, located, renumbered, numbers = _places(heads, images, categories)
-    shares, forms = Shares(), OtherForms()
+    shares, forms, percent = Shares(), OtherForms(), Percent()
     with write_table(folder / ANNOTATIONS_FILE, STORED) as file:
         for start in range(0, len(places.positions), ROWS_AT_ONCE):
             at = places.part(slice(start, start + ROWS_AT_ONCE))
@@ -82,10 +82,11 @@ def _ingest(document: Document, path: Path, folder: Path, sizes: SizeSource | No
             file.write_batch(chunk.rows)
             located += _located([*found, *chunk.findings], start, at.positions, heads)
             forms.add(chunk.boxes, at.sizes)
+            percent.add(chunk.boxes, at.sizes)
             shares.add(start, chunk.boxes, at.sizes)
     of_shares = list(shares.findings())
     located += _located(of_shares, 0, places.positions, heads)
-    located += [(-1, -1, "annotations", finding) for finding in forms.findings()]
+    located += [(-1, -1, "annotations", finding) for finding in (*forms.findings(), *percent.findings())]
     located.sort(key=lambda entry: entry[0])
     return Tables(
         images=images.table,

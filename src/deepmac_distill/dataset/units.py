@@ -1,4 +1,4 @@
-"""Boxes in shares of their image, as corners or by their middles: what no number alone gives away."""
+"""Boxes in shares or percent of an image, as corners or by their middles: what no number alone gives away."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ LEAST_BOXES = {
     CORNERS: 2,
     MIDDLE: 20,
 }  # of a file: some boxes away from the left and upper edges fit the latter
+PERCENT_PX = 100.5  # of boxes in percent of their image, with what rounding adds
+LARGE_PX = 200  # of both sides of an image: a box in percent is then at most half as long as it should be
+LEAST_SPREAD = 80  # percent that boxes of photographs reach, and boxes of a small corner do not
 
 
 def are_shares(boxes_xywh: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -100,5 +103,39 @@ class OtherForms:
         message = (
             f"bbox: {self._outside} of {self._boxes} leave their image as [x, y, width, height], and all are "
             f"inside as {fit[0]}; expected the former"
+        )
+        return [Finding("doubt", "entry", message)]
+
+
+class Percent:
+    """Counts whether the boxes of a file may be in percent of large images, as in Label Studio's own JSON.
+
+    They are where none leaves the first hundred pixels, on images all of which are twice as large. Objects
+    may be there alone, as of a camera that looks at one corner, so it is never sure.
+    """
+
+    def __init__(self) -> None:
+        self._boxes, self._fit = 0, True
+        self._reach = np.zeros(2)
+        self._smallest = np.inf
+
+    def add(self, boxes_xywh: NDArray[np.float64], sizes: NDArray[np.int64]) -> None:
+        """Look at more boxes, on images of these sizes; those without an area or a size do not count."""
+        known = (sizes > 0).all(axis=1) & (boxes_xywh[:, 2:] > 0).all(axis=1)
+        if not self._fit or not known.any():
+            return
+        ends = boxes_xywh[known, :2] + boxes_xywh[known, 2:]
+        self._boxes += len(ends)
+        self._reach = np.maximum(self._reach, ends.max(axis=0))
+        self._smallest = min(self._smallest, sizes[known].min())
+        self._fit = bool((self._reach <= PERCENT_PX).all() and self._smallest >= LARGE_PX)
+
+    def findings(self) -> list[Finding]:
+        """A doubt where all boxes fit, reach most of a hundred, and are enough to know."""
+        if not self._fit or self._boxes < LEAST_BOXES[MIDDLE] or (self._reach < LEAST_SPREAD).any():
+            return []
+        message = (
+            f"bbox: all {self._boxes} are in the first hundred pixels of images of at least "
+            f"{self._smallest:.0f}: are they in percent of the image? expected pixels"
         )
         return [Finding("doubt", "entry", message)]

@@ -25,6 +25,7 @@ from deepmac_distill.labels.cut import DEFAULT_CUT
 from deepmac_distill.labels.describe import label_unit
 from deepmac_distill.labels.export import SEEN_MASK_CLASSES
 from deepmac_distill.labels.outside_box import OutsideBox
+from deepmac_distill.labels.plain_masks import PlainMasks
 from deepmac_distill.labels.table import assemble, facts_of_units, finished_units, write_unit
 from deepmac_distill.labels.teachers import (
     MASKS,
@@ -133,6 +134,8 @@ def _label_facts(
         assemble(folder / UNITS, units, folder / "masks.parquet", provenance)
         if words := outside.words():
             job.progress.note(f"{source.name}: {words}")
+        if words := PlainMasks.of_facts(facts).words():
+            job.progress.note(f"{source.name}: {words}")
         if len(labelers) > 1:
             job.progress.note(f"masks: {_words_of(drawn)}")
 
@@ -187,7 +190,7 @@ def _labeled(
         wanted = [one.wanted[first:stop] for one in labelers]
         rows = rows_by_teacher([rows for _, rows, _ in found], wanted)
         outside = OutsideBox.of_facts(one.facts() for _, _, one in found)
-        yield unit, rows, {**outside.facts(), MASKS: masks_by_teacher(rows)}
+        yield unit, rows, {**outside.facts(), **PlainMasks.of(rows).facts(), MASKS: masks_by_teacher(rows)}
 
 
 def _labeled_by(
