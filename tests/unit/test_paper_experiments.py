@@ -40,6 +40,14 @@ PROTOCOLS = {
     "mask-rcnn-resnet50-gt": (70_000, 64, 0.12, 1024, "sgd"),
     "deep-marc": (231_000, 256, 0.32, 1280, "sgd"),
 }
+# Warm-up, decays and scales of images as there; SpineNet's scale range is a deviation that its recipe names.
+SCHEDULES = {
+    "deepmac-512-hourglass-20": ("cosine", 5_000, (), (0.6, 1.3)),
+    "deepmac-512-resnet101-hourglass-20": ("steps", 5_000, (90_000, 120_000), (0.6, 1.3)),
+    "deepmac-1024": ("cosine", 5_000, (), (0.6, 1.3)),
+    "mask-rcnn-resnet50-gt": ("steps", 500, (50_000, 65_000), (0.8, 1.25)),
+    "deep-marc": ("steps", 2_000, (219_450, 226_380), (0.5, 2.0)),
+}
 ELSEWHERE = {"ShapeMask, ResNet-101-NAS-FPN"}  # there is no NAS-FPN here
 
 
@@ -63,6 +71,8 @@ def test_protocols_are_those_of_the_paper(name: str, tmp_path: Path) -> None:
     train = found.teacher.train
     images = train.batch_size * train.gradient_accumulation_steps
     assert (train.steps, images, train.lr, train.image_size_px, train.optimizer) == PROTOCOLS[name]
+    schedule = (train.schedule, train.warmup_steps, train.decay_steps, train.scale_range)
+    assert schedule == SCHEDULES[name]
     assert found.data.seen == ("voc",) and found.labels.cut == 0.5
     if train.optimizer == "sgd":
         assert train.weight_decay == 4e-5 and train.momentum == 0.9

@@ -97,10 +97,10 @@ def table_of(found: TableResult, only_run: bool = False) -> Table:
         f"{found.id}: {found.title}",
         (
             *names("row"),
-            *(Column(f"paper's {split}", "figure") for split in SPLITS),
+            *(Column(f"paper's {split}, {_short(found.papers_measure)}", "figure") for split in SPLITS),
             *((Column("paper's others", "text"),) if others else ()),
             Column("seeds", "count"),
-            *(Column(f"our {split}", "figure") for split in SPLITS),
+            *(Column(f"our {split}, {_short(found.our_measure)}", "figure") for split in SPLITS),
         ),
         tuple(_cells(row, others) for row in found.rows if row.ours or not only_run),
     )
@@ -186,6 +186,10 @@ def agreement(rows: Sequence[RowResult], paired: Mapping[Labels, Difference]) ->
 def about_of(rows: Sequence[RowResult]) -> str:
     """The classes that the paper's figures of some rows are about: unseen, or all where all were shown."""
     return "unseen" if any("unseen" in row.paper for row in rows) else "all"
+
+
+def _short(measure: str) -> str:
+    return "AP" if measure == MEASURES["AP"] else "IoU"
 
 
 def _sign(difference: Interval) -> int:
