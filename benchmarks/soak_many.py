@@ -5,7 +5,7 @@
 `shards`: three processes label, and three evaluate, each a shard, killed at any moment and started again
 until all have ended; then `deepmac assemble` joins them, under kills too. Every file has to hold the bytes
 of one process that nobody killed. `ranks`: torchrun trains in two processes, one of which is killed at any
-moment, up to twelve times; torchrun starts both again each time, and the weights have to be those of two that
+moment, up to six times; torchrun starts both again each time, and the weights have to be those of two that
 nobody killed, to the byte. Rounds of ranks go first, until `--ranks` kills have hit one, then those of shards
 until `--kills` have. `--json` keeps the counts after each round.
 """
@@ -38,7 +38,7 @@ SHARDS = 3
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 STAGES = {"pseudolabel": ["pseudolabel"], "evaluate": ["evaluate", "teacher"]}
 RANKS = "ranks of teach"
-ROUND_KILLS, RESTART_SECONDS = 12, 300.0  # of ranks; until torchrun has started them again
+ROUND_KILLS, RESTART_SECONDS = 6, 300.0  # of ranks; until torchrun has started them again
 STEPS = 300  # of the training that ranks do: it lasts longer than whoever kills takes to wake
 LABELED = ("pseudolabel", "select", "evaluate-teacher")  # folders that are compared
 Hits = collections.Counter[str]
@@ -143,7 +143,7 @@ def ranks(pipeline: Path, run: Path, killer: Killer | None = None) -> None:
         # A session of its own, as the ranks have: some systems share time among sessions.
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True)
         killed: list[int] = []
-        while killer is not None and process.poll() is None and len(killed) < ROUND_KILLS:
+        while killer is not None and process.poll() is None and len(killed) < 2 * ROUND_KILLS:
             workers = _next_workers(process, killed)
             killer.wait_in(run / "teacher.part" / "state.pt", process)
             if workers and (rank := killer.chance.choice(workers)) in _workers(process.pid):
