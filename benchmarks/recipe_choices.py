@@ -15,6 +15,7 @@ from pathlib import Path
 from deepmac_distill.cli.terminal import Terminal
 from deepmac_distill.errors import DistillError
 from deepmac_distill.experiments.recipe_choices import VARIANTS, choose, keep
+from deepmac_distill.stopping import Stopped
 
 
 def main() -> int:
@@ -37,6 +38,9 @@ def main() -> int:
             except DistillError as error:
                 sys.stderr.write(f"{error}\n")
                 return 2
+            except Stopped as stop:
+                sys.stderr.write(f"stopped, {stop.kept}; the same command goes on\n")
+                return 128 + stop.number
             sys.stdout.write(f"{keep(row, given.json)}\n")
     return 0
 

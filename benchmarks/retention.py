@@ -24,7 +24,11 @@ def commands(given: argparse.Namespace, seed: int) -> list[list[str]]:
     """The words after `deepmac`: the student, its figures, those of the students that it is compared with."""
     out = ["--out", str(given.out / f"{SEED}{seed}")]
     labels = given.teachers / f"{SEED}{seed}" / "pseudolabel" / LABELS
-    keys = (*STUDENT, "evaluation.gt_boxes_only=true", *given.overrides)
+    keys = (
+        *STUDENT,
+        "evaluation.gt_boxes_only=true",
+        *given.overrides,
+    )  # a shorter training: warmup_steps too
     first = ["student", "--config", "coco_sample", "--data", given.data, "--labels", str(labels)]
     sets = [word for key in keys for word in ("--set", key)]
     return [[*first, "--seed", str(seed), *out, *sets], ["evaluate", "student", *out], ["retention", *out]]

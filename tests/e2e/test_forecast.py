@@ -21,7 +21,7 @@ from deepmac_distill.config import (
 from deepmac_distill.config.schema import EvaluationConfig
 from deepmac_distill.config.training import TrainConfig
 from deepmac_distill.data.synthetic import SEEN_SHAPES
-from deepmac_distill.errors import DeviceError, RunError
+from deepmac_distill.errors import CheckpointError, DeviceError, RunError
 from deepmac_distill.forecast import needs as forecasting
 from deepmac_distill.forecast.cost import Load, Rates, training_bytes
 from deepmac_distill.forecast.inventory import Inventory, PerImage
@@ -103,6 +103,20 @@ def test_it_lists_every_stage_and_writes_nothing(forecast, data: Path, tmp_path:
     table = ended.out.partition("Needs")[2].partition("device cpu")[0]
     assert "…" not in table and max(map(len, table.splitlines())) <= 60
     assert not (tmp_path / "run").exists() and sorted(data.rglob("*")) == before
+
+
+def test_weights_of_backbones_are_not_fetched(forecast, deepmac, small_toml, monkeypatch, tmp_path) -> None:
+    """They may be large, and the machine without a network; a training that needs them is refused."""
+
+    def no_network(name: str, extractor: object) -> None:
+        raise CheckpointError(f"no network for {name}")
+
+    monkeypatch.setattr("deepmac_distill.models.backbone_weights.imagenet_weights", no_network)
+    keys = ["--set", "student.model.backbone=resnet18", "--set", "student.model.backbone_weights=imagenet"]
+    ended = forecast("--student", *keys)
+    assert ended.code == 0, ended.err
+    ended = deepmac("run", small_toml, "--out", tmp_path / "run", *keys)
+    assert ended.code == 2 and "no network for resnet18" in ended.err
 
 
 def test_one_role_alone_is_reported_alone(forecast) -> None:

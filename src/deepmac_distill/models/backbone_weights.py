@@ -32,7 +32,10 @@ def imagenet_weights(name: str, extractor: nn.Module) -> dict[str, Tensor]:
         options = {"features_only": True, "out_indices": _out_indices(extractor), "pretrained": True}
         return dict(import_timm().create_model(name, **options).state_dict())
     except (OSError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"model.backbone_weights: imagenet weights of {name}: {error}") from error
+        raise CheckpointError(
+            f"model.backbone_weights: imagenet weights of {name}: {error}; without a network, "
+            "name a file of weights there"
+        ) from error
 
 
 def _out_indices(extractor: Any) -> list[int]:

