@@ -150,9 +150,15 @@ def is_leftover(path: Path) -> bool:
 
 
 def first_odd(folder: Path) -> Path | None:
-    """The folder itself, or a path in it, that is a link, a pipe or a device; None where all is its own."""
-    found = (folder, *sorted(folder.rglob("*")))
-    return next((path for path in found if path.is_symlink() or not (path.is_dir() or path.is_file())), None)
+    """The folder itself, or a path in it, that is a link, a pipe or a device; None where all is its own.
+
+    What another process renames or removes meanwhile is no longer there, and not odd.
+    """
+    return next((path for path in (folder, *sorted(folder.rglob("*"))) if _is_odd(path)), None)
+
+
+def _is_odd(path: Path) -> bool:
+    return path.is_symlink() or not (path.is_dir() or path.is_file() or not os.path.lexists(path))
 
 
 def remove_leftovers(folder: Path) -> None:

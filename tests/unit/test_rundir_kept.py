@@ -303,3 +303,11 @@ def test_a_process_that_was_killed_holds_no_run_though_its_workers_live(run: Run
             assert not is_held(run.path)
         finally:
             os.kill(worker, signal.SIGKILL)
+
+
+def test_what_another_process_renames_meanwhile_is_not_odd(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "a").write_text("")
+    monkeypatch.setattr(Path, "rglob", lambda folder, pattern: iter([folder / "a", folder / ".gone.part"]))
+    assert files.first_odd(tmp_path) is None
+    os.mkfifo(tmp_path / ".gone.part")
+    assert files.first_odd(tmp_path) == tmp_path / ".gone.part"
