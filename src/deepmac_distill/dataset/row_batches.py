@@ -74,5 +74,5 @@ def _rows_at_once(file: pq.ParquetFile, group: int) -> int:
     The row group is asked, and not its columns: where a column's part of the footer is broken, pyarrow 26
     ends the process as soon as that column is looked at.
     """
-    longest = file.metadata.row_group(group).total_byte_size
+    longest: int = file.metadata.row_group(group).total_byte_size
     return min(ROWS_AT_ONCE, max(_AT_ONCE_BYTES // max(longest, 1), 16))
