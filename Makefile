@@ -22,7 +22,7 @@ test: $(READY)  ## lint, types, then all tests
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
 
-soak: $(READY)  ## an hour of harm: 200 kills over all stages, 60 of shards and ranks, 20,000 broken files
+soak: $(READY)  ## hours of harm: 200 kills over all stages, 60 of shards and ranks, 20,000 broken files
 	$(BIN)/python benchmarks/soak.py mutations
 	$(BIN)/python benchmarks/soak.py kills
 	$(BIN)/python benchmarks/soak_many.py

@@ -57,6 +57,8 @@ def is_of_the_machine(error: BaseException) -> bool:
 def out_of_memory(error: BaseException) -> str | None:
     """In short what could not be had, of the CPU's memory or a GPU's; None where an error is another."""
     text = str(error)
+    if "Operation not permitted" in text:  # a library on a disk that is mounted without execution
+        return None
     if not (isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY)):
         return None
     if isinstance(error, ImportError):

@@ -33,7 +33,7 @@ class UnfitFile(OSError):
 
 
 def require_regular(path: Path) -> None:
-    """Refuse what is no ordinary file, links followed, or a huge one that is nearly all holes.
+    """Refuse what is no ordinary file, links followed, or a huge one that is mostly holes.
 
     Raises:
         UnfitFile: names what it is.
@@ -44,7 +44,7 @@ def require_regular(path: Path) -> None:
         kind = _KINDS.get(stat.S_IFMT(state.st_mode), "is no file")
         raise UnfitFile(kind, path, "an ordinary file")
     holes = _bytes_of_holes(path, state.st_size) if state.st_size > MOST_HOLES_BYTES else 0
-    if holes > MOST_HOLES_BYTES:
+    if holes > max(MOST_HOLES_BYTES, state.st_size // 2):
         raise UnfitFile(f"has holes of {holes >> 20} MiB", path, "a file that was written in full")
 
 
@@ -73,17 +73,21 @@ def read_small(path: Path, most: int = MOST_TEXT_BYTES) -> bytes:
 
 
 def _bytes_of_holes(path: Path, size: int) -> int:
-    """How much of a file was never written, counted until it is too much; 0 on Windows."""
+    """How much of a file was never written; 0 where the system cannot say."""
     if not hasattr(os, "SEEK_HOLE"):
         return 0
     holes, at = 0, 0
     with path.open("rb") as file:
-        while holes <= MOST_HOLES_BYTES and (hole := file.seek(at, os.SEEK_HOLE)) < size:
+        while at < size:
+            try:
+                hole = file.seek(at, os.SEEK_HOLE)
+            except OSError:  # a file system that does not know, or a file that has become shorter
+                return holes
+            if hole >= size:
+                return holes
             try:
                 at = file.seek(hole, os.SEEK_DATA)
             except OSError:  # no data follows
                 at = size
             holes += at - hole
-            if at >= size:
-                break
     return holes

@@ -127,7 +127,7 @@ def lines_of(found: TableResult) -> list[str]:
         lines.append(
             f"Minutes a training with its evaluation: {' to '.join(ends)}, {' and '.join(machines)}."
         )
-    if words := pairs_sentence(found.pairs):
+    if words := pairs_sentence(found.pairs, about_of(found.rows)):
         how = (
             "Differences are paired by seed, intervals hold the noise of seeds alone"
             if found.our_measure == MEASURES["AP"]

@@ -16,7 +16,11 @@ def computed_with(pipeline: Pipeline, device: torch.device) -> dict[str, Any]:
     A stage that one process does may go on with others: whoever changes them there knows it. Of a shard
     nobody sees what the others have.
     """
-    alike: dict[str, Any] = {"device": device.type, "labels.batch_size": pipeline.labels.batch_size}
+    alike: dict[str, Any] = {
+        "device": device.type,
+        "labels.batch_size": pipeline.labels.batch_size,
+        "evaluation.batch_size": pipeline.evaluation.batch_size,
+    }
     if device.type == "cpu":  # a GPU's sums do not depend on the threads that feed it
         alike["threads"] = pipeline.threads
     for role in ("teacher", "student"):

@@ -56,7 +56,7 @@ def _lines(path: Path) -> list[str]:
         return []
     with opened(path) as file:
         whole = file.read().decode(errors="replace").splitlines(keepends=True)
-    return [line.rstrip("\n") for line in whole if line.endswith("\n")]  # the last may have been cut off
+    return [line.rstrip("\r\n") for line in whole if line.endswith("\n")]  # the last may have been cut off
 
 
 def _is_before(line: str, first_step: int) -> bool:
