@@ -31,6 +31,9 @@ class UnfitFile(OSError):
         super().__init__(errno.EINVAL, what, str(path))
         self.expected = expected
 
+    def __str__(self) -> str:
+        return self.strerror or ""  # callers name the path
+
 
 def require_regular(path: Path) -> None:
     """Refuse what is no ordinary file, links followed, or a huge one that is mostly holes.

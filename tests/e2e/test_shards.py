@@ -101,7 +101,11 @@ def test_shards_of_other_configurations_are_refused_by_what_differs(unlabeled: P
     for command in (["pseudolabel", "--shard", "1/2"], ["assemble"]):
         ended = deepmac(*command, "--out", unlabeled, "--set", "labels.unit_images=5")
         assert "pseudolabel was made with labels.unit_images = 4, now 5" in refusal(ended)
-    for key, before, now in (("threads", 1, 2), ("labels.batch_size", 3, 1)):
+    for key, before, now in (
+        ("threads", 1, 2),
+        ("labels.batch_size", 3, 1),
+        ("labels.min_mask_score", 0.0, 0.3),
+    ):
         ended = deepmac("pseudolabel", "--shard", "1/2", "--out", unlabeled, "--set", f"{key}={now}")
         expected = f"{key} = {now}, shards before it with {before}; expected the same in all"
         assert refusal(ended) == f"{unlabeled}: shard 1/2 of pseudolabel: computes with {expected}"

@@ -57,7 +57,9 @@ def _planned(run: Path) -> tuple[Stage, ...]:
     """The stages of the run, as far as its configuration can be read."""
     try:
         pipeline = load_pipeline(run / "config.json")
-    except ConfigError:  # of an earlier version, or not there yet
+    except ConfigError as error:  # of an earlier version, or not there yet
+        if (run / "config.json").exists():
+            say(f"note: {error}")
         return planned(evaluated=True)
     evaluated = pipeline.data.source == "scenes" or bool(pipeline.data.val_annotations)
     trained = trains_teacher(pipeline, run)
