@@ -5,7 +5,7 @@
 
 TEACHERS is a folder of runs, `seed-N`, that have labeled (`deepmac run coco_sample --seeds 3`). A student
 looks and trains as those of `student_targets.py`. What is done is not done again. `results.py record` keeps
-the figures.
+the figures. A training that is set shorter needs `student.train.warmup_steps` set too.
 """
 
 from __future__ import annotations
@@ -24,11 +24,7 @@ def commands(given: argparse.Namespace, seed: int) -> list[list[str]]:
     """The words after `deepmac`: the student, its figures, those of the students that it is compared with."""
     out = ["--out", str(given.out / f"{SEED}{seed}")]
     labels = given.teachers / f"{SEED}{seed}" / "pseudolabel" / LABELS
-    keys = (
-        *STUDENT,
-        "evaluation.gt_boxes_only=true",
-        *given.overrides,
-    )  # a shorter training: warmup_steps too
+    keys = (*STUDENT, "evaluation.gt_boxes_only=true", *given.overrides)
     first = ["student", "--config", "coco_sample", "--data", given.data, "--labels", str(labels)]
     sets = [word for key in keys for word in ("--set", key)]
     return [[*first, "--seed", str(seed), *out, *sets], ["evaluate", "student", *out], ["retention", *out]]
