@@ -15,6 +15,13 @@ from deepmac_distill.experiments.paper_trainings import Scale
 
 Measure = Literal["AP", "IoU", "IoU in loose boxes"]
 LOOSE_PERCENT = 10  # how far a side of a loose box moves, of its width or height
+NO_AP = "AP of a detector that a few hundred photographs taught is near zero"
+IN_PLACE_OF_AP: dict[Measure, str] = {
+    "IoU": "masks are measured in given boxes",
+    "IoU in loose boxes": (
+        f"masks are measured in given boxes, and in boxes whose sides move by up to {LOOSE_PERCENT} %"
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,4 +100,7 @@ def _table(name: str, entry: Mapping[str, Any]) -> PaperTable:
         PaperRow(**{**row, "paper": tuple(row["paper"]) if "paper" in row else None}) for row in entry["rows"]
     )
     pairs = tuple((first, second) for first, second in entry.get("pairs", ()))
-    return PaperTable(**{**entry, "id": name, "rows": rows, "pairs": pairs})
+    cut = entry["cut"]
+    if entry["figures"] == "AP":
+        cut = f"{NO_AP}; {IN_PLACE_OF_AP[entry['small']]}; {cut}"
+    return PaperTable(**{**entry, "id": name, "cut": cut, "rows": rows, "pairs": pairs})

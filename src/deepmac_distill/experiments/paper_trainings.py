@@ -41,8 +41,9 @@ class Training:
 def trainings() -> dict[str, Training]:
     """All of them by name."""
     found = {one.name: one for one in _families()}
-    for name, entry in _document()["trainings"].items():
-        found[name] = _training(name, entry, {})
+    entries = _document()["trainings"]
+    for name, entry in entries.items():
+        found[name] = _training(name, _whole(entry, entries), {})
     return found
 
 
@@ -106,6 +107,15 @@ def _families() -> Iterator[Training]:
             slug = value.removesuffix("+gt").replace(" ", "-")
             given = {entry["key"]: [value] if entry["key"] == "data.seen" else value}
             yield _training(f"{family}-{slug}", entry, given)
+
+
+def _whole(entry: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """A training's entry with what it takes from the one that it is like."""
+    if "like" not in entry:
+        return dict(entry)
+    first = _whole(entries[entry["like"]], entries)
+    own = {name: value for name, value in entry.items() if name != "like"}
+    return first | own | {"keys": _flat(first.get("keys", {})) | _flat(own.get("keys", {}))}
 
 
 def _training(name: str, entry: Mapping[str, Any], given: Keys) -> Training:
