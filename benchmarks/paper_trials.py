@@ -5,8 +5,8 @@
 
 FOLDER is a sample as of `make coco-sample`. Each training goes through the command of its table: it is
 taught, evaluated, and evaluated in loose boxes where the table asks for them. Rows that are recorded
-elsewhere and rows that need weights of the user are left out. What is in the JSON is not run again, unless
-its recipe has changed.
+whole and rows that need weights of the user are left out. What is in the JSON is not run again, unless its
+recipe has changed.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ import paper
 from deepmac_distill.devices import environment
 from deepmac_distill.errors import DistillError
 from deepmac_distill.evaluation.results import from_json, read_result, to_json
+from deepmac_distill.experiments.paper_runs import decisive, different, kept_runs
 from deepmac_distill.experiments.paper_tables import tables
-from deepmac_distill.experiments.paper_trainings import resolved, same_run, training
+from deepmac_distill.experiments.paper_trainings import pipeline_of, resolved, same_run, training
 from deepmac_distill.experiments.run_record import Environment
 from deepmac_distill.files import write_json
 
 RESULTS = Path(__file__).parent / "results" / "paper_trials.json"
+WHOLE = Path(__file__).parent / "results" / "paper"  # small files of trainings that ran to their end
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +54,19 @@ class Trials:
     trials: Mapping[str, Trial]  # by training
 
 
-def wanted() -> dict[str, str]:
-    """Training -> the first table that asks for it."""
+def wanted(whole: Path = WHOLE) -> dict[str, str]:
+    """Training -> the first table that asks for it, of those that are recorded nowhere."""
     found: dict[str, str] = {}
     for of in tables().values():
         for row in of.rows:
             if not row.recorded and not training(row.training).start:
                 found.setdefault(same_run(row.training, "small"), of.id)
-    return found
+    return {name: table for name, table in found.items() if not _is_whole(name, whole)}
+
+
+def _is_whole(name: str, whole: Path) -> bool:
+    keys = decisive(pipeline_of(name, "small"))
+    return any(not different(run.keys, keys) for run in kept_runs(whole, name))
 
 
 def recipe_of(name: str) -> str:
@@ -76,11 +83,12 @@ def of_now(trials: Mapping[str, Trial]) -> dict[str, Trial]:
 def tried(path: Path) -> str:
     """In words: how many ran, and which failed or are left."""
     found = read_result(path, Trials)
-    trials = {name: trial for name, trial in of_now(found.trials).items() if name in wanted()}
+    asked = wanted()
+    trials = {name: trial for name, trial in of_now(found.trials).items() if name in asked}
     done = [name for name, trial in trials.items() if trial.exit_code == 0]
     failed = [name for name, trial in trials.items() if trial.exit_code]
-    left = [name for name in wanted() if name not in trials]
-    words = f"{len(done)} of {len(wanted())} small trainings ran for {found.steps} steps"
+    left = [name for name in asked if name not in trials]
+    words = f"{len(done)} of {len(asked)} small trainings ran for {found.steps} steps"
     for what, some in (("failed", failed), ("not tried", left)):
         words += f"; {what}: {', '.join(some)}" if some else ""
     return f"{words}."

@@ -41,7 +41,21 @@ def test_trainings_are_tried_once_each_and_those_that_fail_are_named(
     assert paper_trials.main(given) == 2 and capsys.readouterr().err.count("\n") == 1
 
 
-def test_every_small_training_that_is_not_recorded_is_wanted() -> None:
-    wanted = paper_trials.wanted()
+def test_every_small_training_that_is_not_recorded_is_wanted(tmp_path: Path) -> None:
+    wanted = paper_trials.wanted(tmp_path)
     assert {"shapemask", "cpmask", "one-class-bottle", "mask-x"} <= set(wanted)
     assert "deepmac-1024-from-detector" not in wanted and "grabcut-non-voc" not in wanted
+
+
+def test_a_training_that_is_recorded_whole_is_not_tried_but_one_of_another_recipe_is(tmp_path: Path) -> None:
+    (kept,) = paper_trials.WHOLE.glob("one-class-bottle-seed-0.json")
+    text = kept.read_text()
+    (tmp_path / kept.name).write_text(text)
+    assert set(paper_trials.wanted(tmp_path / "none")) - set(paper_trials.wanted(tmp_path)) == {
+        "one-class-bottle"
+    }
+    assert '"teacher.train.steps": 160,' in text
+    (tmp_path / kept.name).write_text(
+        text.replace('"teacher.train.steps": 160,', '"teacher.train.steps": 16,')
+    )
+    assert "one-class-bottle" in paper_trials.wanted(tmp_path)

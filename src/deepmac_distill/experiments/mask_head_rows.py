@@ -73,7 +73,7 @@ PAIRS = (
             PaperRow(_GIVEN_BOXES, _ALONE.format("resnet-4")),
         ),
     ),
-    _pair("hourglass-52", "resnet-4", "table 11"),
+    _pair("hourglass-52", "resnet-4", "table 11", "table 3"),
     _pair("hourglass-52", "fully-connected-2", "table 11"),
     _pair("hourglass-52", "hourglass-20", "table 11", "table 5"),
     _pair("hourglass-20", "resnet-20", "table 5"),

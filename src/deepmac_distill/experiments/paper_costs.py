@@ -85,7 +85,7 @@ def cost_of(name: str, masks_an_image: Mapping[str, float] = MASKS_PER_IMAGE) ->
     if pipeline.teacher.segmenter:
         return None
     train, model = pipeline.teacher.train, pipeline.teacher.model
-    per_image, per_mask = _flop(replace(model, backbone_weights="none"), train.image_size_px)
+    per_image, per_mask = forward_flop(replace(model, backbone_weights="none"), train.image_size_px)
     masks = masks_an_image.get(pipeline.data.seen[0], masks_an_image["voc"])
     if isinstance(model, MaskRcnnConfig) and model.mask_boxes == "proposals+gt":
         masks = FOREGROUND
@@ -108,8 +108,8 @@ def _cells(flop: float, days: float) -> tuple[str, str, str, str]:
 
 
 @cache
-def _flop(model: ModelConfig, size_px: int) -> tuple[float, float]:
-    """Forward FLOP of an image, and of a mask in it."""
+def forward_flop(model: ModelConfig, size_px: int) -> tuple[float, float]:
+    """FLOP of a square image in a forward pass, and of a mask in it; a product with its sum is two."""
     with torch.device("meta"):
         built = build_model(model, CLASSES, load_weights=False).train()
         pixels = torch.empty((2, 3, size_px, size_px), dtype=torch.uint8)
