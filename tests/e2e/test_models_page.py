@@ -24,6 +24,7 @@ from deepmac_distill.models.build import build_model
 from deepmac_distill.models.catalog import paper_models
 from deepmac_distill.models.mask_heads import MASK_HEADS
 from deepmac_distill.paper import Figure, figures
+from deepmac_distill.paper import places as paper_places
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 HEADS_SECTION = "\n## Mask heads\n"
@@ -187,8 +188,21 @@ def test_a_file_that_a_row_links_to_has_its_model(row: Row) -> None:
     path = PAGE.parent / re.search(r"\]\((.*)\)", row.where)[1]
     pipeline = load_pipeline(path)
     assert row.config in (pipeline.teacher.model, pipeline.student.model)
-    for figure in re.findall(r"\d+\.\d", row.figure.partition(";")[0]):
-        assert figure in pipeline.purpose
+    assert "Expected: " in pipeline.purpose
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if "](" in row.where], ids=label)
+def test_the_figures_of_a_row_that_links_to_a_file_are_those_of_the_paper(row: Row) -> None:
+    """They stand in paper.toml alone, where the file's `Expected` points to."""
+    name = row.where[1:].partition("]")[0].lower()
+    rows = [
+        one
+        for where, models in paper_places().items()
+        if where.lower().startswith(name)
+        for one in models.values()
+    ]
+    figures = {float(figure) for figure in re.findall(r"\d+\.\d", row.figure.partition(";")[0])}
+    assert figures and any(figures <= set(one.values()) for one in rows), (row.where, figures)
 
 
 def test_what_the_page_points_at_is_there() -> None:
