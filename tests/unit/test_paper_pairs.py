@@ -12,9 +12,11 @@ import pytest
 from deepmac_distill.dataset.classes import VOC_NAMES, Classes
 from deepmac_distill.errors import RunError
 from deepmac_distill.experiments.paper_kept import Aps, Kept, Scores
+from deepmac_distill.experiments.paper_page import lines_of, result_of
 from deepmac_distill.experiments.paper_pairs import differences_of, pairs_of, pairs_sentence, pairs_table
 from deepmac_distill.experiments.paper_runs import KeptInstances
 from deepmac_distill.experiments.paper_tables import PaperRow, table, tables
+from deepmac_distill.paper import span
 
 HEADS = Path(__file__).parents[2] / "benchmarks" / "results" / "mask_heads"
 CLASSES = Classes(("cat", "dog", "fox", "owl"), (1, 2, 3, 4), (True, True, False, False))
@@ -129,3 +131,20 @@ def test_ap_of_several_seeds_is_paired_by_seed() -> None:
     assert one.seen is not None and one.seen.value == pytest.approx(0.0)
     (pair,) = pairs_of(of, of.rows, found)
     assert pair.verdict == "yes"
+
+
+def test_rows_that_are_one_run_at_a_scale_are_compared_once() -> None:
+    """Table 1 has two backbones, of which the small scale makes one."""
+    of, shown = table("table-1"), ("ResNet-50-FPN", "ResNet-101-FPN")
+    given = {f"{backbone}, gt": scores(0.03) for backbone in shown}
+    loose = {f"{backbone}, proposals+gt": scores(0.0) for backbone in shown}
+    found = result_of(of, of.rows, "small", Known({**given, **loose}))
+    assert [pair.a for pair in found.pairs] == ["ResNet-50-FPN, gt"]
+    assert [row.same_as for row in found.rows] == ["", "", "ResNet-50-FPN, proposals+gt", "ResNet-50-FPN, gt"]
+    assert result_of(of, of.rows, "coco", Known({})).rows[-1].same_as == ""
+
+
+def test_ranges_that_the_paper_gives_are_printed() -> None:
+    words = " ".join(lines_of(result_of(table("appendix-c"), table("appendix-c").rows, "coco", Known({}))))
+    low, high = span("appendix C, one seen class, unseen")
+    assert f"appendix C, one seen class, unseen {low} to {high}" in words

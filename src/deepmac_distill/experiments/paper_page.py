@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from deepmac_distill import paper
 from deepmac_distill.evaluation.power import least_difference
 from deepmac_distill.evaluation.results import Interval
 from deepmac_distill.experiments.mask_head_table import PAPERS_NOISE
@@ -21,9 +22,8 @@ from deepmac_distill.experiments.paper_pairs import (
     pairs_sentence,
     pairs_table,
 )
-from deepmac_distill.experiments.paper_tables import LOOSE_PERCENT, Measure, PaperRow, PaperTable
+from deepmac_distill.experiments.paper_tables import LOOSE_PERCENT, Measure, PaperRow, PaperTable, same_rows
 from deepmac_distill.experiments.paper_trainings import Scale
-from deepmac_distill.paper import SPLITS
 from deepmac_distill.report.markdown import markdown_table
 from deepmac_distill.report.table import MISSING, Cell, Column, Table, names, share
 
@@ -43,6 +43,7 @@ class RowResult:
     paper: Mapping[str, float]
     split: str  # the classes that the row is about
     ours: Found | None  # None: not run
+    same_as: str = ""  # label of an earlier row that is the same run at this scale
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +60,16 @@ class TableResult:
     changed: tuple[str, ...] = ()  # rows that were made with other keys than their pipeline files have
     rows: tuple[RowResult, ...]
     pairs: tuple[PairResult, ...] = ()  # paired differences of the rows that the table is about
+    ranges: tuple[str, ...] = ()  # of the paper's rows whose figures it draws and does not print
     agreement: str
 
 
 def result_of(of: PaperTable, rows: Sequence[PaperRow], scale: Scale, kept: Kept) -> TableResult:
-    """Some rows of a table, with ours where they have been run."""
+    """Some rows of a table, with ours where they have been run.
+
+    Rows that are one run at a scale have the same figures: they are compared with others once.
+    """
+    same = same_rows(rows, scale)
     found = tuple(
         RowResult(
             label=row.label,
@@ -71,10 +77,12 @@ def result_of(of: PaperTable, rows: Sequence[PaperRow], scale: Scale, kept: Kept
             paper=row.papers,
             split=row.split,
             ours=kept.found_of(of, row, scale),
+            same_as=same.get(row.label, ""),
         )
         for row in rows
     )
-    differences = differences_of(of, rows, scale, kept)
+    own = [row for row in rows if row.label not in same]
+    differences = differences_of(of, own, scale, kept)
     return TableResult(
         id=of.id,
         title=of.title,
@@ -85,22 +93,23 @@ def result_of(of: PaperTable, rows: Sequence[PaperRow], scale: Scale, kept: Kept
         note=of.note,
         changed=tuple(words for row in rows if (words := kept.changed(row, scale))),
         rows=found,
-        pairs=pairs_of(of, rows, differences),
-        agreement=agreement(found, differences),
+        pairs=pairs_of(of, own, differences),
+        ranges=tuple(f"{name} {' to '.join(map(str, paper.span(name)))}" for name in of.ranges),
+        agreement=agreement([row for row in found if not row.same_as], differences),
     )
 
 
 def table_of(found: TableResult, only_run: bool = False) -> Table:
     """The rows, or those that were run, the paper's figures first."""
-    others = any(set(row.paper) - set(SPLITS) for row in found.rows)
+    others = any(set(row.paper) - set(paper.SPLITS) for row in found.rows)
     return Table(
         f"{found.id}: {found.title}",
         (
             *names("row"),
-            *(Column(f"paper's {split}, {_short(found.papers_measure)}", "figure") for split in SPLITS),
+            *(Column(f"paper's {split}, {_short(found.papers_measure)}", "figure") for split in paper.SPLITS),
             *((Column("paper's others", "text"),) if others else ()),
             Column("seeds", "count"),
-            *(Column(f"our {split}, {_short(found.our_measure)}", "figure") for split in SPLITS),
+            *(Column(f"our {split}, {_short(found.our_measure)}", "figure") for split in paper.SPLITS),
         ),
         tuple(_cells(row, others) for row in found.rows if row.ours or not only_run),
     )
@@ -115,6 +124,11 @@ def lines_of(found: TableResult) -> list[str]:
         lines.append(f"{found.note}.")
     if found.changed:
         lines.append(f"Changed: {'; '.join(found.changed)}.")
+    if found.ranges:
+        named = "; ".join(found.ranges)
+        lines.append(f"The paper draws rows without their figures, of which it gives the range: {named}.")
+    if same := [f"{row.label} is {row.same_as}" for row in found.rows if row.same_as and row.ours]:
+        lines.append(f"One run at this scale, compared once: {'; '.join(same)}.")
     if lacking := [row.label for row in found.rows if row.ours is None]:
         lines.append(f"Not run: {'; '.join(lacking)}.")
     if odd := [row for row in found.rows if row.split != "unseen"]:
@@ -219,10 +233,10 @@ def _minus(a: Interval | None, b: Interval | None) -> Interval | None:
 
 
 def _cells(row: RowResult, others: bool) -> tuple[Cell, ...]:
-    papers = (f"{row.paper[split]:.1f}" if split in row.paper else MISSING for split in SPLITS)
-    rest = ", ".join(f"{kind} {value:.1f}" for kind, value in row.paper.items() if kind not in SPLITS)
+    papers = (f"{row.paper[split]:.1f}" if split in row.paper else MISSING for split in paper.SPLITS)
+    rest = ", ".join(f"{kind} {value:.1f}" for kind, value in row.paper.items() if kind not in paper.SPLITS)
     figures = row.ours.figures if row.ours else {}
-    of = {split: row.split if split == "unseen" else split for split in SPLITS}
-    ours = (share(figures[of[split]]) if of[split] in figures else MISSING for split in SPLITS)
+    of = {split: row.split if split == "unseen" else split for split in paper.SPLITS}
+    ours = (share(figures[of[split]]) if of[split] in figures else MISSING for split in paper.SPLITS)
     seeds = len(row.ours.seeds) if row.ours else 0
     return (row.label, *papers, *((rest or MISSING,) if others else ()), seeds, *ours)

@@ -53,7 +53,7 @@ def bars_plot(found: TableResult) -> str:
     """Figure 5a: one bar a source class, the best first."""
     bars = []
     for row in found.rows:
-        figure = row.ours.figures.get(row.split) if row.ours else None
+        figure = row.ours.figures.get(row.split) if row.ours and not row.same_as else None
         if figure is not None and figure.value is not None:
             bars.append((row.label, 100 * figure.value))
     bars.sort(key=lambda bar: -bar[1])
@@ -78,7 +78,7 @@ def pair_ratios(of: PaperTable, found: TableResult) -> tuple[Floats, list[str], 
     Returns:
         (S, T) ratios, the S sources and the T targets; nothing of either where no row is there.
     """
-    rows = {row.label: row for row in found.rows if row.ours and row.ours.per_class}
+    rows = {row.label: row for row in found.rows if row.ours and row.ours.per_class and not row.same_as}
     whole = rows.pop(ALL_CLASSES, None)
     if whole is None or whole.ours is None or not rows:
         return np.zeros((0, 0)), [], []

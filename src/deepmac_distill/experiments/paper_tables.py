@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from deepmac_distill import paper
 from deepmac_distill.errors import ConfigError
-from deepmac_distill.experiments.paper_trainings import Scale
+from deepmac_distill.experiments.paper_trainings import Scale, same_run
 
 Measure = Literal["AP", "IoU", "IoU in loose boxes"]
 LOOSE_PERCENT = 10  # how far a side of a loose box moves, of its width or height
@@ -56,6 +56,7 @@ class PaperTable:
         tuple[str, str], ...
     ] = ()  # labels of rows, the first expected to be better: what it is about
     note: str = ""  # what a reader has to know at either scale
+    ranges: tuple[str, ...] = ()  # of the paper's rows that it draws and does not print: names in paper.toml
     server: str = ""  # image info of a test set whose results a server evaluates
 
     def measure(self, scale: Scale) -> Measure:
@@ -95,12 +96,28 @@ def rows_of(of: PaperTable, only: tuple[str, ...]) -> tuple[PaperRow, ...]:
     return tuple(row for row in of.rows if not only or {row.label, row.training} & set(only))
 
 
+def same_rows(rows: Sequence[PaperRow], scale: Scale) -> dict[str, str]:
+    """Label -> that of an earlier row whose run it shares at a scale, and so its figures.
+
+    >>> same_rows(table("table-1").rows, "small")["ResNet-101-FPN, gt"]
+    'ResNet-50-FPN, gt'
+    """
+    first: dict[tuple[str, bool, str], str] = {}
+    found = {}
+    for row in rows:
+        recorded = row.recorded if scale == "small" else ""
+        run = (recorded or same_run(row.training, scale), row.swapped, row.split)
+        if first.setdefault(run, row.label) != row.label:
+            found[row.label] = first[run]
+    return found
+
+
 def _table(name: str, entry: Mapping[str, Any]) -> PaperTable:
     rows = tuple(
         PaperRow(**{**row, "paper": tuple(row["paper"]) if "paper" in row else None}) for row in entry["rows"]
     )
     pairs = tuple((first, second) for first, second in entry.get("pairs", ()))
-    cut = entry["cut"]
+    whole = {**entry, "id": name, "rows": rows, "pairs": pairs, "ranges": tuple(entry.get("ranges", ()))}
     if entry["figures"] == "AP":
-        cut = f"{NO_AP}; {IN_PLACE_OF_AP[entry['small']]}; {cut}"
-    return PaperTable(**{**entry, "id": name, "cut": cut, "rows": rows, "pairs": pairs})
+        whole["cut"] = f"{NO_AP}; {IN_PLACE_OF_AP[entry['small']]}; {entry['cut']}"
+    return PaperTable(**whole)
