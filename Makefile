@@ -63,7 +63,8 @@ data-named:
 table-13: appendix-b2  ## students of a teacher's masks: appendix B.2
 
 # Tables and figures of the paper: make table-5 COCO=FOLDER, or SMALL=1 DATA=FOLDER for a sample
-# (SEEDS=3; STEPS=20 for a trial; TENTH=1 for a tenth of the steps; START=WEIGHTS for rows that start from a detector).
+# (SEEDS=3; STEPS=20 for a trial; TENTH=1 for a tenth of the steps; START=WEIGHTS for rows that start from a detector;
+# RESULTS=FOLDER for small files of rows on data of your own).
 table-1:  ## boxes that Mask R-CNN's mask head trains on
 table-2:  ## mask heads of Deep-MARC
 table-3:  ## backbones of Deep-MAC
@@ -82,7 +83,7 @@ appendix-c:  ## masks of one class alone
 $(PAPER): data-named $(READY)
 	$(BIN)/python benchmarks/paper.py run $@ $(if $(SMALL),small --data "$(DATA)",coco --data "$(COCO)") \
 	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(STEPS),--steps $(STEPS)) $(if $(TENTH),--tenth) \
-	  $(if $(START),--start "$(START)")
+	  $(if $(START),--start "$(START)") $(if $(RESULTS),--results "$(RESULTS)")
 
 figure-5: appendix-c  ## both parts of figure 5: bars by source class, ratios of source and target
 

@@ -27,7 +27,7 @@ from rich.console import Console
 
 from deepmac_distill.errors import DistillError
 from deepmac_distill.evaluation.results import to_json
-from deepmac_distill.experiments.paper_checks import recorded_rows, require_kept_recipe
+from deepmac_distill.experiments.paper_checks import recorded_rows, require_kept_data, require_kept_recipe
 from deepmac_distill.experiments.paper_kept import Kept
 from deepmac_distill.experiments.paper_page import differences_table, lines_of, page_of, result_of, table_of
 from deepmac_distill.experiments.paper_plan import (
@@ -90,6 +90,7 @@ def run(given: argparse.Namespace) -> int:
     recorded = [] if given.steps else recorded_rows(rows, runs, _kept(given))
     write_pipelines(names, runs)
     if not given.steps:
+        require_kept_data(names, runs, _results(given))
         require_kept_recipe(names, runs, _results(given))
     if recorded:
         print(f"{of.id}: recorded on this data, not trained again: {'; '.join(recorded)}", flush=True)

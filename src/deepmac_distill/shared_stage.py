@@ -96,11 +96,12 @@ def require_all(run: Path, stage: str, units: Path, missing: Sequence[int], coun
         RunError: names them, and the shards that they belong to.
     """
     if missing:
-        words = missing_words(missing, count, (shard.count for shard in _marked(units)))
+        words = missing_words(missing, count, (shard.count for shard in begun_shards(units)))
         raise RunError(f"{run}: {stage}: {words}; expected all; `{again}` does them")
 
 
-def _marked(units: Path) -> Iterator[Shard]:
+def begun_shards(units: Path) -> Iterator[Shard]:
+    """The shards that have begun in the folder of a stage's parts."""
     for path in units.glob(f"{_MARK}*"):
         with suppress(ConfigError):
             yield parse_shard(path.name.removeprefix(_MARK).replace(" of ", "/"))

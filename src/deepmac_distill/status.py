@@ -15,8 +15,9 @@ from deepmac_distill.errors import RunError
 from deepmac_distill.files import OLD
 from deepmac_distill.made_with import read_done
 from deepmac_distill.regular import opened, read_small
-from deepmac_distill.rundir import BEGUN, DONE, TIME, outputs_digest
+from deepmac_distill.rundir import BEGUN, DONE, TIME, UNITS, outputs_digest
 from deepmac_distill.runlock import is_held
+from deepmac_distill.shared_stage import begun_shards
 
 _LAST_BYTES = 2**16  # of a log, which hold many of its lines
 _BROKEN = (ValueError, RecursionError)  # of a file that is no JSON
@@ -32,6 +33,7 @@ class StageStatus:
     when: datetime | None = None  # it ended, or was written to last
     made: tuple[str, ...] = ()  # its files for people
     detail: str = ""  # where it was stopped, or why it is stale or broken
+    shards: tuple[str, ...] = ()  # I/N of those that have begun and are not joined
 
 
 def status_of(run: Path, planned: Iterable[Stage]) -> list[StageStatus]:
@@ -55,11 +57,15 @@ def status_of(run: Path, planned: Iterable[Stage]) -> list[StageStatus]:
 def to_do(run: Path, found: Iterable[StageStatus]) -> list[str]:
     """The commands, for a shell, that bring a run to its end: what is stale or broken first, then the rest.
 
-    Derived stages follow by themselves.
+    Derived stages follow by themselves. A stage that shards have begun is joined, or what it lacks named.
     """
-    stages = [(STAGES[one.stage], one.state) for one in found if one.stage in STAGES]
+    found = [one for one in found if one.stage in STAGES]
+    stages = [(STAGES[one.stage], one.state) for one in found]
     redo = [stage for stage, state in stages if state in ("stale", "broken") and not stage.derived]
     commands = [command_line(stage.command, out=run, force=True) for stage in redo]
+    joined = [STAGES[one.stage] for one in found if one.shards and one.state == "stopped"]
+    if joined:
+        return [*commands, *(command_line(f"assemble {stage.command}", out=run) for stage in joined)]
     open_stages = [stage for stage, state in stages if state in ("stopped", "not begun")]
     if open_stages or any(state == "stale" for _, state in stages):
         commands.append(command_line("run", run / "config.json", out=run))
@@ -77,8 +83,13 @@ def _status(run: Path, name: str, held: bool, before: dict[str, StageStatus]) ->
     if part.is_dir() and (held or not whole.exists()):  # a forced one leaves the old where it is
         last = max((path.stat().st_mtime for path in part.rglob("*")), default=part.stat().st_mtime)
         when = datetime.fromtimestamp(last, UTC)
+        shards = tuple(map(str, sorted(begun_shards(part / UNITS), key=lambda shard: shard.index)))
         return StageStatus(
-            stage=name, state="at work" if held else "stopped", when=when, detail=_place(run, name, part)
+            stage=name,
+            state="at work" if held else "stopped",
+            when=when,
+            detail=_place(run, name, part) + (f", of shards {', '.join(shards)}" if shards else ""),
+            shards=shards,
         )
     if not whole.exists():
         return StageStatus(stage=name, state="not begun")
@@ -150,7 +161,7 @@ def _place(run: Path, name: str, part: Path) -> str:
             return f"step {json.loads(line)['step'] + 1}{_of_steps(run, name)}"
         except (*_BROKEN, KeyError, TypeError):  # a writer that was killed left half a line
             continue
-    units = len(list((part / "units").glob("*.parquet"))) if (part / "units").is_dir() else 0
+    units = len(list((part / UNITS).rglob("*.parquet")))  # box noise has a folder for each strength
     return f"{units} units" if units else "its beginning"
 
 

@@ -114,6 +114,10 @@ def test_each_strength_is_one_stage_and_one_reading(found, deepmac) -> None:
         (["--box-noise", "-1"], "box noise: got -1, expected percents from 0 to below 50"),
         (["--box-noise", "nan"], "box noise: got nan, expected percents from 0 to below 50"),
         (["--box-noise", "5,5"], "box noise: got 5,5, expected percents from 0 to below 50, each once"),
+        (
+            ["--box-noise", "5,5.0000001"],
+            "box noise: got 5,5, expected percents from 0 to below 50, each once",
+        ),
         (["--box-noise", "5", "--per-class"], "--box-noise: its table has no classes and no AP"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 import paper as commands
 from deepmac_distill.errors import RunError
 from deepmac_distill.evaluation.results import read_result
-from deepmac_distill.experiments.paper_checks import keys_of, require_kept_recipe
+from deepmac_distill.experiments.paper_checks import keys_of, require_kept_data, require_kept_recipe
 from deepmac_distill.experiments.paper_kept import Kept
 from deepmac_distill.experiments.paper_page import TableResult
 from deepmac_distill.experiments.paper_plan import Runs, write_pipelines
@@ -114,6 +114,22 @@ def test_recorded_rows_are_not_shown_as_an_answer_for_other_data(coco_like: Path
     assert not (tmp_path / "out").exists()
     assert commands.main(["run", "table-5", "small", "--data", str(tmp_path / "gone")]) == 2
     assert "gone: images, instances_train.json" in capsys.readouterr().err
+
+
+def test_kept_rows_are_not_skipped_as_an_answer_for_other_data(
+    coco_like: Path, capsys, tmp_path: Path
+) -> None:
+    """Neither the row itself nor another one whose folder holds it."""
+    (kept := tmp_path / "kept").mkdir()
+    shutil.copy(commands.RESULTS / "paper" / "one-class-bottle-seed-0.json", kept)
+    for row in ("bottle", "dining table"):
+        given = ["run", "appendix-c", "small", "--data", str(coco_like), "--out", str(tmp_path / "out")]
+        assert commands.main([*given, "--only", row, "--results", str(kept)]) == 2
+        said = capsys.readouterr()
+        assert "instances_val.json: other data than" in said.err and said.err.count("\n") == 1
+        assert "done before" not in said.out and not list((tmp_path / "out").rglob("seed-0"))
+    runs = Runs(scale="small", data=coco_like, out=tmp_path)
+    require_kept_data(["one-class-bottle"], runs, tmp_path)  # nothing is kept
 
 
 @pytest.fixture

@@ -101,6 +101,23 @@ def test_a_run_that_was_stopped_says_where_and_goes_on_by_the_command(
     assert set(states(run).values()) == {"done"} and (run / "config.toml").read_bytes() == before
 
 
+def test_a_stage_of_shards_names_them_and_is_joined_by_the_command(
+    run_copy: Callable[..., Path], deepmac
+) -> None:
+    run = run_copy("report", "evaluate-student", "student", "pseudolabel", "select")
+    for shard in ("0/3", "2/3"):
+        assert deepmac("pseudolabel", "--out", run, "--shard", shard).code == 0
+    ended = deepmac("status", run)
+    assert "pseudolabel: stopped: at 4 units, of shards 0/3, 2/3" in ended.out
+    assert printed_commands(ended.out) == [["assemble", "pseudolabel", "--out", str(run)]]
+    refused = deepmac("assemble", "pseudolabel", "--out", run)
+    assert refused.code == 2 and "shard 1/3" in refused.err
+    assert deepmac("pseudolabel", "--out", run, "--shard", "1/3").code == 0
+    assert deepmac(*printed_commands(deepmac("status", run).out)[0]).code == 0
+    assert states(run)["pseudolabel"] == "done"
+    assert [words[0] for words in printed_commands(deepmac("status", run).out)] == ["run"]
+
+
 @pytest.mark.parametrize("broken", ["", "[]", "{}"])
 def test_a_broken_record_is_a_state_and_no_error(run_copy: Callable[..., Path], deepmac, broken: str) -> None:
     run = run_copy()

@@ -211,7 +211,10 @@ def test_grabcut_draws_the_masks_of_a_detector_that_is_trained_first() -> None:
 def test_a_tenth_trains_a_tenth_of_the_steps() -> None:
     runs = Runs(scale="coco", data=Path("coco"), out=Path("runs"), tenth=True)
     (teach, _) = plan(table("table-5"), ["deepmac-512-resnet-20"], runs, seed=0)
-    assert teach[-1] == "teacher.train.steps=5000"
+    scaled = ["teacher.train.steps=5000", "teacher.train.warmup_steps=500", "teacher.train.decay_steps=[]"]
+    assert teach[-5::2] == scaled
+    (teach, _) = plan(table("table-3"), ["deepmac-512-resnet101-resnet-4"], runs, seed=0)
+    assert teach[-1] == "teacher.train.decay_steps=[9000, 12000]"
 
 
 def test_costs_of_trainings() -> None:
@@ -311,7 +314,7 @@ def test_what_cannot_be_run_is_one_line(
 
 def result(label: str, papers: float, ours: float, half: float, seeds_df: int = 2) -> RowResult:
     figure = Interval(ours, ours - half, ours + half, half if seeds_df else None, seeds_df)
-    found = Found(seeds=(0, 1, 2), figures={"unseen": figure}, per_class={})
+    found = Found(seeds=(0, 1, 2), figures={"unseen": figure}, over_ellipse={}, per_class={})
     return RowResult(label=label, training=label, paper={"unseen": papers}, split="unseen", ours=found)
 
 
@@ -342,7 +345,9 @@ def drawn(id: str, ours: dict[str, Found]) -> dict[str, str]:
 def test_figure_3_draws_a_line_a_family() -> None:
     figures = {"seen": Interval(0.7), "unseen": Interval(0.6)}
     some = [row.label for row in table("figure-3").rows if row.family in ("ResNet", "Hourglass")]
-    plots = drawn("figure-3", {name: Found(seeds=(0,), figures=figures, per_class={}) for name in some})
+    plots = drawn(
+        "figure-3", {name: Found(seeds=(0,), figures=figures, over_ellipse={}, per_class={}) for name in some}
+    )
     root = ElementTree.fromstring(plots["figure-3.svg"])
     lines = [one for one in root.iter() if one.tag.endswith("polyline")]
     assert len(lines) == 4 and len([one for one in root.iter() if one.tag.endswith("circle")]) == 2 * 9
@@ -352,7 +357,7 @@ def test_figure_3_draws_a_line_a_family() -> None:
 def test_figure_5_draws_bars_and_clustered_ratios_of_at_most_one() -> None:
     def saw(bear: float, zebra: float, cake: float) -> Found:
         per_class = {"bear": bear, "zebra": zebra, "cake": cake, "cat": 0.9, "truck": None}
-        return Found(seeds=(0,), figures={"non-voc": Interval(bear)}, per_class=per_class)
+        return Found(seeds=(0,), figures={"non-voc": Interval(bear)}, over_ellipse={}, per_class=per_class)
 
     ours = {"cat": saw(0.4, 0.4, 0.1), "bus": saw(0.1, 0.2, 0.9), "dog": saw(0.4, 0.4, 0.2)}
     plots = drawn("appendix-c", {**ours, "all classes": saw(0.8, 0.4, 0.5)})

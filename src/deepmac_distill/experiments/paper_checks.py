@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from deepmac_distill.config import load_pipeline
+from deepmac_distill.dataset.classes import Classes
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.errors import RunError
-from deepmac_distill.experiments.paper_kept import Kept
+from deepmac_distill.experiments.paper_kept import Kept, classes_of
 from deepmac_distill.experiments.paper_plan import Runs, overrides_of
-from deepmac_distill.experiments.paper_runs import decisive, different, kept_file, kept_runs
+from deepmac_distill.experiments.paper_runs import any_kept, decisive, different, kept_file, kept_runs
 from deepmac_distill.experiments.paper_tables import PaperRow
 from deepmac_distill.experiments.paper_trainings import resolved
 
@@ -25,16 +26,45 @@ def recorded_rows(rows: Sequence[PaperRow], runs: Runs, kept: Kept) -> list[str]
     found = [row for row in rows if row.recorded] if runs.scale == "small" else []
     if not found or kept.recorded is None:
         return []
-    path = runs.data / resolved(found[0].training, "small")["data.val_annotations"]
+    path = _val_annotations(found[0].training, runs)
     instances = kept.recorded.instances
-    ours, classes = Dataset.open(path, seen="all"), instances.classes
-    same = set(ours.classes.names) == set(classes.names)  # those of another file may not be there to see
-    if not same or ours.seeing(classes.seen_names).for_evaluation().fingerprint != instances.truth:
+    if not _is_of(Dataset.open(path, seen="all"), instances.classes, instances.truth):
         raise RunError(
             f"{path}: other data than {kept.heads} has of {len(found)} recorded rows; expected the sample of "
             "make coco-sample, --only with other rows, or --heads with mask heads compared on this data"
         )
     return [row.label for row in found]
+
+
+def require_kept_data(names: Sequence[str], runs: Runs, results: Path) -> None:
+    """Refuse to skip rows that were kept of other data than is given now, or to add to them.
+
+    Raises:
+        RunError: names both files.
+    """
+    opened: dict[Path, Dataset] = {}
+    for name in dict.fromkeys([*names, *any_kept(results)]):
+        path = _val_annotations(name, runs)
+        for one in kept_runs(results, name):
+            if one.record.teacher is None:
+                continue
+            if path not in opened:
+                opened[path] = Dataset.open(path, seen="all")
+            if not _is_of(opened[path], classes_of(one.record.teacher), one.truth):
+                raise RunError(
+                    f"{path}: other data than {kept_file(results, name, one.record.seed)} is of; "
+                    "expected the same, or --results FOLDER (make: RESULTS=FOLDER) for rows of this data"
+                )
+
+
+def _val_annotations(name: str, runs: Runs) -> Path:
+    return runs.data / str(resolved(name, runs.scale)["data.val_annotations"])
+
+
+def _is_of(data: Dataset, classes: Classes, truth: str) -> bool:
+    """Whether the truth that a row was evaluated on, of so many classes, is this data's."""
+    same = set(data.classes.names) == set(classes.names)  # those of another file may not be there to see
+    return same and data.seeing(classes.seen_names).for_evaluation().fingerprint == truth
 
 
 def require_kept_recipe(names: Sequence[str], runs: Runs, results: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from deepmac_distill.dataset.classes import VOC_NAMES, Classes
 from deepmac_distill.evaluation.mean_result import mean_result
-from deepmac_distill.evaluation.results import Evaluation, Interval, read_result
+from deepmac_distill.evaluation.results import Evaluation, Interval, SplitIoU, read_result
 from deepmac_distill.evaluation.seed_noise import seeds_alone
 from deepmac_distill.experiments.mask_head_figures import HeadFigures, figures_of
 from deepmac_distill.experiments.mask_head_results import Ious, Results, read_results
@@ -27,6 +27,7 @@ from deepmac_distill.experiments.paper_tables import Measure, PaperRow, PaperTab
 from deepmac_distill.experiments.paper_trainings import Scale, pipeline_of, same_run
 
 OUTSIDE_VOC = "non-voc"  # a split that rows name beside `unseen`
+SEEN_UNSEEN = ("seen", "unseen")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,7 @@ class Found:
 
     seeds: tuple[int, ...]
     figures: Mapping[str, Interval]  # fractions
+    over_ellipse: Mapping[str, Interval]  # IoU minus that of an ellipse that fills the box; empty of an AP
     per_class: Mapping[str, float | None]  # class -> figure, mean over seeds
     box: float | None = None  # AP of boxes, all classes
     minutes: float | None = None  # of training and evaluation, mean over seeds
@@ -103,7 +105,7 @@ class Kept:
         by_seed = {run.record.seed: run.loose_iou if loose else run.iou for run in runs}
         if measure == "AP" or not by_seed or not all(by_seed.values()) or runs[0].record.teacher is None:
             return None
-        classes = _classes(runs[0].record.teacher)
+        classes = classes_of(runs[0].record.teacher)
         return Scores(self.instances, by_seed, classes, _about(row, classes))
 
     def aps_of(self, of: PaperTable, row: PaperRow, scale: Scale) -> Aps | None:
@@ -111,7 +113,7 @@ class Kept:
         runs = kept_runs(self.results, same_run(row.training, scale))
         if of.measure(scale) != "AP" or not runs or runs[0].record.teacher is None:
             return None
-        classes = _classes(runs[0].record.teacher)
+        classes = classes_of(runs[0].record.teacher)
         split = row.split if row.split == OUTSIDE_VOC or classes.unseen_names else "all"
         by_seed = {run.record.seed: _aps(run) for run in runs}
         return Aps(by_seed, split, classes, _about(row, classes))
@@ -133,7 +135,9 @@ class Kept:
         if results is None or figures is None or not runs:
             return None
         one, kept = figures.rows[row.recorded], results.instances
-        split = (one.iou.unseen, one.iou.seen) if row.swapped else (one.iou.seen, one.iou.unseen)
+        split, leads = ((one.seen, one.unseen) for one in (one.iou, one.minus_ellipse))
+        if row.swapped:
+            split, leads = split[::-1], leads[::-1]
         ious, category = np.mean([run.iou for run in runs], axis=0), np.array(kept.category_id)
         per_class = {
             name: float(ious[category == id].mean()) if (category == id).any() else None
@@ -141,7 +145,8 @@ class Kept:
         }
         return Found(
             seeds=one.seeds,
-            figures=dict(zip(("seen", "unseen"), split, strict=True)),
+            figures=dict(zip(SEEN_UNSEEN, split, strict=True)),
+            over_ellipse=dict(zip(SEEN_UNSEEN, leads, strict=True)),
             per_class=per_class,
             minutes=sum(sum(run.seconds.values()) for run in runs) / 60 / len(runs),
             hardware=tuple(dict.fromkeys(run.environment.hardware for run in runs)),
@@ -165,7 +170,8 @@ def _about(row: PaperRow, classes: Classes) -> tuple[str, ...]:
     return classes.unseen_names or classes.names
 
 
-def _classes(found: Evaluation) -> Classes:
+def classes_of(found: Evaluation) -> Classes:
+    """The classes that an evaluation is of."""
     fields = zip(*((one.name, one.category_id, one.seen) for one in found.per_class), strict=True)
     return Classes(*map(tuple, fields))
 
@@ -179,11 +185,13 @@ def _over_seeds(runs: Sequence[PaperRun], measure: Measure) -> Found:
     evaluations = [run.record.teacher for run in runs if run.record.teacher is not None]
     whole: Evaluation = mean_result(evaluations) if len(evaluations) > 1 else evaluations[0]
     seconds = [sum(run.record.seconds.values()) / 60 for run in runs]
-    boxes = whole.detected.bbox
+    boxes, masks = whole.detected.bbox, _in_boxes(whole, runs, measure)
+    ious = {name: one.model for name, one in masks.items()}
     classes = {row.name: row.segm_AP if measure == "AP" else row.model for row in whole.per_class}
     return Found(
         seeds=tuple(run.record.seed for run in runs),
-        figures=_figures(whole, runs, measure),
+        figures=_aps_over_seeds(runs) if measure == "AP" else ious,
+        over_ellipse={name: one.model_minus_ellipse for name, one in masks.items()},
         per_class=classes,
         box=None if boxes is None else boxes.all.AP,
         minutes=sum(seconds) / len(seconds),
@@ -191,14 +199,19 @@ def _over_seeds(runs: Sequence[PaperRun], measure: Measure) -> Found:
     )
 
 
-def _figures(whole: Evaluation, runs: Sequence[PaperRun], measure: Measure) -> dict[str, Interval]:
+def _aps_over_seeds(runs: Sequence[PaperRun]) -> dict[str, Interval]:
+    each = [_aps(run) for run in runs]
+    return {name: seeds_alone([aps.get(name) for aps in each]) for name in each[0]}
+
+
+def _in_boxes(whole: Evaluation, runs: Sequence[PaperRun], measure: Measure) -> dict[str, SplitIoU]:
+    """What was measured in given or loose boxes, by split; empty of an AP, or where a seed lacks it."""
     if measure == "AP":
-        each = [_aps(run) for run in runs]
-        return {name: seeds_alone([aps.get(name) for aps in each]) for name in each[0]}
+        return {}
     if measure == "IoU":
-        return {name: one.model for name, one in whole.given_boxes.items()}
+        return dict(whole.given_boxes.items())
     loose = [run.loose.levels[0] for run in runs if run.loose is not None]
     if len(loose) < len(runs):
         return {}
     level = mean_result(loose) if len(loose) > 1 else loose[0]
-    return {name: one.model for name, one in level.given_boxes.items()}
+    return dict(level.given_boxes.items())

@@ -25,7 +25,7 @@ from deepmac_distill.experiments.paper_pairs import (
 from deepmac_distill.experiments.paper_tables import LOOSE_PERCENT, Measure, PaperRow, PaperTable, same_rows
 from deepmac_distill.experiments.paper_trainings import Scale
 from deepmac_distill.report.markdown import markdown_table
-from deepmac_distill.report.table import MISSING, Cell, Column, Table, names, share
+from deepmac_distill.report.table import MISSING, Cell, Column, Table, columns, names, share
 
 MEASURES: dict[Measure, str] = {
     "AP": "COCO mask AP",
@@ -102,6 +102,7 @@ def result_of(of: PaperTable, rows: Sequence[PaperRow], scale: Scale, kept: Kept
 def table_of(found: TableResult, only_run: bool = False) -> Table:
     """The rows, or those that were run, the paper's figures first."""
     others = any(set(row.paper) - set(paper.SPLITS) for row in found.rows)
+    floor = found.our_measure != MEASURES["AP"]
     return Table(
         f"{found.id}: {found.title}",
         (
@@ -110,8 +111,9 @@ def table_of(found: TableResult, only_run: bool = False) -> Table:
             *((Column("paper's others", "text"),) if others else ()),
             Column("seeds", "count"),
             *(Column(f"our {split}, {_short(found.our_measure)}", "figure") for split in paper.SPLITS),
+            *(columns("points", ("our unseen − ellipse",)) if floor else ()),
         ),
-        tuple(_cells(row, others) for row in found.rows if row.ours or not only_run),
+        tuple(_cells(row, others, floor) for row in found.rows if row.ours or not only_run),
     )
 
 
@@ -232,11 +234,19 @@ def _minus(a: Interval | None, b: Interval | None) -> Interval | None:
     return Interval(value, value - half, value + half, math.hypot(*seeds), a.seeds_df + b.seeds_df)
 
 
-def _cells(row: RowResult, others: bool) -> tuple[Cell, ...]:
+def _cells(row: RowResult, others: bool, floor: bool) -> tuple[Cell, ...]:
     papers = (f"{row.paper[split]:.1f}" if split in row.paper else MISSING for split in paper.SPLITS)
     rest = ", ".join(f"{kind} {value:.1f}" for kind, value in row.paper.items() if kind not in paper.SPLITS)
     figures = row.ours.figures if row.ours else {}
     of = {split: row.split if split == "unseen" else split for split in paper.SPLITS}
     ours = (share(figures[of[split]]) if of[split] in figures else MISSING for split in paper.SPLITS)
     seeds = len(row.ours.seeds) if row.ours else 0
-    return (row.label, *papers, *((rest or MISSING,) if others else ()), seeds, *ours)
+    lead = row.ours.over_ellipse.get(row.split) if row.ours else None
+    return (
+        row.label,
+        *papers,
+        *((rest or MISSING,) if others else ()),
+        seeds,
+        *ours,
+        *((lead,) if floor else ()),
+    )

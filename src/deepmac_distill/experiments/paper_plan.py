@@ -11,6 +11,7 @@ from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.experiments.paper_tables import LOOSE_PERCENT, PaperRow, PaperTable
 from deepmac_distill.experiments.paper_trainings import (
     Scale,
+    pipeline_of,
     pipeline_text,
     resolved,
     same_run,
@@ -111,18 +112,27 @@ def _begun(name: str, runs: Runs, seed: int) -> Words:
 
 def overrides_of(name: str, runs: Runs, seed: int) -> list[str]:
     """KEY=VALUE of what a run differs in from its pipeline file."""
-    one, steps = training(name), runs.steps or (_steps(name, runs.scale) // 10 if runs.tenth else 0)
+    one = training(name)
     start = runs.start if one.start else ""
     if one.starts_from:
         start = str(runs.run(one.starts_from, seed) / "teacher" / WEIGHTS)
     overrides = [f"seed={seed}"]
-    overrides += [f"teacher.train.steps={steps}"] if steps else []
+    if runs.steps:
+        overrides.append(f"teacher.train.steps={runs.steps}")
+    elif runs.tenth:
+        overrides += _tenth(name, runs.scale)
     return [*overrides, *runs.overrides, *([f"teacher.train.init_from={start}"] if start else [])]
 
 
-def _steps(name: str, scale: Scale) -> int:
-    steps: int = resolved(name, scale).get("teacher.train.steps", 0)  # of what learns nothing: none
-    return steps
+def _tenth(name: str, scale: Scale) -> list[str]:
+    """A tenth of the steps, of the warm-up and of each decay; nothing of what learns nothing."""
+    pipeline = pipeline_of(name, scale)
+    if pipeline.teacher.segmenter:
+        return []
+    train = pipeline.teacher.train
+    decays = [step // 10 for step in train.decay_steps]
+    scaled = {"steps": train.steps // 10, "warmup_steps": train.warmup_steps // 10, "decay_steps": decays}
+    return [f"teacher.train.{key}={value}" for key, value in scaled.items()]
 
 
 def write_pipelines(names: Sequence[str], runs: Runs) -> None:

@@ -118,6 +118,11 @@ def kept_runs(results: Path, training: str) -> list[PaperRun]:
     return sorted((run for run in runs if run.training == training), key=lambda run: run.record.seed)
 
 
+def any_kept(results: Path) -> list[str]:
+    """The training of one file, since all of a folder are of one data set; nothing of an empty folder."""
+    return [read_result(path, PaperRun).training for path in sorted(results.glob("*-seed-*.json"))[:1]]
+
+
 def _require_same_row(path: Path, one: PaperRun, other: PaperRun) -> None:
     same = one.record.seed == other.record.seed
     for key, ours, theirs in () if same else different(one.keys, other.keys):

@@ -44,11 +44,10 @@ def box_noise(job: Job, model: Trained | Path, percents: Sequence[float], *, hid
     """
     require_percents(percents)
     job = cutting(choosing(job)) if model == "teacher" else job
-    strengths = "-".join(f"{percent:g}" for percent in percents)
-    of = EvaluatedModel.of(job, "box-noise", model, hidden=hidden, further=strengths)
+    of = EvaluatedModel.of(job, "box-noise", model, hidden=hidden, further=_named(percents, "-"))
     inputs, unnamed = {"box noise": list(percents)}, {"labels.cut": DEFAULT_CUT}
     words = (model,) if isinstance(model, str) else ("--model", model)
-    again = command_line("evaluate", *words, "--box-noise", strengths.replace("-", ","), out=job.run.path)
+    again = command_line("evaluate", *words, "--box-noise", _named(percents, ","), out=job.run.path)
     return of.do(
         job, inputs, unnamed, lambda folder: _evaluate(job, of, percents, again, folder), together=True
     )
@@ -60,10 +59,14 @@ def require_percents(percents: Sequence[float]) -> None:
     Raises:
         ConfigError: one is out of range or twice in the list, or there is none.
     """
-    expected = f"percents from 0 to below {MOST}, each once, such as 0,5,10,20"
-    if not percents or len(set(percents)) < len(percents) or not all(0 <= p < MOST for p in percents):
-        got = ",".join(f"{percent:g}" for percent in percents) or "nothing"
-        raise ConfigError(f"box noise: got {got}, expected {expected}")
+    expected = f"percents from 0 to below {MOST}, each once in six digits, such as 0,5,10,20"
+    apart = len({_named([percent], "") for percent in percents}) == len(percents)  # each has a folder
+    if not percents or not apart or not all(0 <= percent < MOST for percent in percents):
+        raise ConfigError(f"box noise: got {_named(percents, ',') or 'nothing'}, expected {expected}")
+
+
+def _named(percents: Sequence[float], between: str) -> str:
+    return between.join(f"{percent:g}" for percent in percents)
 
 
 def read_box_noise(folder: Path) -> BoxNoise:
@@ -85,7 +88,7 @@ def _evaluate(job: Job, of: EvaluatedModel, percents: Sequence[float], again: st
     for percent in percents:
         loose = replace(on, truth=with_box_noise(on.truth, percent, seed))
         units = EvaluationUnits.of(job, loose, source, model, None, f"boxes with {percent:g} % noise")
-        drawn = units.do(folder / UNITS / f"{percent:g}", of.stage, again)
+        drawn = units.do(folder / UNITS / _named([percent], ""), of.stage, again)
         if drawn is None:  # another process joins them
             continue
         ious = drawn.ious
