@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from deepmac_distill.experiments.paper_kept import Kept
-from deepmac_distill.experiments.paper_page import differences_table, lines_of, result_of, table_of
+from deepmac_distill.experiments.paper_page import bullets, differences_table, lines_of, result_of, table_of
 from deepmac_distill.experiments.paper_tables import tables
 from deepmac_distill.report.markdown import markdown_table
 
@@ -25,7 +25,7 @@ def page(results: Path = RESULTS) -> str:
                 markdown_table(shown),
                 "",
                 *([] if differences is None else [markdown_table(differences), ""]),
-                " ".join(lines_of(found)),
+                bullets(lines_of(found)),
                 "",
             ]
     return "\n".join(parts).strip() or "(not recorded yet)"

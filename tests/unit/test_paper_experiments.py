@@ -18,8 +18,8 @@ from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.evaluation.results import Interval
 from deepmac_distill.experiments.mask_head_rows import ROWS, values_of
 from deepmac_distill.experiments.paper_costs import cost_of, forward_flop, masks_per_image
-from deepmac_distill.experiments.paper_kept import Found
-from deepmac_distill.experiments.paper_page import RowResult, TableResult, agreement
+from deepmac_distill.experiments.paper_kept import Found, Kept
+from deepmac_distill.experiments.paper_page import RowResult, TableResult, agreement, lines_of, result_of
 from deepmac_distill.experiments.paper_plan import Runs, plan, require_data, to_train
 from deepmac_distill.experiments.paper_plots import plots_of
 from deepmac_distill.experiments.paper_tables import rows_of, table, tables
@@ -322,14 +322,44 @@ def test_agreement_counts_pairs_that_both_set_apart() -> None:
     words = agreement(
         [result("a", 30.0, 0.7, 0.01), result("b", 25.0, 0.6, 0.01), result("c", 20.0, 0.62, 0.2)], {}
     )
-    assert words.startswith("Of 3 pairs") and "order 1 in the same way and 0 in the other; 2 are not" in words
+    assert (
+        words.startswith("Of 3 pairs")
+        and "order 1 in the same way and 0 in the other, each at 95 %; 2 not sep" in words
+    )
     words = agreement([result("a", 30.0, 0.6, 0.01), result("b", 25.0, 0.7, 0.01)], {})
-    assert "order 0 in the same way and 1 in the other; 0 are not separated. A true" in words
+    assert "order 0 in the same way and 1 in the other, each at 95 %; 0 not separated. A true" in words
     words = agreement([result("a", 30.0, 0.7, 0.01, 0), result("b", 25.0, 0.6, 0.01)], {})
     assert "order 0 in the same way" in words and "1 of them since a row has one seed" in words
     assert agreement([result("a", 30.0, 0.6, 0.01), result("b", 29.5, 0.7, 0.01)], {}).startswith(
         "No two rows"
     )
+
+
+def test_rows_of_two_groups_are_not_compared() -> None:
+    """Directions of table 8 are about other classes, and backbones of table 3 start from other weights here."""
+    rows = [
+        replace(result("a", 30.0, 0.7, 0.01), group="x"),
+        replace(result("b", 25.0, 0.6, 0.01), group="y"),
+    ]
+    assert agreement(rows, {}).startswith("No two rows")
+    for id, scale, groups in (("table-8", "coco", 2), ("table-3", "small", 2), ("table-3", "coco", 1)):
+        of = table(id)
+        found = result_of(of, of.rows, scale, Kept(Path("none"), Path("none")))
+        assert len({row.group for row in found.rows}) == groups, (id, scale)
+
+
+def test_rows_that_are_worse_than_an_ellipse_are_named() -> None:
+    leads = {"bottle": 0.01, "bicycle": -0.2, "chair": -0.001}
+    rows = []
+    for row in table("appendix-c").rows:
+        if row.label in leads:
+            lead = Interval(leads[row.label], leads[row.label] - 0.005, leads[row.label] + 0.005)
+            ours = Found(seeds=(0,), figures={}, over_ellipse={"non-voc": lead}, per_class={})
+            rows.append(replace(result(row.label, 1.0, 0.5, 0.1), split="non-voc", ours=ours))
+    words = {"papers_measure": "AP", "our_measure": "IoU", "cut": "", "agreement": ""}
+    found = TableResult(id="appendix-c", title="", scale="small", rows=tuple(rows), **words)
+    said = " ".join(lines_of(found))
+    assert "Worse than an ellipse that fills the box, on a row's unseen classes: bicycle." in said
 
 
 def drawn(id: str, ours: dict[str, Found]) -> dict[str, str]:
@@ -358,6 +388,11 @@ def test_figure_5_draws_bars_and_clustered_ratios_of_at_most_one() -> None:
         per_class = {"bear": bear, "zebra": zebra, "cake": cake, "cat": 0.9, "truck": None}
         return Found(seeds=(0,), figures={"non-voc": Interval(bear)}, over_ellipse={}, per_class=per_class)
 
+    few = drawn("appendix-c", {"cat": saw(0.4, 0, 0), "all classes": saw(0.8, 0, 0)})
+    bars = ElementTree.fromstring(few["figure-5a.svg"])
+    assert len([one for one in bars.iter() if one.tag.endswith("rect") and one.get("fill") == "#1b6ca8"]) == 1
+    dashed = [one for one in bars.iter() if one.get("stroke-dasharray")]
+    assert len(dashed) == 1 and "all classes 80.0" in [one.text for one in bars.iter()]
     ours = {"cat": saw(0.4, 0.4, 0.1), "bus": saw(0.1, 0.2, 0.9), "dog": saw(0.4, 0.4, 0.2)}
     plots = drawn("appendix-c", {**ours, "all classes": saw(0.8, 0.4, 0.5)})
     assert set(drawn("appendix-c", {**ours, "all VOC classes": saw(0.8, 0.4, 0.5)})) == {"figure-5a.svg"}

@@ -15,6 +15,7 @@ from deepmac_distill.report.tables import LEAST, least_cell
 
 # Points by which the paper's tables 5 and 6 differ on unseen classes for the same ResNet-20: its own noise.
 PAPERS_NOISE = 1.1
+PRINTED_ABOVE_ZERO = 0.0005  # a fraction that is printed as 0.1 %, and not as 0.0
 
 
 def rows_table(found: HeadFigures) -> Table:
@@ -171,14 +172,29 @@ def as_in_the_paper(interaction: Interval, papers: float | None) -> str:
         return "the paper prints none"
     if abs(papers) <= PAPERS_NOISE:
         return "the paper has none"
-    if interaction.low is None or interaction.high is None:
+    return as_stated(interaction, papers)
+
+
+def as_stated(difference: Interval, sign: float) -> str:
+    """Whether our difference has a sign, to the digit that is printed: how images are drawn decides the next.
+
+    >>> as_stated(Interval(0.02, 0.0001, 0.03, 0.005, 2), 1)
+    'not shown'
+    """
+    if difference.low is None or difference.high is None:
         return "not measured"
-    if not interaction.seeds_df:
+    if not difference.seeds_df:
         return "one seed shows nothing"
-    low, high = sorted((papers * interaction.low, papers * interaction.high))
-    if low > 0:
+    if sign_of(difference) * sign > 0:
         return "yes"
-    return "no, the other way round" if high < 0 else "not shown"
+    return "no, the other way round" if sign_of(difference) else "not shown"
+
+
+def sign_of(difference: Interval) -> int:
+    """Of a difference whose interval leaves out what is printed as zero; 0 of any other."""
+    if difference.low is None or difference.high is None:
+        return 0
+    return 1 if difference.low >= PRINTED_ABOVE_ZERO else -1 if difference.high <= -PRINTED_ABOVE_ZERO else 0
 
 
 def _ordered(found: HeadFigures) -> list[tuple[str, RowFigures]]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepmac_distill.experiments.paper_page import TableResult
+from deepmac_distill.experiments.paper_page import RowResult, TableResult
 from deepmac_distill.experiments.paper_tables import PaperTable
 
 COLORS = ("#1b6ca8", "#c8553d", "#4d8b31", "#8a4f9e", "#b8860b")
@@ -29,7 +30,7 @@ def plots_of(of: PaperTable, found: TableResult) -> dict[str, str]:
         return {"figure-3.svg": heads_plot(of, found)} if any(row.ours for row in found.rows) else {}
     if of.id != "appendix-c":
         return {}
-    made = {"figure-5a.svg": bars_plot(found)} if any(row.ours for row in found.rows) else {}
+    made = {"figure-5a.svg": bars_plot(of, found)} if any(row.ours for row in found.rows) else {}
     ratios, sources, targets = pair_ratios(of, found)
     return made | ({"figure-5b.svg": pairs_plot(ratios, sources, targets)} if sources and targets else {})
 
@@ -49,25 +50,47 @@ def heads_plot(of: PaperTable, found: TableResult) -> str:
     return _svg(WIDTH + 180, 2 * (HEIGHT + TOP), panels)
 
 
-def bars_plot(found: TableResult) -> str:
-    """Figure 5a: one bar a source class, the best first."""
-    bars = []
-    for row in found.rows:
-        figure = row.ours.figures.get(row.split) if row.ours and not row.same_as else None
-        if figure is not None and figure.value is not None:
-            bars.append((row.label, 100 * figure.value))
-    bars.sort(key=lambda bar: -bar[1])
-    least = min(value for _, value in bars)
-    low = 0.0 if least < 20 else 10 * (least // 10 - 1)
-    most = max(value for _, value in bars) - low
+def bars_plot(of: PaperTable, found: TableResult) -> str:
+    """Figure 5a: one bar a source class, the best first; dashed, what they are compared with."""
+    shown = [row for row in found.rows if row.ours and not row.same_as]
+    values = {row.label: value for row in shown if (value := _percent(row, "figures")) is not None}
+    baselines = _baselines(of)
+    bars = sorted(((name, values[name]) for name in values.keys() - baselines), key=lambda bar: -bar[1])
+    lines = {name: values[name] for name in values.keys() & baselines} | _ellipse(shown)
+    ends = [*values.values(), *lines.values()]
+    low = 0.0 if min(ends) < 20 else 10 * (min(ends) // 10 - 1)
+    scale = 300 / (max(ends) - low)
     parts = [_text(LEFT, 20, f"{found.our_measure}, axis from {low:.0f} %")]
     for place, (name, value) in enumerate(bars):
-        y = TOP + place * 18
+        y, length = TOP + place * 18, scale * (value - low)
         parts.append(_text(130, y + 11, name, "end"))
-        length = 300 * (value - low) / most
         parts.append(f'<rect x="135" y="{y}" width="{length:.1f}" height="13" fill="{COLORS[0]}"/>')
         parts.append(_text(140 + length, y + 11, f"{value:.1f}"))
-    return _svg(WIDTH, TOP + 18 * len(bars) + 10, parts)
+    bottom = TOP + 18 * len(bars)
+    for place, (name, value) in enumerate(sorted(lines.items(), key=lambda line: line[1])):
+        x, y = 135 + scale * (value - low), bottom + 14 * (place + 1)
+        stroke = f'stroke="{COLORS[1]}" stroke-dasharray="4 3" fill="none"'
+        parts.append(f'<path d="M{x:.1f} {TOP}V{y - 10}" {stroke}/>')
+        parts.append(_text(x, y, f"{name} {value:.1f}", "middle"))
+    return _svg(WIDTH, bottom + 14 * len(lines) + 10, parts)
+
+
+def _baselines(of: PaperTable) -> set[str]:
+    return {row.label for row in of.rows if row.baseline}
+
+
+def _percent(row: RowResult, kind: Literal["figures", "over_ellipse"]) -> float | None:
+    figure = getattr(row.ours, kind).get(row.split) if row.ours else None
+    return None if figure is None or figure.value is None else 100 * figure.value
+
+
+def _ellipse(rows: Sequence[RowResult]) -> dict[str, float]:
+    """What an ellipse that fills the box reaches, in percent, where masks in boxes were measured."""
+    for row in rows:
+        model, lead = _percent(row, "figures"), _percent(row, "over_ellipse")
+        if model is not None and lead is not None:
+            return {"ellipse": model - lead}
+    return {}
 
 
 def pair_ratios(of: PaperTable, found: TableResult) -> tuple[Floats, list[str], list[str]]:
@@ -80,6 +103,7 @@ def pair_ratios(of: PaperTable, found: TableResult) -> tuple[Floats, list[str], 
     """
     rows = {row.label: row for row in found.rows if row.ours and row.ours.per_class and not row.same_as}
     whole = rows.pop(ALL_CLASSES, None)
+    rows = {name: row for name, row in rows.items() if name not in _baselines(of)}
     if whole is None or whole.ours is None or not rows:
         return np.zeros((0, 0)), [], []
     shown = {row.label for row in of.rows}

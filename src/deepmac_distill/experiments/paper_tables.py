@@ -18,9 +18,7 @@ LOOSE_PERCENT = 10  # how far a side of a loose box moves, of its width or heigh
 NO_AP = "AP of a detector that a few hundred photographs taught is near zero"
 IN_PLACE_OF_AP: dict[Measure, str] = {
     "IoU": "masks are measured in given boxes",
-    "IoU in loose boxes": (
-        f"masks are measured in given boxes, and in boxes whose sides move by up to {LOOSE_PERCENT} %"
-    ),
+    "IoU in loose boxes": f"masks are measured in boxes whose sides move by up to {LOOSE_PERCENT} %",
 }
 
 
@@ -35,6 +33,9 @@ class PaperRow:
     swapped: bool = False  # its seen classes are this row's unseen ones: of a row that learns nothing
     split: str = "unseen"  # the classes that the row is about
     family: str = ""  # of a figure: the line on which it is drawn
+    group: str = ""  # rows of other groups are not compared: they are about other classes
+    small_group: str = ""  # the same at the small scale alone
+    baseline: bool = False  # of a figure: what its rows are compared with
 
     @property
     def papers(self) -> Mapping[str, float]:
@@ -55,6 +56,7 @@ class PaperTable:
     pairs: tuple[
         tuple[str, str], ...
     ] = ()  # labels of rows, the first expected to be better: what it is about
+    stated: tuple[tuple[str, str], ...] = ()  # pairs whose order the paper states without figures
     note: str = ""  # what a reader has to know at either scale
     ranges: tuple[str, ...] = ()  # of the paper's rows that it draws and does not print: names in paper.toml
     server: str = ""  # image info of a test set whose results a server evaluates
@@ -116,8 +118,9 @@ def _table(name: str, entry: Mapping[str, Any]) -> PaperTable:
     rows = tuple(
         PaperRow(**{**row, "paper": tuple(row["paper"]) if "paper" in row else None}) for row in entry["rows"]
     )
-    pairs = tuple((first, second) for first, second in entry.get("pairs", ()))
-    whole = {**entry, "id": name, "rows": rows, "pairs": pairs, "ranges": tuple(entry.get("ranges", ()))}
+    kinds = ("pairs", "stated")
+    pairs = {kind: tuple((first, second) for first, second in entry.get(kind, ())) for kind in kinds}
+    whole = {**entry, "id": name, "rows": rows, **pairs, "ranges": tuple(entry.get("ranges", ()))}
     if entry["figures"] == "AP":
         whole["cut"] = f"{NO_AP}; {IN_PLACE_OF_AP[entry['small']]}; {entry['cut']}"
     return PaperTable(**whole)
