@@ -40,7 +40,7 @@ from deepmac_distill.experiments.paper_plan import (
 )
 from deepmac_distill.experiments.paper_plots import plots_of
 from deepmac_distill.experiments.paper_runs import decisive_words, keep, kept_file
-from deepmac_distill.experiments.paper_tables import PaperTable, rows_of, table, tables
+from deepmac_distill.experiments.paper_tables import PaperTable, cut_of, rows_of, table, tables
 from deepmac_distill.experiments.paper_trainings import SCALES, pipeline_text, training, trainings
 from deepmac_distill.files import write_json
 from deepmac_distill.report.terminal import rich_tables
@@ -95,7 +95,7 @@ def run(given: argparse.Namespace) -> int:
     if recorded:
         print(f"{of.id}: recorded on this data, not trained again: {'; '.join(recorded)}", flush=True)
     if given.scale == "small":
-        print(f"{of.id} at a small scale: {of.cut}", flush=True)
+        print(f"{of.id} at a small scale: {cut_of(of)}", flush=True)
     for seed in range(given.first_seed, given.first_seed + (given.seeds or SEEDS[given.scale])):
         for name in names:
             if failed := _train(of, name, runs, seed, _results(given)):
@@ -115,8 +115,10 @@ def _train(of: PaperTable, name: str, runs: Runs, seed: int, results: Path) -> i
             return failed
     if not runs.steps:
         command = f"python benchmarks/paper.py run {of.id} {runs.scale} --data FOLDER --only {name}"
-        command += " --tenth" * runs.tenth + "".join(
-            f" --set {one}" for one in decisive_words(runs.overrides)
+        command += (
+            " --start FILE" * training(name).start
+            + " --tenth" * runs.tenth
+            + "".join(f" --set {one}" for one in decisive_words(runs.overrides))
         )
         print(keep(runs.run(name, seed), results, name, runs.scale, seed, command), flush=True)
     return 0

@@ -16,7 +16,14 @@ from deepmac_distill.experiments.paper_checks import keys_of, require_kept_data,
 from deepmac_distill.experiments.paper_kept import Kept
 from deepmac_distill.experiments.paper_page import TableResult
 from deepmac_distill.experiments.paper_plan import Runs, write_pipelines
-from deepmac_distill.experiments.paper_runs import INSTANCES, KeptInstances, PaperRun, keep, kept_file
+from deepmac_distill.experiments.paper_runs import (
+    INSTANCES,
+    KeptInstances,
+    PaperRun,
+    different,
+    keep,
+    kept_file,
+)
 from deepmac_distill.experiments.paper_tables import table
 from deepmac_distill.stages.compare import read_ious, read_record
 
@@ -100,7 +107,7 @@ def test_rows_of_another_recipe_are_not_skipped_as_done(kept: Path, tmp_path: Pa
         with pytest.raises(RunError, match=r"made with teacher\.train"):
             require_kept_recipe([NAME], other, kept)
         path.write_text(json.dumps(json.loads(path.read_text()) | {"keys": dict(keys_of(NAME, other))}))
-        assert Kept(kept, tmp_path).changed(row, "small") == ""  # the first seed is as it should be
+        assert Kept(kept, tmp_path).changed(row, "small").startswith("ResNet, depth 8: teacher.train.")
     path.rename(kept_file(kept, NAME, 0))
     words = Kept(kept, tmp_path).changed(row, "small")
     assert words == "ResNet, depth 8: teacher.train.lr = 7.0 in place of 0.001"
@@ -130,6 +137,19 @@ def test_kept_rows_are_not_skipped_as_an_answer_for_other_data(
         assert "done before" not in said.out and not list((tmp_path / "out").rglob("seed-0"))
     runs = Runs(scale="small", data=coco_like, out=tmp_path)
     require_kept_data(["one-class-bottle"], runs, tmp_path)  # nothing is kept
+
+
+def test_weights_that_a_row_starts_from_are_part_of_its_recipe(tmp_path: Path) -> None:
+    name = "deepmac-1024-from-detector"
+    keys = []
+    for content in (b"one", b"another"):
+        (tmp_path / "detector.safetensors").write_bytes(content)
+        start = str(tmp_path / "detector.safetensors")
+        write_pipelines([name], runs := Runs(scale="small", data=Path("x"), out=tmp_path, start=start))
+        keys.append(keys_of(name, runs))
+    assert [key for key, *_ in different(*keys)] == ["teacher.train.init_from"]
+    write_pipelines([NAME], runs)
+    assert "teacher.train.init_from" not in keys_of(NAME, runs)  # of a row that starts from none
 
 
 @pytest.fixture

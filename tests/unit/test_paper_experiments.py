@@ -336,7 +336,7 @@ def test_agreement_counts_pairs_that_both_set_apart() -> None:
 
 
 def test_rows_of_two_groups_are_not_compared() -> None:
-    """Directions of table 8 are about other classes, and backbones of table 3 start from other weights here."""
+    """Directions of table 8 are about other classes; here backbones of table 3 start from other weights."""
     rows = [
         replace(result("a", 30.0, 0.7, 0.01), group="x"),
         replace(result("b", 25.0, 0.6, 0.01), group="y"),
@@ -360,6 +360,20 @@ def test_rows_that_are_worse_than_an_ellipse_are_named() -> None:
     found = TableResult(id="appendix-c", title="", scale="small", rows=tuple(rows), **words)
     said = " ".join(lines_of(found))
     assert "Worse than an ellipse that fills the box, on a row's unseen classes: bicycle." in said
+
+
+def test_seeds_on_several_machines_are_named() -> None:
+    one, other = result("a", 30.0, 0.7, 0.01), result("b", 25.0, 0.6, 0.01)
+    words = {"id": "x", "title": "", "scale": "small", "papers_measure": "AP", "our_measure": "IoU"}
+
+    def said(**machines: dict[str, tuple[int, ...]]) -> str:
+        ours = [replace(row.ours, minutes=3.0, machines=machines[row.label]) for row in (one, other)]
+        rows = [replace(row, ours=found) for row, found in zip((one, other), ours, strict=True)]
+        return " ".join(lines_of(TableResult(**words, rows=tuple(rows), cut="", agreement="")))
+
+    assert "evaluation: 3. All on CPU, torch 1." in said(a={"CPU, torch 1": (0, 1)}, b={"CPU, torch 1": (0,)})
+    two = said(a={"CPU, torch 1": (0,), "GPU, torch 2": (1,)}, b={"CPU, torch 1": (0, 1)})
+    assert "Seeds on CPU, torch 1: a 0; b 0, 1. Seeds on GPU, torch 2: a 1. So a pair of one seed" in two
 
 
 def drawn(id: str, ours: dict[str, Found]) -> dict[str, str]:

@@ -163,3 +163,13 @@ def test_an_order_that_the_paper_puts_into_words_has_a_verdict() -> None:
     assert found.pairs[0].verdict == "one seed shows nothing"
     (line,) = pairs_table("", found.pairs).rows
     assert line[5] is None  # a difference that would be found holds the noise of seeds
+
+
+def test_what_does_not_learn_has_every_seed_of_the_other_row() -> None:
+    alone = replace(scores(0.0), learns=False)
+    grabcut = replace(alone, by_seed={0: alone.by_seed[0]})
+    of = table("table-8")
+    a, b = "VOC to non-VOC: Deep-MAC", "VOC to non-VOC: Mask GrabCut"
+    found = differences_of(of, of.rows, "small", Known({a: scores(0.03), b: grabcut}))
+    assert found[a, b].seeds == (0, 1, 2) and found[a, b].unseen.seeds_df == 2
+    assert found[b, a].unseen.value == pytest.approx(-found[a, b].unseen.value)

@@ -14,7 +14,7 @@ from deepmac_distill.experiments.paper_kept import Kept, classes_of
 from deepmac_distill.experiments.paper_plan import Runs, overrides_of
 from deepmac_distill.experiments.paper_runs import any_kept, decisive, different, kept_file, kept_runs
 from deepmac_distill.experiments.paper_tables import PaperRow
-from deepmac_distill.experiments.paper_trainings import resolved
+from deepmac_distill.experiments.paper_trainings import resolved, training
 
 
 def recorded_rows(rows: Sequence[PaperRow], runs: Runs, kept: Kept) -> list[str]:
@@ -89,4 +89,5 @@ def require_kept_recipe(names: Sequence[str], runs: Runs, results: Path) -> None
 
 def keys_of(name: str, runs: Runs) -> Mapping[str, Any]:
     """What decides the figures of a training as it is asked for."""
-    return decisive(load_pipeline(runs.pipeline(name), overrides_of(name, runs, seed=0)))
+    pipeline = load_pipeline(runs.pipeline(name), overrides_of(name, runs, seed=0))
+    return decisive(pipeline, runs.start if training(name).start else "")

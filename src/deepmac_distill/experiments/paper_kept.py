@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from deepmac_distill.experiments.paper_runs import (
 )
 from deepmac_distill.experiments.paper_tables import Measure, PaperRow, PaperTable
 from deepmac_distill.experiments.paper_trainings import Scale, pipeline_of, same_run
+from deepmac_distill.experiments.run_record import Environment
 
 OUTSIDE_VOC = "non-voc"  # a split that rows name beside `unseen`
 SEEN_UNSEEN = ("seen", "unseen")
@@ -40,7 +42,7 @@ class Found:
     per_class: Mapping[str, float | None]  # class -> figure, mean over seeds
     box: float | None = None  # AP of boxes, all classes
     minutes: float | None = None  # of training and evaluation, mean over seeds
-    hardware: tuple[str, ...] = ()  # that its seeds were trained on
+    machines: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # with version -> seeds there
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Scores:
     by_seed: Mapping[int, Ious]
     classes: Classes  # seen: those whose masks the row was shown
     about: tuple[str, ...]  # the classes that the row is about
+    learns: bool = True  # what does not has the same masks with every seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,7 @@ class Kept:
         if measure == "AP" or not by_seed or not all(by_seed.values()) or runs[0].record.teacher is None:
             return None
         classes = classes_of(runs[0].record.teacher)
-        return Scores(self.instances, by_seed, classes, _about(row, classes))
+        return Scores(self.instances, by_seed, classes, _about(row, classes), _learns(row, scale))
 
     def aps_of(self, of: PaperTable, row: PaperRow, scale: Scale) -> Aps | None:
         """The AP of each seed of a row; None where it was not run or where IoU is measured."""
@@ -120,14 +123,22 @@ class Kept:
 
     def changed(self, row: PaperRow, scale: Scale) -> str:
         """In words: the keys in which a row's runs differ from its pipeline file; empty where they do not."""
-        name = same_run(row.training, scale)
-        runs = [] if scale == "small" and row.recorded else kept_runs(self.results, name)
-        if not runs:
-            return ""
-        keys = different(runs[0].keys, decisive(pipeline_of(name, scale)))
-        words = [f"{key} = {theirs!r} in place of {ours!r}" for key, theirs, ours in keys]
+        expected = decisive(pipeline_of(row.training, scale))
+        words = {
+            f"{key} = {theirs!r} in place of {ours!r}": None
+            for made_with in self._keys_of(row, scale)
+            for key, theirs, ours in different(made_with, expected)
+            if not (row.swapped and key == "data.seen")
+        }
         more = f" and {len(words) - 3} more keys" if len(words) > 3 else ""
-        return f"{row.label}: {', '.join(words[:3])}{more}" if words else ""
+        return f"{row.label}: {', '.join(list(words)[:3])}{more}" if words else ""
+
+    def _keys_of(self, row: PaperRow, scale: Scale) -> list[Mapping[str, Any]]:
+        """What decided the figures of each run of a row."""
+        if scale == "small" and row.recorded:
+            recorded = self.recorded.runs if self.recorded else ()
+            return [run.recipe for run in recorded if run.row == row.recorded]
+        return [run.keys for run in kept_runs(self.results, same_run(row.training, scale))]
 
     def _recorded(self, row: PaperRow) -> Found | None:
         results, figures = self.recorded, self.head_figures
@@ -149,7 +160,7 @@ class Kept:
             over_ellipse=dict(zip(SEEN_UNSEEN, leads, strict=True)),
             per_class=per_class,
             minutes=sum(sum(run.seconds.values()) for run in runs) / 60 / len(runs),
-            hardware=tuple(dict.fromkeys(run.environment.hardware for run in runs)),
+            machines=_machines([(run.environment, run.seed) for run in runs]),
         )
 
     def _recorded_scores(self, row: PaperRow) -> Scores | None:
@@ -161,7 +172,12 @@ class Kept:
         if row.swapped:
             classes = replace(classes, seen=tuple(not one for one in classes.seen))
         by_seed = {run.seed: run.iou for run in runs}
-        return Scores(KeptInstances(kept.image_id, kept.category_id), by_seed, classes, _about(row, classes))
+        instances = KeptInstances(kept.image_id, kept.category_id)
+        return Scores(instances, by_seed, classes, _about(row, classes), _learns(row, "small"))
+
+
+def _learns(row: PaperRow, scale: Scale) -> bool:
+    return not pipeline_of(row.training, scale).teacher.segmenter
 
 
 def _about(row: PaperRow, classes: Classes) -> tuple[str, ...]:
@@ -195,8 +211,16 @@ def _over_seeds(runs: Sequence[PaperRun], measure: Measure) -> Found:
         per_class=classes,
         box=None if boxes is None else boxes.all.AP,
         minutes=sum(seconds) / len(seconds),
-        hardware=tuple(dict.fromkeys(run.record.environment.hardware for run in runs)),
+        machines=_machines([(run.record.environment, run.record.seed) for run in runs]),
     )
+
+
+def _machines(each: Sequence[tuple[Environment, int]]) -> dict[str, tuple[int, ...]]:
+    found: dict[str, tuple[int, ...]] = {}
+    for machine, seed in each:
+        name = f"{machine.hardware}, torch {machine.torch}"
+        found[name] = (*found.get(name, ()), seed)
+    return found
 
 
 def _aps_over_seeds(runs: Sequence[PaperRun]) -> dict[str, Interval]:

@@ -22,7 +22,14 @@ from deepmac_distill.experiments.paper_pairs import (
     pairs_sentence,
     pairs_table,
 )
-from deepmac_distill.experiments.paper_tables import LOOSE_PERCENT, Measure, PaperRow, PaperTable, same_rows
+from deepmac_distill.experiments.paper_tables import (
+    LOOSE_PERCENT,
+    Measure,
+    PaperRow,
+    PaperTable,
+    cut_of,
+    same_rows,
+)
 from deepmac_distill.experiments.paper_trainings import Scale
 from deepmac_distill.report.markdown import markdown_table
 from deepmac_distill.report.table import MISSING, Cell, Column, Table, columns, names, share
@@ -91,7 +98,7 @@ def result_of(of: PaperTable, rows: Sequence[PaperRow], scale: Scale, kept: Kept
         scale=scale,
         papers_measure=MEASURES[of.figures],
         our_measure=MEASURES[of.measure(scale)],
-        cut=of.cut if scale == "small" else "",
+        cut=cut_of(of) if scale == "small" else "",
         note=of.note,
         changed=tuple(words for row in rows if (words := kept.changed(row, scale))),
         rows=found,
@@ -142,10 +149,7 @@ def lines_of(found: TableResult) -> list[str]:
     minutes = [row.ours.minutes for row in found.rows if row.ours is not None and row.ours.minutes]
     if minutes:
         ends = dict.fromkeys(f"{end:.0f}" for end in (min(minutes), max(minutes)))
-        machines = dict.fromkeys(name for row in found.rows if row.ours for name in row.ours.hardware)
-        lines.append(
-            f"Minutes a training with its evaluation: {' to '.join(ends)}, {' and '.join(machines)}."
-        )
+        lines.append(f"Minutes a training with its evaluation: {' to '.join(ends)}. {_machines(found.rows)}")
     if words := pairs_sentence(found.pairs, about_of(found.rows)):
         how = (
             "Differences are paired by seed, intervals hold the noise of seeds alone"
@@ -215,6 +219,18 @@ def about_of(rows: Sequence[RowResult]) -> str:
 
 def _short(measure: str) -> str:
     return "AP" if measure == MEASURES["AP"] else "IoU"
+
+
+def _machines(rows: Sequence[RowResult]) -> str:
+    """Where rows were trained, by seed where they were not all trained on one machine."""
+    on: dict[str, list[str]] = {}
+    for row in rows:
+        for machine, seeds in row.ours.machines.items() if row.ours and not row.same_as else ():
+            on.setdefault(machine, []).append(f"{row.label} {', '.join(map(str, seeds))}")
+    if len(on) == 1:
+        return f"All on {next(iter(on))}."
+    named = " ".join(f"Seeds on {machine}: {'; '.join(of)}." for machine, of in on.items())
+    return f"{named} So a pair of one seed may be of two machines, whose convolutions round otherwise."
 
 
 def _below_the_ellipse(rows: Sequence[RowResult]) -> str:

@@ -55,7 +55,8 @@ class _Draws:
     unseen: Floats
 
     def of(self, seeds: Sequence[int], draws: Floats) -> Floats:
-        places = [list(self.scores.by_seed).index(seed) for seed in seeds]
+        known = list(self.scores.by_seed)
+        places = [known.index(seed) if self.scores.learns else 0 for seed in seeds]
         return draws[:, places] if len(places) > 1 else draws[:, places[0]]
 
 
@@ -185,7 +186,7 @@ def _draws(scores: Scores) -> _Draws:
 
 
 def _difference(a: _Draws, b: _Draws) -> Difference | None:
-    seeds = tuple(seed for seed in a.scores.by_seed if seed in b.scores.by_seed)
+    seeds = _common_seeds(a.scores, b.scores)
     if not seeds or a.scores.about != b.scores.about:
         return None
     unseen = a.of(seeds, a.unseen) - b.of(seeds, b.unseen)
@@ -193,6 +194,13 @@ def _difference(a: _Draws, b: _Draws) -> Difference | None:
         return Difference(seeds=seeds, unseen=interval(unseen), seen=None, gap=None)
     seen = a.of(seeds, a.seen) - b.of(seeds, b.seen)
     return Difference(seeds=seeds, unseen=interval(unseen), seen=interval(seen), gap=interval(unseen - seen))
+
+
+def _common_seeds(a: Scores, b: Scores) -> tuple[int, ...]:
+    """Those that both have; what does not learn has any that the other has."""
+    if a.learns != b.learns:
+        return tuple((a if a.learns else b).by_seed)
+    return tuple(seed for seed in a.by_seed if seed in b.by_seed)
 
 
 def _difference_of_ap(a: Aps, b: Aps) -> Difference | None:

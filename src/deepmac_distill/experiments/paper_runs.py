@@ -15,10 +15,13 @@ from deepmac_distill.evaluation.results import Evaluation, read_result
 from deepmac_distill.experiments.mask_head_results import Ious, rounded, write_result
 from deepmac_distill.experiments.paper_tables import LOOSE_PERCENT
 from deepmac_distill.experiments.paper_trainings import Scale
+from deepmac_distill.experiments.paper_trainings import training as trained_as
 from deepmac_distill.experiments.run_record import RunRecord, record_of
+from deepmac_distill.files import sha256_of_file
 from deepmac_distill.stages.compare import read_ious, read_record
 
 INSTANCES = "instances.json"
+START = "teacher.train.init_from"  # a digest, of weights that the user named
 DECIDES = ("teacher.", "labels.cut", "data.seen", "evaluation.splits")  # of the keys, for two seeds of a row
 
 
@@ -61,7 +64,9 @@ def keep(run: Path, results: Path, training: str, scale: Scale, seed: int, comma
         record = replace(record, teacher=read_result(behind, Evaluation))
     if record.teacher is None:
         raise RunError(f"{run}: no evaluation of the teacher; expected one to keep")
-    keys = decisive(load_pipeline(run / "config.json"))
+    pipeline = load_pipeline(run / "config.json")
+    start = pipeline.teacher.train.init_from if trained_as(training).start else ""
+    keys = decisive(pipeline, start)
     evaluated, noise = run / "evaluate-teacher", run / f"box-noise-teacher-{LOOSE_PERCENT}"
     ious, is_loose = read_ious(evaluated).sort_by("row"), (noise / "summary.json").exists()
     found = PaperRun(
@@ -82,12 +87,17 @@ def keep(run: Path, results: Path, training: str, scale: Scale, seed: int, comma
     return kept_file(results, training, seed)
 
 
-def decisive(pipeline: Pipeline) -> dict[str, Any]:
-    """The keys of a pipeline that decide the figures of a row, but data, seed and start weights."""
+def decisive(pipeline: Pipeline, start: str = "") -> dict[str, Any]:
+    """The keys of a pipeline that decide the figures of a row, but data, seed and weights of other runs.
+
+    Args:
+        start: weights that the user names for rows that start from some; their digest decides.
+    """
     flat = json.loads(json.dumps(flatten(pipeline)))
-    return {
+    keys = {
         key: value for key, value in flat.items() if key.startswith(DECIDES) and not key.endswith("init_from")
     }
+    return keys | ({START: sha256_of_file(Path(start))} if start else {})
 
 
 def decisive_words(overrides: Sequence[str]) -> list[str]:

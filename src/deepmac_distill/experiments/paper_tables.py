@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from deepmac_distill import paper
 from deepmac_distill.errors import ConfigError
-from deepmac_distill.experiments.paper_trainings import Scale, same_run
+from deepmac_distill.experiments.paper_trainings import Scale, same_run, schedule_of
 
 Measure = Literal["AP", "IoU", "IoU in loose boxes"]
 LOOSE_PERCENT = 10  # how far a side of a loose box moves, of its width or height
@@ -51,7 +51,7 @@ class PaperTable:
     title: str
     figures: Measure  # what the paper measures
     small: Measure  # what the small scale measures in its place
-    cut: str  # what the small scale leaves out
+    cut: str  # what the small scale leaves out; see `cut_of`
     rows: tuple[PaperRow, ...]
     pairs: tuple[
         tuple[str, str], ...
@@ -98,6 +98,13 @@ def rows_of(of: PaperTable, only: tuple[str, ...]) -> tuple[PaperRow, ...]:
     return tuple(row for row in of.rows if not only or {row.label, row.training} & set(only))
 
 
+def cut_of(of: PaperTable) -> str:
+    """In words: what the small scale measures, leaves out and trains."""
+    schedules = (schedule_of(row.training, "small") for row in of.rows)
+    measured = [NO_AP, IN_PLACE_OF_AP[of.small]] if of.figures == "AP" else []
+    return "; ".join([*measured, of.cut, *filter(None, dict.fromkeys(schedules))])
+
+
 def same_rows(rows: Sequence[PaperRow], scale: Scale) -> dict[str, str]:
     """Label -> that of an earlier row whose run it shares at a scale, and so its figures.
 
@@ -121,6 +128,4 @@ def _table(name: str, entry: Mapping[str, Any]) -> PaperTable:
     kinds = ("pairs", "stated")
     pairs = {kind: tuple((first, second) for first, second in entry.get(kind, ())) for kind in kinds}
     whole = {**entry, "id": name, "rows": rows, **pairs, "ranges": tuple(entry.get("ranges", ()))}
-    if entry["figures"] == "AP":
-        whole["cut"] = f"{NO_AP}; {IN_PLACE_OF_AP[entry['small']]}; {entry['cut']}"
     return PaperTable(**whole)

@@ -101,6 +101,21 @@ def pipeline_of(name: str, scale: Scale) -> Pipeline:
     return build(Pipeline, tomllib.loads(pipeline_text(name, scale)), name)
 
 
+def schedule_of(name: str, scale: Scale) -> str:
+    """In words: how long a training is, and on what; empty of what learns nothing.
+
+    >>> schedule_of("deepmac-512-resnet-4", "small"), schedule_of("mask-rcnn-resnet50-gt", "coco")
+    ('480 steps of 16 windows of 128 px', '70,000 steps of 64 photographs of 1024 px')
+    """
+    teacher = pipeline_of(name, scale).teacher
+    if teacher.segmenter:
+        return ""
+    train = teacher.train
+    canvases = train.batch_size * train.gradient_accumulation_steps
+    what = "windows" if train.views == "windows" else "photographs"
+    return f"{train.steps:,} steps of {canvases} {what} of {train.image_size_px} px"
+
+
 def _families() -> Iterator[Training]:
     for family, entry in _document()["families"].items():
         for value in entry["each"]:
