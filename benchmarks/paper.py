@@ -27,6 +27,7 @@ from rich.console import Console
 
 from deepmac_distill.errors import DistillError
 from deepmac_distill.evaluation.results import to_json
+from deepmac_distill.experiments.appendix_b import Part
 from deepmac_distill.experiments.paper_checks import recorded_rows, require_kept_data, require_kept_recipe
 from deepmac_distill.experiments.paper_kept import Kept
 from deepmac_distill.experiments.paper_page import differences_table, lines_of, page_of, result_of, table_of
@@ -47,6 +48,10 @@ from deepmac_distill.report.terminal import rich_tables
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = {"coco": 1, "small": 3}
+APPENDIX_B: dict[str, tuple[str, Part]] = {  # tables of `benchmarks/appendix_b.py`, whose costs are counted here
+    "table-13": ("Students of a teacher's masks", "b2"),
+    "appendix-b": ("the same, and teachers for LVIS", "b"),
+}
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -161,18 +166,23 @@ def files(given: argparse.Namespace) -> int:
 
 def cost(given: argparse.Namespace) -> int:
     """What the trainings of each table take at the paper's scale."""
-    from deepmac_distill.experiments.paper_costs import MASKS_PER_IMAGE, TFLOPS, costs_table, masks_per_image
+    from deepmac_distill.experiments import paper_costs as costs
 
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     runs = Runs(scale="coco", data=Path(), out=Path())
-    masks = masks_per_image(given.annotations) if given.annotations else MASKS_PER_IMAGE
+    masks = costs.masks_per_image(given.annotations) if given.annotations else costs.MASKS_PER_IMAGE
     print(
         "Masks an image: " + ", ".join(f"{count:.2f} ({name})" for name, count in masks.items()), flush=True
     )
-    for name in given.tables or tables():
-        for part in rich_tables(costs_table(table(name), runs, masks), console.width):
-            console.print(part)
-    print(f"Counted, at {TFLOPS:.0f} TFLOP/s a GPU; a training that several tables share counts in each.")
+    for name in given.tables or (*tables(), *APPENDIX_B):
+        if name in APPENDIX_B:
+            title, part = APPENDIX_B[name]
+            found = costs.appendix_b_costs(part, masks)
+        else:
+            title, found = table(name).title, costs.costs_of(table(name), runs, masks)
+        for shown in rich_tables(costs.costs_table(f"{name}: {title}", found), console.width):
+            console.print(shown)
+    print(f"Counted, at {costs.TFLOPS:.0f} TFLOP/s a GPU; a training that several tables share counts in each.")
     return 0
 
 

@@ -105,6 +105,19 @@ def plan(runs: Runs, part: Part, lvis: str = "", anyway: bool = False) -> list[S
     return steps if part == "b1" else [*steps, _sheet(runs, students), _timing(runs, students)]
 
 
+def trainings(part: Part) -> list[tuple[str, Role]]:
+    """Run and role of each training of a part by the paper's protocol, in their order; `b` with LVIS.
+
+    >>> trainings("b1")
+    [('teacher_hg100', 'teacher')]
+    """
+    runs = Runs("paper", "")
+    found: list[tuple[str, Role]] = [(runs.main, "teacher")]
+    if part != "b1":
+        found += [(name, "student") for name in (runs.main, *runs.others("student"))]
+    return found + ([(name, "teacher") for name in runs.others("teacher")] if part == "b" else [])
+
+
 def roles_of(protocol: Protocol, name: str) -> set[Role]:
     """Whose figures a run has."""
     return {role for run_name, role in RUNS[protocol].values() if run_name == name}

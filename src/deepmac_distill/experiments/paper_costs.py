@@ -7,7 +7,7 @@ out (crops, losses, heads at single cells) is small beside them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -18,10 +18,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from deepmac_distill.config import MaskRcnnConfig, ModelConfig
+from deepmac_distill.chain import Role
+from deepmac_distill.config import MaskRcnnConfig, ModelConfig, Pipeline, load_pipeline
 from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.dataset.views import equals
 from deepmac_distill.errors import DataError
+from deepmac_distill.experiments import appendix_b
 from deepmac_distill.experiments.paper_plan import Runs, to_train
 from deepmac_distill.experiments.paper_tables import PaperTable
 from deepmac_distill.experiments.paper_trainings import pipeline_of
@@ -82,25 +84,50 @@ def cost_of(name: str, masks_an_image: Mapping[str, float] = MASKS_PER_IMAGE) ->
         masks_an_image: see `masks_per_image`; a training that sees one class is counted as one of VOC's.
     """
     pipeline = pipeline_of(name, "coco")
-    if pipeline.teacher.segmenter:
-        return None
-    train, model = pipeline.teacher.train, pipeline.teacher.model
+    return None if pipeline.teacher.segmenter else _cost(name, pipeline, "teacher", masks_an_image)
+
+
+def appendix_b_costs(
+    part: appendix_b.Part, masks_an_image: Mapping[str, float] = MASKS_PER_IMAGE
+) -> list[TrainingCost]:
+    """The trainings of appendix B; `b2` is table 13.
+
+    Students learn from masks of all classes, drawn or the teacher's. Labeling, one forward pass of each
+    photograph where a training has hundreds, is left out.
+    """
+    found = []
+    for name, role in appendix_b.trainings(part):
+        pipeline = load_pipeline(appendix_b.Runs("paper", "").recipe(name))
+        found.append(_cost(f"{name}, {role}", pipeline, role, masks_an_image))
+    return found
+
+
+def _cost(name: str, pipeline: Pipeline, role: Role, masks_an_image: Mapping[str, float]) -> TrainingCost:
+    train, model = getattr(pipeline, role).train, getattr(pipeline, role).model
     per_image, per_mask = forward_flop(replace(model, backbone_weights="none"), train.image_size_px)
-    masks = masks_an_image.get(pipeline.data.seen[0], masks_an_image["voc"])
+    shown = "all" if role == "student" else pipeline.data.seen[0]
+    masks = masks_an_image.get(shown, masks_an_image["voc"])
     if isinstance(model, MaskRcnnConfig) and model.mask_boxes == "proposals+gt":
         masks = FOREGROUND
     images = train.steps * train.batch_size * train.gradient_accumulation_steps
     return TrainingCost(name, images, TRAINING * (per_image + masks * per_mask))
 
 
-def costs_table(of: PaperTable, runs: Runs, masks_an_image: Mapping[str, float] = MASKS_PER_IMAGE) -> Table:
-    """Each training of a table, and their sum."""
-    found = [cost for name in to_train(of.rows, runs) if (cost := cost_of(name, masks_an_image)) is not None]
+def costs_of(
+    of: PaperTable, runs: Runs, masks_an_image: Mapping[str, float] = MASKS_PER_IMAGE
+) -> list[TrainingCost]:
+    """Each training of a table that learns."""
+    names = to_train(of.rows, runs)
+    return [cost for name in names if (cost := cost_of(name, masks_an_image)) is not None]
+
+
+def costs_table(title: str, found: Sequence[TrainingCost]) -> Table:
+    """Some trainings, and their sum."""
     rows = [(one.name, *_cells(one.flop, one.days(1))) for one in found]
     total = sum(one.flop for one in found)
     rows.append(("all", *_cells(total, total / (TFLOPS * 1e12) / DAY)))
     headings = ("EFLOP", "days, 1 GPU", "days, 8 GPUs", "1/10: days, 1 GPU")
-    return Table(f"{of.id}: {of.title}", (*names("training"), *columns("figure", headings)), tuple(rows))
+    return Table(title, (*names("training"), *columns("figure", headings)), tuple(rows))
 
 
 def _cells(flop: float, days: float) -> tuple[str, str, str, str]:
