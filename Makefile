@@ -43,9 +43,11 @@ starter: $(READY)  ## the teacher that travels in the package: make starter DATA
 	$(BIN)/python benchmarks/starter.py record runs/starter benchmarks/results/starter.json \
 	  "make starter DATA=$(notdir $(DATA)) OTHERS=$(notdir $(OTHERS))"
 
-# Appendix B of the paper: its protocol on COCO (LVIS=FILE: and on LVIS), or with SMALL=1 a sample of it.
+# Appendix B of the paper: its protocol on COCO (LVIS=FILE: and on LVIS), or with SMALL=1 a sample of it
+# (TENTH=1 for a tenth of the steps; STEPS=20 for a trial).
 B_RUN = $(BIN)/python benchmarks/appendix_b.py run $(subst appendix-,,$@) \
-  $(if $(SMALL),small --data "$(DATA)",paper --data "$(COCO)" --lvis "$(LVIS)") $(if $(ANYWAY),--anyway)
+  $(if $(SMALL),small --data "$(DATA)",paper --data "$(COCO)" --lvis "$(LVIS)") $(if $(ANYWAY),--anyway) \
+  $(if $(STEPS),--steps $(STEPS)) $(if $(TENTH),--tenth) $(if $(SEEDS),--seeds $(SEEDS))
 
 appendix-b1: data-named $(READY)  ## the paper's appendix B.1: COCO=FOLDER, or SMALL=1 DATA=FOLDER for a sample
 	$(B_RUN)

@@ -48,7 +48,8 @@ from deepmac_distill.report.terminal import rich_tables
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = {"coco": 1, "small": 3}
-APPENDIX_B: dict[str, tuple[str, Part]] = {  # tables of `benchmarks/appendix_b.py`, whose costs are counted here
+# Run by benchmarks/appendix_b.py, their costs counted here.
+APPENDIX_B: dict[str, tuple[str, Part]] = {
     "table-13": ("Students of a teacher's masks", "b2"),
     "appendix-b": ("the same, and teachers for LVIS", "b"),
 }
@@ -182,7 +183,8 @@ def cost(given: argparse.Namespace) -> int:
             title, found = table(name).title, costs.costs_of(table(name), runs, masks)
         for shown in rich_tables(costs.costs_table(f"{name}: {title}", found), console.width):
             console.print(shown)
-    print(f"Counted, at {costs.TFLOPS:.0f} TFLOP/s a GPU; a training that several tables share counts in each.")
+    speed = f"{costs.TFLOPS:.0f} TFLOP/s a GPU"
+    print(f"Counted, at {speed}; a training that several tables share counts in each.")
     return 0
 
 

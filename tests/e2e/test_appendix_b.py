@@ -82,6 +82,7 @@ OTHERS = ("zebra", "kite", "pizza", "bed", "oven", "vase")
 def make(*words: str) -> subprocess.CompletedProcess:
     """`make` in the project, without what a make or a shell around the tests may have set."""
     set_outside = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "COCO", "LVIS", "SMALL", "DATA", "ANYWAY")
+    set_outside += ("TENTH", "STEPS", "SEEDS")
     environment = {name: value for name, value in os.environ.items() if name not in set_outside}
     command = ["make", "--no-print-directory", *words]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -135,6 +136,39 @@ def test_every_forecast_comes_before_any_work() -> None:
     assert without == ["forecast"] * 3 + own + another * 2 + ["sheet", "bench"]
     anyway = planned_by_make("appendix-b", "COCO=/coco", "ANYWAY=1")
     assert [step[-1] for step in anyway if step[0] == "forecast"] == ["--anyway"] * 3
+
+
+def lengths(step: Step) -> list[str]:
+    return [word for word in step if ".train." in word]
+
+
+def test_a_tenth_and_a_trial_train_so_much_apart_from_the_whole_runs() -> None:
+    tenth = planned_by_make("table-13", "COCO=/coco", "TENTH=1")
+    begun = {Path(step[1]).stem: lengths(step) for step in tenth if step[0] == "forecast"}
+    own = [
+        f"{role}.train.{key}"
+        for role in ("student", "teacher")
+        for key in ("steps=5000", "warmup_steps=500", "decay_steps=[]")
+    ]
+    assert begun["teacher_hg100"] == own
+    assert begun["student_mask_rcnn_r50"] == [
+        f"student.train.{key}" for key in ("steps=7000", "warmup_steps=50", "decay_steps=[5000, 6500]")
+    ]
+    teach = next(step for step in tenth if step[0] == "teach")
+    assert lengths(teach) == own and "runs/appendix-b-tenth/teacher_hg100" in teach
+    trial = planned_by_make("appendix-b1", "SMALL=1", "DATA=/d", "STEPS=20")
+    assert [lengths(step) for step in trial if step[0] == "teach"] == [
+        ["student.train.steps=20", "teacher.train.steps=20"]
+    ]
+    assert all("runs/coco_sample" not in step for step in trial)
+
+
+def test_several_seeds_are_refused_in_one_line(capsys, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert appendix_b.main(["run", "b2", "paper", "--data", "/coco", "--seeds", "3"]) == 2
+    told = capsys.readouterr()
+    assert told.err.startswith("appendix_b: appendix B: seeds: got 3, expected 1") and told.out == ""
+    assert told.err.count("\n") == 1 and list(tmp_path.iterdir()) == []
 
 
 def test_the_first_step_that_fails_ends_the_run(capfd) -> None:
@@ -252,6 +286,7 @@ def test_figures_stand_beside_those_of_the_paper(tmp_path: Path) -> None:
     assert "| 81.4 / – / – | 50.0 / 75.0 / 25.0 |" in text and "| 232 / – / – | not run |" in text
     assert "Z100, torch 9.9; minutes since each stage's last start: evaluate-" in text and "1.5" in text
     assert "Cut" not in text
+    assert "  teacher_hg100, teacher: 1,234 steps in place of its recipe's 50,000" in text
 
 
 def test_other_classes_do_not_stand_under_the_names_of_voc(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from deepmac_distill import paper
 from deepmac_distill.config import FOLDER, MaskRcnnConfig, Pipeline, flatten, load_pipeline
 from deepmac_distill.errors import ConfigError, DataError
 from deepmac_distill.evaluation.results import Interval
+from deepmac_distill.experiments import paper_costs
 from deepmac_distill.experiments.mask_head_rows import ROWS, values_of
 from deepmac_distill.experiments.paper_costs import cost_of, forward_flop, masks_per_image
 from deepmac_distill.experiments.paper_kept import Found, Kept
@@ -222,6 +223,27 @@ def test_costs_of_trainings() -> None:
     cost = cost_of("hourglass-52-backbone")
     assert cost is not None and cost.flop / 1e18 == pytest.approx(5.5, rel=0.1)
     assert cost.days(8) == pytest.approx(cost.days(1) / 8) and cost_of("grabcut") is None
+
+
+def test_table_13_and_appendix_b_have_costs(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(paper_costs, "forward_flop", lambda model, size_px: (10.0, 1.0))
+    found = {one.name: one for one in paper_costs.appendix_b_costs("b2")}
+    assert list(found) == [
+        "teacher_hg100, teacher",
+        "teacher_hg100, student",
+        "student_mask_rcnn_r50, student",
+        "student_mask_rcnn_sn143, student",
+    ]
+    drawn, every = (paper_costs.MASKS_PER_IMAGE[name] for name in ("voc", "all"))
+    assert found["teacher_hg100, teacher"].flop == pytest.approx(50_000 * 128 * 3 * (10 + drawn))
+    assert found["teacher_hg100, student"].flop == pytest.approx(50_000 * 128 * 3 * (10 + every))
+    assert found["student_mask_rcnn_r50, student"].images == 70_000 * 64
+    assert len(paper_costs.appendix_b_costs("b1")) == 1
+    lvis = paper_costs.appendix_b_costs("b")[-2:]
+    assert [one.name for one in lvis] == ["lvis_resnet4, teacher", "lvis_hg100, teacher"]
+    assert lvis[0].flop == pytest.approx(50_000 * 128 * 3 * (10 + every))
+    assert commands.main(["cost", "table-13"]) == 0
+    assert "table-13: Students of a teacher's masks" in capsys.readouterr().out
 
 
 def test_the_cost_of_mask_rcnn_is_what_torchvision_publishes() -> None:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from deepmac_distill.chain import STAGES, WEIGHTS, Role, Stage, planned
 from deepmac_distill.config import FOLDER, load_pipeline
+from deepmac_distill.experiments.short_training import a_tenth
 
 Protocol = Literal["paper", "small"]
 Part = Literal["b1", "b2", "b"]  # the teacher, its students, and with LVIS
@@ -50,6 +51,8 @@ class Runs:
     data: str
     folder: Path = Path("runs")
     recipes: Path = FOLDER
+    steps: int = 0  # of a trial, of each training; 0: those of the recipe
+    tenth: bool = False  # a tenth of the recipe's steps, warm-up and decays scaled
 
     @property
     def main(self) -> str:
@@ -66,8 +69,17 @@ class Runs:
         return next(self.recipes.rglob(f"{name}.toml"))
 
     def begun(self, name: str) -> list[str]:
-        """What a run is begun with: its recipe, its data, its folder."""
-        return [str(self.recipe(name)), "--data", self.data, "--out", str(self.folder / name)]
+        """What a run is begun with: its recipe, its data, its folder, its length."""
+        begun = [str(self.recipe(name)), "--data", self.data, "--out", str(self.folder / name)]
+        return [*begun, *(word for override in self.overrides(name) for word in ("--set", override))]
+
+    def overrides(self, name: str) -> list[str]:
+        """KEY=VALUE of what a run differs in from its recipe: the length of its trainings."""
+        roles = sorted(roles_of(self.protocol, name))
+        if self.steps:
+            return [f"{role}.train.steps={self.steps}" for role in roles]
+        pipeline = load_pipeline(self.recipe(name)) if self.tenth else None
+        return [word for role in roles if pipeline for word in a_tenth(role, getattr(pipeline, role).train)]
 
     def commands(self, name: str, stages: Sequence[Stage], *first: str) -> list[list[str]]:
         """The commands of some stages; `first` are words of the first one, which names the recipe."""

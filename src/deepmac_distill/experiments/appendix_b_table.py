@@ -63,7 +63,7 @@ class AppendixB:
     protocol: Protocol
     rows: tuple[Row, ...]
     runs: tuple[RunFacts, ...]
-    cut: tuple[str, ...]  # lines: what the small protocol changes and leaves out
+    cut: tuple[str, ...]  # lines: what the small protocol and shorter trainings change and leave out
 
 
 def rows(runs: Path, protocol: Protocol) -> list[Row]:
@@ -125,6 +125,20 @@ def cuts(data: Path, recipes: Path = FOLDER) -> list[str]:
     return [*lines, *(f"  row left out: {model}" for model in missing)]
 
 
+def _shortened(runs: Path, protocol: Protocol, recipes: Path) -> list[str]:
+    """Each training that is there with other steps than its recipe has."""
+    lines = []
+    for name, role in dict.fromkeys(RUNS[protocol].values()):
+        config = runs / name / "config.json"
+        if not config.is_file():
+            continue
+        pipelines = load_pipeline(config), load_pipeline(next(recipes.rglob(f"{name}.toml")))
+        ours, theirs = (getattr(pipeline, role).train.steps for pipeline in pipelines)
+        if ours != theirs:
+            lines.append(f"  {name}, {role}: {ours:,} steps in place of its recipe's {theirs:,}")
+    return lines
+
+
 def _images_in(annotations: Path) -> int:
     return len(json.loads(annotations.read_text(encoding="utf-8"))["images"])
 
@@ -151,7 +165,7 @@ def write(runs: Path, protocol: Protocol, recipes: Path = FOLDER) -> AppendixB:
     """Write `appendix_b.json` and `appendix_b.md` into a folder among the runs; return the table."""
     config = runs / RUNS["small"][MAIN][0] / "config.json"
     data = Path(load_pipeline(config).data.root) if config.is_file() else Path()
-    cut = cuts(data, recipes) if protocol == "small" else []
+    cut = [*(cuts(data, recipes) if protocol == "small" else []), *_shortened(runs, protocol, recipes)]
     found = AppendixB(protocol, tuple(rows(runs, protocol)), tuple(runs_of(runs, protocol)), tuple(cut))
     folder = runs / FOLDERS[protocol]
     folder.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from deepmac_distill.experiments.paper_trainings import (
     same_run,
     training,
 )
+from deepmac_distill.experiments.short_training import a_tenth
 from deepmac_distill.files import written_whole
 
 PAGE = "https://cocodataset.org/#download"
@@ -125,14 +126,8 @@ def overrides_of(name: str, runs: Runs, seed: int) -> list[str]:
 
 
 def _tenth(name: str, scale: Scale) -> list[str]:
-    """A tenth of the steps, of the warm-up and of each decay; nothing of what learns nothing."""
-    pipeline = pipeline_of(name, scale)
-    if pipeline.teacher.segmenter:
-        return []
-    train = pipeline.teacher.train
-    decays = [step // 10 for step in train.decay_steps]
-    scaled = {"steps": train.steps // 10, "warmup_steps": train.warmup_steps // 10, "decay_steps": decays}
-    return [f"teacher.train.{key}={value}" for key, value in scaled.items()]
+    teacher = pipeline_of(name, scale).teacher
+    return [] if teacher.segmenter else a_tenth("teacher", teacher.train)  # a segmenter learns nothing
 
 
 def write_pipelines(names: Sequence[str], runs: Runs) -> None:
