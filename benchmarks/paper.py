@@ -91,15 +91,16 @@ def run(given: argparse.Namespace) -> int:
     asked = {"steps": given.steps, "tenth": given.tenth, "start": given.start}
     asked["overrides"] = tuple(given.overrides)
     runs = Runs(scale=given.scale, data=given.data, out=out, **asked)
-    names = to_train(rows, runs)
-    require_data(of, names or [row.training for row in rows], runs)
-    recorded = [] if given.steps else recorded_rows(rows, runs, _kept(given))
+    require_data(of, to_train(rows, runs) or [row.training for row in rows], runs)
+    recorded = recorded_rows(rows, runs, _kept(given))
+    names = to_train(rows, runs, recorded)
     write_pipelines(names, runs)
     if not given.steps:
         require_kept_data(names, runs, _results(given))
         require_kept_recipe(names, runs, _results(given))
     if recorded:
-        print(f"{of.id}: recorded on this data, not trained again: {'; '.join(recorded)}", flush=True)
+        labels = "; ".join(row.label for row in recorded)
+        print(f"{of.id}: recorded on this data, not trained again: {labels}", flush=True)
     if given.scale == "small":
         print(f"{of.id} at a small scale: {cut_of(of)}", flush=True)
     for seed in range(given.first_seed, given.first_seed + (given.seeds or SEEDS[given.scale])):

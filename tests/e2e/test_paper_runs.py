@@ -12,7 +12,13 @@ import pytest
 import paper as commands
 from deepmac_distill.errors import RunError
 from deepmac_distill.evaluation.results import read_result
-from deepmac_distill.experiments.paper_checks import keys_of, require_kept_data, require_kept_recipe
+from deepmac_distill.experiments import paper_checks
+from deepmac_distill.experiments.paper_checks import (
+    keys_of,
+    recorded_rows,
+    require_kept_data,
+    require_kept_recipe,
+)
 from deepmac_distill.experiments.paper_kept import Kept
 from deepmac_distill.experiments.paper_page import TableResult
 from deepmac_distill.experiments.paper_plan import Runs, write_pipelines
@@ -113,12 +119,54 @@ def test_rows_of_another_recipe_are_not_skipped_as_done(kept: Path, tmp_path: Pa
     assert words == "ResNet, depth 8: teacher.train.lr = 7.0 in place of 0.001"
 
 
-def test_recorded_rows_are_not_shown_as_an_answer_for_other_data(coco_like: Path, capsys, tmp_path) -> None:
-    given = ["run", "table-5", "small", "--data", str(coco_like), "--out", str(tmp_path / "out")]
-    assert commands.main(given) == 2
-    said = capsys.readouterr()
-    assert "other data than" in said.err and said.err.count("\n") == 1 and said.out == ""
-    assert not (tmp_path / "out").exists()
+def test_recorded_rows_are_trained_for_other_data_and_other_recipes(
+    coco_like: Path, chain, capsys, tmp_path, monkeypatch
+) -> None:
+    begun: list[list[str]] = []
+
+    def done(words: list[str]) -> int:
+        begun.append(words)
+        return 0
+
+    def kept_whole(run, results, training, scale, seed, command) -> Path:
+        return keep(chain[0], results, training, scale, seed, command)
+
+    monkeypatch.setattr(commands, "_call", done)
+    monkeypatch.setattr(commands, "keep", kept_whole)
+    out, results = tmp_path / "out", tmp_path / "results"
+    given = ["run", "table-4", "small", "--data", str(coco_like), "--out", str(out)]
+    assert commands.main(given) == 2  # among the rows of the package
+    assert "--results FOLDER" in capsys.readouterr().err and begun == []
+    rows = [row.training for row in table("table-4").rows]
+    for more in (["--steps", "20"], ["--tenth", "--results", str(tmp_path / "tenth")]):
+        assert commands.main([*given, *more, "--seeds", "1"]) == 0
+        assert [words[0] for words in begun] == ["teach", "evaluate"] * len(rows) and not results.exists()
+        begun.clear()
+    assert commands.main([*given, "--results", str(results), "--seeds", "1"]) == 0
+    assert len(begun) == 2 * len(rows) and len(list(results.glob("*-seed-0.json"))) == len(rows)
+    said = capsys.readouterr().out
+    assert "not trained again" not in said
+    found = read_result(out / "table-4.json", TableResult)
+    assert [row.ours and row.ours.seeds for row in found.rows] == [(0,)] * len(rows)
+    other = read_result(commands.RESULTS / "paper" / INSTANCES, KeptInstances)
+    assert len(read_result(results / INSTANCES, KeptInstances).image_id) < len(other.image_id)
+    beside, of = Kept(results, commands.RESULTS / "mask_heads"), table("table-8")
+    assert beside.found_of(of, of.rows[1], "small") is None  # recorded on the other data
+
+
+def test_rows_of_the_data_that_was_recorded_are_taken_over(coco_like: Path, tmp_path, monkeypatch) -> None:
+    runs, rows = Runs(scale="small", data=coco_like, out=tmp_path), table("table-4").rows
+    kept = Kept(tmp_path / "results", commands.RESULTS / "mask_heads")
+    assert recorded_rows(rows, runs, kept) == []
+    monkeypatch.setattr(paper_checks, "_is_of", lambda data, classes, truth: True)
+    assert recorded_rows(rows, runs, kept) == list(rows)
+    for other in (replace(runs, steps=20), replace(runs, tenth=True), replace(runs, scale="coco")):
+        assert recorded_rows(rows, other, kept) == []
+    assert recorded_rows(rows, replace(runs, overrides=("threads=1",)), kept) == list(rows)
+    assert recorded_rows(rows, replace(runs, overrides=("teacher.train.lr=1",)), kept) == []
+
+
+def test_a_folder_that_lacks_a_file_is_refused_before_anything_starts(capsys, tmp_path: Path) -> None:
     assert commands.main(["run", "table-5", "small", "--data", str(tmp_path / "gone")]) == 2
     assert "gone: images, instances_train.json" in capsys.readouterr().err
 

@@ -12,28 +12,27 @@ from deepmac_distill.dataset.dataset import Dataset
 from deepmac_distill.errors import RunError
 from deepmac_distill.experiments.paper_kept import Kept, classes_of
 from deepmac_distill.experiments.paper_plan import Runs, overrides_of
-from deepmac_distill.experiments.paper_runs import any_kept, decisive, different, kept_file, kept_runs
+from deepmac_distill.experiments.paper_runs import (
+    any_kept,
+    decisive,
+    decisive_words,
+    different,
+    kept_file,
+    kept_runs,
+)
 from deepmac_distill.experiments.paper_tables import PaperRow
 from deepmac_distill.experiments.paper_trainings import resolved, training
 
 
-def recorded_rows(rows: Sequence[PaperRow], runs: Runs, kept: Kept) -> list[str]:
-    """Labels of the rows that are shown as they were recorded, if that was on the user's data.
-
-    Raises:
-        RunError: they were recorded on other data, which would be shown as the answer for this.
-    """
-    found = [row for row in rows if row.recorded] if runs.scale == "small" else []
+def recorded_rows(rows: Sequence[PaperRow], runs: Runs, kept: Kept) -> list[PaperRow]:
+    """The rows that are taken over as they were recorded: on the user's data, by the recipe asked for."""
+    if runs.steps or runs.tenth or decisive_words(runs.overrides):
+        return []
+    found = [row for row in rows if kept.is_recorded(row, runs.scale)]
     if not found or kept.recorded is None:
         return []
-    path = _val_annotations(found[0].training, runs)
-    instances = kept.recorded.instances
-    if not _is_of(Dataset.open(path, seen="all"), instances.classes, instances.truth):
-        raise RunError(
-            f"{path}: other data than {kept.heads} has of {len(found)} recorded rows; expected the sample of "
-            "make coco-sample, --only with other rows, or --heads with mask heads compared on this data"
-        )
-    return [row.label for row in found]
+    path, instances = _val_annotations(found[0].training, runs), kept.recorded.instances
+    return found if _is_of(Dataset.open(path, seen="all"), instances.classes, instances.truth) else []
 
 
 def require_kept_data(names: Sequence[str], runs: Runs, results: Path) -> None:

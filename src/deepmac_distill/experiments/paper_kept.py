@@ -75,8 +75,12 @@ class Kept:
 
     @cached_property
     def recorded(self) -> Results | None:
-        """The comparison of mask heads; None where there is none."""
-        return read_results(self.heads) if any(self.heads.glob("*-seed-*.json")) else None
+        """The comparison of mask heads; None where there is none or the small files are of other data."""
+        found = read_results(self.heads) if any(self.heads.glob("*-seed-*.json")) else None
+        if found is None or not (self.results / INSTANCES).exists():
+            return found
+        theirs = KeptInstances(found.instances.image_id, found.instances.category_id)
+        return found if theirs == self.instances else None
 
     @cached_property
     def head_figures(self) -> HeadFigures | None:
@@ -92,16 +96,22 @@ class Kept:
         """
         return read_result(self.results / INSTANCES, KeptInstances)
 
+    def is_recorded(self, row: PaperRow, scale: Scale) -> bool:
+        """Whether a row is taken over from the comparison of mask heads: none was trained in its place."""
+        if scale != "small" or self.recorded is None or not row.recorded:
+            return False
+        return not kept_runs(self.results, same_run(row.training, scale))
+
     def found_of(self, of: PaperTable, row: PaperRow, scale: Scale) -> Found | None:
         """Ours of a row; None where it has not been run."""
-        if scale == "small" and row.recorded:
+        if self.is_recorded(row, scale):
             return self._recorded(row)
         runs = kept_runs(self.results, same_run(row.training, scale))
         return _over_seeds(runs, of.measure(scale)) if runs else None
 
     def scores_of(self, of: PaperTable, row: PaperRow, scale: Scale) -> Scores | None:
         """An IoU an instance of a row; None where it was not run or where AP is measured."""
-        if scale == "small" and row.recorded:
+        if self.is_recorded(row, scale):
             return self._recorded_scores(row)
         measure, runs = of.measure(scale), kept_runs(self.results, same_run(row.training, scale))
         loose = measure == "IoU in loose boxes"
@@ -135,7 +145,7 @@ class Kept:
 
     def _keys_of(self, row: PaperRow, scale: Scale) -> list[Mapping[str, Any]]:
         """What decided the figures of each run of a row."""
-        if scale == "small" and row.recorded:
+        if self.is_recorded(row, scale):
             recorded = self.recorded.runs if self.recorded else ()
             return [run.recipe for run in recorded if run.row == row.recorded]
         return [run.keys for run in kept_runs(self.results, same_run(row.training, scale))]

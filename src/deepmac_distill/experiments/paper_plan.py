@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,11 +54,15 @@ class Runs:
         return self.out / same_run(name, self.scale) / PIPELINE
 
 
-def to_train(rows: Sequence[PaperRow], runs: Runs) -> list[str]:
-    """The trainings that rows take, each once and after what it starts from; recorded rows take none."""
+def to_train(rows: Sequence[PaperRow], runs: Runs, recorded: Container[PaperRow] = ()) -> list[str]:
+    """The trainings that rows take, each once and after what it starts from.
+
+    Args:
+        recorded: rows that take none, since what is asked for is recorded.
+    """
     found: dict[str, None] = {}
     for row in rows:
-        if runs.scale == "small" and row.recorded:
+        if row in recorded:
             continue
         if training(row.training).start and not runs.start:
             continue
