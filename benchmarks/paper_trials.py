@@ -6,7 +6,7 @@
 FOLDER is a sample as of `make coco-sample`. Each training goes through the command of its table: it is
 taught, evaluated, and evaluated in loose boxes where the table asks for them. Rows that are recorded
 whole and rows that need weights of the user are left out. What is in the JSON is not run again, unless its
-recipe has changed.
+recipe has changed; a JSON is of one number of steps and one list of `--set`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import paper
 from deepmac_distill.devices import environment
-from deepmac_distill.errors import DistillError
+from deepmac_distill.errors import DistillError, RunError
 from deepmac_distill.evaluation.results import from_json, read_result, to_json
 from deepmac_distill.experiments.paper_runs import decisive, different, kept_runs
 from deepmac_distill.experiments.paper_tables import tables
@@ -48,7 +48,7 @@ class Trial:
 class Trials:
     """What ran so far."""
 
-    environment: Environment
+    environment: Environment  # of the first trial
     steps: int
     overrides: tuple[str, ...]
     trials: Mapping[str, Trial]  # by training
@@ -106,11 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     given = parser.parse_args(arguments)
     try:
-        if given.json.exists():
-            found = read_result(given.json, Trials)
-        else:
-            machine = from_json(environment(), Environment, "environment")
-            found = Trials(machine, given.steps, tuple(given.overrides), {})
+        found = begun(given.json, given.steps, tuple(given.overrides))
         for name, table in wanted().items():
             if name not in of_now(found.trials):
                 trial = _try(table, name, given)
@@ -121,6 +117,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"paper_trials: {error}", file=sys.stderr)
         return error.exit_code
     return int(any(trial.exit_code for trial in found.trials.values()))
+
+
+def begun(path: Path, steps: int, overrides: tuple[str, ...]) -> Trials:
+    """What a JSON holds, or nothing yet.
+
+    Raises:
+        RunError: it was begun with other steps or overrides.
+    """
+    if not path.exists():
+        return Trials(from_json(environment(), Environment, "environment"), steps, overrides, {})
+    found = read_result(path, Trials)
+    for key, theirs, ours in (("steps", found.steps, steps), ("set", found.overrides, overrides)):
+        if theirs != ours:
+            raise RunError(
+                f"{path}: {key}: tried with {_words(theirs)}, asked for {_words(ours)}; "
+                "expected the same, or --json FILE for trials of another kind"
+            )
+    return found
+
+
+def _words(given: int | tuple[str, ...]) -> str:
+    return str(given) if isinstance(given, int) else " ".join(given) or "none"
 
 
 def _try(table: str, name: str, given: argparse.Namespace) -> Trial:

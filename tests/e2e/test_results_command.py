@@ -39,10 +39,27 @@ def test_rows_have_seeds_intervals_and_versions(runs: Path, deepmac) -> None:
     one, two = (row.figures["unseen"] for row in found.rows)
     summary = json.loads((runs / "one" / "evaluate-teacher" / "summary.json").read_text())
     assert one.iou.value == pytest.approx(summary["given_boxes"]["unseen"]["class_mean_iou"]["model"])
-    assert one.mask_AP == summary["detected"]["segm"]["unseen"]["AP"]
+    assert one.mask_AP.value == summary["detected"]["segm"]["unseen"]["AP"] and one.mask_AP.low is None
     assert (one.iou.seeds_df, two.iou.seeds_df) == (0, 1)  # two equal seeds: no training noise
-    assert two.iou.value == pytest.approx(one.iou.value) and two.mask_AP_of_each_seed == (one.mask_AP,) * 2
+    assert two.iou.value == pytest.approx(one.iou.value)
+    assert two.mask_AP_of_each_seed == (one.mask_AP.value,) * 2
     assert "versions of all: deepmac-distill" in ended.out and "| a | 1 |" in page.read_text()
+
+
+def test_average_precision_has_an_interval_over_seeds(runs: Path, deepmac) -> None:
+    path = runs / "two" / "seed-1" / "evaluate-teacher" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["detected"]["segm"]["unseen"]["AP"] += 0.01
+    path.write_text(json.dumps(summary))
+    path.with_name("done.json").unlink()  # which holds its digest
+    ended = deepmac("results", f"a={runs / 'one'}", f"b={runs / 'two'}", "--json", runs / "table.json")
+    assert ended.code == 0, ended.err
+    one, two = (row.figures["unseen"].mask_AP for row in read_result(runs / "table.json", Collected).rows)
+    half = 12.706 * 0.01 / 2  # t of two seeds; their standard deviation over the root of 2
+    assert two.value == pytest.approx(one.value + 0.005) and two.seeds_df == 1
+    assert (two.low, two.high) == pytest.approx((two.value - half, two.value + half), rel=1e-3)
+    assert f"[{100 * two.low:.1f}, {100 * two.high:.1f}]" in ended.out
+    assert "AP is the mean over seeds, its interval training noise alone" in " ".join(ended.out.split())
 
 
 def test_other_versions_are_printed_a_line_each(runs: Path, deepmac) -> None:

@@ -34,6 +34,13 @@ def test_trainings_are_tried_once_each_and_those_that_fail_are_named(
     some["grabcut"] = "table-8"
     assert "not tried: grabcut" in paper_trials.tried(path)
     assert paper_trials.main(given) == 1 and len(called) == 3  # what was tried is not tried again
+    for other, says in (
+        (["--steps", "4"], "steps: tried with 3, asked for 4; expected"),
+        (["--set", "threads=2"], "set: tried with threads=1, asked for threads=1 threads=2; expected"),
+    ):
+        assert paper_trials.main([*given, *other]) == 2 and len(called) == 3
+        error = capsys.readouterr().err
+        assert says in error and error.count("\n") == 1
     monkeypatch.setattr(paper_trials, "recipe_of", lambda name: "other")
     assert paper_trials.tried(path).startswith("0 of 3 small") and "shapemask" in paper_trials.tried(path)
     monkeypatch.undo()

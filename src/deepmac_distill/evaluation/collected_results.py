@@ -10,13 +10,13 @@ from deepmac_distill.evaluation.results import Interval
 
 @dataclass(frozen=True, slots=True)
 class SplitFigures:
-    """One row's figures of one split; AP is the mean over seeds, beside each seed's."""
+    """One row's figures of one split; AP is the mean over seeds, its interval their noise alone."""
 
     classes: int
     instances: int
     iou: Interval  # in given boxes, mean over classes
-    mask_AP: float | None = None
-    box_AP: float | None = None
+    mask_AP: Interval
+    box_AP: Interval
     mask_AP_of_each_seed: tuple[float | None, ...] = ()
 
 

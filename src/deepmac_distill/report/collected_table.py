@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deepmac_distill.evaluation.collected_results import Collected, Row, SplitFigures
+from deepmac_distill.evaluation.collected_results import Collected, Row
 from deepmac_distill.report.markdown import markdown_table
-from deepmac_distill.report.table import MISSING, Cell, Column, Table, columns, names, share
+from deepmac_distill.report.table import MISSING, Cell, Column, Table, columns, names
 from deepmac_distill.report.tables import interval_note
 
 
 def collected_table(found: Collected) -> Table:
     """A row for each recipe: mask IoU in given boxes with intervals, then AP where there is any."""
-    detects = any(one.mask_AP is not None for row in found.rows for one in row.figures.values())
+    detects = any(one.mask_AP.value is not None for row in found.rows for one in row.figures.values())
     splits = found.splits
     return Table(
         "Runs side by side: mask IoU in given boxes, mean over classes, and COCO average precision (%)",
@@ -38,7 +38,7 @@ def collected_lines(found: Collected) -> list[str]:
     if few and len(few) < len(found.rows):
         lines.append(f"of one seed, intervals of image sampling only: {', '.join(few)}")
     seeds = max((row.seeds for row in found.rows), key=len)
-    lines.append(interval_note(seeds) + "; AP is the mean over seeds")
+    lines.append(f"{interval_note(seeds)}; AP is the mean over seeds, its interval training noise alone")
     lines += _by_value("versions", [(row.name, _versions(row)) for row in found.rows])
     lines += _by_value("evaluated", [(row.name, row.how or "not recorded") for row in found.rows])
     return lines
@@ -53,23 +53,11 @@ def collected_page(found: Collected) -> str:
 
 def _cells(row: Row, splits: Sequence[str], detects: bool) -> tuple[Cell, ...]:
     figures = [row.figures[split] for split in splits]
-    cells: list[Cell] = [row.name, len(row.seeds) or 1, *(_iou(one) for one in figures)]
+    cells: list[Cell] = [row.name, len(row.seeds) or 1, *(one.iou for one in figures)]
     if detects:
         cells += [one.mask_AP for one in figures]
         cells += [row.figures["all"].box_AP] if "all" in splits else []
     return tuple(cells)
-
-
-def _iou(one: SplitFigures) -> str:
-    """A level with its interval, which is no difference: no sign.
-
-    >>> from deepmac_distill.evaluation.results import Interval
-    >>> _iou(SplitFigures(2, 9, Interval(0.5, 0.4, 0.6)))
-    '50.0 [40.0, 60.0]'
-    >>> _iou(SplitFigures(0, 0, Interval(None)))
-    '–'
-    """
-    return share(one.iou)
 
 
 def _versions(row: Row) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 
 import msgspec
 import pyarrow as pa
@@ -15,6 +14,7 @@ from deepmac_distill.dataset.classes import Classes
 from deepmac_distill.errors import ConfigError, DataError, RunError
 from deepmac_distill.evaluation.collected_results import Collected, Row, SplitFigures
 from deepmac_distill.evaluation.results import CocoStats, Evaluation, read_result
+from deepmac_distill.evaluation.seed_noise import seeds_alone
 from deepmac_distill.evaluation.splits import BySplit
 from deepmac_distill.evaluation.summary import summarize_given_boxes
 from deepmac_distill.made_with import refuse_edit
@@ -155,8 +155,8 @@ def _row(found: _Found, split: str, resamples: int, seed: int) -> Row:
             classes=one.classes,
             instances=one.instances,
             iou=one.model,
-            mask_AP=_mean_of(_aps(each, "segm", name)),
-            box_AP=_mean_of(_aps(each, "bbox", name)),
+            mask_AP=seeds_alone(_aps(each, "segm", name)),
+            box_AP=seeds_alone(_aps(each, "bbox", name)),
             mask_AP_of_each_seed=_aps(each, "segm", name) if masks else (),
         )
         for name, one in given.items()
@@ -204,8 +204,3 @@ def _aps(each: Sequence[Evaluation], kind: str, split: str) -> tuple[float | Non
     found: list[BySplit[CocoStats] | None] = [getattr(one.detected, kind) for one in each]
     of_split = [None if one is None else dict(one.items()).get(split) for one in found]
     return tuple(None if stats is None else stats.AP for stats in of_split)
-
-
-def _mean_of(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if len(known) == len(values) else None
