@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from deepmac_distill.cli import app
 from deepmac_distill.stopping import Stopped
@@ -91,6 +95,20 @@ def test_a_short_run_shortens_its_warm_up_and_says_so(deepmac, scenes_toml: Path
     assert ended.code == 0, ended.err
     note = "teacher.train.warmup_steps: 1 instead of 30, as steps are 2 instead of 60"
     assert note in ended.err and "student.train" not in ended.err
+
+
+def helps(command: Any) -> Iterator[str]:
+    """Every text of a command and of those in it."""
+    yield command.help or ""
+    yield from (getattr(parameter, "help", None) or "" for parameter in command.params)
+    for inner in getattr(command, "commands", {}).values():
+        yield from helps(inner)
+
+
+def test_no_word_of_a_help_text_is_taken_for_its_style() -> None:
+    """In help texts [word] is markup, and is not printed."""
+    texts = list(helps(typer.main.get_command(app)))
+    assert len(texts) > 200 and not [text for text in texts if re.search(r"(?<!\\)\[[a-z#/@]", text)]
 
 
 def test_the_chain_comes_first_in_the_list_of_commands(deepmac) -> None:

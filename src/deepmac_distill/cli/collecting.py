@@ -28,7 +28,7 @@ def results(
         str,
         typer.Option(
             "--split",
-            help="Show this split alone, such as one of [evaluation.splits]: rows may then have seen "
+            help="Show this split alone, such as one of `evaluation.splits`: rows may then have seen "
             "different classes.",
         ),
     ] = "",
