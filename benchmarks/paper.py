@@ -28,7 +28,12 @@ from rich.console import Console
 from deepmac_distill.errors import DistillError
 from deepmac_distill.evaluation.results import to_json
 from deepmac_distill.experiments.appendix_b import Part
-from deepmac_distill.experiments.paper_checks import recorded_rows, require_kept_data, require_kept_recipe
+from deepmac_distill.experiments.paper_checks import (
+    recorded_rows,
+    require_kept_data,
+    require_kept_recipe,
+    require_validation,
+)
 from deepmac_distill.experiments.paper_kept import Kept
 from deepmac_distill.experiments.paper_page import differences_table, lines_of, page_of, result_of, table_of
 from deepmac_distill.experiments.paper_plan import (
@@ -91,7 +96,9 @@ def run(given: argparse.Namespace) -> int:
     asked = {"steps": given.steps, "tenth": given.tenth, "start": given.start}
     asked["overrides"] = tuple(given.overrides)
     runs = Runs(scale=given.scale, data=given.data, out=out, **asked)
-    require_data(of, to_train(rows, runs) or [row.training for row in rows], runs)
+    wanted = to_train(rows, runs) or [row.training for row in rows]
+    require_data(of, wanted, runs)
+    require_validation(wanted, runs)
     recorded = recorded_rows(rows, runs, _kept(given))
     names = to_train(rows, runs, recorded)
     write_pipelines(names, runs)

@@ -107,7 +107,7 @@ def helps(command: Any) -> Iterator[str]:
 
 def test_no_word_of_a_help_text_is_taken_for_its_style() -> None:
     """In help texts [word] is markup, and is not printed."""
-    texts = list(helps(typer.main.get_command(app)))
+    texts = list(helps(typer.main.get_command(app.app)))
     assert len(texts) > 200 and not [text for text in texts if re.search(r"(?<!\\)\[[a-z#/@]", text)]
 
 

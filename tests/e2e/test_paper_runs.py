@@ -200,6 +200,20 @@ def test_weights_that_a_row_starts_from_are_part_of_its_recipe(tmp_path: Path) -
     assert "teacher.train.init_from" not in keys_of(NAME, runs)  # of a row that starts from none
 
 
+def test_a_validation_file_of_no_use_is_refused_before_a_training(coco_like: Path, tmp_path, capsys) -> None:
+    given = ["run", "table-6", "small", "--data", str(coco_like), "--out", str(tmp_path / "out")]
+    given += ["--only", "10 convolutions dilated"]
+    for content, says in (
+        ("{}", "images: got null"),
+        ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}', "no images"),
+    ):
+        (coco_like / "instances_val.json").write_text(content)
+        assert commands.main(given) == 2
+        said = capsys.readouterr()
+        assert f"instances_val.json: {says}" in said.err and said.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture
 def coco_like(chain, tmp_path: Path) -> Path:
     """A folder in the layout of the sample, with the validation set of the tiny recipe."""

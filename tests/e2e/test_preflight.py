@@ -94,6 +94,21 @@ def test_data_of_no_use_are_refused_first(run, tmp_path: Path, change: Any, spli
     assert not (tmp_path / "out" / "teacher.part").exists()
 
 
+def test_nothing_is_fetched_for_data_of_no_use(run, monkeypatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(preflight, "require_backbone_weights", lambda model, of: asked.append(of.backbone))
+    imagenet = (
+        "--set",
+        "teacher.model.backbone=resnet18",
+        "--set",
+        "teacher.model.backbone_weights=imagenet",
+    )
+    assert "no images" in run(no_images, *imagenet, split="train").err and asked == []
+    with pytest.raises(AssertionError, match="a training has begun"):
+        run(None, *imagenet)
+    assert asked
+
+
 @pytest.mark.parametrize(
     "flags",
     [

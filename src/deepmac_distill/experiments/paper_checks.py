@@ -22,6 +22,7 @@ from deepmac_distill.experiments.paper_runs import (
 )
 from deepmac_distill.experiments.paper_tables import PaperRow
 from deepmac_distill.experiments.paper_trainings import resolved, training
+from deepmac_distill.stages.preflight import require_evaluable
 
 
 def recorded_rows(rows: Sequence[PaperRow], runs: Runs, kept: Kept) -> list[PaperRow]:
@@ -33,6 +34,16 @@ def recorded_rows(rows: Sequence[PaperRow], runs: Runs, kept: Kept) -> list[Pape
         return []
     path, instances = _val_annotations(found[0].training, runs), kept.recorded.instances
     return found if _is_of(Dataset.open(path, seen="all"), instances.classes, instances.truth) else []
+
+
+def require_validation(names: Sequence[str], runs: Runs) -> None:
+    """Refuse validation files that an evaluation would fail on, after its training.
+
+    Raises:
+        DataError: one cannot be read, or nothing can be evaluated on it.
+    """
+    for path in dict.fromkeys(_val_annotations(name, runs) for name in names):
+        require_evaluable(Dataset.open(path, seen="all").for_evaluation())
 
 
 def require_kept_data(names: Sequence[str], runs: Runs, results: Path) -> None:

@@ -50,8 +50,9 @@ def _require_ready(job: Job, stages: Sequence[Stage]) -> None:
     to_do = [stage for stage in stages if job.force or not (job.run.path / stage.name).exists()]
     if to_do:
         require_writable(job.run.path)
-    for role in dict.fromkeys(stage.role for stage in stages if stage.kind in ("train", "label")):
-        require_buildable(job, role)
+    roles = dict.fromkeys(stage.role for stage in stages if stage.kind in ("train", "label"))
+    for role in roles:
+        require_buildable(job, role, fetch=False)
     trainings = [stage for stage in to_do if stage.kind == "train"]
     if trainings and "tensorboard" in job.pipeline.log.to:
         require_tensorboard()
@@ -68,6 +69,8 @@ def _require_ready(job: Job, stages: Sequence[Stage]) -> None:
         require_images(job, annotations, image_folder(data, data.train_images))
     if any(stage.kind == "label" for stage in to_do):
         require_quality_to_come(job.pipeline.labels, job.run.path, job.pipeline.holds_out)
+    for role in roles:  # what may have to be fetched comes after all that is here
+        require_buildable(job, role)
     states = [(stage, state_of(getattr(job.pipeline, stage.role), classes=1)) for stage in trainings]
     _require_memory(job, states)
     _require_disk(job.run.path, [state for _, state in states], boxes)
