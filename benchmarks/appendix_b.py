@@ -25,6 +25,7 @@ from deepmac_distill.errors import ConfigError, DistillError
 from deepmac_distill.experiments.appendix_b import FOLDERS, RUNS, Runs, Step, plan
 from deepmac_distill.experiments.appendix_b_table import cuts, run_line, table, write
 from deepmac_distill.report.terminal import rich_tables
+from paper import positive
 
 
 def run(steps: Sequence[Step]) -> int:
@@ -51,8 +52,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     running.add_argument("--data", required=True, help="folder of the data")
     running.add_argument("--lvis", default="", help="lvis_v1_val.json")
     running.add_argument("--tenth", action="store_true", help="a tenth of the steps")
-    running.add_argument("--steps", type=int, default=0, help="a trial of so many steps")
-    running.add_argument("--seeds", type=int, default=1)
+    running.add_argument("--steps", type=positive, default=0, help="a trial of so many steps")
+    running.add_argument("--seeds", type=positive, default=1)
     running.add_argument("--anyway", action="store_true", help="where a forecast of memory speaks against it")
     return parser.parse_args(arguments)
 

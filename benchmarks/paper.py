@@ -60,6 +60,17 @@ APPENDIX_B: dict[str, tuple[str, Part]] = {
 }
 
 
+def positive(text: str) -> int:
+    """A number from one on.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"got {text}, expected a whole number from 1 on")
+    return int(text)
+
+
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line of the module's docstring."""
     parser = argparse.ArgumentParser(
@@ -75,9 +86,11 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         command.add_argument("--heads", type=Path, default=RESULTS / "mask_heads")
         command.add_argument("--out", type=Path, help="folder of the runs")
     running.add_argument("--data", type=Path, default=Path())
-    running.add_argument("--seeds", type=int)
+    running.add_argument("--seeds", type=positive)
     running.add_argument("--first-seed", type=int, default=0)
-    running.add_argument("--steps", type=int, default=0, help="a trial of so many steps; nothing is kept")
+    running.add_argument(
+        "--steps", type=positive, default=0, help="a trial of so many steps; nothing is kept"
+    )
     running.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     running.add_argument("--tenth", action="store_true", help="a tenth of the steps")
     running.add_argument("--start", default="", help="weights for the rows that start from a detector")
@@ -110,6 +123,11 @@ def run(given: argparse.Namespace) -> int:
         print(f"{of.id}: recorded on this data, not trained again: {labels}", flush=True)
     if given.scale == "small":
         print(f"{of.id} at a small scale: {cut_of(of)}", flush=True)
+    if runs.steps or runs.tenth:
+        print(
+            f"{of.id}: {f'a trial of {runs.steps} steps' if runs.steps else 'a tenth of the steps'}",
+            flush=True,
+        )
     for seed in range(given.first_seed, given.first_seed + (given.seeds or SEEDS[given.scale])):
         for name in names:
             if failed := _train(of, name, runs, seed, _results(given)):
@@ -170,6 +188,7 @@ def files(given: argparse.Namespace) -> int:
         (given.folder / scale).mkdir(parents=True, exist_ok=True)
         for name in trainings():
             (given.folder / scale / f"{name}.toml").write_text(pipeline_text(name, scale) + "\n", "utf-8")
+        print(given.folder / scale)
     return 0
 
 

@@ -336,6 +336,14 @@ def test_what_cannot_be_run_is_one_line(
     assert says in said.err and said.err.count("\n") == 1 and list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("number", ["-1", "0", "x", "1.5", "²"])
+def test_numbers_of_steps_and_seeds_are_from_one_on(number: str, capsys) -> None:
+    for option in ("--steps", "--seeds"):
+        with pytest.raises(SystemExit, match="2"):
+            commands.parsed(["run", "table-6", "small", f"{option}={number}"])
+        assert f"got {number}, expected a whole number from 1 on" in capsys.readouterr().err
+
+
 def result(label: str, papers: float, ours: float, half: float, seeds_df: int = 2) -> RowResult:
     figure = Interval(ours, ours - half, ours + half, half if seeds_df else None, seeds_df)
     found = Found(seeds=(0, 1, 2), figures={"unseen": figure}, over_ellipse={}, per_class={})
