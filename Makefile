@@ -89,7 +89,7 @@ $(PAPER): data-named $(READY)
 
 figure-5: appendix-c  ## both parts of figure 5: bars by source class, ratios of source and target
 
-appendix-d: $(READY)  ## masks in boxes that you draw: make appendix-d BOXES=FILE.json IMAGES=FOLDER (MODEL=WEIGHTS)
+appendix-d: $(READY)  ## masks in boxes that you draw: BOXES=FILE.json IMAGES=FOLDER (MODEL=WEIGHTS or RUN; else the starter)
 	@test -n "$(BOXES)" -a -n "$(IMAGES)" || { echo "appendix-d: no boxes or images named; expected \
 	BOXES=FILE.json IMAGES=FOLDER" >&2; exit 2; }
 	$(BIN)/deepmac predict "$(IMAGES)" --boxes "$(BOXES)" --out runs/appendix-d $(if $(MODEL),--model "$(MODEL)")

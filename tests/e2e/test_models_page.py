@@ -20,10 +20,11 @@ from deepmac_distill.config import (
     load_pipeline,
 )
 from deepmac_distill.experiments.mask_head_rows import PAIRS, Pair
+from deepmac_distill.experiments.paper_tables import table
 from deepmac_distill.models.build import build_model
 from deepmac_distill.models.catalog import paper_models
 from deepmac_distill.models.mask_heads import MASK_HEADS
-from deepmac_distill.paper import Figure, figures
+from deepmac_distill.paper import Figure, figures, span
 from deepmac_distill.paper import places as paper_places
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
@@ -191,18 +192,56 @@ def test_a_file_that_a_row_links_to_has_its_model(row: Row) -> None:
     assert "Expected: " in pipeline.purpose
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if "](" in row.where], ids=label)
-def test_the_figures_of_a_row_that_links_to_a_file_are_those_of_the_paper(row: Row) -> None:
-    """They stand in paper.toml alone, where the file's `Expected` points to."""
-    name = row.where[1:].partition("]")[0].lower()
-    rows = [
-        one
-        for where, models in paper_places().items()
-        if where.lower().startswith(name)
-        for one in models.values()
+KINDS = {"VOC": "seen", "non-VOC": "unseen", "all": "all", "box AP": "box", "IoU": "all"}
+
+
+def claimed(figure: str) -> dict[str, float]:
+    """Kind of figure, as paper.toml names it -> the figure of a cell."""
+    whole = re.match(r"(?:IoU )?(\d+\.\d) / (\d+\.\d) / (\d+\.\d)", figure)
+    if whole:
+        return dict(zip(("all", "seen", "unseen"), map(float, whole.groups()), strict=True))
+    found = re.findall(rf"({'|'.join(sorted(KINDS, key=len, reverse=True))}) (\d+\.\d)", figure)
+    return {KINDS[kind]: float(value) for kind, value in found}
+
+
+def printed(where: set[str]) -> list[dict[str, float]]:
+    """The figures of each model in some places of the paper."""
+    found = paper_places().items()
+    return [row for place, models in found if place.startswith(tuple(where)) for row in models.values()]
+
+
+NO_FIGURE = {"no figure of its own", "does not converge"}
+WITH_FIGURES = [row for row in ROWS if " to " not in row.figure and row.figure not in NO_FIGURE]
+
+
+@pytest.mark.parametrize("row", WITH_FIGURES, ids=label)
+def test_the_figures_of_a_row_are_those_of_the_paper_each_under_its_kind(row: Row) -> None:
+    """They stand in paper.toml alone; what a caption repeats stands in another table."""
+    figure, _, of_boxes = row.figure.partition("; IoU of all classes ")
+    here, claims = {"table "} if "(caption)" in row.what else places(row.where), claimed(figure)
+    assert len(claims) == len(re.findall(r"\d+\.\d", figure)) > 0
+    assert any(claims.items() <= one.items() for one in printed(here)), (row.where, claims)
+    if of_boxes:
+        assert {"all": float(of_boxes.removesuffix(" (B.1)"))} in printed({"appendix B.1"})
+
+
+def test_figures_in_prose_are_those_of_the_paper() -> None:
+    """Table 8's other direction, and what figure 3 draws."""
+    text = " ".join(TEXT.split())
+    other_way = re.search(r"Table 8 the other way round, .*?: VOC (.*?) Of ShapeMask", text)
+    assert other_way is not None
+    said = {name: float(value) for value, name in re.findall(r"(\d+\.\d) by ([^,.]+)", other_way[1])}
+    start = "non-VOC to VOC: "
+    rows = [row for row in table("table-8").rows if row.label.startswith(start) and "unseen" in row.papers]
+    assert said == {row.label.removeprefix(start): row.papers["unseen"] for row in rows} and len(said) == 7
+    drawn = "Figure 3 draws these families on Hourglass-104: VOC {} to {}, non-VOC {} to {}."
+    assert drawn.format(*span("figure 3, seen"), *span("figure 3, unseen")) in text
+    (range_of_all,) = [
+        re.match(r"all (\d+\.\d) to (\d+\.\d)", row.figure) for row in ROWS if " to " in row.figure
     ]
-    figures = {float(figure) for figure in re.findall(r"\d+\.\d", row.figure.partition(";")[0])}
-    assert figures and any(figures <= set(one.values()) for one in rows), (row.where, figures)
+    names = [name for name in paper_places()["table 10"] if name.startswith("hourglass-20")]
+    every = [paper_places()["table 10"][name]["all"] for name in names]
+    assert tuple(map(float, range_of_all.groups())) == (min(every), max(every))
 
 
 def test_what_the_page_points_at_is_there() -> None:

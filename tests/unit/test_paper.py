@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,16 @@ PRINTED = {
     "table 13": 3,
 }
 NO_FIT = {"resnet-4, without detection", "hourglass-52, without detection"}  # as printed
+
+
+# Numbers of other things: a quantile, places in a drawing, examples.
+BY_CHANCE = {
+    "seed_noise.py": {"12.7"},
+    "contact_sheet.py": {"35.0", "16.0"},
+    "axis.py": {"35.0"},
+    "table.py": {"18.1"},
+    "boxes.py": {"22.0"},
+}
 
 
 @pytest.mark.parametrize("table", PRINTED)
@@ -79,13 +90,16 @@ def test_a_row_that_two_places_print_stands_once() -> None:
 
 def test_no_other_file_holds_the_figures() -> None:
     """A catalog, a benchmark, a recipe or a table that has some of its own would have these."""
-    marks = ("81.4", "35.5", "38.7", "31.7", "70.3", "71.4", "78.4", "36.1 / ", "46.4")
+    figures = {
+        str(value) for models in paper.places().values() for row in models.values() for value in row.values()
+    }
+    assert len(figures) > 150
     sources = [path for path in (ROOT / "src").rglob("*") if path.suffix in (".py", ".toml")]
     for path in (*sources, *(ROOT / "benchmarks").glob("*.py")):
-        if path.name == "paper.toml":
+        if path.name in ("paper.toml", "paper.py"):  # the examples of the latter are tests
             continue
-        text = path.read_text(encoding="utf-8")
-        assert not [mark for mark in marks if mark in text], path
+        numbers = set(re.findall(r"(?<![\w.,])\d\d\.\d(?![\w.])", path.read_text(encoding="utf-8")))
+        assert numbers & figures <= BY_CHANCE.get(path.name, set()), path
 
 
 def test_every_figure_is_a_percentage_and_every_place_is_named() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,14 @@ SCHEDULES = {
     "mask-rcnn-resnet50-gt": ("steps", 500, (50_000, 65_000), (0.8, 1.25)),
     "deep-marc": ("steps", 2_000, (219_450, 226_380), (0.5, 2.0)),
 }
+# Of Mask R-CNN: mask head, its crop and channels, the boxes it trains on, anchors at a level.
+MODELS = {
+    "mask-rcnn-resnet50-gt": ("resnet50", "default-batch-norm", 14, 256, "gt", (1.0,)),
+    "mask-rcnn-resnet50-proposals": ("resnet50", "default-batch-norm", 14, 256, "proposals+gt", (1.0,)),
+    "mask-rcnn-resnet101-hourglass-20-gt": ("resnet101", "hourglass-20", 16, 64, "gt", (1.0,)),
+    "mask-rcnn-resnet101-hourglass-52-gt": ("resnet101", "hourglass-52", 32, 64, "gt", (1.0,)),
+    "deep-marc": ("spinenet-143", "hourglass-52", 32, 64, "gt", (1.0, 1.26, 1.587)),
+}
 ELSEWHERE = {"ShapeMask, ResNet-101-NAS-FPN"}  # there is no NAS-FPN here
 
 
@@ -80,6 +89,16 @@ def test_protocols_are_those_of_the_paper(name: str, tmp_path: Path) -> None:
     assert found.data.seen == ("voc",) and found.labels.cut == 0.5
     if train.optimizer == "sgd":
         assert train.weight_decay == 4e-5 and train.momentum == 0.9
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_of_mask_rcnn_are_those_of_the_paper(name: str) -> None:
+    model = pipeline_of(name, "coco").teacher.model
+    assert isinstance(model, MaskRcnnConfig) and model.class_agnostic
+    found = (model.backbone, model.mask_head, model.mask_crop, model.mask_channels, model.mask_boxes)
+    assert (*found, model.anchor_scales) == MODELS[name]
+    assert model.anchor_sizes == (32, 64, 128, 256, 512)
+    assert (model.sampled_proposals, model.fpn_channels) == (512, 256)
 
 
 def test_resnets_start_from_imagenet_and_hourglass_and_spinenet_from_scratch() -> None:
@@ -456,6 +475,10 @@ def test_figure_5_draws_bars_and_clustered_ratios_of_at_most_one() -> None:
 
 def test_the_makefile_has_a_target_for_each() -> None:
     text = (ROOT / "Makefile").read_text()
-    for name in tables():
-        assert name in text, name
+    with_a_rule = set(re.search(r"^PAPER = (.*)$", text, re.MULTILINE)[1].split())
+    assert with_a_rule == set(tables()) and "\n$(PAPER): data-named $(READY)\n\t$(BIN)/python" in text
+    rules = dict(re.findall(r"^([a-z0-9-]+):(.*)$", text, re.MULTILINE))
+    assert with_a_rule <= rules.keys()  # each with its line in `make help`
+    assert rules["table-13"].split()[0] == "appendix-b2" and rules["figure-5"].split()[0] == "appendix-c"
+    assert all("##" in rules[name] for name in (*with_a_rule, "table-13", "figure-5", "appendix-d"))
     assert all(training(row.training) for one in tables().values() for row in one.rows)
