@@ -166,7 +166,7 @@ class Kept:
         }
         return Found(
             seeds=one.seeds,
-            figures=dict(zip(SEEN_UNSEEN, split, strict=True)),
+            figures={**dict(zip(SEEN_UNSEEN, split, strict=True)), "all": _mean_of(per_class)},
             over_ellipse=dict(zip(SEEN_UNSEEN, leads, strict=True)),
             per_class=per_class,
             minutes=sum(sum(run.seconds.values()) for run in runs) / 60 / len(runs),
@@ -223,6 +223,11 @@ def _over_seeds(runs: Sequence[PaperRun], measure: Measure) -> Found:
         minutes=sum(seconds) / len(seconds),
         machines=_machines([(run.record.environment, run.record.seed) for run in runs]),
     )
+
+
+def _mean_of(per_class: Mapping[str, float | None]) -> Interval:
+    """Over classes; without an interval, which the comparison of mask heads keeps of splits alone."""
+    return Interval(float(np.mean([value for value in per_class.values() if value is not None])))
 
 
 def _machines(each: Sequence[tuple[Environment, int]]) -> dict[str, tuple[int, ...]]:
