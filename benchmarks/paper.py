@@ -7,7 +7,8 @@
     python benchmarks/paper.py cost [TABLE ...] [--annotations FILE]  # FLOP, GPU-days, at the paper's scale
     python benchmarks/paper.py list                  # tables, rows and what trains them
 
-TABLE is table-1 ... table-12, figure-3 or appendix-c; appendix B and table 13 are benchmarks/appendix_b.py.
+TABLE is table-1 ... table-12, figure-3 or appendix-c; appendix B and table 13 are benchmarks/appendix_b.py,
+of which `cost` counts table-13 and appendix-b.
 `run` writes the pipeline file of each training, does what is not done yet, keeps a small file a training and
 seed in the folder of results, and ends in `show`. With `--steps` it is a trial: nothing is kept. `--tenth`
 trains a tenth of the steps, with warm-up and decays scaled. Rows of another recipe (`--tenth`, or `--set`
