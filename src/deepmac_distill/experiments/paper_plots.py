@@ -65,7 +65,7 @@ def bars_plot(of: PaperTable, found: TableResult) -> str:
         y, length = TOP + place * 18, scale * (value - low)
         parts.append(_text(130, y + 11, name, "end"))
         parts.append(f'<rect x="135" y="{y}" width="{length:.1f}" height="13" fill="{COLORS[0]}"/>')
-        parts.append(_text(140 + length, y + 11, f"{value:.1f}"))
+        parts.append(_text(131 + length, y + 11, f"{value:.1f}", "end", "white"))  # free of the lines
     bottom = TOP + 18 * len(bars)
     for place, (name, value) in enumerate(sorted(lines.items(), key=lambda line: line[1])):
         x, y = 135 + scale * (value - low), bottom + 14 * (place + 1)
@@ -185,8 +185,8 @@ def _lines(title: str, lines: Mapping[str, Sequence[tuple[float, float]]], down:
     return "\n".join(parts)
 
 
-def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+def _text(x: float, y: float, text: str, anchor: str = "start", fill: str = "black") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{fill}">{escape(text)}</text>'
 
 
 def _svg(width: float, height: float, parts: Sequence[str]) -> str:
