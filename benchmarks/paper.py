@@ -2,7 +2,7 @@
 
     python benchmarks/paper.py run TABLE coco|small --data FOLDER [--only ROW ...] [--seeds N] [--steps N]
         [--set KEY=VALUE ...] [--tenth] [--start WEIGHTS] [--out FOLDER] [--results FOLDER]
-    python benchmarks/paper.py show TABLE coco|small [--only ROW ...] [--results FOLDER]
+    python benchmarks/paper.py show TABLE coco|small [--only ROW ...] [--results FOLDER] [--tenth]
     python benchmarks/paper.py files FOLDER          # a pipeline file for each training and scale
     python benchmarks/paper.py cost [TABLE ...] [--annotations FILE]  # FLOP, GPU-days, at the paper's scale
     python benchmarks/paper.py list                  # tables, rows and what trains them
@@ -86,6 +86,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         command.add_argument("--results", type=Path, help="folder of the small files")
         command.add_argument("--heads", type=Path, default=RESULTS / "mask_heads")
         command.add_argument("--out", type=Path, help="folder of the runs")
+        command.add_argument("--tenth", action="store_true", help="a tenth of the steps")
     running.add_argument("--data", type=Path, default=Path())
     running.add_argument("--seeds", type=positive)
     running.add_argument("--first-seed", type=int, default=0)
@@ -93,7 +94,6 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--steps", type=positive, default=0, help="a trial of so many steps; nothing is kept"
     )
     running.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
-    running.add_argument("--tenth", action="store_true", help="a tenth of the steps")
     running.add_argument("--start", default="", help="weights for the rows that start from a detector")
     costing = commands.add_parser("cost")
     costing.add_argument("tables", nargs="*", metavar="TABLE")

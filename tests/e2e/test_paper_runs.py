@@ -228,6 +228,8 @@ def coco_like(chain, tmp_path: Path) -> Path:
 def test_rows_of_a_tenth_are_kept_apart(tmp_path: Path) -> None:
     asked = commands.parsed(["run", "table-6", "small", "--tenth", "--out", str(tmp_path)])
     assert commands._results(asked) == tmp_path / "results"
+    shown = commands.parsed(["show", "table-6", "small", "--tenth", "--out", str(tmp_path)])
+    assert commands._results(shown) == commands._results(asked)
     asked = commands.parsed(
         ["run", "table-6", "small", "--out", str(tmp_path), "--set", "teacher.train.lr=1"]
     )
