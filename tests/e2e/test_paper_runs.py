@@ -187,6 +187,16 @@ def test_kept_rows_are_not_skipped_as_an_answer_for_other_data(
     require_kept_data(["one-class-bottle"], runs, tmp_path)  # nothing is kept
 
 
+def test_kept_rows_of_the_data_that_is_given_are_taken(kept: Path, coco_like: Path, tmp_path: Path) -> None:
+    runs = Runs(scale="small", data=coco_like, out=tmp_path)
+    require_kept_data([NAME], runs, kept)
+    document = json.loads((coco_like / "instances_val.json").read_text())
+    document["annotations"].pop()
+    (coco_like / "instances_val.json").write_text(json.dumps(document))
+    with pytest.raises(RunError, match="other data than"):
+        require_kept_data([NAME], runs, kept)
+
+
 def test_weights_that_a_row_starts_from_are_part_of_its_recipe(tmp_path: Path) -> None:
     name = "deepmac-1024-from-detector"
     keys = []

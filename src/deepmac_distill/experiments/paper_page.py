@@ -234,9 +234,11 @@ def _machines(rows: Sequence[RowResult]) -> str:
 
 
 def _below_the_ellipse(rows: Sequence[RowResult]) -> str:
-    """The rows whose masks are worse than no look at the image, by an interval that leaves out zero."""
-    leads = [(row.label, row.ours.over_ellipse.get(row.split)) for row in rows if row.ours]
-    return "; ".join(label for label, lead in leads if lead is not None and sign_of(lead) < 0)
+    """The rows of several seeds whose masks are worse than no look at the image, by the interval."""
+    own = [row for row in rows if row.ours and not row.same_as]
+    leads = [(row.label, row.ours.over_ellipse.get(row.split)) for row in own if row.ours]
+    below = [label for label, lead in leads if lead is not None and lead.seeds_df and sign_of(lead) < 0]
+    return "; ".join(below)
 
 
 def _unseen(row: RowResult) -> Interval | None:
