@@ -33,6 +33,7 @@ from deepmac_distill.experiments.paper_checks import (
     recorded_rows,
     require_kept_data,
     require_kept_recipe,
+    require_start,
     require_validation,
 )
 from deepmac_distill.experiments.paper_kept import Kept
@@ -112,12 +113,14 @@ def run(given: argparse.Namespace) -> int:
     runs = Runs(scale=given.scale, data=given.data, out=out, **asked)
     wanted = to_train(rows, runs) or [row.training for row in rows]
     require_data(of, wanted, runs)
+    require_start(runs)
     require_validation(wanted, runs)
     recorded = recorded_rows(rows, runs, _kept(given))
     names = to_train(rows, runs, recorded)
-    write_pipelines(names, runs)
     if not given.steps:
         require_kept_data(names, runs, _results(given))
+    write_pipelines(names, runs)
+    if not given.steps:
         require_kept_recipe(names, runs, _results(given))
     if recorded:
         labels = "; ".join(row.label for row in recorded)
@@ -232,13 +235,17 @@ def _out(given: argparse.Namespace) -> Path:
 
 def _results(given: argparse.Namespace) -> Path:
     """Rows by another recipe are kept beside their runs, not among the recorded ones."""
-    changed = getattr(given, "tenth", False) or decisive_words(getattr(given, "overrides", ()))
-    recorded = given.scale == "small" and not changed
+    recorded = given.scale == "small" and not _is_changed(given)
     return given.results or (RESULTS / "paper" if recorded else _out(given) / "results")
 
 
+def _is_changed(given: argparse.Namespace) -> bool:
+    """Whether rows are by another recipe than their pipeline files have."""
+    return given.tenth or bool(decisive_words(getattr(given, "overrides", ())))
+
+
 def _kept(given: argparse.Namespace) -> Kept:
-    return Kept(_results(given), given.heads)
+    return Kept(_results(given), given.heads, whole=not _is_changed(given))
 
 
 ACTIONS = {"run": run, "show": show, "files": files, "cost": cost, "list": listed}

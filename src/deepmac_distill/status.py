@@ -17,9 +17,11 @@ from deepmac_distill.made_with import read_done
 from deepmac_distill.regular import opened, read_small
 from deepmac_distill.rundir import BEGUN, DONE, TIME, UNITS, outputs_digest
 from deepmac_distill.runlock import is_held
+from deepmac_distill.shards import Shard
 from deepmac_distill.shared_stage import begun_shards
 
 _LAST_BYTES = 2**16  # of a log, which hold many of its lines
+_SHOWN = 5  # shards, at once
 _BROKEN = (ValueError, RecursionError)  # of a file that is no JSON
 State = Literal["done", "at work", "stopped", "stale", "broken", "not begun"]
 
@@ -33,7 +35,7 @@ class StageStatus:
     when: datetime | None = None  # it ended, or was written to last
     made: tuple[str, ...] = ()  # its files for people
     detail: str = ""  # where it was stopped, or why it is stale or broken
-    shards: tuple[str, ...] = ()  # I/N of those that have begun and are not joined
+    shards: tuple[Shard, ...] = ()  # those that have begun and are not joined
 
 
 def status_of(run: Path, planned: Iterable[Stage]) -> list[StageStatus]:
@@ -57,19 +59,29 @@ def status_of(run: Path, planned: Iterable[Stage]) -> list[StageStatus]:
 def to_do(run: Path, found: Iterable[StageStatus]) -> list[str]:
     """The commands, for a shell, that bring a run to its end: what is stale or broken first, then the rest.
 
-    Derived stages follow by themselves. A stage that shards have begun is joined, or what it lacks named.
+    Derived stages follow by themselves. Of a stage that shards have begun it is the other shards, or what joins
+    them; the rest comes after.
     """
     found = [one for one in found if one.stage in STAGES]
     stages = [(STAGES[one.stage], one.state) for one in found]
     redo = [stage for stage, state in stages if state in ("stale", "broken") and not stage.derived]
     commands = [command_line(stage.command, out=run, force=True) for stage in redo]
-    joined = [STAGES[one.stage] for one in found if one.shards and one.state == "stopped"]
-    if joined:
-        return [*commands, *(command_line(f"assemble {stage.command}", out=run) for stage in joined)]
+    if sharded := [one for one in found if one.shards and one.state == "stopped"]:
+        return [*commands, *(command for one in sharded for command in _of_shards(run, one))]
     open_stages = [stage for stage, state in stages if state in ("stopped", "not begun")]
     if open_stages or any(state == "stale" for _, state in stages):
         commands.append(command_line("run", run / "config.json", out=run))
     return list(dict.fromkeys(commands))
+
+
+def _of_shards(run: Path, one: StageStatus) -> list[str]:
+    """The commands of the shards that have not begun, or of what joins them all."""
+    command, count = STAGES[one.stage].command, max(shard.count for shard in one.shards)
+    begun = {shard.index for shard in one.shards if shard.count == count}
+    missing = [Shard(index, count) for index in range(count) if index not in begun][:_SHOWN]
+    return [command_line(f"{command} --shard {shard}", out=run) for shard in missing] or [
+        command_line(f"assemble {command}", out=run)
+    ]
 
 
 def _is_stage(path: Path) -> bool:
@@ -83,12 +95,12 @@ def _status(run: Path, name: str, held: bool, before: dict[str, StageStatus]) ->
     if part.is_dir() and (held or not whole.exists()):  # a forced one leaves the old where it is
         last = max((path.stat().st_mtime for path in part.rglob("*")), default=part.stat().st_mtime)
         when = datetime.fromtimestamp(last, UTC)
-        shards = tuple(map(str, sorted(begun_shards(part / UNITS), key=lambda shard: shard.index)))
+        shards = tuple(sorted(begun_shards(part / UNITS), key=lambda shard: shard.index))
         return StageStatus(
             stage=name,
             state="at work" if held else "stopped",
             when=when,
-            detail=_place(run, name, part) + (f", of shards {', '.join(shards)}" if shards else ""),
+            detail=_place(run, name, part) + (f", of shards {', '.join(map(str, shards))}" if shards else ""),
             shards=shards,
         )
     if not whole.exists():

@@ -248,6 +248,21 @@ def test_rows_of_a_tenth_are_kept_apart(tmp_path: Path) -> None:
     assert commands._results(asked) == commands.RESULTS / "paper"
 
 
+def test_recorded_rows_are_no_tenth(tmp_path: Path, capsys) -> None:
+    assert commands.main(["show", "table-4", "small", "--tenth", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "Not run: ResNet-4; Hourglass-20; Hourglass-52" in said and "480 steps" not in said
+
+
+def test_weights_to_start_from_that_are_not_there_are_refused_first(
+    coco_like: Path, tmp_path: Path, capsys
+) -> None:
+    given = ["run", "table-8", "small", "--data", str(coco_like), "--out", str(tmp_path / "out")]
+    assert commands.main([*given, "--start", "gone.safetensors"]) == 2
+    assert "start: got gone.safetensors, expected a file of weights" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_run_without_an_evaluation_is_refused(run_copy, tmp_path: Path) -> None:
     run = run_copy("evaluate-*", "report")
     with pytest.raises(RunError, match="no evaluation of the teacher; expected one to keep"):

@@ -22,7 +22,7 @@ from deepmac_distill.experiments.mask_head_rows import ROWS, values_of
 from deepmac_distill.experiments.paper_costs import cost_of, forward_flop, masks_per_image
 from deepmac_distill.experiments.paper_kept import Found, Kept
 from deepmac_distill.experiments.paper_page import RowResult, TableResult, agreement, lines_of, result_of
-from deepmac_distill.experiments.paper_plan import Runs, plan, require_data, to_train
+from deepmac_distill.experiments.paper_plan import Runs, overrides_of, plan, require_data, to_train
 from deepmac_distill.experiments.paper_plots import plots_of
 from deepmac_distill.experiments.paper_tables import rows_of, table, tables
 from deepmac_distill.experiments.paper_trainings import (
@@ -386,14 +386,27 @@ def test_agreement_counts_pairs_that_both_set_apart() -> None:
     )
 
 
+def test_a_tenth_is_one_of_every_training_in_its_steps_and_in_what_is_scaled_with_them() -> None:
+    for name in trainings():
+        whole = pipeline_of(name, "coco").teacher
+        if whole.segmenter:
+            continue
+        runs = Runs(scale="coco", data=Path("coco"), out=Path("runs"), tenth=True)
+        words = dict(word.split("=", 1) for word in overrides_of(name, runs, seed=0))
+        assert int(words["teacher.train.steps"]) == whole.train.steps // 10, name
+        assert int(words["teacher.train.warmup_steps"]) == whole.train.warmup_steps // 10, name
+        decays = json.loads(words["teacher.train.decay_steps"])
+        assert decays == [step // 10 for step in whole.train.decay_steps], name
+
+
 def test_rows_of_two_groups_are_not_compared() -> None:
-    """Directions of table 8 are about other classes; here backbones of table 3 start from other weights."""
+    """Directions of table 8 are about other classes; backbones of table 3 start from other weights."""
     rows = [
         replace(result("a", 30.0, 0.7, 0.01), group="x"),
         replace(result("b", 25.0, 0.6, 0.01), group="y"),
     ]
     assert agreement(rows, {}).startswith("No two rows")
-    for id, scale, groups in (("table-8", "coco", 2), ("table-3", "small", 2), ("table-3", "coco", 1)):
+    for id, scale, groups in (("table-8", "coco", 2), ("table-3", "small", 2), ("table-3", "coco", 2)):
         of = table(id)
         found = result_of(of, of.rows, scale, Kept(Path("none"), Path("none")))
         assert len({row.group for row in found.rows}) == groups, (id, scale)

@@ -40,26 +40,26 @@ def export(
         ),
     ] = "drop",
     min_mask_score: Annotated[
-        float | None, typer.Option("--min-mask-score", help="Reject a teacher's masks below; or the run's.")
+        float | None, typer.Option("--min-mask-score", help="Reject masks below it. Default: the run's.")
     ] = None,
     min_mask_bbox_iou: Annotated[
-        float | None, typer.Option("--min-mask-bbox-iou", help="The same of mask_bbox_iou. Or the run's.")
+        float | None, typer.Option("--min-mask-bbox-iou", help="Of mask_bbox_iou. Default: the run's.")
     ] = None,
     min_expected_iou: Annotated[
-        float | None, typer.Option("--min-expected-iou", help="The same of expected_iou. Or the run's.")
+        float | None, typer.Option("--min-expected-iou", help="Of expected_iou. Default: the run's.")
     ] = None,
     min_quality: Annotated[
-        float | None, typer.Option("--min-quality", help="The same of quality, if known. Or the run's.")
+        float | None, typer.Option("--min-quality", help="Of quality, if known. Default: the run's.")
     ] = None,
     calibration: Annotated[
-        Path | None, typer.Option("--calibration", help="File that gives masks a quality. Or the run's.")
+        Path | None, typer.Option("--calibration", help="Gives masks a quality. Default: the run's.")
     ] = None,
     tolerance: Annotated[
         float,
         typer.Option("--tolerance", help="Pixels by which a polygon may differ from its mask's outline."),
     ] = 0.4,
     images: Annotated[
-        Path | None, typer.Option("--images", help="Folder of the images, to link to. Or the run's.")
+        Path | None, typer.Option("--images", help="Images, to link to. Default: the run's.")
     ] = None,
 ) -> None:
     """Write the masks for other tools: COCO polygons or RLE, YOLO, VOC, LabelMe, CVAT, Label Studio."""

@@ -67,7 +67,7 @@ def review_list(
     labels: Annotated[Path, typer.Argument(metavar="RUN|LABELS", help="Run directory, or masks.parquet.")],
     budget: Annotated[int, typer.Option("--budget", help="Masks that a person has time to draw.")] = 200,
     calibration: Annotated[
-        Path | None, typer.Option("--calibration", help="File that gives masks a quality. Or the run's.")
+        Path | None, typer.Option("--calibration", help="Gives masks a quality. Default: the run's.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="New COCO file.")] = Path("review.json"),
 ) -> None:

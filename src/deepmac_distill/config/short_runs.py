@@ -11,7 +11,7 @@ Tree = dict[str, Any]
 
 
 def fit_schedules(tree: Tree, before: Tree, overridden: Collection[str]) -> list[str]:
-    """Scale warm-up and decays by the steps where `overridden` steps leave nothing after them; report each.
+    """Scale warm-up and decays by the steps where `overridden` steps end before them; report each change.
 
     What a pipeline file contradicts by itself, or an override names itself, stays, to be refused.
 
@@ -48,7 +48,7 @@ def _train_of(tree: Tree, role: str) -> Tree:
 def _ends_before(steps: Any, moments: Any, steps_before: Any) -> bool:
     """Whether a moment was inside the training and no longer is; False for what is no number of steps."""
     latest = max(moments, default=0) if isinstance(moments, list) and _whole(*moments) else moments
-    return _whole(steps, latest, steps_before) and 0 < steps <= latest <= steps_before != steps
+    return _whole(steps, latest, steps_before) and 0 < steps < latest <= steps_before
 
 
 def _scaled(moments: Any, steps: int, steps_before: int) -> Any:

@@ -25,6 +25,7 @@ from deepmac_distill.experiments.mask_head_rows import PAIRS, Pair
 T = TypeVar("T")
 U = TypeVar("U")
 FLOORS = ("ellipse", "box")  # rows that look at no image
+RESAMPLES = 1000  # of images
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class _Measured:
         ]
 
 
-def figures_of(results: Results, resamples: int = 1000) -> HeadFigures:
+def figures_of(results: Results, resamples: int = RESAMPLES) -> HeadFigures:
     """Of every row that is there, and of every pair of which both are."""
     measured = _Measured(results, resamples)
     return HeadFigures(

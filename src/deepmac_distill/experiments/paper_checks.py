@@ -9,7 +9,7 @@ from typing import Any
 from deepmac_distill.config import load_pipeline
 from deepmac_distill.dataset.classes import Classes
 from deepmac_distill.dataset.dataset import Dataset
-from deepmac_distill.errors import RunError
+from deepmac_distill.errors import ConfigError, RunError
 from deepmac_distill.experiments.paper_kept import Kept, classes_of
 from deepmac_distill.experiments.paper_plan import Runs, overrides_of
 from deepmac_distill.experiments.paper_runs import (
@@ -23,6 +23,7 @@ from deepmac_distill.experiments.paper_runs import (
 from deepmac_distill.experiments.paper_tables import PaperRow
 from deepmac_distill.experiments.paper_trainings import resolved, training
 from deepmac_distill.stages.preflight import require_evaluable
+from deepmac_distill.storage.fetching import fetched
 
 
 def recorded_rows(rows: Sequence[PaperRow], runs: Runs, kept: Kept) -> list[PaperRow]:
@@ -34,6 +35,16 @@ def recorded_rows(rows: Sequence[PaperRow], runs: Runs, kept: Kept) -> list[Pape
         return []
     path, instances = _val_annotations(found[0].training, runs), kept.recorded.instances
     return found if _is_of(Dataset.open(path, seen="all"), instances.classes, instances.truth) else []
+
+
+def require_start(runs: Runs) -> None:
+    """Refuse weights to start from that are not there, before anything is trained.
+
+    Raises:
+        ConfigError, StorageError: there is no such file or object.
+    """
+    if runs.start and not fetched(runs.start).is_file():
+        raise ConfigError(f"start: got {runs.start}, expected a file of weights")
 
 
 def require_validation(names: Sequence[str], runs: Runs) -> None:

@@ -72,6 +72,7 @@ class Kept:
 
     results: Path  # small files of a scale
     heads: Path  # the recorded comparison of mask heads
+    whole: bool = True  # rows by their pipeline files; recorded ones do not stand beside others
 
     @cached_property
     def recorded(self) -> Results | None:
@@ -98,7 +99,7 @@ class Kept:
 
     def is_recorded(self, row: PaperRow, scale: Scale) -> bool:
         """Whether a row is taken over from the comparison of mask heads: none was trained in its place."""
-        if scale != "small" or self.recorded is None or not row.recorded:
+        if scale != "small" or not self.whole or self.recorded is None or not row.recorded:
             return False
         return not kept_runs(self.results, same_run(row.training, scale))
 

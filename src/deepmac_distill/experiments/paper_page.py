@@ -85,7 +85,7 @@ def result_of(of: PaperTable, rows: Sequence[PaperRow], scale: Scale, kept: Kept
             paper=row.papers,
             split=row.split,
             ours=kept.found_of(of, row, scale),
-            group=row.group or (row.small_group if scale == "small" else ""),
+            group=row.group,
             same_as=same.get(row.label, ""),
         )
         for row in rows
@@ -98,7 +98,7 @@ def result_of(of: PaperTable, rows: Sequence[PaperRow], scale: Scale, kept: Kept
         scale=scale,
         papers_measure=MEASURES[of.figures],
         our_measure=MEASURES[of.measure(scale)],
-        cut=cut_of(of) if scale == "small" else "",
+        cut=cut_of(of, kept.whole) if scale == "small" else "",
         note=of.note,
         changed=tuple(words for row in rows if (words := kept.changed(row, scale))),
         rows=found,
@@ -199,8 +199,8 @@ def agreement(rows: Sequence[RowResult], paired: Mapping[Labels, Difference]) ->
     same, other = sum(sign > 0 for sign in signs), sum(sign < 0 for sign in signs)
     pairs = len(differences)
     words = (
-        f"Of {pairs} {'pair' if pairs == 1 else 'pairs'} of rows that the paper sets apart by more than "
-        f"{PAPERS_NOISE} points on {about} classes, ours order {same} in the same way and {other} in the "
+        f"Of {pairs} {'pair' if pairs == 1 else 'pairs'} of rows whose figures the paper prints and sets apart "
+        f"by more than {PAPERS_NOISE} points on {about} classes, ours order {same} in the same way and {other} in the "
         f"other, each at 95 %; {pairs - same - other} not separated"
     )
     if one_seed := pairs - len(with_noise):
@@ -230,7 +230,7 @@ def _machines(rows: Sequence[RowResult]) -> str:
     if len(on) == 1:
         return f"All on {next(iter(on))}."
     named = " ".join(f"Seeds on {machine}: {'; '.join(of)}." for machine, of in on.items())
-    return f"{named} So a pair of one seed may be of two machines, whose convolutions round otherwise."
+    return f"{named} So a pair of one seed may be of two machines and versions."
 
 
 def _below_the_ellipse(rows: Sequence[RowResult]) -> str:

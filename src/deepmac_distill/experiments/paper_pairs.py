@@ -14,6 +14,7 @@ from deepmac_distill.evaluation.means import Floats, Means, interval
 from deepmac_distill.evaluation.results import Interval
 from deepmac_distill.evaluation.seed_noise import seeds_alone
 from deepmac_distill.evaluation.splits import BySplit
+from deepmac_distill.experiments.mask_head_figures import RESAMPLES
 from deepmac_distill.experiments.mask_head_table import as_in_the_paper, as_stated, sign_of
 from deepmac_distill.experiments.paper_kept import Aps, Kept, Scores
 from deepmac_distill.experiments.paper_tables import PaperRow, PaperTable
@@ -21,7 +22,6 @@ from deepmac_distill.experiments.paper_trainings import Scale
 from deepmac_distill.report.table import MISSING, Column, Table, columns, names
 from deepmac_distill.report.tables import LEAST, least_cell
 
-RESAMPLES = 1000  # of images, as the comparison of mask heads draws them
 Labels = tuple[str, str]
 
 
@@ -106,7 +106,7 @@ def pairs_table(title: str, pairs: Sequence[PairResult], about: str = "unseen") 
             *names("a − b"),
             Column("seeds", "count"),
             *columns("points", ("on seen", f"on {about}", "unseen − seen")),
-            Column(LEAST, "percent"),
+            Column(f"{LEAST} on {about}", "percent"),
             Column(f"the paper's on {about}", "figure"),
             Column(f"the paper's order on {about}", "text"),
         ),

@@ -65,7 +65,8 @@ def bars_plot(of: PaperTable, found: TableResult) -> str:
         y, length = TOP + place * 18, scale * (value - low)
         parts.append(_text(130, y + 11, name, "end"))
         parts.append(f'<rect x="135" y="{y}" width="{length:.1f}" height="13" fill="{COLORS[0]}"/>')
-        parts.append(_text(131 + length, y + 11, f"{value:.1f}", "end", "white"))  # free of the lines
+        beside = (140 + length, "start", "black") if length < 40 else (131 + length, "end", "white")
+        parts.append(_text(beside[0], y + 11, f"{value:.1f}", *beside[1:]))
     bottom = TOP + 18 * len(bars)
     for place, (name, value) in enumerate(sorted(lines.items(), key=lambda line: line[1])):
         x, y = 135 + scale * (value - low), bottom + 14 * (place + 1)

@@ -19,6 +19,7 @@ from deepmac_distill.experiments.paper_trainings import training as trained_as
 from deepmac_distill.experiments.run_record import RunRecord, record_of
 from deepmac_distill.files import sha256_of_file
 from deepmac_distill.stages.compare import read_ious, read_record
+from deepmac_distill.storage.fetching import fetched
 
 INSTANCES = "instances.json"
 START = "teacher.train.init_from"  # a digest, of weights that the user named
@@ -97,7 +98,7 @@ def decisive(pipeline: Pipeline, start: str = "") -> dict[str, Any]:
     keys = {
         key: value for key, value in flat.items() if key.startswith(DECIDES) and not key.endswith("init_from")
     }
-    return keys | ({START: sha256_of_file(Path(start))} if start else {})
+    return keys | ({START: sha256_of_file(fetched(start))} if start else {})
 
 
 def decisive_words(overrides: Sequence[str]) -> list[str]:

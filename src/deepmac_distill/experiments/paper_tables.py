@@ -33,8 +33,7 @@ class PaperRow:
     swapped: bool = False  # its seen classes are this row's unseen ones: of a row that learns nothing
     split: str = "unseen"  # the classes that the row is about
     family: str = ""  # of a figure: the line on which it is drawn
-    group: str = ""  # rows of other groups are not compared: they are about other classes
-    small_group: str = ""  # the same at the small scale alone
+    group: str = ""  # rows of other groups are not compared: other classes, or other start weights
     baseline: bool = False  # of a figure: what its rows are compared with
 
     @property
@@ -98,9 +97,9 @@ def rows_of(of: PaperTable, only: tuple[str, ...]) -> tuple[PaperRow, ...]:
     return tuple(row for row in of.rows if not only or {row.label, row.training} & set(only))
 
 
-def cut_of(of: PaperTable) -> str:
-    """In words: what the small scale measures, leaves out and trains."""
-    schedules = (schedule_of(row.training, "small") for row in of.rows)
+def cut_of(of: PaperTable, whole: bool = True) -> str:
+    """In words: what the small scale measures, leaves out and, of whole trainings, how long they are."""
+    schedules = (schedule_of(row.training, "small") for row in of.rows if whole)
     measured = [NO_AP, IN_PLACE_OF_AP[of.small]] if of.figures == "AP" else []
     return "; ".join([*measured, of.cut, *filter(None, dict.fromkeys(schedules))])
 

@@ -82,7 +82,7 @@ def _seconds(job: Job, recipe: TeacherConfig, data: Inventory, folds: int) -> fl
     """Of a recipe: its trainings, and masks in as many boxes as have one."""
     one = shorter(recipe) if job.pipeline.holdout.quick else recipe
     asked = replace(job, pipeline=replace(job.pipeline, teacher=one))
-    require_buildable(asked, "teacher", fetch=False)
+    require_buildable(asked, "teacher")
     rates = measured_rates(asked, one, data, free_of(job).memory)
     state, masks = state_of(one, class_count(data)), masks_trained_on(one.model, data.seen, data.usable)
     name = TRAININGS["teacher"].name

@@ -84,7 +84,7 @@ def forecast(
     """
     job = _with_its_teacher(job)
     for role in roles:
-        require_buildable(job, role, fetch=False)
+        require_buildable(job, role)
     devices.use_threads(job.pipeline.threads)
     machine = machine or free_of(job)
     inventories, problems = _inventories(job, machine)

@@ -12,7 +12,7 @@ import torch
 
 from deepmac_distill import devices
 from deepmac_distill.chain import Role, Stage
-from deepmac_distill.config import RoleConfig
+from deepmac_distill.config import ModelConfig, RoleConfig
 from deepmac_distill.dataset.views import Annotations, Truth, equals
 from deepmac_distill.errors import CheckpointError, ConfigError, DataError, MachineError
 from deepmac_distill.models.build import build_model, require_backbone_weights
@@ -52,7 +52,7 @@ def _require_ready(job: Job, stages: Sequence[Stage]) -> None:
         require_writable(job.run.path)
     roles = dict.fromkeys(stage.role for stage in stages if stage.kind in ("train", "label"))
     for role in roles:
-        require_buildable(job, role, fetch=False)
+        require_buildable(job, role)
     trainings = [stage for stage in to_do if stage.kind == "train"]
     if trainings and "tensorboard" in job.pipeline.log.to:
         require_tensorboard()
@@ -69,18 +69,17 @@ def _require_ready(job: Job, stages: Sequence[Stage]) -> None:
         require_images(job, annotations, image_folder(data, data.train_images))
     if any(stage.kind == "label" for stage in to_do):
         require_quality_to_come(job.pipeline.labels, job.run.path, job.pipeline.holds_out)
-    for role in roles:  # what may have to be fetched comes after all that is here
-        require_buildable(job, role)
+    for role in roles:  # what may have to be fetched comes after what is here
+        _require_imagenet(job, role)
     states = [(stage, state_of(getattr(job.pipeline, stage.role), classes=1)) for stage in trainings]
     _require_memory(job, states)
     _require_disk(job.run.path, [state for _, state in states], boxes)
 
 
-def require_buildable(job: Job, role: Role, fetch: bool = True) -> None:
+def require_buildable(job: Job, role: Role) -> None:
     """Refuse a model that cannot be built or started, or a canvas that does not fit it, before any work.
 
-    Args:
-        fetch: whether ImageNet weights are fetched that are not in the local cache, to see that they can be.
+    ImageNet weights are not asked for: see `_require_imagenet`.
 
     Raises:
         ConfigError: names the key.
@@ -94,7 +93,7 @@ def require_buildable(job: Job, role: Role, fetch: bool = True) -> None:
     try:
         with torch.device("meta"):  # shapes alone: no memory, no time
             model = build_model(recipe.model, num_classes=1, load_weights=False)
-        if fetch or recipe.model.backbone_weights != "imagenet":
+        if recipe.model.backbone_weights != "imagenet":
             require_backbone_weights(model, recipe.model)
     except (ConfigError, CheckpointError) as error:
         raise type(error)(f"{role}.{error}") from None
@@ -115,6 +114,19 @@ def require_buildable(job: Job, role: Role, fetch: bool = True) -> None:
         transfer.what_fits(model, transfer.read_weights(path), str(path))
     except CheckpointError as error:
         raise CheckpointError(f"{key}: {error}") from None
+
+
+def _require_imagenet(job: Job, role: Role) -> None:
+    """Fetch ImageNet weights that are not in the local cache, to see that they can be had."""
+    model: ModelConfig = getattr(job.pipeline, role).model
+    if model.backbone_weights != "imagenet" or (role == "teacher" and not job.trains_teacher):
+        return
+    try:
+        with torch.device("meta"):
+            built = build_model(model, num_classes=1, load_weights=False)
+        require_backbone_weights(built, model)
+    except (ConfigError, CheckpointError) as error:
+        raise type(error)(f"{role}.{error}") from None
 
 
 def require_even_parts(job: Job, role: Role) -> None:
