@@ -59,8 +59,8 @@ def status_of(run: Path, planned: Iterable[Stage]) -> list[StageStatus]:
 def to_do(run: Path, found: Iterable[StageStatus]) -> list[str]:
     """The commands, for a shell, that bring a run to its end: what is stale or broken first, then the rest.
 
-    Derived stages follow by themselves. Of a stage that shards have begun it is the other shards, or what joins
-    them; the rest comes after.
+    Derived stages follow by themselves. Of a stage that shards have begun it is the other shards, or what
+    joins them; the rest comes after.
     """
     found = [one for one in found if one.stage in STAGES]
     stages = [(STAGES[one.stage], one.state) for one in found]

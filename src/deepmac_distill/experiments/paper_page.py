@@ -199,9 +199,9 @@ def agreement(rows: Sequence[RowResult], paired: Mapping[Labels, Difference]) ->
     same, other = sum(sign > 0 for sign in signs), sum(sign < 0 for sign in signs)
     pairs = len(differences)
     words = (
-        f"Of {pairs} {'pair' if pairs == 1 else 'pairs'} of rows whose figures the paper prints and sets apart "
-        f"by more than {PAPERS_NOISE} points on {about} classes, ours order {same} in the same way and {other} in the "
-        f"other, each at 95 %; {pairs - same - other} not separated"
+        f"Of {pairs} {'pair' if pairs == 1 else 'pairs'} of rows whose figures the paper prints and sets "
+        f"apart by more than {PAPERS_NOISE} points on {about} classes, ours order {same} in the same way and "
+        f"{other} in the other, each at 95 %; {pairs - same - other} not separated"
     )
     if one_seed := pairs - len(with_noise):
         words += f", {one_seed} of them since a row has one seed"
