@@ -9,7 +9,7 @@ from deepmac_distill.config.training import TrainConfig
 def a_tenth(role: Role, train: TrainConfig) -> list[str]:
     """A tenth of the steps, of the warm-up and of each decay; rate and batch stay.
 
-    >>> a_tenth("student", TrainConfig(steps=100, warmup_steps=20, decay_steps=(80,)))
+    >>> a_tenth("student", TrainConfig(steps=100, warmup_steps=20, schedule="steps", decay_steps=(80,)))
     ['student.train.steps=10', 'student.train.warmup_steps=2', 'student.train.decay_steps=[8]']
     """
     decays = [step // 10 for step in train.decay_steps]
