@@ -155,6 +155,16 @@ def test_a_state_of_another_model_or_a_broken_file_is_refused_by_name(tmp_path: 
         assert refusal(other.restore).startswith(f"{path}: cannot be used (")
 
 
+def test_a_model_whose_masks_weigh_nothing_was_shown_none(weights: Path) -> None:
+    """Its backbone starts models of any seen classes; what it started from still counts."""
+    card = read_card(weights)
+    assert card.shown
+    boxes_alone = replace(card, model={**card.model, "mask_weight": 0.0})
+    assert boxes_alone.shown == frozenset() and boxes_alone.seen == card.seen
+    assert replace(boxes_alone, pretrained_mask_classes=("zebra",)).shown == {"zebra"}
+    assert replace(card, model={**card.model, "mask_weight": 1e-6}).shown == card.shown
+
+
 def test_weights_that_were_shown_other_masks_are_refused(weights: Path) -> None:
     says = refusal(lambda: require_classes(weights, CARD, ("cat", "kite"), (False, False)))
     assert "trained with the masks of cat seen, data.seen makes it unseen" in says

@@ -75,8 +75,12 @@ class ModelCard:
 
     @property
     def shown(self) -> frozenset[str]:
-        """Names of all classes whose masks the weights or those they started from were shown."""
-        seen = (name for name, seen in zip(self.class_names, self.seen, strict=True) if seen)
+        """Names of all classes whose masks the weights or those they started from were shown.
+
+        A model whose masks weigh nothing in its loss has learned from boxes alone.
+        """
+        learned = self.model.get("mask_weight") != 0
+        seen = (name for name, seen in zip(self.class_names, self.seen, strict=True) if seen and learned)
         return frozenset(seen) | frozenset(self.pretrained_mask_classes)
 
 
